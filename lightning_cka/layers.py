@@ -1,0 +1,163 @@
+"""Choose layers by name, and turn whatever a module returns into features of shape (n, ...)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+LayerSelector = str | type[nn.Module]
+Layers = LayerSelector | Sequence[LayerSelector] | None
+FeatureFn = str | Callable[[Any], Tensor] | None
+
+MAX_DEFAULT_LAYERS = 64
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Submodules by dotted name, without the ``_orig_mod`` segments that `torch.compile` adds."""
+    layers = {}
+    for name, module in model.named_modules():
+        name = ".".join(part for part in name.split(".") if part != "_orig_mod")
+        if name:
+            # The module inside a compiled wrapper comes after it, and is the one whose hooks fire.
+            layers[name] = module
+    return layers
+
+
+def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelector, ...] | None:
+    """The selection as a tuple, None for the default one.
+
+    Raises:
+        TypeError: something in it is neither a name pattern nor a module class.
+        ValueError: it is empty.
+    """
+    if layers is None:
+        return None
+    selectors = (layers,) if isinstance(layers, str | type) else tuple(layers)
+    if not selectors:
+        raise ValueError(f"{argument} is empty; pass None for the default layers")
+    for selector in selectors:
+        if not isinstance(selector, str) and not (isinstance(selector, type) and issubclass(selector, nn.Module)):
+            raise TypeError(f"{argument} must be name patterns or module classes, but has {selector!r}")
+    return selectors
+
+
+def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:
+    """Names of the layers that match, each with the place of the selector that it matched first.
+
+    None stands for the leaf modules that own parameters.
+
+    Raises:
+        ValueError: a selector matches nothing.
+    """
+    layers = named_layers(model)
+    if selectors is None:
+        matches = {name: 0 for name, module in layers.items() if _owns_parameters(name, module)}
+        if not matches:
+            raise ValueError(f"{type(model).__name__} has no layer with parameters; choose some with layers=")
+        return matches
+    matches = {}
+    for place, selector in enumerate(selectors):
+        if isinstance(selector, str):
+            found = [name for name in layers if fnmatchcase(name, selector)]
+        else:
+            found = [name for name, module in layers.items() if isinstance(module, selector)]
+        if not found:
+            raise ValueError(_no_match(selector, layers))
+        for name in found:
+            matches.setdefault(name, place)
+    return matches
+
+
+def _owns_parameters(name: str, module: nn.Module) -> bool:
+    if "parametrizations" in name.split("."):
+        return False
+    children = [child for child, _ in module.named_children() if child != "parametrizations"]
+    return not children and any(True for _ in module.parameters())
+
+
+def _no_match(selector: LayerSelector, layers: dict[str, nn.Module]) -> str:
+    if isinstance(selector, str):
+        closest = difflib.get_close_matches(selector.replace("*", ""), layers, n=3, cutoff=0.3) or list(layers)[:3]
+        return f"layer pattern {selector!r} matches no module; closest: {', '.join(map(repr, closest))}"
+    classes = sorted({type(module).__name__ for module in layers.values()})
+    return f"no module is a {selector.__name__}; the model has {', '.join(classes)}"
+
+
+def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:
+    """At most ``count`` of the names, evenly spaced, the first and the last among them."""
+    if len(names) <= count:
+        return names
+    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def float_tensors(output: Any) -> Iterator[Tensor]:
+    """Floating-point tensors in a module's output, ``last_hidden_state`` first."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+        return
+    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping | type):
+        output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    if isinstance(output, Mapping):
+        values = [output["last_hidden_state"]] if "last_hidden_state" in output else []
+        output = values + list(output.values())
+    if isinstance(output, list | tuple):
+        for value in output:
+            yield from float_tensors(value)
+
+
+def describe(value: Any) -> str:
+    """A short description of tensors and of what contains them, for messages."""
+    if isinstance(value, Tensor):
+        return f"Tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} of {{{', '.join(f'{k!r}: {describe(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        shown = [describe(v) for v in value[:4]] + ["..."] * (len(value) > 4)
+        return f"{type(value).__name__} of ({', '.join(shown)})"
+    return type(value).__name__
+
+
+def mean_feature(x: Tensor) -> Tensor:
+    """Mean over all but batch and channel: of (n, T, d) over tokens, of (n, C, ...) over space."""
+    if x.ndim <= 2:
+        return x
+    return x.mean(1) if x.ndim == 3 else x.flatten(2).mean(2)
+
+
+def cls_feature(x: Tensor) -> Tensor:
+    """The first token of (n, T, d); other outputs as they are."""
+    return x[:, 0] if x.ndim == 3 else x
+
+
+FEATURE_FNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flatten": lambda x: x,
+    "mean": mean_feature,
+    "cls": cls_feature,
+}
+
+
+def check_feature_fn(feature_fn: FeatureFn) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ValueError: neither None, a known name nor a callable.
+    """
+    if feature_fn is not None and not callable(feature_fn) and feature_fn not in FEATURE_FNS:
+        raise ValueError(f"unknown feature_fn {feature_fn!r}; expected one of {sorted(FEATURE_FNS)} or a callable")
+
+
+def read_tensor(output: Any, feature_fn: FeatureFn) -> Tensor | None:
+    """The tensor of a module's output that holds its samples: what a callable gives, or the first float tensor."""
+    return next(float_tensors(feature_fn(output) if callable(feature_fn) else output), None)
+
+
+def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn) -> Tensor:
+    """Features ``(n, ...)`` of what `read_tensor` gave, whose samples lie along ``batch_dim``."""
+    tensor = tensor.movedim(batch_dim, 0)
+    return tensor if callable(feature_fn) else FEATURE_FNS[feature_fn or "flatten"](tensor)

@@ -1,0 +1,87 @@
+"""Bring figures to the loggers of a Trainer, and to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lightning_cka.plotting import plot_cka, plot_drift, render
+from lightning_cka.result import CKAResult
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def log_figures(loggers: Sequence[Any], key_prefix: str, folder: Path, results: Sequence[CKAResult]) -> list[str]:
+    """Draw the latest result and the history; write both to PNG files and log them.
+
+    Args:
+        loggers: of the Trainer.
+        key_prefix: of the images' keys, ``heatmap`` and ``drift``.
+        folder: of the files, made if need be. The heatmap's name has epoch and step, the drift map is
+            written anew each time.
+        results: of one reference, in order; the last one is new.
+
+    Returns:
+        Class names of the loggers that cannot take images.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    last = results[-1]
+    figures = {"heatmap": (plot_cka(last)[0], f"heatmap-epoch={last.epoch:03d}-step={last.step:06d}.png")}
+    if not last.within and last.same_named():
+        figures["drift"] = (plot_drift(results)[0], "drift.png")
+    folder.mkdir(parents=True, exist_ok=True)
+    unable: list[str] = []
+    for key, (figure, file_name) in figures.items():
+        pixels = render(figure)
+        unable = log_image(loggers, key_prefix + key, pixels, last.step or 0)
+        Image.fromarray(pixels).save(folder / file_name)
+    return unable
+
+
+def log_image(loggers: Iterable[Any], key: str, pixels: Pixels, step: int) -> list[str]:
+    """Log an image to each logger that can take one.
+
+    Args:
+        loggers: of the Trainer; told by class name, so that either Lightning namespace will do.
+        key: the image's name.
+        pixels: ``(height, width, 3)`` uint8.
+        step: on the axis of Lightning's own scalars.
+
+    Returns:
+        Class names of the loggers that cannot take images.
+    """
+    unable = []
+    for logger in loggers:
+        names = [cls.__name__ for cls in type(logger).__mro__]
+        send = next((_SENDERS[name] for name in names if name in _SENDERS), None)
+        if send is None:
+            unable.append(names[0])
+        else:
+            send(logger, key, pixels, step)
+    return unable
+
+
+def _to_tensorboard(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+    logger.experiment.add_image(key, pixels, step, dataformats="HWC")
+
+
+def _to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+    # The logger records the step as trainer/global_step; W&B's own step must stay its own.
+    logger.log_image(key, [Image.fromarray(pixels)], step=step)
+
+
+def _to_nowhere(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+    """`fast_dev_run` replaces all loggers by dummies."""
+
+
+_SENDERS: dict[str, Callable[[Any, str, Pixels, int], None]] = {
+    "TensorBoardLogger": _to_tensorboard,
+    "WandbLogger": _to_wandb,
+    "DummyLogger": _to_nowhere,
+}

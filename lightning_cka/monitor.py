@@ -1,0 +1,328 @@
+"""`CKAMonitor`: the callback. It listens to the Trainer, and leaves the work to other modules."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import nn
+
+from lightning_cka.bank import GramBank
+from lightning_cka.capture import ForwardFn, LayerPlan, Showing, dry_run, show
+from lightning_cka.compare import Comparison
+from lightning_cka.functional import MIN_SAMPLES, PackedGrams
+from lightning_cka.kernels import check_feature_kernel
+from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
+from lightning_cka.loggers import log_figures
+from lightning_cka.probe import ProbeSet, StreamProbe
+from lightning_cka.reference import Reference, ReferenceSource, parse_references
+from lightning_cka.result import CKAResult
+
+_FAST_DEV_RUN_SAMPLES = 32
+
+
+class CKAMonitor(Callback):
+    """Logs how the representations of a model change while it trains.
+
+    At each validation epoch that is due, the model is shown a fixed probe set, and the CKA of its
+    layers with those of each reference is logged as heatmap, drift map and scalars, and kept in
+    ``results``. Training is bit for bit what it is without the callback.
+
+    Args:
+        reference: what to compare with: "initial" (the weights at the start of training), "previous"
+            (those of the last logged epoch, at first the initial ones), "self" (the model's own other
+            layers), the path of a checkpoint of the same architecture, a module, or a sequence of these.
+        layers: glob patterns over the names of the LightningModule's submodules, module classes, or a
+            sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced.
+        reference_layers: the layers of references that are modules; None: as for the model.
+        num_samples: size of the probe set, at most; None: the whole validation dataset.
+        batch_size: of the probe set; None: the validation loader's, lowered if need be to have 8 batches.
+        dataloader: a probe loader of your own, taken as it is; it should shuffle, since CKA averaged over
+            batches of similar samples is biased.
+        dataloader_idx: which of several validation loaders the probe set is drawn from.
+        forward_fn: called with a module and a batch; None: ``module(batch)``, with the first element of a
+            tuple or list, a mapping being spread over the arguments that ``forward`` names.
+        feature_fn: "flatten" (default), "mean" (over all but batch and channel), "cls" (first token), or a
+            function from a layer's output to ``(n, ...)`` features.
+        kernel: "linear".
+        every_n_epochs: log at the end of every n-th epoch.
+        seed: of the choice of probe samples, and of any randomness while they are shown.
+        log_key_prefix: of all logged keys.
+        dirpath: folder of the figures; None: ``cka`` in the Trainer's ``log_dir``.
+
+    Attributes:
+        results: by the reference's name, one result per logged epoch. Filled on every process.
+
+    Raises:
+        ValueError: an argument that cannot be right. What can only be seen with the model and the data
+            is checked at the start of training, before the first step.
+
+    Example:
+        >>> from lightning_cka import CKAMonitor
+        >>> monitor = CKAMonitor(reference=["initial", "previous"], layers="net.*")
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceSource | Sequence[ReferenceSource] = "initial",
+        layers: Layers = None,
+        *,
+        reference_layers: Layers = None,
+        num_samples: int | None = 2048,
+        batch_size: int | None = None,
+        dataloader: Any = None,
+        dataloader_idx: int = 0,
+        forward_fn: ForwardFn | None = None,
+        feature_fn: FeatureFn = None,
+        kernel: str = "linear",
+        every_n_epochs: int = 1,
+        seed: int = 0,
+        log_key_prefix: str = "cka/",
+        dirpath: str | Path | None = None,
+    ) -> None:
+        _check_at_least(every_n_epochs, 1, "every_n_epochs")
+        _check_at_least(num_samples, MIN_SAMPLES, "num_samples")
+        _check_at_least(batch_size, MIN_SAMPLES, "batch_size")
+        check_feature_fn(feature_fn)
+        check_feature_kernel(kernel)
+        self.references = parse_references(reference)
+        self.results: dict[str, list[CKAResult]] = {}
+        self._selectors = check_layers(layers)
+        self._reference_selectors = check_layers(reference_layers, "reference_layers")
+        if self._reference_selectors and not any(isinstance(r.source, nn.Module) for r in self.references):
+            raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._dataloader = dataloader
+        self._dataloader_idx = dataloader_idx
+        self._forward_fn = forward_fn
+        self._feature_fn = feature_fn
+        self._kernel = kernel
+        self._every_n_epochs = every_n_epochs
+        self._seed = seed
+        self._log_key_prefix = log_key_prefix
+        self._dirpath = dirpath
+        self._probe: ProbeSet | None = None
+        self._plan: LayerPlan | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def state_key(self) -> str:
+        """Distinct for several monitors in one Trainer."""
+        return self._generate_state_key(prefix=self._log_key_prefix, names=[r.name for r in self.references])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check everything, and take the Gram matrices of all references, before the first step."""
+        self.results = {}
+        self._warned = set()
+        if trainer.global_step > 0 and any(r.source in ("initial", "previous") for r in self.references):
+            self._warn_once(
+                f"training goes on from step {trainer.global_step}: 'initial' and 'previous' are the weights of now, "
+                "not those of its first start"
+            )
+        with _as_validation(trainer):
+            self._prepare(trainer, pl_module)
+            live = [r for r in self.references if r.source in ("initial", "previous")]
+            if live:
+                bank = self._bank_of(trainer, pl_module)
+                for reference in live:
+                    reference.bank = bank
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare for ``trainer.validate()``, which has no training to start."""
+        if trainer.state.fn == "validate":
+            self._warned = set()
+            with _as_validation(trainer):
+                self._prepare(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare and log, if this epoch is due."""
+        if trainer.sanity_checking:
+            return
+        if trainer.state.fn == "validate" or self._is_due(trainer):
+            self._compare_and_log(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare and log where there is no validation loop to do it in."""
+        if not trainer.enable_validation and self._is_due(trainer):
+            self._compare_and_log(trainer, pl_module)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return (trainer.current_epoch + 1) % self._every_n_epochs == 0
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Build the probe set, find the layers, and show the probe set to frozen references."""
+        self._probe = self._build_probe(trainer)
+        showing = self._showing(trainer, pl_module)
+        self._plan = dry_run(pl_module, self._probe, self._selectors, showing)
+        for reference in self.references:
+            if reference.is_frozen:
+                reference.bank = self._bank_of_frozen(reference, trainer, pl_module, showing)
+
+    def _build_probe(self, trainer: Trainer) -> ProbeSet:
+        if self._dataloader is not None:
+            return StreamProbe(self._dataloader, self._seed, max_batches=1 if trainer.fast_dev_run else None)
+        loaders = _validation_loaders(trainer)
+        if not loaders:
+            raise ValueError(
+                "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
+                "loop (no val_dataloaders or validation_step, or limit_val_batches=0); pass dataloader="
+            )
+        if not 0 <= self._dataloader_idx < len(loaders):
+            raise ValueError(f"dataloader_idx is {self._dataloader_idx}, but there are {len(loaders)} validation loaders")
+        num_samples = self._num_samples
+        if trainer.fast_dev_run:
+            num_samples = min(num_samples or _FAST_DEV_RUN_SAMPLES, _FAST_DEV_RUN_SAMPLES)
+        return ProbeSet.from_loader(
+            loaders[self._dataloader_idx], num_samples=num_samples, batch_size=self._batch_size, seed=self._seed
+        )
+
+    def _showing(self, trainer: Trainer, pl_module: LightningModule) -> Showing:
+        """Bring a batch to a model just as the validation loop does."""
+
+        def transfer(batch: Any) -> Any:
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=self._dataloader_idx)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=self._dataloader_idx)
+
+        return Showing(
+            pl_module.device, self._forward_fn, self._feature_fn, transfer, trainer.precision_plugin.val_step_context
+        )
+
+    def _bank_of_frozen(
+        self, reference: Reference, trainer: Trainer, pl_module: LightningModule, showing: Showing
+    ) -> GramBank:
+        model = trainer.precision_plugin.convert_module(reference.load(pl_module)).to(pl_module.device)
+        assert self._plan is not None and self._probe is not None
+        selectors: tuple[Any, ...] | None = self._plan.names
+        argument = "layers"
+        if isinstance(reference.source, nn.Module) and self._reference_selectors:
+            selectors, argument = self._reference_selectors, "reference_layers"
+        try:
+            plan = dry_run(model, self._probe, selectors, showing, argument=argument)
+        except ValueError as error:
+            hint = "" if argument == "reference_layers" else " (choose its layers with reference_layers=)"
+            raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
+        bank = GramBank(plan.names, reference.name)
+        show(
+            model, self._probe, plan, showing, bank.add, rank=trainer.global_rank, world_size=trainer.world_size
+        )
+        return bank
+
+    def _bank_of(self, trainer: Trainer, pl_module: LightningModule, comparisons: Sequence[Comparison] = ()) -> GramBank:
+        """Show the probe set to the live model, once, and compare on the way."""
+        assert self._plan is not None and self._probe is not None
+        bank = GramBank(self._plan.names, type(pl_module).__name__)
+        keep = any(r.source in ("initial", "previous") for r in self.references)
+
+        def consume(index: int, grams: PackedGrams, fingerprint: str) -> None:
+            for comparison in comparisons:
+                comparison.add(index, grams, fingerprint)
+            if keep:
+                bank.add(index, grams, fingerprint)
+
+        show(
+            pl_module,
+            self._probe,
+            self._plan,
+            self._showing(trainer, pl_module),
+            consume,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return bank
+
+    def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._plan is not None
+        ready = [r for r in self.references if r.is_ready]
+        for reference in self.references:
+            if not reference.is_ready:
+                self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
+        comparisons = [Comparison(self._plan.names, r.bank, self._kernel, pl_module.device) for r in ready]
+        with _as_validation(trainer):
+            bank = self._bank_of(trainer, pl_module, comparisons)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        # The Trainer broadcasts its log_dir, so that every process must ask for it.
+        dirpath = Path(self._dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "cka")
+        for reference, comparison in zip(ready, comparisons, strict=True):
+            result = comparison.result(
+                epoch=trainer.current_epoch,
+                step=step,
+                model_name=type(pl_module).__name__,
+                reference_name=reference.name,
+            )
+            self.results.setdefault(reference.name, []).append(result)
+            self._warn_of(reference, comparison)
+            self._log_scalars(pl_module, reference, result)
+            if trainer.is_global_zero and not trainer.fast_dev_run:
+                self._log_figures(trainer, dirpath, reference)
+            if reference.source == "previous":
+                reference.bank = bank
+
+    def _log_scalars(self, pl_module: LightningModule, reference: Reference, result: CKAResult) -> None:
+        prefix = f"{self._log_key_prefix}{reference.name}/"
+        values = {"mean": result.mean()}
+        if not result.within:
+            values |= result.same_named()
+        for key, value in values.items():
+            pl_module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+
+    def _log_figures(self, trainer: Trainer, dirpath: Path, reference: Reference) -> None:
+        prefix = f"{self._log_key_prefix}{reference.name}/"
+        try:
+            unable = log_figures(trainer.loggers, prefix, dirpath / reference.name, self.results[reference.name])
+        except OSError as error:
+            self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
+            return
+        if unable:
+            self._warn_once(f"{', '.join(unable)} cannot take images: the CKA figures are in {dirpath}")
+
+    def _warn_of(self, reference: Reference, comparison: Comparison) -> None:
+        for reason, names in comparison.undefined_layers.items():
+            new = [name for name in names if name not in self._warned]
+            if new:
+                self._warned.update(new)
+                rank_zero_warn(f"CKA is nan for layers {reason}: {', '.join(new)}")
+        if comparison.num_mismatched:
+            # Not for rank 0 alone: each process sees batches of its own.
+            warnings.warn(
+                f"{comparison.num_mismatched} probe batches were left out of the comparison with '{reference.name}', "
+                "since their inputs are not those that it was shown: the dataset or dataloader= does not give the same "
+                "samples each time",
+                stacklevel=2,
+            )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            rank_zero_warn(message)
+
+
+@contextmanager
+def _as_validation(trainer: Trainer) -> Iterator[None]:
+    """The Trainer's stage is validation, for hooks and models that ask it."""
+    stage = trainer.state.stage
+    trainer.validating = True
+    try:
+        yield
+    finally:
+        trainer.state.stage = stage
+
+
+def _validation_loaders(trainer: Trainer) -> list[Any]:
+    if trainer.val_dataloaders is None and trainer.enable_validation:
+        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off.
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    loaders = trainer.val_dataloaders
+    return [] if loaders is None else list(CombinedLoader(loaders, "sequential").flattened)
+
+
+def _check_at_least(value: int | None, minimum: int, name: str) -> None:
+    if value is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, but is {value}")

@@ -1,0 +1,327 @@
+"""`ProbeSet`: the fixed samples, in fixed batches, that every model is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_cka.functional import MIN_SAMPLES
+
+T = TypeVar("T")
+_END = object()
+
+MIN_BATCHES = 8
+"""The standard error is estimated between batches."""
+
+
+class ProbeBatch(NamedTuple):
+    """One batch of the probe set."""
+
+    index: int
+    """Its place in the probe set, the same on any number of processes."""
+    data: Any
+    num_samples: int
+
+
+class ProbeSet(ABC):
+    """The samples that every model is shown: the same, in the same batches, each time.
+
+    Attributes:
+        seed: of the choice of samples and of all randomness while they are loaded and shown.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    @abstractmethod
+    def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
+        """The batches ``rank``, ``rank + world_size``, ... of the probe set.
+
+        Iterate under `isolated_rng`: loading a sample may draw random numbers.
+        """
+
+    @abstractmethod
+    def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
+        """The first batch, whole or with one sample fewer."""
+
+    def batch_seed(self, index: int) -> int:
+        """Seed of one batch, in [0, 2^32)."""
+        return int(np.random.SeedSequence([self.seed, index]).generate_state(1)[0])
+
+    @staticmethod
+    def from_loader(
+        loader: Any, *, num_samples: int | None = 2048, batch_size: int | None = None, seed: int = 0
+    ) -> ProbeSet:
+        """A seeded choice of the samples behind a validation loader.
+
+        Args:
+            loader: usually a `DataLoader`, of which dataset, ``collate_fn``, workers and batch size are
+                taken. An iterable dataset, or a loader of another kind, gives its first samples in order.
+            num_samples: how many at most; None: all.
+            batch_size: None: the loader's, lowered where that is needed to have 8 batches.
+            seed: of the choice.
+
+        Raises:
+            ValueError: fewer than 4 samples, or fewer than 4 in a batch.
+        """
+        if not isinstance(loader, DataLoader):
+            _warn_in_order(f"a {type(loader).__name__}")
+            return StreamProbe(_take_batches(loader, num_samples), seed)
+        if isinstance(loader.dataset, IterableDataset):
+            _warn_in_order(f"the iterable dataset {type(loader.dataset).__name__}")
+            with isolated_rng(seed):
+                if loader.batch_size is None:
+                    return StreamProbe(_take_batches(loader.dataset, num_samples), seed)
+                samples = list(islice(iter(loader.dataset), num_samples))
+            collate = loader.collate_fn
+            chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
+            return StreamProbe([ProbeBatch(i, collate(chunk), len(chunk)) for i, chunk in enumerate(chunks)], seed)
+        generator = torch.Generator().manual_seed(seed)
+        total = len(loader.dataset)
+        indices = torch.randperm(total, generator=generator).tolist()[:num_samples]
+        return DatasetProbe(loader, _chunks(indices, _choose_batch_size(len(indices), loader, batch_size)), seed)
+
+
+class DatasetProbe(ProbeSet):
+    """Batches of given indices of the dataset behind a loader.
+
+    Attributes:
+        indices: dataset indices, batch by batch.
+    """
+
+    def __init__(self, loader: DataLoader[Any], indices: list[list[int]], seed: int) -> None:
+        super().__init__(seed)
+        self.indices = indices
+        self._loader = loader
+
+    def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
+        """See `ProbeSet.batches`."""
+        places = range(rank, len(self.indices), world_size)
+        loader = self._loader_of([self.indices[place] for place in places])
+        for place, data in zip(places, loader, strict=True):
+            yield ProbeBatch(place, data, len(self.indices[place]))
+
+    def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
+        """See `ProbeSet.first_batch`."""
+        indices = self.indices[0][:-1] if drop_last_sample else self.indices[0]
+        (data,) = self._loader_of([indices], num_workers=0)
+        return ProbeBatch(0, data, len(indices))
+
+    def _loader_of(self, indices: list[list[int]], num_workers: int | None = None) -> DataLoader[Any]:
+        loader = self._loader
+        workers = loader.num_workers if num_workers is None else num_workers
+        parallel = {}
+        if workers and indices:
+            parallel = {
+                "num_workers": workers,
+                "timeout": loader.timeout,
+                "worker_init_fn": loader.worker_init_fn,
+                "multiprocessing_context": loader.multiprocessing_context,
+                "prefetch_factor": loader.prefetch_factor,
+            }
+        seeds = {batch[0]: self.batch_seed(place) for place, batch in enumerate(self.indices)}
+        return DataLoader(
+            _SeededDataset(loader.dataset, seeds),
+            batch_sampler=indices,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            generator=torch.Generator().manual_seed(self.seed),
+            **parallel,
+        )
+
+
+class StreamProbe(ProbeSet):
+    """Batches as they come: of a loader that the user made, or read once from a stream and kept."""
+
+    def __init__(self, source: Iterable[Any], seed: int, max_batches: int | None = None) -> None:
+        super().__init__(seed)
+        if isinstance(source, Iterator):
+            raise TypeError(
+                f"the probe dataloader must give its batches again and again, which a {type(source).__name__} does not; "
+                "pass a DataLoader or a list of batches"
+            )
+        self._source = source
+        self._max_batches = max_batches
+        sampler = getattr(source, "sampler", None)
+        self._deals_out = not isinstance(sampler, DistributedSampler)
+
+    def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
+        """See `ProbeSet.batches`. A loader that a distributed sampler deals out is taken whole."""
+        with _seeded_generators(self._source, self.seed):
+            for i, batch in enumerate(self._seeded(iter(self._source))):
+                if not self._deals_out:
+                    yield _as_probe_batch(rank + i * world_size, batch)
+                elif i % world_size == rank:
+                    yield _as_probe_batch(i, batch)
+
+    def _seeded(self, source: Iterator[Any]) -> Iterator[Any]:
+        """Seed each fetch: a model that draws random numbers must not change the next one's transforms."""
+        for i in count():
+            seed_rng(self.batch_seed(i))
+            batch = next(source, _END)
+            if batch is _END or i == self._max_batches:
+                return
+            yield batch
+
+    def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
+        """See `ProbeSet.first_batch`."""
+        with contextlib.closing(self.batches()) as batches:
+            batch = next(batches, None)
+        if batch is None:
+            raise ValueError("the probe dataloader gave no batch")
+        if not drop_last_sample:
+            return batch
+        n = batch.num_samples
+        data = map_tensors(batch.data, lambda t: t[:-1] if t.ndim and len(t) == n else t)
+        return batch._replace(data=data, num_samples=n - 1)
+
+
+class _SeededDataset(Dataset[Any]):
+    """A dataset whose random transforms give a batch the same inputs at each pass, in any process."""
+
+    def __init__(self, dataset: Dataset[Any], seeds: dict[int, int]) -> None:
+        self._dataset = dataset
+        self._seeds = seeds
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        seed_rng(self._seeds[indices[0]])
+        fetch = getattr(self._dataset, "__getitems__", None)
+        if fetch is not None:
+            return list(fetch(indices))
+        return [self._dataset[index] for index in indices]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+
+@contextlib.contextmanager
+def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's random numbers; restore them at the end, also on an error."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [device] if device is not None and device.type != "cpu" else []
+    with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):
+        try:
+            seed_rng(seed, device)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def seed_rng(seed: int, device: torch.device | None = None) -> None:
+    """Seed Python, NumPy, and torch on the CPU and on that device alone."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not `torch.manual_seed`: it also seeds devices whose state nobody restores.
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        with torch.device(device):
+            getattr(torch, device.type).manual_seed(seed)
+
+
+@contextlib.contextmanager
+def _seeded_generators(loader: Any, seed: int) -> Iterator[None]:
+    """A loader that shuffles with a generator of its own shuffles the same way each time."""
+    sampler = getattr(loader, "sampler", None)
+    found = [getattr(owner, "generator", None) for owner in (loader, sampler)]
+    generators = {id(g): (g, g.get_state()) for g in found if isinstance(g, torch.Generator)}
+    try:
+        for generator, _ in generators.values():
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in generators.values():
+            generator.set_state(state)
+
+
+def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
+    """Apply ``fn`` to the tensors of a batch, in mappings and sequences of any depth."""
+    if isinstance(data, Tensor):
+        return fn(data)
+    if isinstance(data, Mapping):
+        return {key: map_tensors(value, fn) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        values = [map_tensors(value, fn) for value in data]
+        return type(data)(*values) if hasattr(data, "_fields") else type(data)(values)
+    return data
+
+
+def fingerprint(data: Any) -> str:
+    """Hash of a batch's shapes and of some thousands of its values, to see that it is the same again."""
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(tensor: Tensor) -> None:
+        digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // 4096)].contiguous().cpu()
+        digest.update(some.view(torch.uint8).numpy().tobytes())
+
+    map_tensors(data, add)
+    return digest.hexdigest()
+
+
+def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
+    if isinstance(batch, ProbeBatch):
+        return batch
+    sizes: list[int] = []
+    map_tensors(batch, lambda t: sizes.append(len(t)) if t.ndim else None)
+    if not sizes:
+        raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
+    return ProbeBatch(index, batch, sizes[0])
+
+
+def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:
+    batches: list[ProbeBatch] = []
+    count = 0
+    for i, batch in enumerate(source):
+        batches.append(_as_probe_batch(i, batch))
+        count += batches[-1].num_samples
+        if num_samples is not None and count >= num_samples:
+            break
+    _check_enough(count)
+    return batches
+
+
+def _choose_batch_size(total: int, loader: DataLoader[Any], batch_size: int | None) -> int:
+    _check_enough(total)
+    if batch_size is not None:
+        return batch_size
+    own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    if own is None:
+        raise ValueError(
+            f"cannot tell the batch size of the validation loader ({type(loader.batch_sampler).__name__}); "
+            "pass batch_size=, or a dataloader= of your own"
+        )
+    if own < MIN_SAMPLES:
+        raise ValueError(f"the validation loader's batches of {own} are too small for CKA; pass batch_size=")
+    return max(MIN_SAMPLES, min(int(own), total // MIN_BATCHES))
+
+
+def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    chunks = [list(items[start : start + size]) for start in range(0, len(items), size)]
+    return [chunk for chunk in chunks if len(chunk) >= MIN_SAMPLES]
+
+
+def _check_enough(count: int) -> None:
+    if count < MIN_SAMPLES:
+        raise ValueError(f"the probe set has {count} samples, but CKA needs at least {MIN_SAMPLES}")
+
+
+def _warn_in_order(what: str) -> None:
+    warnings.warn(
+        f"the probe set is made of the first samples of {what}, in their order: if that order is not random, "
+        "CKA is biased. Pass a shuffled dataloader= with a map-style dataset.",
+        stacklevel=3,
+    )

@@ -1,0 +1,157 @@
+"""What the live model is compared with."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cka.bank import GramBank
+
+LIVE = ("initial", "previous", "self")
+ReferenceSource = str | Path | nn.Module
+
+
+@dataclass
+class Reference:
+    """One reference: what it is, and the Gram matrices that stand for it.
+
+    Attributes:
+        name: in logged keys and file names; distinct among the references of one monitor.
+        source: "initial", "previous", "self", the path of a checkpoint, or a module.
+        bank: its Gram matrices; None until it was shown the probe set, and for "self".
+    """
+
+    name: str
+    source: ReferenceSource
+    bank: GramBank | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it is another model than the live one, shown the probe set once per run."""
+        return self.source not in LIVE
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to compare with."""
+        return self.source == "self" or self.bank is not None
+
+    def load(self, live: nn.Module) -> nn.Module:
+        """A copy of a frozen reference, of the live model's architecture if it is a checkpoint."""
+        if isinstance(self.source, nn.Module):
+            return detached_copy(self.source)
+        model = detached_copy(live)
+        load_weights(model, Path(self.source))
+        return model
+
+
+def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> list[Reference]:
+    """The references that a user asked for, with distinct names.
+
+    Raises:
+        ValueError: none, or one that is neither a known name nor a file.
+        FileNotFoundError: a path with no file.
+        TypeError: of no known kind.
+    """
+    sources = [reference] if isinstance(reference, str | Path | nn.Module) else list(reference)
+    if not sources:
+        raise ValueError("reference is empty; expected 'initial', 'previous', 'self', a checkpoint or a module")
+    references: list[Reference] = []
+    for source in sources:
+        base = _name(source)
+        taken = {other.name for other in references}
+        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(sources) + 2))) if n not in taken)
+        references.append(Reference(name, source))
+    return references
+
+
+def _name(source: ReferenceSource) -> str:
+    if isinstance(source, nn.Module):
+        return type(source).__name__
+    if not isinstance(source, str | Path):
+        raise TypeError(f"a reference must be a name, a path or a module, but is {source!r}")
+    if source in LIVE:
+        return str(source)
+    path = Path(source)
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
+        raise ValueError(f"unknown reference {str(source)!r}; expected one of {LIVE}, the path of a checkpoint or a module")
+    return path.stem
+
+
+def detached_copy(model: nn.Module) -> nn.Module:
+    """A deep copy that shares nothing with the model, a compiled LightningModule's methods included."""
+    duplicate = copy.deepcopy(model)
+    # `torch.compile` of a LightningModule sets these on the instance, bound to the model that was copied.
+    for name in ("forward", "training_step", "validation_step", "test_step", "predict_step"):
+        duplicate.__dict__.pop(name, None)
+    return duplicate
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a Lightning checkpoint, or a file with a plain ``state_dict``, into a model of the same architecture.
+
+    Raises:
+        ValueError: not a readable checkpoint, one that holds arbitrary Python objects, or one of another
+            architecture; the message lists missing, unexpected and mismatched keys.
+    """
+    loaded = _without_compiled_segments(_read_state_dict(path))
+    own = _without_compiled_segments(model.state_dict())
+    problems = {
+        "missing": sorted(own.keys() - loaded.keys()),
+        "unexpected": sorted(loaded.keys() - own.keys()),
+        "mismatched": [
+            f"{key} {tuple(loaded[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in sorted(own.keys() & loaded.keys())
+            if isinstance(own[key], Tensor) and loaded[key].shape != own[key].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {_shorten(keys)}" for what, keys in problems.items() if keys)
+        raise ValueError(
+            f"checkpoint {path.name!r} is of another architecture than {type(model).__name__}: {listed}. "
+            "Pass the reference as a module, with reference_layers="
+        )
+    names = {_without_compiled(key): key for key in model.state_dict()}
+    model.load_state_dict({names[key]: value for key, value in loaded.items()})
+
+
+def _read_state_dict(path: Path) -> Mapping[str, Any]:
+    if path.is_dir():
+        raise ValueError(f"checkpoint {path.name!r} is a folder (a sharded checkpoint?), but must be one file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error) and "nsupported" not in str(error):
+            raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
+        raise ValueError(
+            f"checkpoint {path.name!r} holds Python objects besides tensors, which torch.load(weights_only=True) refuses. "
+            "If you trust the file: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), and pass "
+            "new_path"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, OSError) as error:
+        raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path.name!r} is no checkpoint: it has neither a 'state_dict' nor is it one")
+    return state
+
+
+def _without_compiled_segments(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {_without_compiled(key): value for key, value in state.items()}
+
+
+def _without_compiled(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _shorten(keys: list[str], limit: int = 8) -> str:
+    rest = f", and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + rest
