@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_TICKS = 40
 _MAX_LABEL = 32
+_CHARACTER = 0.065
+"""Mean width in inches of a character of a tick label."""
 _UNDEFINED = "#c8ccd0"
 
 
@@ -47,13 +49,14 @@ def plot_cka(
     rows, row_prefix = short_labels(result.layers)
     columns, column_prefix = short_labels(result.reference_layers)
     if ax is None:
-        ax = _new_axes(len(columns), len(rows), columns, rows)
+        ax = _new_axes(columns, rows)
     values = result.matrix.numpy()
     image = _draw(ax, values, cmap, vmin, vmax)
     _set_ticks(ax, columns, rows)
     ax.set_xlabel(_axis_title(result.reference_name, column_prefix))
     ax.set_ylabel(_axis_title(result.model_name, row_prefix))
-    ax.set_title(_title("CKA", result))
+    where = (f"{word} {value}" for word, value in (("epoch", result.epoch), ("step", result.step)) if value is not None)
+    ax.set_title(", ".join(where), fontsize=10)
     if add_text:
         _write_values(ax, image, values)
     return ax.get_figure(root=True), ax  # type: ignore[return-value]  # Axes on a figure have one.
@@ -84,12 +87,12 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     by_step = len(set(epochs)) < len(epochs)
     columns = [str(result.step if by_step else result.epoch) for result in results]
     if ax is None:
-        ax = _new_axes(len(columns), len(rows), columns, rows)
+        ax = _new_axes(columns, rows)
     _draw(ax, values, cmap, 0.0, 1.0)
     _set_ticks(ax, columns, rows)
     ax.set_xlabel("step" if by_step else "epoch")
     ax.set_ylabel(_axis_title(last.model_name, prefix))
-    ax.set_title(f"CKA with {last.reference_name}, layer by layer")
+    ax.set_title(f"with {last.reference_name}, layer by layer", fontsize=10)
     return ax.get_figure(root=True), ax  # type: ignore[return-value]  # Axes on a figure have one.
 
 
@@ -105,37 +108,39 @@ def short_labels(names: Sequence[str]) -> tuple[list[str], str]:
     parts = os.path.commonprefix([name.split(".")[:-1] for name in names])
     prefix = ".".join(parts)
     labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
-    head, tail = _MAX_LABEL // 2 - 1, _MAX_LABEL // 2
-    return [x if len(x) <= _MAX_LABEL else f"{x[:head]}…{x[-tail:]}" for x in labels], prefix
+    return [_elided(label) for label in labels], prefix
+
+
+def _elided(text: str) -> str:
+    half = _MAX_LABEL // 2
+    return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _axis_title(name: str, prefix: str) -> str:
-    return f"{name}: {prefix}.*" if prefix else name
+    title = f"{_elided(name)}: {prefix}.*" if prefix else _elided(name)
+    return title if len(title) <= 40 else f"{_elided(name)}: …"
 
 
-def _title(what: str, result: CKAResult) -> str:
-    where = [f"{word} {value}" for word, value in (("epoch", result.epoch), ("step", result.step)) if value is not None]
-    return f"{what}, {', '.join(where)}" if where else what
-
-
-def _new_axes(num_columns: int, num_rows: int, columns: Sequence[str], rows: Sequence[str]) -> Axes:
+def _new_axes(columns: Sequence[str], rows: Sequence[str]) -> Axes:
     """Axes with cells as square as the bounds on size allow, and room for the labels."""
-    width, height = (min(max(0.3 * count, 2.4), 9.0) for count in (num_columns, num_rows))
-    left = 0.75 + 0.075 * max(map(len, rows))
-    bottom = 0.6 + (0.075 * max(map(len, columns)) if _is_upright(columns) else 0.15)
-    right, top = 0.95, 0.45
+    width, height = _span(len(columns)), _span(len(rows))
+    left = 0.5 + _CHARACTER * max(map(len, rows))
+    bottom = 0.45 + (_CHARACTER * max(map(len, columns)) if _overlap(columns) else 0.15)
+    right, top = 0.95, 0.4
     total_width, total_height = left + width + right, bottom + height + top
     figure = Figure(figsize=(total_width, total_height), dpi=120)
     FigureCanvasAgg(figure)
-    return figure.add_axes(
-        (left / total_width, bottom / total_height, width / total_width, height / total_height)
-    )
+    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
-def _is_upright(labels: Sequence[str]) -> bool:
-    """Whether labels along the x axis must be turned so as not to overlap."""
-    shown = min(len(labels), MAX_TICKS)
-    return shown * max(map(len, labels)) * 0.085 > max(2.4, min(0.3 * len(labels), 9.0))
+def _span(count: int) -> float:
+    """Length in inches of an axis of that many cells."""
+    return min(max(0.3 * count, 2.4), 9.0)
+
+
+def _overlap(labels: Sequence[str]) -> bool:
+    """Whether labels along the x axis would overlap if they were not turned."""
+    return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _CHARACTER > _span(len(labels))
 
 
 def _draw(ax: Axes, values: np.ndarray[Any, Any], cmap: str, vmin: float, vmax: float) -> AxesImage:
@@ -147,9 +152,10 @@ def _draw(ax: Axes, values: np.ndarray[Any, Any], cmap: str, vmin: float, vmax: 
     # A colour bar of fixed width beside the axes, however wide these are.
     width = 0.14 / (ax.get_position().width * ax.figure.get_figwidth())
     bar = ax.inset_axes((1 + width, 0.0, width, 1.0))
-    ax.figure.colorbar(image, cax=bar)
+    ax.figure.colorbar(image, cax=bar, label="CKA")
+    bar.tick_params(labelsize=8)
     if np.isnan(values).any():
-        ax.text(1.0, -0.005, "grey: nan", transform=bar.transAxes, ha="right", va="top", fontsize=7)
+        ax.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
     return image
 
 
@@ -157,7 +163,7 @@ def _set_ticks(ax: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     for axis, labels in ((ax.xaxis, columns), (ax.yaxis, rows)):
         places = range(0, len(labels), -(-len(labels) // MAX_TICKS))
         axis.set_ticks(list(places), [labels[place] for place in places], fontsize=8)
-    if _is_upright(columns):
+    if _overlap(columns):
         ax.tick_params(axis="x", rotation=90)
 
 

@@ -1,0 +1,66 @@
+"""Small networks and data for all tests."""
+
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Net(L.LightningModule):
+    """A network with batch norm and dropout, on 8 inputs and 3 classes."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(8, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.3), nn.Linear(width, width), nn.ReLU()
+        )
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(self.net(x))
+
+    def training_step(self, batch, batch_idx):
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+def dataset(n: int = 128, seed: int = 0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(n, 8, generator=generator), torch.randint(0, 3, (n,), generator=generator))
+
+
+def loaders(batch_size: int = 16, **kwargs):
+    return (
+        DataLoader(dataset(seed=1), batch_size=batch_size, shuffle=True, **kwargs),
+        DataLoader(dataset(seed=2), batch_size=batch_size, **kwargs),
+    )
+
+
+def trainer(*callbacks, **kwargs) -> L.Trainer:
+    defaults = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": list(callbacks),
+    }
+    return L.Trainer(**(defaults | kwargs))
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
+    """Whatever a Trainer writes, it writes where pytest cleans up."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
