@@ -325,7 +325,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # Else nothing is compiled, and importing it takes seconds.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.callback(_restore_buffers, [_Buffer(m, name, b) for m, _ in modes for name, b in m.named_buffers(recurse=False)])
+        buffers = [(m, name, b, b.clone()) for m, _ in modes for name, b in m.named_buffers(recurse=False)]
+        stack.callback(_restore_buffers, buffers)
         try:
             for module, _ in modes:
                 module.training = False
@@ -335,24 +336,14 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-class _Buffer:
-    """A buffer as it was, for models whose forward writes to buffers in evaluation mode too."""
-
-    def __init__(self, module: nn.Module, name: str, tensor: Tensor) -> None:
-        self.module, self.name, self.tensor = module, name, tensor
-        self.copy = tensor.clone()
-        self.version = None if tensor.is_inference() else tensor._version
-
-    def restore(self) -> None:
-        if getattr(self.module, self.name) is not self.tensor:
-            setattr(self.module, self.name, self.tensor)
-        if self.version is None or self.tensor._version != self.version:
-            self.tensor.copy_(self.copy)
-
-
-def _restore_buffers(buffers: list[_Buffer]) -> None:
-    for buffer in buffers:
-        buffer.restore()
+def _restore_buffers(buffers: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
+    """Undo what a forward pass did to buffers, which some models write to in evaluation mode too."""
+    with torch.inference_mode():  # Else a buffer that was made in it could not be written to.
+        for module, name, tensor, copy in buffers:
+            if getattr(module, name) is not tensor:
+                setattr(module, name, tensor)
+            # Always: not all kernels that write to a tensor count up its version.
+            tensor.copy_(copy)
 
 
 def _warn(message: str) -> None:
