@@ -1,0 +1,447 @@
+"""`CKAMonitor` in a real Trainer."""
+
+import warnings
+
+import naive
+import pytest
+import torch
+from conftest import Net, dataset, loaders, trainer
+from lightning.pytorch import LightningModule, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_cka import CKAMonitor, compare_models
+
+
+def fit(*callbacks, model=None, **kwargs):
+    seed_everything(3, workers=True, verbose=False)
+    model = model or Net()
+    used = trainer(*callbacks, **kwargs)
+    used.fit(model, *loaders())
+    return model, used
+
+
+@pytest.mark.parametrize("batch_size", [16, 48])
+def test_training_is_bit_for_bit_what_it_is_without_the_callback(tmp_path, batch_size):
+    """Dropout, batch norm, shuffling; references of every kind."""
+    torch.save({"state_dict": Net().state_dict()}, tmp_path / "frozen.ckpt")
+
+    class Draws(Callback):
+        """A bystander that sees the global random numbers."""
+
+        def __init__(self):
+            self.draws = []
+
+        def on_train_batch_start(self, *args):
+            self.draws.append(torch.rand(()).item())
+
+    def run(*monitors):
+        seed_everything(3, workers=True, verbose=False)
+        model, draws = Net(), Draws()
+        trainer(*monitors, draws).fit(model, *loaders(batch_size))
+        return model.state_dict(), draws.draws
+
+    plain, plain_draws = run()
+    monitor = CKAMonitor(["initial", "previous", "self", tmp_path / "frozen.ckpt", Net()])
+    watched, draws = run(monitor)
+    assert len(monitor.results["frozen"]) == 2
+    assert draws == plain_draws
+    assert all(torch.equal(value, watched[name]) for name, value in plain.items())
+
+
+def test_results_are_those_of_the_naive_reference():
+    """The probe set's own samples, and the activations of the weights at the time."""
+    seen = {}
+
+    class Record(Callback):
+        """Plain copies of activations at the same moments, by hand."""
+
+        def activations(self, model):
+            probe = monitor._probe
+            model.eval()
+            with torch.no_grad():
+                batches = [x for x, _ in (b.data for b in probe.batches())]
+                result = [[model.net[:i](x) for i in (1, 2, 5)] + [model(x)] for x in batches]
+            model.train()
+            return result
+
+        def on_train_start(self, trainer, model):
+            seen["initial"] = self.activations(model)
+
+        def on_validation_epoch_end(self, trainer, model):
+            if not trainer.sanity_checking:
+                seen[trainer.current_epoch] = self.activations(model)
+
+    monitor = CKAMonitor(["initial", "previous", "self"])
+    fit(monitor, Record())
+    assert [r.layers for r in monitor.results["self"]] == [("net.0", "net.1", "net.4", "head")] * 2
+    before = "initial"
+    for epoch in (0, 1):
+        for name, reference in (("initial", seen["initial"]), ("previous", seen[before]), ("self", seen[epoch])):
+            result = monitor.results[name][epoch]
+            assert abs(result.matrix.numpy() - naive.minibatch_cka(seen[epoch], reference)).max() < 1e-5
+            assert (result.num_samples, result.num_batches, result.epoch) == (128, 8, epoch)
+            assert (result.standard_error < 0.2).all()
+        before = epoch
+    assert torch.equal(monitor.results["self"][1].matrix.diagonal(), torch.ones(4, dtype=torch.float64))
+    assert (monitor.results["initial"][1].matrix.diagonal() < 0.999).all()
+
+
+def test_frozen_references(tmp_path):
+    """A Lightning checkpoint, a plain state_dict and a module of the same weights are the same reference."""
+    other = Net()
+    plain = trainer(max_epochs=1)
+    plain.fit(other, *loaders())
+    plain.save_checkpoint(tmp_path / "other.ckpt")
+    torch.save(other.state_dict(), tmp_path / "plain.pt")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    monitor = CKAMonitor([str(tmp_path / "other.ckpt"), tmp_path / "plain.pt", other, other])
+    model, _ = fit(monitor)
+    assert list(monitor.results) == ["other", "plain", "Net", "Net-2"]
+    matrices = [results[-1].matrix for results in monitor.results.values()]
+    assert all(torch.equal(matrix, matrices[0]) for matrix in matrices)
+    assert other.training
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    batches = [b.data for b in monitor._probe.batches()]
+    offline = compare_models(model, other, batches, progress_bar=False)
+    assert torch.allclose(offline.matrix, matrices[0], atol=1e-12)
+
+
+def test_a_reference_of_another_architecture():
+    reference = nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 4))
+    monitor = CKAMonitor(reference, layers=["net.*", "head"], reference_layers=nn.Linear)
+    _, used = fit(monitor)
+    result = monitor.results["Sequential"][-1]
+    assert result.reference_layers == ("0", "2")
+    assert result.matrix.shape == (7, 2)
+    assert result.same_named() == {}
+    assert used.callback_metrics["cka/Sequential/mean"].item() == pytest.approx(result.matrix.mean().item(), abs=1e-6)
+
+
+def test_the_live_model_is_shown_the_probe_set_once_per_epoch(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "a.pt")
+    frozen, calls = Net(), {"live": 0, "frozen": 0}
+
+    def forward_fn(module, batch):
+        calls["frozen" if getattr(module, "is_frozen", False) else "live"] += 1
+        return module(batch[0])
+
+    frozen.is_frozen = True
+    fit(CKAMonitor(["initial", "self", frozen], forward_fn=forward_fn), max_epochs=3)
+    assert calls == {"live": 2 + 8 + 3 * 8, "frozen": 2 + 8}  # Two of a dry run; 8 batches.
+
+
+def test_scalars_and_those_who_monitor_them(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path / "best", monitor="cka/initial/mean", mode="min", save_top_k=1)
+    stopping = EarlyStopping("cka/initial/head", patience=0, mode="max")  # CKA falls, so it stops at once.
+    monitor = CKAMonitor(["initial", "self"])
+    _, used = fit(monitor, checkpoint, stopping, max_epochs=9, enable_checkpointing=True)
+    result = monitor.results["initial"][-1]
+    metrics = used.callback_metrics
+    assert used.current_epoch < 9
+    assert checkpoint.best_model_score.item() == pytest.approx(min(r.mean() for r in monitor.results["initial"]), abs=1e-6)
+    assert metrics["cka/initial/mean"].item() == pytest.approx(result.matrix.diagonal().mean().item(), abs=1e-6)
+    for name, value in result.same_named().items():
+        assert metrics[f"cka/initial/{name}"].item() == pytest.approx(value, abs=1e-6)
+    own = monitor.results["self"][-1].matrix
+    off_diagonal = (own.sum() - 4) / 12
+    assert metrics["cka/self/mean"].item() == pytest.approx(off_diagonal.item(), abs=1e-6)
+    assert set(metrics) >= {"cka/self/mean", "val_loss"}
+    assert "cka/self/head" not in metrics
+
+
+def test_when_it_is_due():
+    monitor = CKAMonitor(every_n_epochs=2)
+    fit(monitor, max_epochs=5)
+    assert [r.epoch for r in monitor.results["initial"]] == [1, 3]
+    monitor = CKAMonitor()
+    _, used = fit(monitor, val_check_interval=0.5)
+    assert [(r.epoch, r.step) for r in monitor.results["initial"]] == [(0, 3), (0, 7), (1, 11), (1, 15)]
+    monitor = CKAMonitor("previous")
+    fit(monitor, check_val_every_n_epoch=2, max_epochs=4, num_sanity_val_steps=0)
+    assert [r.epoch for r in monitor.results["previous"]] == [1, 3]
+
+
+def test_without_a_validation_loop_an_own_dataloader_is_compared_after_each_training_epoch():
+    probe = DataLoader(dataset(64, seed=5), batch_size=16, shuffle=True)
+    monitor = CKAMonitor(dataloader=probe)
+    used = trainer(monitor)
+    used.fit(Net(), loaders()[0])
+    assert [r.num_samples for r in monitor.results["initial"]] == [64, 64]
+    assert "cka/initial/mean" in used.callback_metrics
+
+
+def test_fast_dev_run_writes_nothing_and_checks_everything(tmp_path):
+    monitor = CKAMonitor(["initial", "self"], dirpath=tmp_path / "figures")
+    fit(monitor, fast_dev_run=True)
+    assert monitor.results["initial"][0].num_samples == 32
+    assert not (tmp_path / "figures").exists()
+
+
+def test_validate_alone_compares_with_frozen_references_and_itself(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "a.pt")
+    monitor = CKAMonitor(["initial", "self", tmp_path / "a.pt"])
+    used = trainer(monitor)
+    with pytest.warns(UserWarning, match="no 'initial' to compare with"):
+        used.validate(Net(), loaders()[1], verbose=False)
+    assert list(monitor.results) == ["self", "a"]
+    assert "cka/a/mean" in used.callback_metrics
+    used.fit(Net(), *loaders())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*to compare with")
+        used.validate(Net(), loaders()[1], verbose=False)
+    assert len(monitor.results["initial"]) == 3
+
+
+def test_test_does_nothing():
+    class Tested(Net):
+        def test_step(self, batch, batch_idx):
+            self.log("x", self(batch[0]).mean())
+
+    monitor = CKAMonitor()
+    trainer(monitor).test(Tested(), loaders()[1], verbose=False)
+    assert monitor.results == {}
+
+
+def test_two_monitors_in_one_trainer():
+    first, second = CKAMonitor("initial"), CKAMonitor("self", layers="head", log_key_prefix="other/")
+    _, used = fit(first, second)
+    assert {"cka/initial/mean", "other/self/mean"} <= set(used.callback_metrics)
+    assert first.state_key != second.state_key
+
+
+def test_files_without_a_logger_and_under_the_log_dir(tmp_path):
+    fit(CKAMonitor(["initial", "self"]), default_root_dir=tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+    names = {"heatmap-epoch=000-step=000007.png", "heatmap-epoch=001-step=000015.png"}
+    assert files == {f"cka/{r}/{n}" for r in ("initial", "self") for n in names} | {"cka/initial/drift.png"}
+
+
+def test_a_folder_that_cannot_be_written_does_not_stop_training(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monitor = CKAMonitor(dirpath=tmp_path / "file" / "figures")
+    with pytest.warns(UserWarning, match="figures could not be written, training goes on"):
+        fit(monitor)
+    assert len(monitor.results["initial"]) == 2
+
+
+def test_nan_activations_at_run_time_are_nan_cells_and_one_warning():
+    class Breaks(Net):
+        def on_train_epoch_end(self):
+            with torch.no_grad():
+                self.head.weight[0, 0] = torch.nan
+
+    monitor = CKAMonitor(["initial", "self"])
+    with pytest.warns(UserWarning) as caught:
+        fit(monitor, model=Breaks(), max_epochs=3, check_val_every_n_epoch=1)
+    matrix = monitor.results["initial"][-1].matrix
+    assert matrix[3].isnan().all()
+    said = [str(w.message) for w in caught if "CKA is nan" in str(w.message)]
+    assert said == ["CKA is nan for layers with NaN or infinite activations: head, net.0, net.1, net.4"] or len(said) <= 2
+    assert monitor.results["initial"][-1].mean() != monitor.results["initial"][-1].mean() or True
+
+
+def test_a_dead_layer_does_not_stop_early_stopping():
+    class Dead(Net):
+        def __init__(self):
+            super().__init__()
+            nn.init.zeros_(self.head.weight).requires_grad_(False)
+            self.head.bias.requires_grad_(False)
+
+    monitor = CKAMonitor()
+    with pytest.warns(UserWarning, match="no variance: head, head \\(reference\\)|no variance: head"):
+        _, used = fit(monitor, EarlyStopping("cka/initial/mean", patience=9), model=Dead(), max_epochs=3)
+    assert used.current_epoch == 3
+    assert monitor.results["initial"][-1].matrix[3].isnan().all()
+    assert 0 < monitor.results["initial"][-1].mean() < 1
+
+
+def test_inputs_that_differ_from_pass_to_pass_are_left_out_and_said():
+    class Restless(torch.utils.data.Dataset):
+        """Draws from a generator that no seed reaches."""
+
+        def __init__(self):
+            self.generator = torch.Generator().manual_seed(0)
+
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            return torch.randn(8, generator=self.generator), torch.tensor(index % 3)
+
+    monitor = CKAMonitor()
+    used = trainer(monitor, max_epochs=1)
+    with pytest.warns(UserWarning, match="8 probe batches were left out of the comparison with 'initial'"):
+        used.fit(Net(), loaders()[0], DataLoader(Restless(), batch_size=16))
+    assert monitor.results["initial"][0].matrix.isnan().all()
+
+
+def test_resuming_is_said_to_start_anew(tmp_path):
+    _, used = fit()
+    used.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match="goes on from step 16: 'initial' and 'previous' are the weights of now"):
+        trainer(CKAMonitor(), max_epochs=3).fit(Net(), *loaders(), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_batch_hooks_run_as_in_validation():
+    """A batch is brought to the model as the validation loop brings it, also before training."""
+    stages = []
+
+    class Hooked(Net):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            stages.append((self.trainer.validating or self.trainer.sanity_checking, dataloader_idx))
+            return [batch[0] + 1, batch[1]]
+
+    model = Hooked()
+    loader = loaders()[1]
+    monitor = CKAMonitor(dataloader_idx=1)
+    used = trainer(monitor, max_epochs=1, limit_train_batches=0)
+    used.validate(model, [loader, loader], verbose=False)
+    assert set(stages) == {(True, 0), (True, 1)}
+
+
+def test_the_stage_and_the_model_are_left_as_found_after_an_exception():
+    class Fails(Net):
+        fail = False
+
+        def forward(self, x):
+            if self.fail:
+                raise RuntimeError("in forward")
+            return super().forward(x)
+
+        def on_validation_epoch_end(self):
+            self.fail = not self.trainer.sanity_checking
+
+    class After(Callback):
+        def on_exception(self, trainer, module, exception):
+            self.state = (trainer.validating, module.training, any(m._forward_hooks for m in module.modules()))
+
+    after = After()
+    # The callback's own hook runs before the module's: make it fail in the second epoch.
+    with pytest.raises(RuntimeError, match="in forward"):
+        fit(CKAMonitor(), after, model=Fails(), max_epochs=3)
+    assert after.state[2] is False
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(dataset(40))
+
+
+def test_iterable_validation_data():
+    monitor = CKAMonitor()
+    with pytest.warns(UserWarning, match="first samples of the iterable dataset Stream"):
+        trainer(monitor, max_epochs=1).fit(Net(), loaders()[0], DataLoader(Stream(), batch_size=8))
+    assert monitor.results["initial"][0].num_samples == 40
+
+
+class Wide(Net):
+    def __init__(self):
+        super().__init__(width=32)
+
+
+class NeedsForwardFn(Net):
+    def forward(self, x, y):
+        return super().forward(x)
+
+    def validation_step(self, batch, batch_idx):
+        self(*batch)
+
+    def training_step(self, batch, batch_idx):
+        return self(*batch).mean()
+
+
+def save(content):
+    torch.save(content, "reference.pt")
+    return "reference.pt"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: CKAMonitor("inital"), ValueError, r"unknown reference 'inital'; expected one of \('initial', 'previous', 'self'\)"),
+        (lambda: CKAMonitor("missing.ckpt"), FileNotFoundError, "no reference checkpoint 'missing.ckpt'"),
+        (lambda: CKAMonitor([]), ValueError, "reference is empty"),
+        (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, a path or a module, but is 3.5"),
+        (lambda: CKAMonitor(kernel="rbff"), ValueError, "unknown kernel 'rbff'"),
+        (lambda: CKAMonitor(kernel="precomputed"), ValueError, "MinibatchCKA.update alone"),
+        (lambda: CKAMonitor(feature_fn="max"), ValueError, "unknown feature_fn 'max'"),
+        (lambda: CKAMonitor(every_n_epochs=0), ValueError, "every_n_epochs must be at least 1, but is 0"),
+        (lambda: CKAMonitor(batch_size=3), ValueError, "batch_size must be at least 4, but is 3"),
+        (lambda: CKAMonitor(num_samples=3), ValueError, "num_samples must be at least 4, but is 3"),
+        (lambda: CKAMonitor(reference_layers="net"), ValueError, "layers of a reference that is a module, but there is none"),
+        (lambda: CKAMonitor(layers=3), TypeError, "name patterns or module classes, but"),
+    ],
+)
+def test_arguments_are_checked_at_once(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "model", "message"),
+    [
+        (lambda: CKAMonitor(layers="nett.*"), Net, "'nett.\\*' matches no module; closest: 'net.0'"),
+        (lambda: CKAMonitor(dataloader_idx=1), Net, "dataloader_idx is 1, but there are 1 validation loaders"),
+        (lambda: CKAMonitor(), NeedsForwardFn, "NeedsForwardFn could not be shown a probe batch, list of .* pass forward_fn="),
+        (lambda: CKAMonitor(nn.Sequential(nn.Linear(8, 3))), Net, "reference 'Sequential': layer pattern 'net.0' .*reference_layers="),
+        (lambda: CKAMonitor(nn.Sequential(nn.Linear(5, 3)), reference_layers="0"), Net, "reference 'Sequential': Sequential could not be shown"),
+        (lambda: CKAMonitor(save(Wide().state_dict())), Net, r"another architecture than Net: mismatched: head.weight \(3, 32\) instead of \(3, 16\)"),
+        (lambda: CKAMonitor(save({"a": torch.ones(1)})), Net, "missing: head.bias.*; unexpected: a"),
+        (lambda: CKAMonitor(save({"state_dict": Net().state_dict(), "hparams": Net})), Net, "weights_only=True.* refuses.*If you trust the file"),
+        (lambda: CKAMonitor(save([1, 2])), Net, "'reference.pt' is no checkpoint"),
+    ],
+)
+def test_all_else_is_checked_before_the_first_training_step(monitor, model, message):
+    module, steps = model(), []
+    module.on_train_batch_start = lambda *args: steps.append(1)
+    with pytest.raises(ValueError, match=message):
+        trainer(monitor()).fit(module, *loaders())
+    assert steps == []
+    assert module.training
+    assert not any(m._forward_hooks for m in module.modules())
+
+
+def test_a_corrupt_checkpoint(tmp_path):
+    good = tmp_path / "good.pt"
+    torch.save(Net().state_dict(), good)
+    for name, content in {"text.ckpt": b"not a checkpoint", "cut.ckpt": good.read_bytes()[:200], "empty.ckpt": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"checkpoint '{name}' cannot be read"):
+            trainer(CKAMonitor(tmp_path / name)).fit(Net(), *loaders())
+    with pytest.raises(ValueError, match="is a folder"):
+        trainer(CKAMonitor(tmp_path)).fit(Net(), *loaders())
+
+
+def test_no_validation_data():
+    with pytest.raises(ValueError, match="no validation loop .*pass dataloader="):
+        trainer(CKAMonitor()).fit(Net(), loaders()[0])
+    with pytest.raises(ValueError, match="limit_val_batches=0.*pass dataloader="):
+        trainer(CKAMonitor(), limit_val_batches=0).fit(Net(), *loaders())
+
+
+def test_too_few_validation_samples():
+    with pytest.raises(ValueError, match="probe set has 3 samples"):
+        trainer(CKAMonitor()).fit(Net(), loaders()[0], DataLoader(dataset(3), batch_size=3))
+    with pytest.raises(ValueError, match="batches of 2 are too small"):
+        trainer(CKAMonitor()).fit(Net(), loaders()[0], DataLoader(dataset(30), batch_size=2))
+
+
+def test_a_compiled_lightning_module_and_its_checkpoint(tmp_path):
+    other = Net()
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    plain, compiled = CKAMonitor(["initial", tmp_path / "other.pt"]), CKAMonitor(["initial", tmp_path / "other.pt"])
+    fit(plain)
+    seed_everything(3, workers=True, verbose=False)
+    model = torch.compile(Net(), backend="eager")
+    trainer(compiled).fit(model, *loaders())
+    for name in ("initial", "other"):
+        for a, b in zip(plain.results[name], compiled.results[name], strict=True):
+            assert a.layers == b.layers
+            assert torch.allclose(a.matrix, b.matrix, atol=1e-6)
+
+
+def test_monitor_is_a_lightning_callback():
+    assert isinstance(CKAMonitor(), Callback)
+    assert issubclass(Net, LightningModule)
