@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -37,13 +37,13 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     """
     if layers is None:
         return None
-    selectors = (layers,) if isinstance(layers, str | type) else tuple(layers)
+    selectors = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
     if not selectors:
         raise ValueError(f"{argument} is empty; pass None for the default layers")
     for selector in selectors:
         if not isinstance(selector, str) and not (isinstance(selector, type) and issubclass(selector, nn.Module)):
             raise TypeError(f"{argument} must be name patterns or module classes, but has {selector!r}")
-    return selectors
+    return cast(tuple[LayerSelector, ...], selectors)
 
 
 def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:

@@ -129,7 +129,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error) and "nsupported" not in str(error):
+        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
             raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
         raise ValueError(
             f"checkpoint {path.name!r} holds Python objects besides tensors, which torch.load(weights_only=True) refuses. "

@@ -1,5 +1,6 @@
 """`CKAMonitor` in a real Trainer."""
 
+import copy
 import warnings
 
 import naive
@@ -16,7 +17,7 @@ from lightning_cka import CKAMonitor, compare_models
 
 def fit(*callbacks, model=None, **kwargs):
     seed_everything(3, workers=True, verbose=False)
-    model = model or Net()
+    model = Net() if model is None else model
     used = trainer(*callbacks, **kwargs)
     used.fit(model, *loaders())
     return model, used
@@ -167,7 +168,7 @@ def test_without_a_validation_loop_an_own_dataloader_is_compared_after_each_trai
     probe = DataLoader(dataset(64, seed=5), batch_size=16, shuffle=True)
     monitor = CKAMonitor(dataloader=probe)
     used = trainer(monitor)
-    used.fit(Net(), loaders()[0])
+    used.fit(NoValidation(), loaders()[0])
     assert [r.num_samples for r in monitor.results["initial"]] == [64, 64]
     assert "cka/initial/mean" in used.callback_metrics
 
@@ -238,8 +239,10 @@ def test_nan_activations_at_run_time_are_nan_cells_and_one_warning():
     matrix = monitor.results["initial"][-1].matrix
     assert matrix[3].isnan().all()
     said = [str(w.message) for w in caught if "CKA is nan" in str(w.message)]
-    assert said == ["CKA is nan for layers with NaN or infinite activations: head, net.0, net.1, net.4"] or len(said) <= 2
-    assert monitor.results["initial"][-1].mean() != monitor.results["initial"][-1].mean() or True
+    assert len(said) == len(set(said))
+    named = [name for text in said for name in text.split(": ")[1].split(", ")]
+    assert sorted(named) == ["head", "net.0", "net.1", "net.4"]
+    assert len(monitor.results["self"]) == 3
 
 
 def test_a_dead_layer_does_not_stop_early_stopping():
@@ -289,13 +292,16 @@ def test_batch_hooks_run_as_in_validation():
     stages = []
 
     class Hooked(Net):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return None
+
         def on_after_batch_transfer(self, batch, dataloader_idx):
             stages.append((self.trainer.validating or self.trainer.sanity_checking, dataloader_idx))
             return [batch[0] + 1, batch[1]]
 
     model = Hooked()
     loader = loaders()[1]
-    monitor = CKAMonitor(dataloader_idx=1)
+    monitor = CKAMonitor("self", dataloader_idx=1)
     used = trainer(monitor, max_epochs=1, limit_train_batches=0)
     used.validate(model, [loader, loader], verbose=False)
     assert set(stages) == {(True, 0), (True, 1)}
@@ -334,6 +340,10 @@ def test_iterable_validation_data():
     with pytest.warns(UserWarning, match="first samples of the iterable dataset Stream"):
         trainer(monitor, max_epochs=1).fit(Net(), loaders()[0], DataLoader(Stream(), batch_size=8))
     assert monitor.results["initial"][0].num_samples == 40
+
+
+class NoValidation(Net):
+    validation_step = LightningModule.validation_step
 
 
 class Wide(Net):
@@ -382,7 +392,7 @@ def test_arguments_are_checked_at_once(make, error, message):
 @pytest.mark.parametrize(
     ("monitor", "model", "message"),
     [
-        (lambda: CKAMonitor(layers="nett.*"), Net, "'nett.\\*' matches no module; closest: 'net.0'"),
+        (lambda: CKAMonitor(layers="nett.*"), Net, "'nett.\\*' matches no module; closest: 'net."),
         (lambda: CKAMonitor(dataloader_idx=1), Net, "dataloader_idx is 1, but there are 1 validation loaders"),
         (lambda: CKAMonitor(), NeedsForwardFn, "NeedsForwardFn could not be shown a probe batch, list of .* pass forward_fn="),
         (lambda: CKAMonitor(nn.Sequential(nn.Linear(8, 3))), Net, "reference 'Sequential': layer pattern 'net.0' .*reference_layers="),
@@ -416,7 +426,7 @@ def test_a_corrupt_checkpoint(tmp_path):
 
 def test_no_validation_data():
     with pytest.raises(ValueError, match="no validation loop .*pass dataloader="):
-        trainer(CKAMonitor()).fit(Net(), loaders()[0])
+        trainer(CKAMonitor()).fit(NoValidation(), loaders()[0])
     with pytest.raises(ValueError, match="limit_val_batches=0.*pass dataloader="):
         trainer(CKAMonitor(), limit_val_batches=0).fit(Net(), *loaders())
 
@@ -432,10 +442,18 @@ def test_a_compiled_lightning_module_and_its_checkpoint(tmp_path):
     other = Net()
     torch.save(other.state_dict(), tmp_path / "other.pt")
     plain, compiled = CKAMonitor(["initial", tmp_path / "other.pt"]), CKAMonitor(["initial", tmp_path / "other.pt"])
-    fit(plain)
-    seed_everything(3, workers=True, verbose=False)
-    model = torch.compile(Net(), backend="eager")
-    trainer(compiled).fit(model, *loaders())
+
+    class Silent(Net):
+        """Lightning's own ``log`` in a compiled step fails in some versions, with or without a callback."""
+
+        def log(self, name, *args, **kwargs):
+            if name.startswith("cka/"):
+                super().log(name, *args, **kwargs)
+
+    model = Silent()
+    duplicate = copy.deepcopy(model)
+    fit(plain, model=model)
+    fit(compiled, model=torch.compile(duplicate, backend="eager"))
     for name in ("initial", "other"):
         for a, b in zip(plain.results[name], compiled.results[name], strict=True):
             assert a.layers == b.layers

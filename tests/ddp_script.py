@@ -1,0 +1,74 @@
+"""Run by test_distributed.py: one small training, whose matrices rank 0 writes to a file.
+
+The weights do not depend on the data, so that they are the same on any number of processes.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import lightning as L
+import torch
+from conftest import Net, dataset
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_cka import CKAMonitor
+
+
+class Deterministic(Net):
+    def training_step(self, batch, batch_idx):
+        return sum(p.square().sum() + p.sum() for p in self.parameters())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def run(devices, strategy, samples, own, layers):
+    L.seed_everything(0, workers=True, verbose=False)
+    model, reference = Deterministic().double(), Net().double()
+    data = TensorDataset(dataset(samples).tensors[0].double(), dataset(samples).tensors[1])
+    monitor = CKAMonitor(
+        ["initial", "previous", "self", reference],
+        layers,
+        dataloader=DataLoader(data, batch_size=8, shuffle=True) if own else None,
+        dirpath="figures",
+    )
+    checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/mean", mode="max")
+    trainer = L.Trainer(
+        max_epochs=2,
+        limit_train_batches=1,
+        accelerator="cpu",
+        devices=devices,
+        strategy=strategy if devices > 1 else "auto",
+        callbacks=[monitor, checkpoint],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = DataLoader(data, batch_size=16)
+    trainer.fit(model, loader, loader)
+    return {
+        "rank": trainer.global_rank,
+        "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
+        "samples": [r.num_samples for r in monitor.results["initial"]],
+        "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka/")},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int)
+    parser.add_argument("--strategy", default="ddp")
+    parser.add_argument("--layers", default=None)
+    parser.add_argument("--scenarios", default="[[64, false]]", help="JSON: number of samples, own dataloader")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    scenarios = json.loads(args.scenarios)
+    contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
+    if contents[0]["rank"] == 0:
+        Path(f"out-{args.devices}.json").write_text(json.dumps(contents))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Two processes (gloo, CPU) against one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("ddp_script.py")
+
+
+def run(tmp_path, *args, check=True):
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, SCRIPT, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    if check:
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
+    return process
+
+
+SCENARIOS = {
+    "8 batches": (64, False),
+    "9 batches of 4": (36, False),
+    "one batch, fewer than processes": (4, False),
+    "a shuffling loader of the user's, with a ragged last batch": (70, True),
+}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_find_unused_parameters_true"])
+def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
+    scenarios = SCENARIOS if strategy == "ddp" else dict(list(SCENARIOS.items())[:1])
+    for devices in (1, 2):
+        run(tmp_path, "--devices", devices, "--strategy", strategy, "--scenarios", json.dumps(list(scenarios.values())))
+    one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
+    for (samples, _), alone, shared in zip(scenarios.values(), one, two, strict=True):
+        for name in ("initial", "previous", "self", "Net"):
+            a, b = (np.array(content["matrices"][name]) for content in (alone, shared))
+            assert a.shape == (2, 4, 4)
+            assert not np.isnan(a).any()
+            assert abs(a - b).max() < 1e-12
+        assert np.ptp(alone["matrices"]["initial"], axis=0).max() > 1e-3  # The weights did change.
+        assert alone["samples"] == shared["samples"] == [samples] * 2
+        assert alone["metrics"] == pytest.approx(shared["metrics"], abs=1e-6)
+
+
+def test_a_configuration_error_ends_all_processes(tmp_path):
+    process = run(tmp_path, "--devices", 2, "--layers", "missing", check=False)
+    assert process.returncode != 0
+    assert "layer pattern 'missing' matches no module" in process.stderr
