@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cka.functional import MIN_SAMPLES, PackedGrams, centered_gram, empty_packed, pack
+from lightning_cka.functional import MIN_SAMPLES, PackedGrams, Workspace, empty_packed, lower_gram, pack
 from lightning_cka.layers import (
     FeatureFn,
     LayerSelector,
@@ -118,12 +118,13 @@ def show(
         world_size: number of processes that share the probe set.
     """
     modules = named_layers(model)
+    workspace = Workspace()
     with left_as_found(model), isolated_rng(probe.seed, showing.device):
         for batch in probe.batches(rank, world_size):
             if batch.num_samples < MIN_SAMPLES:
                 continue
             seed_rng(probe.batch_seed(batch.index), showing.device)
-            grams = _BatchGrams(batch.num_samples, plan, showing)
+            grams = _BatchGrams(batch.num_samples, plan, showing, workspace)
             with ExitStack() as hooks:
                 for row, name in enumerate(plan.names):
                     hooks.enter_context(modules[name].register_forward_hook(grams.hook(row, name)))
@@ -134,8 +135,9 @@ def show(
 class _BatchGrams:
     """Gram matrices of one batch, filled in as the hooks fire."""
 
-    def __init__(self, num_samples: int, plan: LayerPlan, showing: Showing) -> None:
+    def __init__(self, num_samples: int, plan: LayerPlan, showing: Showing, workspace: Workspace) -> None:
         self._n = num_samples
+        self._workspace = workspace
         self._plan = plan
         self._showing = showing
         self._missing = dict.fromkeys(plan.names)
@@ -152,7 +154,8 @@ class _BatchGrams:
             if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
                 _warn(f"layer '{name}' gave {describe(output)} for a batch of {self._n} samples: its CKA is nan")
                 return
-            gram = centered_gram(to_features(tensor, batch_dim, self._showing.feature_fn))
+            features = to_features(tensor, batch_dim, self._showing.feature_fn)
+            gram = lower_gram(features, self._workspace)
             if gram.dtype == torch.float64:
                 self._packed = PackedGrams(*(part.to(gram.dtype) for part in self._packed))
             pack(gram.to(self._packed.halves), out=self._packed, layer=row)

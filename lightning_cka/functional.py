@@ -23,6 +23,8 @@ MIN_SAMPLES = 4
 _CHUNK_BYTES_CPU = 2 * 2**20
 _CHUNK_BYTES_ACCELERATOR = 64 * 2**20
 _PAIR_BLOCK = 4096
+# Above the diagonal the product would be computed twice; smaller blocks than this are slower than that.
+_ROWS_CPU = 64
 
 
 class PackedGrams(NamedTuple):
@@ -41,6 +43,20 @@ class PackedGrams(NamedTuple):
     def num_samples(self) -> int:
         """The batch size n."""
         return int(self.diagonals.shape[-1])
+
+
+class Workspace:
+    """Memory that `lower_gram` uses again from call to call: fresh pages cost more than small products."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def matrix(self, name: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A ``(rows, columns)`` matrix of any content, in the memory of that name."""
+        key = (name, dtype, device)
+        if key not in self._memory or len(self._memory[key]) < rows * columns:
+            self._memory[key] = torch.empty(rows * columns, dtype=dtype, device=device)
+        return self._memory[key][: rows * columns].view(rows, columns)
 
 
 def centered_gram(features: Tensor) -> Tensor:
@@ -66,6 +82,15 @@ def centered_gram(features: Tensor) -> Tensor:
                 [ 0.,  0.,  0.],
                 [-1.,  0.,  1.]])
     """
+    lower = lower_gram(features, Workspace()).tril()
+    return lower + lower.tril(-1).T
+
+
+def lower_gram(features: Tensor, workspace: Workspace) -> Tensor:
+    """The lower triangle of `centered_gram`, in an ``(n, n)`` matrix of which the rest means nothing.
+
+    It is made in the workspace, and overwritten by the next call with that.
+    """
     _check_floating(features)
     if features.ndim == 0:
         raise ValueError("features must have shape (n, ...), but came as a scalar")
@@ -75,17 +100,20 @@ def centered_gram(features: Tensor) -> Tensor:
     dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
     n, d = flat.shape
     budget = _CHUNK_BYTES_CPU if flat.device.type == "cpu" else _CHUNK_BYTES_ACCELERATOR
-    width = max(1, budget // max(1, n * dtype.itemsize))
-    gram = torch.zeros(n, n, dtype=dtype, device=flat.device)
+    width = min(d, max(1, budget // max(1, n * dtype.itemsize)))
+    rows = _ROWS_CPU if flat.device.type == "cpu" and n >= 4 * _ROWS_CPU else max(1, n)
+    gram = workspace.matrix("gram", n, n, dtype, flat.device).zero_()
     mean_square = torch.zeros((), dtype=dtype, device=flat.device)
     with _full_precision(flat.device.type):
         for start in range(0, d, width):
-            chunk = flat[:, start : start + width].to(dtype)
-            mean = chunk.mean(dim=0)
-            chunk = chunk - mean
-            gram.addmm_(chunk, chunk.T)
+            chunk = flat[:, start : start + width]
+            mean = chunk.mean(dim=0, dtype=dtype)
+            centered = workspace.matrix("chunk", n, len(mean), dtype, flat.device)
+            torch.sub(chunk, mean, out=centered)
+            for row in range(0, n, rows):
+                gram[row : row + rows, : row + rows].addmm_(centered[row : row + rows], centered[: row + rows].T)
             mean_square += mean.dot(mean)
-    return gram * _exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt())
+    return gram.mul_(_exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt()))
 
 
 def u_centered(gram: Tensor) -> Tensor:
@@ -189,7 +217,7 @@ def pack(gram: Tensor, *, out: PackedGrams, layer: int) -> None:
     """Write one centered Gram matrix into row ``layer`` of ``out``.
 
     Args:
-        gram: ``(n, n)`` doubly centered Gram matrix; it is overwritten.
+        gram: ``(n, n)`` doubly centered Gram matrix, of which the lower triangle is read; it is overwritten.
         out: receives the result, of the same n.
         layer: the row of ``out``.
     """
@@ -199,8 +227,10 @@ def pack(gram: Tensor, *, out: PackedGrams, layer: int) -> None:
     shift = diagonal / (n - 2) - diagonal.sum() / (2 * (n - 1) * (n - 2))
     gram += shift[:, None]
     gram += shift
-    half = torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device))
-    torch.mul(half, _exceeds_rounding(half.abs().amax(), diagonal.amax()), out=out.halves[layer])
+    half = out.halves[layer]
+    torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=half)
+    smallest, largest = half.aminmax()
+    half.mul_(_exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax()))
 
 
 def pack_stack(grams: Tensor) -> PackedGrams:
@@ -265,8 +295,7 @@ def pair_products(x: Tensor, y: Tensor) -> Tensor:
 
 def squared_norms(x: Tensor) -> Tensor:
     """``(L,)`` of ``<., .>_F`` of each matrix with itself, from its half vectors ``(L, p)``."""
-    dtype = accumulator_dtype(x.device)
-    return 2 * torch.stack([row.to(dtype).square().sum() for row in x])
+    return 2 * torch.linalg.vector_norm(x, dim=1, dtype=accumulator_dtype(x.device)).square()
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:

@@ -14,9 +14,10 @@ from torchmetrics.utilities import rank_zero_warn
 from lightning_cka.functional import (
     MIN_SAMPLES,
     PackedGrams,
-    centered_gram,
+    Workspace,
     empty_packed,
     half_vectors,
+    lower_gram,
     pack,
     pack_stack,
     pair_products,
@@ -285,8 +286,9 @@ class MinibatchCKA(Metric):
                     raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")
             return pack_stack(torch.stack([gram.to(dtype) for gram in features]))
         packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=features[0].device)
+        workspace = Workspace()
         for layer, tensor in enumerate(features):
-            pack(centered_gram(tensor).to(packed.halves), out=packed, layer=layer)
+            pack(lower_gram(tensor, workspace).to(packed.halves), out=packed, layer=layer)
         return packed
 
 

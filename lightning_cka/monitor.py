@@ -238,13 +238,18 @@ class CKAMonitor(Callback):
         )
         return bank
 
-    def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _comparisons(self, pl_module: LightningModule) -> list[Comparison]:
+        """One for each reference that is ready, in order."""
         assert self._plan is not None
+        names = self._plan.names
+        return [Comparison(names, r.bank, self._kernel, pl_module.device) for r in self.references if r.is_ready]
+
+    def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         ready = [r for r in self.references if r.is_ready]
         for reference in self.references:
             if not reference.is_ready:
                 self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
-        comparisons = [Comparison(self._plan.names, r.bank, self._kernel, pl_module.device) for r in ready]
+        comparisons = self._comparisons(pl_module)
         with _as_validation(trainer):
             bank = self._bank_of(trainer, pl_module, comparisons)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
