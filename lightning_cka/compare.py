@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -15,7 +16,7 @@ from lightning_cka.bank import GramBank
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, dry_run, show
 from lightning_cka.functional import PackedGrams
 from lightning_cka.kernels import check_feature_kernel
-from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, named_layers
+from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
 from lightning_cka.metric import MinibatchCKA
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.result import CKAResult
@@ -82,9 +83,7 @@ def compare_models(
     within = model is reference and reference_selectors == selectors
     with _on_device(model, target), _on_device(reference, target):
         plan = dry_run(model, probe, selectors, showing)
-        reference_plan = plan if within else dry_run(
-            reference, probe, reference_selectors, showing, argument="reference_layers"
-        )
+        reference_plan = plan if within else _plan_of_reference(reference, probe, reference_selectors, showing)
         bank = GramBank(reference_plan.names, type(reference).__name__)
         if not within:
             _show(reference, probe, reference_plan, showing, bank.add, total=total, progress_bar=progress_bar)
@@ -95,7 +94,7 @@ def compare_models(
             f"the dataloader gave other samples to the two models in {comparison.num_mismatched} batches; "
             "pass one that gives the same samples each time it is iterated"
         )
-    return comparison.result(model_name=type(model).__name__, reference_name=type(reference).__name__)
+    return _finished(comparison, type(model).__name__, type(reference).__name__)
 
 
 def compare_banks(a: GramBank, b: GramBank, *, kernel: str = "linear") -> CKAResult:
@@ -110,14 +109,14 @@ def compare_banks(a: GramBank, b: GramBank, *, kernel: str = "linear") -> CKARes
         ValueError: the probe sets differ, or the kernel is unknown.
     """
     check_feature_kernel(kernel)
-    if a.fingerprints != b.fingerprints:
-        differing = [i for i in a.fingerprints.keys() | b.fingerprints.keys() if a.fingerprints.get(i) != b.fingerprints.get(i)]
-        raise ValueError(f"the banks are of different probe sets: they differ in {len(differing)} batches")
+    differing = [i for i, _ in set(a.fingerprints.items()) ^ set(b.fingerprints.items())]
+    if differing:
+        raise ValueError(f"the banks are of different probe sets: they differ in {len(set(differing))} batches")
     device = torch.device("cpu")
     comparison = Comparison(a.layers, None if a is b else b, kernel, device)
     for index, grams in a.batches.items():
         comparison.add(index, grams, a.fingerprints[index])
-    return comparison.result(model_name=a.model_name, reference_name=b.model_name)
+    return _finished(comparison, a.model_name, b.model_name)
 
 
 class Comparison:
@@ -170,6 +169,22 @@ class Comparison:
                 within=self._bank is None,
                 **attributes,
             )
+
+
+def _plan_of_reference(
+    model: nn.Module, probe: ProbeSet, selectors: tuple[LayerSelector, ...] | None, showing: Showing
+) -> LayerPlan:
+    try:
+        return dry_run(model, probe, selectors, showing, argument="reference_layers")
+    except ValueError as error:
+        raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
+
+
+def _finished(comparison: Comparison, model_name: str, reference_name: str) -> CKAResult:
+    result = comparison.result(model_name=model_name, reference_name=reference_name)
+    for reason, names in comparison.undefined_layers.items():
+        warnings.warn(f"CKA is nan for layers {reason}: {', '.join(names)}", stacklevel=3)
+    return result
 
 
 def _show(

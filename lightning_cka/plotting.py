@@ -155,7 +155,7 @@ def _draw(ax: Axes, values: np.ndarray[Any, Any], cmap: str, vmin: float, vmax: 
     ax.figure.colorbar(image, cax=bar, label="CKA")
     bar.tick_params(labelsize=8)
     if np.isnan(values).any():
-        ax.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
+        bar.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
     return image
 
 

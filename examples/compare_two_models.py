@@ -1,0 +1,54 @@
+"""Compare two architectures, a CNN and an MLP, without a Trainer."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from digits import DigitsCNN, digits
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_cka import compare_models
+
+
+def train(model, loader, epochs):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for images, labels in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--output", type=Path, default=Path("runs/compare"))
+    args = parser.parse_args()
+
+    torch.manual_seed(0)
+    training, validation = digits()
+    widths = [64, 128, 128, 128, 64, 10]
+    layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    cnn, mlp = DigitsCNN(), nn.Sequential(nn.Flatten(), *layers[:-1])
+    for model in (cnn, mlp):
+        train(model, DataLoader(training, batch_size=64, shuffle=True), args.epochs)
+
+    # Shuffled: CKA averaged over batches of similar samples would be biased.
+    loader = DataLoader(validation, batch_size=112, shuffle=True)
+    result = compare_models(cnn, mlp, loader, reference_layers=nn.Linear)
+
+    print("\nFor each layer of the CNN, the most similar one of the MLP:")
+    for name, row, errors in zip(result.layers, result.matrix, result.standard_error, strict=True):
+        best = int(row.argmax())
+        print(f"  {name:6} {result.reference_layers[best]:>2}  CKA {row[best]:.3f} ± {errors[best]:.3f}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    figure, _ = result.plot(add_text=True)
+    figure.savefig(args.output / "cnn_and_mlp.png")
+    print(f"Figure: {args.output / 'cnn_and_mlp.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The architecture: imports go downward, and importing changes nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning_cka
+
+PACKAGE = Path(lightning_cka.__file__).parent
+LEVELS = {
+    "functional": 0,
+    "kernels": 1,
+    "layers": 0,
+    "metric": 2,
+    "probe": 2,
+    "bank": 2,
+    "capture": 3,
+    "result": 3,
+    "plotting": 4,
+    "compare": 5,
+    "reference": 5,
+    "loggers": 5,
+    "monitor": 6,
+    "__init__": 7,
+}
+
+
+def imported(tree):
+    """Modules of this package that are imported at the top level; type-only and late imports may go up."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_cka"):
+            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+
+
+def test_imports_go_downward():
+    files = {path.stem: path for path in PACKAGE.glob("*.py")}
+    assert set(files) == set(LEVELS)
+    seen = 0
+    for name, path in files.items():
+        for other in imported(ast.parse(path.read_text())):
+            seen += 1
+            assert LEVELS[other] < LEVELS[name], f"{name} imports {other}"
+    assert seen > 20
+
+
+def test_importing_is_without_side_effects():
+    code = """
+import random, sys, torch, numpy
+import lightning.pytorch
+before = (torch.get_rng_state().tolist(), random.getstate(), torch.get_float32_matmul_precision())
+modules = set(sys.modules)
+import lightning_cka
+assert before == (torch.get_rng_state().tolist(), random.getstate(), torch.get_float32_matmul_precision())
+assert not {"matplotlib.pyplot", "wandb", "tensorboard", "torch._inductor"} & (set(sys.modules) - modules)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == ""
+
+
+def test_public_names():
+    assert set(lightning_cka.__all__) == {
+        "CKAMonitor", "MinibatchCKA", "CKAResult", "GramBank", "compare_models", "compare_banks", "plot_cka", "functional",
+    }  # fmt: skip
+    assert all(hasattr(lightning_cka.functional, n) for n in ("centered_gram", "unbiased_hsic", "biased_hsic", "cka"))
