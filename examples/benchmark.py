@@ -16,12 +16,12 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning_cka import CKAMonitor
+from lightning_cka.compare import Comparison
+from lightning_cka.layers import named_layers
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
-
-from lightning_cka import CKAMonitor
-from lightning_cka.layers import named_layers
 
 
 class BasicBlock(nn.Module):
@@ -183,12 +183,18 @@ def measure(name, samples, repeats, device, tmp):
 
     class Measure(L.Callback):
         def on_validation_epoch_end(self, trainer, module):
-            batches = [batch.data[0] for batch in monitor._probe.batches()]
-            names = monitor._plan.names
+            batches = [batch.data[0] for batch in monitor._probe.probe.batches()]
+            names = monitor._probe.plan.names
+
+            def compare():
+                comparison = Comparison(names, monitor.references[0].bank, "linear", device)
+                monitor._probe.show(trainer, module, comparison.add)
+                comparison.result()
+
             works = {
                 "bare": lambda: bare_forward(module, batches, device),
                 "floor": lambda: floor(module, batches, device, names),
-                "pass": lambda: monitor._bank_of(trainer, module, monitor._comparisons(module)),
+                "pass": compare,
                 "epoch": lambda: monitor._compare_and_log(trainer, module),
             }
             handles = [
@@ -208,7 +214,7 @@ def measure(name, samples, repeats, device, tmp):
 
     trainer.callbacks.append(Measure())
     trainer.fit(module.to(device), loader, loader)
-    layers_count, batch = len(monitor._plan.names), batch_size
+    layers_count, batch = len(monitor._probe.plan.names), batch_size
     grams = layers_count * samples // batch * batch * (batch + 1) // 2 * 4
     median = {key: statistics.median(values) for key, values in runs.items()}
     return {
@@ -242,8 +248,11 @@ def main():
     args = parser.parse_args()
     device = torch.device(args.device)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {platform.machine()}")
-    print(f"{args.samples} samples, medians of {args.repeats} interleaved runs; epoch = pass + compare + figures + files\n")
-    print("network      layers   bare    floor      pass   ratio     epoch   ratio | extra MiB  allowed (Gram matrices)")
+    print(f"{args.samples} samples, medians of {args.repeats} interleaved runs")
+    print("pass: forward, Gram matrices and comparison; epoch: that, figures and files; Gram matrices: of one bank\n")
+    print(
+        "network      layers   bare    floor      pass   ratio     epoch   ratio | extra MiB  allowed (Gram matrices)"
+    )
     rows = []
     for name in args.networks:
         row = measure(name, args.samples, args.repeats, device, args.output.parent / "runs" / "benchmark")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import torch
 from digits import DigitsCNN, digits
+from lightning_cka import compare_models
 from torch import nn
 from torch.utils.data import DataLoader
-
-from lightning_cka import compare_models
 
 
 def train(model, loader, epochs):
@@ -31,7 +31,7 @@ def main():
     torch.manual_seed(0)
     training, validation = digits()
     widths = [64, 128, 128, 128, 64, 10]
-    layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
     cnn, mlp = DigitsCNN(), nn.Sequential(nn.Flatten(), *layers[:-1])
     for model in (cnn, mlp):
         train(model, DataLoader(training, batch_size=64, shuffle=True), args.epochs)

@@ -8,9 +8,8 @@ from pathlib import Path
 import lightning as L
 from digits import DigitsCNN, digits
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
-
 from lightning_cka import CKAMonitor
+from torch.utils.data import DataLoader
 
 
 def main():

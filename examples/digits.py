@@ -11,11 +11,10 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning_cka import CKAMonitor
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
-
-from lightning_cka import CKAMonitor
 
 
 def digits(classes=range(10)):

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import lightning as L
 from digits import DigitsCNN, digits
-from torch.utils.data import DataLoader
-
 from lightning_cka import CKAMonitor
+from torch.utils.data import DataLoader
 
 
 def fit(model, classes, epochs, output, callbacks=()):

@@ -147,7 +147,7 @@ class _BatchGrams:
         """A forward hook that reduces the layer's first output to row ``row``."""
         batch_dim = self._plan.batch_dims[name]
 
-        def reduce(module: nn.Module, args: Any, output: Any) -> None:
+        def reduce(_module: nn.Module, _args: Any, output: Any) -> None:
             if name not in self._missing:
                 return  # A module that is called again: the first call counts.
             tensor = read_tensor(output, self._showing.feature_fn)
@@ -204,7 +204,9 @@ def dry_run(
     with left_as_found(model), isolated_rng(probe.seed, showing.device):
         batch = probe.first_batch()
         if batch.num_samples < MIN_SAMPLES:
-            raise ValueError(f"probe batches need at least {MIN_SAMPLES} samples, but the first has {batch.num_samples}")
+            raise ValueError(
+                f"probe batches need at least {MIN_SAMPLES} samples, but the first has {batch.num_samples}"
+            )
         outputs = _observe(model, batch, candidates, showing)
         fewer = _observe_fewer(model, probe, candidates, showing)
     found: dict[str, int] = {}
@@ -246,22 +248,22 @@ class _Output:
     calls: int = 1
 
 
-def _observe(
-    model: nn.Module, batch: ProbeBatch, names: Iterable[str], showing: Showing
-) -> dict[str, _Output]:
+def _observe(model: nn.Module, batch: ProbeBatch, names: Iterable[str], showing: Showing) -> dict[str, _Output]:
     """Outputs of the named layers that ran, in execution order."""
     outputs: dict[str, _Output] = {}
     modules = named_layers(model)
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def observe(module: nn.Module, args: Any, output: Any) -> None:
+        def observe(_module: nn.Module, _args: Any, output: Any) -> None:
             if name in outputs:
                 outputs[name].calls += 1
                 return
             try:
                 tensor = read_tensor(output, showing.feature_fn)
             except Exception as error:
-                raise _FeatureFnError(f"feature_fn failed on the output of layer '{name}', {describe(output)}") from error
+                raise _FeatureFnError(
+                    f"feature_fn failed on the output of layer '{name}', {describe(output)}"
+                ) from error
             outputs[name] = _Output(None if tensor is None else tuple(tensor.shape), describe(output))
 
         return observe
@@ -276,18 +278,18 @@ def _observe(
         except Exception as error:
             raise ValueError(
                 f"{type(model).__name__} could not be shown a probe batch, {describe(batch.data)} "
-                f"({type(error).__name__}: {error}); pass forward_fn=, a function of the model and a batch that calls it"
+                f"({type(error).__name__}: {error}); pass forward_fn=, a function of the model and a batch"
             ) from error
     return outputs
 
 
-def _observe_fewer(
-    model: nn.Module, probe: ProbeSet, names: Iterable[str], showing: Showing
-) -> dict[str, _Output]:
+def _observe_fewer(model: nn.Module, probe: ProbeSet, names: Iterable[str], showing: Showing) -> dict[str, _Output]:
     try:
         return _observe(model, probe.first_batch(drop_last_sample=True), names, showing)
     except ValueError as error:
-        _log.info("The batch is taken to be the first dimension of each output, since one sample fewer failed: %s", error)
+        _log.info(
+            "The batch is taken to be the first dimension of each output, since one sample fewer failed: %s", error
+        )
         return {}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -295,7 +295,8 @@ def pair_products(x: Tensor, y: Tensor) -> Tensor:
 
 def squared_norms(x: Tensor) -> Tensor:
     """``(L,)`` of ``<., .>_F`` of each matrix with itself, from its half vectors ``(L, p)``."""
-    return 2 * torch.linalg.vector_norm(x, dim=1, dtype=accumulator_dtype(x.device)).square()
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=accumulator_dtype(x.device))
+    return 2 * norms.square()
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:
@@ -309,14 +310,15 @@ def lower_indices(n: int, device: torch.device) -> Tensor:
     # A cached tensor made in inference mode could not be used outside it.
     with torch.inference_mode(False):
         rows, columns = torch.tril_indices(n, n, -1, device=device)
-        return rows * n + columns
+        indices: Tensor = rows * n + columns
+        return indices
 
 
 @contextmanager
 def _full_precision(device_type: str) -> Iterator[None]:
     """Multiply in the operands' own precision: no autocast, no TF32, no bfloat16 passes."""
     with torch.autocast(device_type, enabled=False):
-        if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9
             precision = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("highest")
             try:
@@ -325,7 +327,7 @@ def _full_precision(device_type: str) -> Iterator[None]:
                 torch.set_float32_matmul_precision(precision)
             return
         # The legacy getter raises once a user has used these newer switches, so read the switches.
-        backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
         precisions = [backend.fp32_precision for backend in backends]
         try:
             for backend in backends:
@@ -353,7 +355,8 @@ def _exceeds_rounding(magnitude: Tensor, scale: Tensor) -> Tensor:
     A constant layer less its mean is rarely exactly zero, and the CKA of rounding errors would look
     like any other number. No branch: a branch would make an accelerator wait. False for ``nan``.
     """
-    return magnitude > 8 * torch.finfo(magnitude.dtype).eps * scale
+    exceeds: Tensor = magnitude > 8 * torch.finfo(magnitude.dtype).eps * scale
+    return exceeds
 
 
 def _check_floating(tensor: Tensor) -> None:

@@ -40,4 +40,6 @@ def check_feature_kernel(kernel: str) -> None:
     """
     resolve_kernel(kernel)
     if kernel == "precomputed":
-        raise ValueError("kernel='precomputed' is for MinibatchCKA.update alone: a model gives features, not Gram matrices")
+        raise ValueError(
+            "kernel='precomputed' is for MinibatchCKA.update alone: a model gives features, not Gram matrices"
+        )

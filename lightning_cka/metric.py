@@ -255,17 +255,16 @@ class MinibatchCKA(Metric):
         matrix, error = value if isinstance(value, tuple) else (value, None)
         return plot_cka(CKAResult(matrix, self.layers, self.reference_layers, standard_error=error), ax)
 
-    def _ordered(
-        self, features: Features, names: tuple[str, ...], argument: str
-    ) -> list[Tensor] | PackedGrams:
+    def _ordered(self, features: Features, names: tuple[str, ...], argument: str) -> list[Tensor] | PackedGrams:
         if isinstance(features, PackedGrams):
             count = len(features.halves)
         else:
             if isinstance(features, Mapping):
-                if set(features) != set(names):
+                missing, unexpected = set(names) - set(features), set(features) - set(names)
+                if missing or unexpected:
                     raise ValueError(
                         f"{argument} must be the mapping's keys at each update; "
-                        f"missing: {sorted(set(names) - set(features))}, unexpected: {sorted(set(features) - set(names))}"
+                        f"missing: {sorted(missing)}, unexpected: {sorted(unexpected)}"
                     )
                 features = [features[name] for name in names]
             count = len(features)

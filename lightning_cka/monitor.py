@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_cka.bank import GramBank
-from lightning_cka.capture import ForwardFn, LayerPlan, Showing, dry_run, show
+from lightning_cka.capture import ForwardFn
 from lightning_cka.compare import Comparison
 from lightning_cka.functional import MIN_SAMPLES, PackedGrams
 from lightning_cka.kernels import check_feature_kernel
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
+from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.loggers import log_figures
-from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.reference import Reference, ReferenceSource, parse_references
 from lightning_cka.result import CKAResult
-
-_FAST_DEV_RUN_SAMPLES = 32
 
 
 class CKAMonitor(Callback):
@@ -93,23 +89,23 @@ class CKAMonitor(Callback):
         check_feature_kernel(kernel)
         self.references = parse_references(reference)
         self.results: dict[str, list[CKAResult]] = {}
-        self._selectors = check_layers(layers)
-        self._reference_selectors = check_layers(reference_layers, "reference_layers")
-        if self._reference_selectors and not any(isinstance(r.source, nn.Module) for r in self.references):
+        self._options = ProbeOptions(
+            selectors=check_layers(layers),
+            reference_selectors=check_layers(reference_layers, "reference_layers"),
+            num_samples=num_samples,
+            batch_size=batch_size,
+            dataloader=dataloader,
+            dataloader_idx=dataloader_idx,
+            forward_fn=forward_fn,
+            feature_fn=feature_fn,
+            seed=seed,
+        )
+        if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
-        self._num_samples = num_samples
-        self._batch_size = batch_size
-        self._dataloader = dataloader
-        self._dataloader_idx = dataloader_idx
-        self._forward_fn = forward_fn
-        self._feature_fn = feature_fn
         self._kernel = kernel
         self._every_n_epochs = every_n_epochs
-        self._seed = seed
         self._log_key_prefix = log_key_prefix
         self._dirpath = dirpath
-        self._probe: ProbeSet | None = None
-        self._plan: LayerPlan | None = None
         self._warned: set[str] = set()
 
     @property
@@ -126,20 +122,17 @@ class CKAMonitor(Callback):
                 f"training goes on from step {trainer.global_step}: 'initial' and 'previous' are the weights of now, "
                 "not those of its first start"
             )
-        with _as_validation(trainer):
-            self._prepare(trainer, pl_module)
-            live = [r for r in self.references if r.source in ("initial", "previous")]
-            if live:
-                bank = self._bank_of(trainer, pl_module)
-                for reference in live:
-                    reference.bank = bank
+        self._prepare(trainer, pl_module)
+        live = [r for r in self.references if r.source in ("initial", "previous")]
+        bank = self._probe.bank(trainer, pl_module) if live else None
+        for reference in live:
+            reference.bank = bank
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare for ``trainer.validate()``, which has no training to start."""
         if trainer.state.fn == "validate":
             self._warned = set()
-            with _as_validation(trainer):
-                self._prepare(trainer, pl_module)
+            self._prepare(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare and log, if this epoch is due."""
@@ -157,101 +150,29 @@ class CKAMonitor(Callback):
         return (trainer.current_epoch + 1) % self._every_n_epochs == 0
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build the probe set, find the layers, and show the probe set to frozen references."""
-        self._probe = self._build_probe(trainer)
-        showing = self._showing(trainer, pl_module)
-        self._plan = dry_run(pl_module, self._probe, self._selectors, showing)
+        """Choose the probe set, find the layers, and show it to the frozen references."""
+        self._probe = LiveProbe(self._options, trainer, pl_module)
         for reference in self.references:
             if reference.is_frozen:
-                reference.bank = self._bank_of_frozen(reference, trainer, pl_module, showing)
-
-    def _build_probe(self, trainer: Trainer) -> ProbeSet:
-        if self._dataloader is not None:
-            return StreamProbe(self._dataloader, self._seed, max_batches=1 if trainer.fast_dev_run else None)
-        loaders = _validation_loaders(trainer)
-        if not loaders:
-            raise ValueError(
-                "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
-                "loop (no val_dataloaders or validation_step, or limit_val_batches=0); pass dataloader="
-            )
-        if not 0 <= self._dataloader_idx < len(loaders):
-            raise ValueError(f"dataloader_idx is {self._dataloader_idx}, but there are {len(loaders)} validation loaders")
-        num_samples = self._num_samples
-        if trainer.fast_dev_run:
-            num_samples = min(num_samples or _FAST_DEV_RUN_SAMPLES, _FAST_DEV_RUN_SAMPLES)
-        return ProbeSet.from_loader(
-            loaders[self._dataloader_idx], num_samples=num_samples, batch_size=self._batch_size, seed=self._seed
-        )
-
-    def _showing(self, trainer: Trainer, pl_module: LightningModule) -> Showing:
-        """Bring a batch to a model just as the validation loop does."""
-
-        def transfer(batch: Any) -> Any:
-            batch = trainer.precision_plugin.convert_input(batch)
-            batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=self._dataloader_idx)
-            return trainer.strategy.batch_to_device(batch, dataloader_idx=self._dataloader_idx)
-
-        return Showing(
-            pl_module.device, self._forward_fn, self._feature_fn, transfer, trainer.precision_plugin.val_step_context
-        )
-
-    def _bank_of_frozen(
-        self, reference: Reference, trainer: Trainer, pl_module: LightningModule, showing: Showing
-    ) -> GramBank:
-        model = trainer.precision_plugin.convert_module(reference.load(pl_module)).to(pl_module.device)
-        assert self._plan is not None and self._probe is not None
-        selectors: tuple[Any, ...] | None = self._plan.names
-        argument = "layers"
-        if isinstance(reference.source, nn.Module) and self._reference_selectors:
-            selectors, argument = self._reference_selectors, "reference_layers"
-        try:
-            plan = dry_run(model, self._probe, selectors, showing, argument=argument)
-        except ValueError as error:
-            hint = "" if argument == "reference_layers" else " (choose its layers with reference_layers=)"
-            raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
-        bank = GramBank(plan.names, reference.name)
-        show(
-            model, self._probe, plan, showing, bank.add, rank=trainer.global_rank, world_size=trainer.world_size
-        )
-        return bank
-
-    def _bank_of(self, trainer: Trainer, pl_module: LightningModule, comparisons: Sequence[Comparison] = ()) -> GramBank:
-        """Show the probe set to the live model, once, and compare on the way."""
-        assert self._plan is not None and self._probe is not None
-        bank = GramBank(self._plan.names, type(pl_module).__name__)
-        keep = any(r.source in ("initial", "previous") for r in self.references)
-
-        def consume(index: int, grams: PackedGrams, fingerprint: str) -> None:
-            for comparison in comparisons:
-                comparison.add(index, grams, fingerprint)
-            if keep:
-                bank.add(index, grams, fingerprint)
-
-        show(
-            pl_module,
-            self._probe,
-            self._plan,
-            self._showing(trainer, pl_module),
-            consume,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
-        return bank
-
-    def _comparisons(self, pl_module: LightningModule) -> list[Comparison]:
-        """One for each reference that is ready, in order."""
-        assert self._plan is not None
-        names = self._plan.names
-        return [Comparison(names, r.bank, self._kernel, pl_module.device) for r in self.references if r.is_ready]
+                reference.bank = self._probe.frozen_bank(reference, trainer, pl_module)
 
     def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         ready = [r for r in self.references if r.is_ready]
         for reference in self.references:
             if not reference.is_ready:
                 self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
-        comparisons = self._comparisons(pl_module)
-        with _as_validation(trainer):
-            bank = self._bank_of(trainer, pl_module, comparisons)
+        names = self._probe.plan.names
+        comparisons = [Comparison(names, r.bank, self._kernel, pl_module.device) for r in ready]
+        bank = GramBank(names, type(pl_module).__name__)
+        consumers = [comparison.add for comparison in comparisons]
+        if any(reference.source == "previous" for reference in ready):
+            consumers.append(bank.add)
+
+        def consume(index: int, grams: PackedGrams, fingerprint: str) -> None:
+            for consumer in consumers:
+                consumer(index, grams, fingerprint)
+
+        self._probe.show(trainer, pl_module, consume)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         # The Trainer broadcasts its log_dir, so that every process must ask for it.
         dirpath = Path(self._dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "cka")
@@ -265,7 +186,7 @@ class CKAMonitor(Callback):
             self.results.setdefault(reference.name, []).append(result)
             self._warn_of(reference, comparison)
             self._log_scalars(pl_module, reference, result)
-            if trainer.is_global_zero and not trainer.fast_dev_run:
+            if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
                 self._log_figures(trainer, dirpath, reference)
             if reference.source == "previous":
                 reference.bank = bank
@@ -307,25 +228,6 @@ class CKAMonitor(Callback):
         if message not in self._warned:
             self._warned.add(message)
             rank_zero_warn(message)
-
-
-@contextmanager
-def _as_validation(trainer: Trainer) -> Iterator[None]:
-    """The Trainer's stage is validation, for hooks and models that ask it."""
-    stage = trainer.state.stage
-    trainer.validating = True
-    try:
-        yield
-    finally:
-        trainer.state.stage = stage
-
-
-def _validation_loaders(trainer: Trainer) -> list[Any]:
-    if trainer.val_dataloaders is None and trainer.enable_validation:
-        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off.
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
-    loaders = trainer.val_dataloaders
-    return [] if loaders is None else list(CombinedLoader(loaders, "sequential").flattened)
 
 
 def _check_at_least(value: int | None, minimum: int, name: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def plot_cka(
     ax.set_title(", ".join(where), fontsize=10)
     if add_text:
         _write_values(ax, image, values)
-    return ax.get_figure(root=True), ax  # type: ignore[return-value]  # Axes on a figure have one.
+    return _figure_of(ax), ax
 
 
 def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: str = "magma") -> tuple[Figure, Axes]:
@@ -93,22 +93,29 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     ax.set_xlabel("step" if by_step else "epoch")
     ax.set_ylabel(_axis_title(last.model_name, prefix))
     ax.set_title(f"with {last.reference_name}, layer by layer", fontsize=10)
-    return ax.get_figure(root=True), ax  # type: ignore[return-value]  # Axes on a figure have one.
+    return _figure_of(ax), ax
 
 
 def render(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The figure as ``(height, width, 3)`` uint8."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def short_labels(names: Sequence[str]) -> tuple[list[str], str]:
     """Layer names without the dotted prefix that all share, long ones cut in the middle; and that prefix."""
-    parts = os.path.commonprefix([name.split(".")[:-1] for name in names])
-    prefix = ".".join(parts)
+    shared = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, shared))
     labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
     return [_elided(label) for label in labels], prefix
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.figure
+    while not isinstance(figure, Figure):  # A subfigure.
+        figure = figure.figure
+    return figure
 
 
 def _elided(text: str) -> str:
@@ -146,11 +153,16 @@ def _overlap(labels: Sequence[str]) -> bool:
 def _draw(ax: Axes, values: np.ndarray[Any, Any], cmap: str, vmin: float, vmax: float) -> AxesImage:
     colours = colormaps[cmap].with_extremes(bad=_UNDEFINED)
     image = ax.imshow(
-        np.ma.masked_invalid(values), origin="lower", cmap=colours, vmin=vmin, vmax=vmax, aspect="auto",
+        np.ma.masked_invalid(values),
+        origin="lower",
+        cmap=colours,
+        vmin=vmin,
+        vmax=vmax,
+        aspect="auto",
         interpolation="nearest",
     )
     # A colour bar of fixed width beside the axes, however wide these are.
-    width = 0.14 / (ax.get_position().width * ax.figure.get_figwidth())
+    width = 0.14 / (ax.get_position().width * _figure_of(ax).get_figwidth())
     bar = ax.inset_axes((1 + width, 0.0, width, 1.0))
     ax.figure.colorbar(image, cax=bar, label="CKA")
     bar.tick_params(labelsize=8)
@@ -172,4 +184,6 @@ def _write_values(ax: Axes, image: AxesImage, values: np.ndarray[Any, Any]) -> N
     for (row, column), value in np.ndenumerate(values):
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=size, color="white" if dark else "black")
+        ax.text(
+            column, row, f"{value:.2f}", ha="center", va="center", fontsize=size, color="white" if dark else "black"
+        )

@@ -8,8 +8,9 @@ import random
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ MIN_BATCHES = 8
 """The standard error is estimated between batches."""
 
 
-class ProbeBatch(NamedTuple):
+@dataclass(frozen=True)
+class ProbeBatch:
     """One batch of the probe set."""
 
     index: int
@@ -89,7 +91,7 @@ class ProbeSet(ABC):
             chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
             return StreamProbe([ProbeBatch(i, collate(chunk), len(chunk)) for i, chunk in enumerate(chunks)], seed)
         generator = torch.Generator().manual_seed(seed)
-        total = len(loader.dataset)
+        total = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
         indices = torch.randperm(total, generator=generator).tolist()[:num_samples]
         return DatasetProbe(loader, _chunks(indices, _choose_batch_size(len(indices), loader, batch_size)), seed)
 
@@ -149,8 +151,8 @@ class StreamProbe(ProbeSet):
         super().__init__(seed)
         if isinstance(source, Iterator):
             raise TypeError(
-                f"the probe dataloader must give its batches again and again, which a {type(source).__name__} does not; "
-                "pass a DataLoader or a list of batches"
+                "the probe dataloader must give its batches again and again, "
+                f"which a {type(source).__name__} does not; pass a DataLoader or a list of batches"
             )
         self._source = source
         self._max_batches = max_batches
@@ -185,7 +187,7 @@ class StreamProbe(ProbeSet):
             return batch
         n = batch.num_samples
         data = map_tensors(batch.data, lambda t: t[:-1] if t.ndim and len(t) == n else t)
-        return batch._replace(data=data, num_samples=n - 1)
+        return replace(batch, data=data, num_samples=n - 1)
 
 
 class _SeededDataset(Dataset[Any]):

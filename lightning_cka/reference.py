@@ -82,7 +82,9 @@ def _name(source: ReferenceSource) -> str:
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
-        raise ValueError(f"unknown reference {str(source)!r}; expected one of {LIVE}, the path of a checkpoint or a module")
+        raise ValueError(
+            f"unknown reference {str(source)!r}; expected one of {LIVE}, the path of a checkpoint or a module"
+        )
     return path.stem
 
 
@@ -132,9 +134,9 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
         if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
             raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
         raise ValueError(
-            f"checkpoint {path.name!r} holds Python objects besides tensors, which torch.load(weights_only=True) refuses. "
-            "If you trust the file: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), and pass "
-            "new_path"
+            f"checkpoint {path.name!r} holds Python objects besides tensors, which torch.load(weights_only=True) "
+            "refuses. If you trust the file: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), "
+            "and pass new_path"
         ) from error
     except (RuntimeError, EOFError, KeyError, OSError) as error:
         raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error

@@ -11,9 +11,8 @@ import lightning as L
 import torch
 from conftest import Net, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader, TensorDataset
-
 from lightning_cka import CKAMonitor
+from torch.utils.data import DataLoader, TensorDataset
 
 
 class Deterministic(Net):

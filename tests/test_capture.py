@@ -7,12 +7,11 @@ import weakref
 import naive
 import pytest
 import torch
-from torch import nn
-
 from lightning_cka.capture import Showing, default_forward, dry_run, show
 from lightning_cka.functional import half_vectors, pair_products
 from lightning_cka.layers import check_layers
 from lightning_cka.probe import StreamProbe
+from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -59,7 +58,10 @@ def test_default_layers_in_execution_order_with_their_batch_dimension(caplog):
         plan = plan_of(Tokens(), [torch.randn(4, 4, 6)])  # As many tokens as samples.
     assert plan.batch_dims == {"embed": 0, "lstm": 1, "again": 1}
     assert "layer 'attention.out_proj' (NonDynamicallyQuantizableLinear) did not run in forward" in caplog.text
-    assert "the output of layer 'position' (Tensor(4, 8) float32) has no dimension with one entry per sample" in caplog.text
+    assert (
+        "the output of layer 'position' (Tensor(4, 8) float32) has no dimension with one entry per sample"
+        in caplog.text
+    )
 
 
 def test_gram_matrices_are_those_of_the_outputs():

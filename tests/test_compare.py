@@ -4,12 +4,11 @@ import naive
 import pytest
 import torch
 from conftest import Net, dataset
-from torch import nn
-from torch.utils.data import DataLoader
-
 from lightning_cka import GramBank, compare_banks, compare_models
 from lightning_cka.capture import Showing, dry_run, show
 from lightning_cka.probe import StreamProbe
+from torch import nn
+from torch.utils.data import DataLoader
 
 
 def loader(**kwargs):
@@ -108,11 +107,27 @@ class Restless:
             ValueError,
             "reference: layer pattern '0' matches no module.*reference_layers=",
         ),
-        (lambda: compare_models(mlp(), mlp(), Restless(), progress_bar=False), ValueError, "other samples to the two models in 3 batches"),
+        (
+            lambda: compare_models(mlp(), mlp(), Restless(), progress_bar=False),
+            ValueError,
+            "other samples to the two models in 3 batches",
+        ),
         (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "again and again"),
-        (lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False), ValueError, "pattern '9' matches no module"),
-        (lambda: compare_models(mlp(), mlp(), loader(), kernel="x", progress_bar=False), ValueError, "unknown kernel 'x'"),
-        (lambda: compare_models(mlp(), mlp(), loader(), feature_fn="x", progress_bar=False), ValueError, "unknown feature_fn"),
+        (
+            lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
+            ValueError,
+            "pattern '9' matches no module",
+        ),
+        (
+            lambda: compare_models(mlp(), mlp(), loader(), kernel="x", progress_bar=False),
+            ValueError,
+            "unknown kernel 'x'",
+        ),
+        (
+            lambda: compare_models(mlp(), mlp(), loader(), feature_fn="x", progress_bar=False),
+            ValueError,
+            "unknown feature_fn",
+        ),
     ],
 )
 def test_bad_input(call, error, message):

@@ -15,7 +15,12 @@ SCRIPT = Path(__file__).with_name("ddp_script.py")
 def run(tmp_path, *args, check=True):
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
-        [sys.executable, SCRIPT, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, SCRIPT, *map(str, args)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     if check:
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from lightning_cka import functional as F
 
 HSIC = {True: (F.unbiased_hsic, naive.unbiased_hsic), False: (F.biased_hsic, naive.biased_hsic)}
@@ -108,7 +107,9 @@ def test_equidistant_samples_have_no_unbiased_cka():
     assert not F.cka(torch.eye(100), torch.randn(100, 3), unbiased=False).isnan()
 
 
-features = st.integers(0, 2**31).map(lambda seed: torch.randn(12, 5, generator=torch.Generator().manual_seed(seed)).double())
+features = st.integers(0, 2**31).map(
+    lambda seed: torch.randn(12, 5, generator=torch.Generator().manual_seed(seed)).double()
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -150,12 +151,24 @@ def test_packed_grams_hold_everything(unbiased):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: F.centered_gram(torch.ones(4, 2, dtype=torch.int64)), TypeError, "floating-point tensor, but have dtype torch.int64"),
+        (
+            lambda: F.centered_gram(torch.ones(4, 2, dtype=torch.int64)),
+            TypeError,
+            "floating-point tensor, but have dtype torch.int64",
+        ),
         (lambda: F.centered_gram(torch.tensor(1.0)), ValueError, "shape \\(n, ...\\)"),
         (lambda: F.cka(torch.ones(3, 2), torch.ones(3, 2)), ValueError, "at least 4 samples are needed, but n = 3"),
         (lambda: F.cka(torch.ones(5, 2), torch.ones(4, 2)), ValueError, "same samples, but have n = 5 and n = 4"),
-        (lambda: F.cka(torch.ones(5, 2), torch.ones(5, 2), kernel="lineal"), ValueError, "kernel must be .* but is 'lineal'"),
-        (lambda: F.unbiased_hsic(torch.ones(5, 2), torch.ones(5, 2)), ValueError, "shape \\(n, n\\), but has \\(5, 2\\)"),
+        (
+            lambda: F.cka(torch.ones(5, 2), torch.ones(5, 2), kernel="lineal"),
+            ValueError,
+            "kernel must be .* but is 'lineal'",
+        ),
+        (
+            lambda: F.unbiased_hsic(torch.ones(5, 2), torch.ones(5, 2)),
+            ValueError,
+            "shape \\(n, n\\), but has \\(5, 2\\)",
+        ),
     ],
 )
 def test_bad_input(call, error, message):

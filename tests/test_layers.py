@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import nn
-
 from lightning_cka import layers as lay
+from torch import nn
 
 
 def model():

@@ -7,10 +7,9 @@ import warnings
 import naive
 import pytest
 import torch
-from torchmetrics import MetricCollection
-
 from lightning_cka import MinibatchCKA
 from lightning_cka.functional import pack_stack
+from torchmetrics import MetricCollection
 
 
 def batches(sizes=(32, 17, 32), dtype=torch.float64, ratio=0.0):
@@ -18,7 +17,11 @@ def batches(sizes=(32, 17, 32), dtype=torch.float64, ratio=0.0):
     result = []
     for n in sizes:
         signal = torch.randn(n, 6)
-        x = [torch.randn(n, 3, 4, 5) + signal.mean(1)[:, None, None, None], signal @ torch.randn(6, 10), torch.randn(n, 1)]
+        x = [
+            torch.randn(n, 3, 4, 5) + signal.mean(1)[:, None, None, None],
+            signal @ torch.randn(6, 10),
+            torch.randn(n, 1),
+        ]
         y = [signal + torch.randn(n, 6), torch.randn(n, 7, 2)]
         result.append(tuple([(z + ratio * z.std()).to(dtype) for z in side] for side in (x, y)))
     return result
@@ -189,7 +192,7 @@ def test_merge_state_adds_up():
 def test_standard_error_is_the_delta_method():
     """Against the textbook form, a residual per batch, which the streaming sums must reproduce."""
     data = batches(sizes=(32, 17, 32, 20, 9))
-    matrix, error = filled(data, return_standard_error=True).compute()
+    _matrix, error = filled(data, return_standard_error=True).compute()
     for i in range(3):
         for j in range(2):
             parts = []

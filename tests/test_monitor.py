@@ -9,10 +9,9 @@ import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning_cka import CKAMonitor, compare_models
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-
-from lightning_cka import CKAMonitor, compare_models
 
 
 def fit(*callbacks, model=None, **kwargs):
@@ -104,7 +103,7 @@ def test_frozen_references(tmp_path):
     assert all(torch.equal(matrix, matrices[0]) for matrix in matrices)
     assert other.training
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-    batches = [b.data for b in monitor._probe.batches()]
+    batches = [b.data for b in monitor._probe.probe.batches()]
     offline = compare_models(model, other, batches, progress_bar=False)
     assert torch.allclose(offline.matrix, matrices[0], atol=1e-12)
 
@@ -141,7 +140,9 @@ def test_scalars_and_those_who_monitor_them(tmp_path):
     result = monitor.results["initial"][-1]
     metrics = used.callback_metrics
     assert used.current_epoch < 9
-    assert checkpoint.best_model_score.item() == pytest.approx(min(r.mean() for r in monitor.results["initial"]), abs=1e-6)
+    assert checkpoint.best_model_score.item() == pytest.approx(
+        min(r.mean() for r in monitor.results["initial"]), abs=1e-6
+    )
     assert metrics["cka/initial/mean"].item() == pytest.approx(result.matrix.diagonal().mean().item(), abs=1e-6)
     for name, value in result.same_named().items():
         assert metrics[f"cka/initial/{name}"].item() == pytest.approx(value, abs=1e-6)
@@ -157,7 +158,7 @@ def test_when_it_is_due():
     fit(monitor, max_epochs=5)
     assert [r.epoch for r in monitor.results["initial"]] == [1, 3]
     monitor = CKAMonitor()
-    _, used = fit(monitor, val_check_interval=0.5)
+    _, _used = fit(monitor, val_check_interval=0.5)
     assert [(r.epoch, r.step) for r in monitor.results["initial"]] == [(0, 3), (0, 7), (1, 11), (1, 15)]
     monitor = CKAMonitor("previous")
     fit(monitor, check_val_every_n_epoch=2, max_epochs=4, num_sanity_val_steps=0)
@@ -370,7 +371,11 @@ def save(content):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: CKAMonitor("inital"), ValueError, r"unknown reference 'inital'; expected one of \('initial', 'previous', 'self'\)"),
+        (
+            lambda: CKAMonitor("inital"),
+            ValueError,
+            r"unknown reference 'inital'; expected one of \('initial', 'previous', 'self'\)",
+        ),
         (lambda: CKAMonitor("missing.ckpt"), FileNotFoundError, "no reference checkpoint 'missing.ckpt'"),
         (lambda: CKAMonitor([]), ValueError, "reference is empty"),
         (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, a path or a module, but is 3.5"),
@@ -380,7 +385,11 @@ def save(content):
         (lambda: CKAMonitor(every_n_epochs=0), ValueError, "every_n_epochs must be at least 1, but is 0"),
         (lambda: CKAMonitor(batch_size=3), ValueError, "batch_size must be at least 4, but is 3"),
         (lambda: CKAMonitor(num_samples=3), ValueError, "num_samples must be at least 4, but is 3"),
-        (lambda: CKAMonitor(reference_layers="net"), ValueError, "layers of a reference that is a module, but there is none"),
+        (
+            lambda: CKAMonitor(reference_layers="net"),
+            ValueError,
+            "layers of a reference that is a module, but there is none",
+        ),
         (lambda: CKAMonitor(layers=3), TypeError, "name patterns or module classes, but"),
     ],
 )
@@ -394,12 +403,32 @@ def test_arguments_are_checked_at_once(make, error, message):
     [
         (lambda: CKAMonitor(layers="nett.*"), Net, "'nett.\\*' matches no module; closest: 'net."),
         (lambda: CKAMonitor(dataloader_idx=1), Net, "dataloader_idx is 1, but there are 1 validation loaders"),
-        (lambda: CKAMonitor(), NeedsForwardFn, "NeedsForwardFn could not be shown a probe batch, list of .* pass forward_fn="),
-        (lambda: CKAMonitor(nn.Sequential(nn.Linear(8, 3))), Net, "reference 'Sequential': layer pattern 'net.0' .*reference_layers="),
-        (lambda: CKAMonitor(nn.Sequential(nn.Linear(5, 3)), reference_layers="0"), Net, "reference 'Sequential': Sequential could not be shown"),
-        (lambda: CKAMonitor(save(Wide().state_dict())), Net, r"another architecture than Net: mismatched: head.weight \(3, 32\) instead of \(3, 16\)"),
+        (
+            lambda: CKAMonitor(),
+            NeedsForwardFn,
+            "NeedsForwardFn could not be shown a probe batch, list of .* pass forward_fn=",
+        ),
+        (
+            lambda: CKAMonitor(nn.Sequential(nn.Linear(8, 3))),
+            Net,
+            "reference 'Sequential': layer pattern 'net.0' .*reference_layers=",
+        ),
+        (
+            lambda: CKAMonitor(nn.Sequential(nn.Linear(5, 3)), reference_layers="0"),
+            Net,
+            "reference 'Sequential': Sequential could not be shown",
+        ),
+        (
+            lambda: CKAMonitor(save(Wide().state_dict())),
+            Net,
+            r"another architecture than Net: mismatched: head.weight \(3, 32\) instead of \(3, 16\)",
+        ),
         (lambda: CKAMonitor(save({"a": torch.ones(1)})), Net, "missing: head.bias.*; unexpected: a"),
-        (lambda: CKAMonitor(save({"state_dict": Net().state_dict(), "hparams": Net})), Net, "weights_only=True.* refuses.*If you trust the file"),
+        (
+            lambda: CKAMonitor(save({"state_dict": Net().state_dict(), "hparams": Net})),
+            Net,
+            "weights_only=True.* refuses.*If you trust the file",
+        ),
         (lambda: CKAMonitor(save([1, 2])), Net, "'reference.pt' is no checkpoint"),
     ],
 )
@@ -416,7 +445,11 @@ def test_all_else_is_checked_before_the_first_training_step(monitor, model, mess
 def test_a_corrupt_checkpoint(tmp_path):
     good = tmp_path / "good.pt"
     torch.save(Net().state_dict(), good)
-    for name, content in {"text.ckpt": b"not a checkpoint", "cut.ckpt": good.read_bytes()[:200], "empty.ckpt": b""}.items():
+    for name, content in {
+        "text.ckpt": b"not a checkpoint",
+        "cut.ckpt": good.read_bytes()[:200],
+        "empty.ckpt": b"",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"checkpoint '{name}' cannot be read"):
             trainer(CKAMonitor(tmp_path / name)).fit(Net(), *loaders())
@@ -425,9 +458,9 @@ def test_a_corrupt_checkpoint(tmp_path):
 
 
 def test_no_validation_data():
-    with pytest.raises(ValueError, match="no validation loop .*pass dataloader="):
+    with pytest.raises(ValueError, match=r"no validation loop .*pass dataloader="):
         trainer(CKAMonitor()).fit(NoValidation(), loaders()[0])
-    with pytest.raises(ValueError, match="limit_val_batches=0.*pass dataloader="):
+    with pytest.raises(ValueError, match=r"limit_val_batches=0.*pass dataloader="):
         trainer(CKAMonitor(), limit_val_batches=0).fit(Net(), *loaders())
 
 

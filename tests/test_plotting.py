@@ -1,12 +1,13 @@
 """Figures: which axis is which, ranges, ticks, and what cannot be drawn."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
-
 from lightning_cka import CKAResult, plot_cka
 from lightning_cka.plotting import MAX_TICKS, plot_drift, render, short_labels
+from matplotlib.figure import Figure
 
 LONG = "backbone.encoder.stages.{}.blocks.attention.self_attention.out_projection"
 
@@ -51,7 +52,7 @@ def test_everything_is_inside_the_figure_and_nothing_overlaps(rows, columns, pat
     for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
         assert len(labels) <= MAX_TICKS
         extents = [label.get_window_extent() for label in labels]
-        assert not any(a.overlaps(b) for a, b in zip(extents, extents[1:], strict=False))
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(extents))
 
 
 def test_nan_cells_are_grey_and_said():

@@ -5,9 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
-
 from lightning_cka.probe import ProbeSet, StreamProbe, fingerprint, isolated_rng
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 
 def numbers(n):
@@ -87,7 +86,9 @@ def test_random_transforms_are_the_same_at_each_pass_and_in_any_worker(num_worke
 
 
 def test_the_loaders_collate_fn_is_used():
-    loader = DataLoader(numbers(64), batch_size=8, collate_fn=lambda samples: {"x": torch.stack([s[0] for s in samples])})
+    loader = DataLoader(
+        numbers(64), batch_size=8, collate_fn=lambda samples: {"x": torch.stack([s[0] for s in samples])}
+    )
     assert next(ProbeSet.from_loader(loader).batches()).data["x"].shape == (8, 1)
 
 
@@ -140,9 +141,14 @@ def test_random_numbers_are_restored_also_after_an_error():
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     expected = draw()
     torch.set_rng_state(states[0]), random.setstate(states[1]), np.random.set_state(states[2])
-    with pytest.raises(RuntimeError, match="inside"), isolated_rng(3):
-        draw()
-        raise RuntimeError("inside")
+
+    def fail():
+        with isolated_rng(3):
+            draw()
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
     assert draw() == expected
 
 
@@ -158,7 +164,11 @@ def test_fingerprints_tell_inputs_apart():
     ("make", "error", "message"),
     [
         (lambda: ProbeSet.from_loader(DataLoader(numbers(3))), ValueError, "has 3 samples, but CKA needs at least 4"),
-        (lambda: ProbeSet.from_loader(DataLoader(numbers(30), batch_size=2)), ValueError, "batches of 2 are too small.*batch_size="),
+        (
+            lambda: ProbeSet.from_loader(DataLoader(numbers(30), batch_size=2)),
+            ValueError,
+            "batches of 2 are too small.*batch_size=",
+        ),
         (
             lambda: ProbeSet.from_loader(DataLoader(numbers(9), batch_sampler=[[0, 1, 2, 3]])),
             ValueError,

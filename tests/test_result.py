@@ -5,7 +5,6 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-
 from lightning_cka import CKAResult
 
 

@@ -1,0 +1,157 @@
+"""`LiveProbe`: the probe set, shown to models in the way that a Trainer's validation loop shows batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch import nn
+
+from lightning_cka.bank import GramBank
+from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, dry_run, show
+from lightning_cka.layers import FeatureFn, LayerSelector
+from lightning_cka.probe import ProbeSet, StreamProbe
+from lightning_cka.reference import Reference
+
+FAST_DEV_RUN_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What a user chose of the probe set and of how it is shown; see `lightning_cka.CKAMonitor`."""
+
+    selectors: tuple[LayerSelector, ...] | None
+    reference_selectors: tuple[LayerSelector, ...] | None
+    num_samples: int | None
+    batch_size: int | None
+    dataloader: Any
+    dataloader_idx: int
+    forward_fn: ForwardFn | None
+    feature_fn: FeatureFn
+    seed: int
+
+
+class LiveProbe:
+    """A probe set and the live model's layers, found by a dry run.
+
+    Args:
+        options: the user's.
+        trainer: whose validation data are used, and the way in which it brings them to the model.
+        module: the live model.
+
+    Attributes:
+        probe: the probe set.
+        plan: the live model's layers.
+
+    Raises:
+        ValueError: no usable data, or layers or a model that cannot be used; see `dry_run`.
+    """
+
+    def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
+        self._options = options
+        with _as_validation(trainer):
+            self.probe = _build_probe(options, trainer)
+            self.plan = dry_run(module, self.probe, options.selectors, self._showing(trainer, module))
+
+    def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
+        """Show this process's share of the probe set to the live model, once."""
+        self._show(trainer, module, module, self.plan, consume)
+
+    def bank(self, trainer: Trainer, module: LightningModule) -> GramBank:
+        """The Gram matrices of the live model, as it is now."""
+        bank = GramBank(self.plan.names, type(module).__name__)
+        self.show(trainer, module, bank.add)
+        return bank
+
+    def frozen_bank(self, reference: Reference, trainer: Trainer, module: LightningModule) -> GramBank:
+        """The Gram matrices of a frozen reference, whose weights are then released.
+
+        Raises:
+            ValueError: it cannot be loaded, or its layers cannot be compared.
+        """
+        model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
+        selectors: tuple[LayerSelector, ...] = self.plan.names
+        argument, hint = "layers", " (reference_layers= chooses its own layers)"
+        if isinstance(reference.source, nn.Module) and self._options.reference_selectors:
+            selectors, argument, hint = self._options.reference_selectors, "reference_layers", ""
+        try:
+            with _as_validation(trainer):
+                plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
+        except ValueError as error:
+            raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
+        bank = GramBank(plan.names, reference.name)
+        self._show(trainer, module, model, plan, bank.add)
+        return bank
+
+    def _show(
+        self, trainer: Trainer, module: LightningModule, model: nn.Module, plan: LayerPlan, consume: Consumer
+    ) -> None:
+        with _as_validation(trainer):
+            show(
+                model,
+                self.probe,
+                plan,
+                self._showing(trainer, module),
+                consume,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+            )
+
+    def _showing(self, trainer: Trainer, module: LightningModule) -> Showing:
+        index = self._options.dataloader_idx
+
+        def transfer(batch: Any) -> Any:
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = module._on_before_batch_transfer(batch, dataloader_idx=index)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=index)
+
+        return Showing(
+            module.device,
+            self._options.forward_fn,
+            self._options.feature_fn,
+            transfer,
+            trainer.precision_plugin.val_step_context,
+        )
+
+
+def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
+    fast_dev_run = bool(getattr(trainer, "fast_dev_run", False))
+    if options.dataloader is not None:
+        return StreamProbe(options.dataloader, options.seed, max_batches=1 if fast_dev_run else None)
+    loaders = _validation_loaders(trainer)
+    if not loaders:
+        raise ValueError(
+            "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
+            "loop (no val_dataloaders or validation_step, or limit_val_batches=0); pass dataloader="
+        )
+    if not 0 <= options.dataloader_idx < len(loaders):
+        raise ValueError(f"dataloader_idx is {options.dataloader_idx}, but there are {len(loaders)} validation loaders")
+    num_samples = options.num_samples
+    if fast_dev_run:
+        num_samples = min(num_samples or FAST_DEV_RUN_SAMPLES, FAST_DEV_RUN_SAMPLES)
+    return ProbeSet.from_loader(
+        loaders[options.dataloader_idx], num_samples=num_samples, batch_size=options.batch_size, seed=options.seed
+    )
+
+
+def _validation_loaders(trainer: Trainer) -> list[Any]:
+    if trainer.val_dataloaders is None and trainer.enable_validation:
+        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off.
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    loaders = trainer.val_dataloaders
+    return [] if loaders is None else list(CombinedLoader(loaders, "sequential").flattened)
+
+
+@contextmanager
+def _as_validation(trainer: Trainer) -> Iterator[None]:
+    """The Trainer's stage is validation, for the hooks and models that ask it."""
+    stage = trainer.state.stage
+    trainer.validating = True
+    try:
+        yield
+    finally:
+        trainer.state.stage = stage
