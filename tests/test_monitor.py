@@ -58,7 +58,7 @@ def test_results_are_those_of_the_naive_reference():
         """Plain copies of activations at the same moments, by hand."""
 
         def activations(self, model):
-            probe = monitor._probe
+            probe = monitor._probe.probe
             model.eval()
             with torch.no_grad():
                 batches = [x for x, _ in (b.data for b in probe.batches())]
