@@ -33,10 +33,10 @@ class GramBank:
 
         Args:
             index: the batch's place in the probe set.
-            grams: of all layers; kept, not copied, where it already is in host memory.
+            grams: of all layers; copied.
             fingerprint: hash of the inputs.
         """
-        self.batches[index] = PackedGrams(grams.halves.cpu(), grams.diagonals.cpu())
+        self.batches[index] = PackedGrams(*(part.to("cpu", copy=True) for part in grams))
         self.fingerprints[index] = fingerprint
 
     def get(self, index: int, fingerprint: str, device: torch.device) -> PackedGrams | None:

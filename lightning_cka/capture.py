@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from lightning_cka.functional import MIN_SAMPLES, PackedGrams, Workspace, empty_packed, lower_gram, pack
@@ -25,7 +26,7 @@ from lightning_cka.layers import (
     spread_evenly,
     to_features,
 )
-from lightning_cka.probe import ProbeBatch, ProbeSet, fingerprint, isolated_rng, map_tensors, seed_rng
+from lightning_cka.probe import ProbeBatch, ProbeSet, fingerprint, isolated_rng, seed_rng
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Showing:
     Attributes:
         forward_fn: called with the model and a batch; None: `default_forward`.
         feature_fn: see `lightning_cka.layers.to_features`.
-        transfer: moves a batch to the device, and whatever else happens to it there; None: moves tensors.
+        transfer: moves a batch to the device, and whatever else happens to it there; None: only moves it.
         context: around each forward pass, such as a precision plugin's.
         device: of the batches and Gram matrices.
     """
@@ -53,10 +54,7 @@ class Showing:
 
     def forward(self, model: nn.Module, batch: Any) -> None:
         """Show one batch, on whatever device it is, to the model."""
-        if self.transfer is None:
-            batch = map_tensors(batch, lambda t: t.to(self.device, non_blocking=True))
-        else:
-            batch = self.transfer(batch)
+        batch = self.transfer(batch) if self.transfer else move_data_to_device(batch, self.device)
         with self.context():
             (self.forward_fn or default_forward)(model, batch)
 
@@ -113,7 +111,8 @@ def show(
         probe: what to show.
         plan: the layers, as `dry_run` found them.
         showing: how.
-        consume: called after each batch with its index, Gram matrices and fingerprint.
+        consume: called after each batch with its index, Gram matrices and fingerprint; the matrices are
+            overwritten by the next batch.
         rank: of this process.
         world_size: number of processes that share the probe set.
     """
@@ -141,7 +140,9 @@ class _BatchGrams:
         self._plan = plan
         self._showing = showing
         self._missing = dict.fromkeys(plan.names)
-        self._packed = empty_packed(len(plan.names), num_samples, dtype=torch.float32, device=showing.device)
+        self._packed = empty_packed(
+            len(plan.names), num_samples, dtype=torch.float32, device=showing.device, workspace=workspace
+        )
 
     def hook(self, row: int, name: str) -> Callable[[nn.Module, Any, Any], None]:
         """A forward hook that reduces the layer's first output to row ``row``."""

@@ -127,14 +127,25 @@ class Comparison:
         bank: the reference's; None: compare the model with itself.
         kernel: see `MinibatchCKA`.
         device: of the sums.
+        distributed: each process of several has a share of the batches, and all of them ask for the
+            result. Otherwise this process has all of them, whatever others there are.
 
     Attributes:
         undefined_layers: after `result`, the layers whose CKA is ``nan``, by reason.
         num_mismatched: batches left out because the reference was not shown the same inputs.
     """
 
-    def __init__(self, layers: tuple[str, ...], bank: GramBank | None, kernel: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        layers: tuple[str, ...],
+        bank: GramBank | None,
+        kernel: str,
+        device: torch.device,
+        *,
+        distributed: bool = False,
+    ) -> None:
         self._bank = bank
+        self._distributed = distributed
         self._device = device
         # Sums are in float64, which one kind of device does not have.
         self.metric = MinibatchCKA(
@@ -154,9 +165,9 @@ class Comparison:
         self.metric.update(grams, reference)
 
     def result(self, **attributes: Any) -> CKAResult:
-        """The result over all processes; ``attributes`` are passed on to `CKAResult`."""
+        """The result; ``attributes`` are passed on to `CKAResult`."""
         metric = self.metric
-        with metric.sync_context():
+        with metric.sync_context(should_sync=self._distributed):
             self.undefined_layers = metric.undefined_layers()
             return CKAResult(
                 metric.matrix(),

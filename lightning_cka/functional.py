@@ -46,7 +46,7 @@ class PackedGrams(NamedTuple):
 
 
 class Workspace:
-    """Memory that `lower_gram` uses again from call to call: fresh pages cost more than small products."""
+    """Memory that is used again from batch to batch: fresh pages cost more than small products."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
@@ -205,11 +205,13 @@ def cka(x: Tensor, y: Tensor, *, kernel: str = "linear", unbiased: bool = True) 
     return hsic(x_gram, y_gram) / (hsic(x_gram, x_gram) * hsic(y_gram, y_gram)).sqrt()
 
 
-def empty_packed(num_layers: int, n: int, *, dtype: torch.dtype, device: torch.device) -> PackedGrams:
-    """Room for the Gram matrices of ``num_layers`` layers on n samples."""
+def empty_packed(
+    num_layers: int, n: int, *, dtype: torch.dtype, device: torch.device, workspace: Workspace
+) -> PackedGrams:
+    """Room for the Gram matrices of ``num_layers`` layers on n samples, in the workspace."""
     return PackedGrams(
-        torch.empty(num_layers, n * (n - 1) // 2, dtype=dtype, device=device),
-        torch.empty(num_layers, n, dtype=dtype, device=device),
+        workspace.matrix("halves", num_layers, n * (n - 1) // 2, dtype, device),
+        workspace.matrix("diagonals", num_layers, n, dtype, device),
     )
 
 

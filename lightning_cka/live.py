@@ -53,7 +53,7 @@ class LiveProbe:
 
     def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
         self._options = options
-        with _as_validation(trainer):
+        with _as_validation(trainer), _without_log(module):
             self.probe = _build_probe(options, trainer)
             self.plan = dry_run(module, self.probe, options.selectors, self._showing(trainer, module))
 
@@ -79,7 +79,7 @@ class LiveProbe:
         if isinstance(reference.source, nn.Module) and self._options.reference_selectors:
             selectors, argument, hint = self._options.reference_selectors, "reference_layers", ""
         try:
-            with _as_validation(trainer):
+            with _as_validation(trainer), _without_log(module):
                 plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
         except ValueError as error:
             raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
@@ -90,7 +90,7 @@ class LiveProbe:
     def _show(
         self, trainer: Trainer, module: LightningModule, model: nn.Module, plan: LayerPlan, consume: Consumer
     ) -> None:
-        with _as_validation(trainer):
+        with _as_validation(trainer), _without_log(module):
             show(
                 model,
                 self.probe,
@@ -155,3 +155,17 @@ def _as_validation(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.state.stage = stage
+
+
+@contextmanager
+def _without_log(module: LightningModule) -> Iterator[None]:
+    """What ``forward`` logs of probe batches is not logged: it would count as validation data."""
+    names = ("log", "log_dict")
+    found = {name: module.__dict__[name] for name in names if name in module.__dict__}
+    try:
+        module.__dict__.update(dict.fromkeys(names, lambda *_args, **_kwargs: None))
+        yield
+    finally:
+        for name in names:
+            del module.__dict__[name]
+        module.__dict__.update(found)

@@ -284,8 +284,8 @@ class MinibatchCKA(Metric):
                 if gram.shape != (len(gram), len(gram)):
                     raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")
             return pack_stack(torch.stack([gram.to(dtype) for gram in features]))
-        packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=features[0].device)
-        workspace = Workspace()
+        workspace, device = Workspace(), features[0].device
+        packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=device, workspace=workspace)
         for layer, tensor in enumerate(features):
             pack(lower_gram(tensor, workspace).to(packed.halves), out=packed, layer=layer)
         return packed

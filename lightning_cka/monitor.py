@@ -162,7 +162,7 @@ class CKAMonitor(Callback):
             if not reference.is_ready:
                 self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
         names = self._probe.plan.names
-        comparisons = [Comparison(names, r.bank, self._kernel, pl_module.device) for r in ready]
+        comparisons = [Comparison(names, r.bank, self._kernel, pl_module.device, distributed=True) for r in ready]
         bank = GramBank(names, type(pl_module).__name__)
         consumers = [comparison.add for comparison in comparisons]
         if any(reference.source == "previous" for reference in ready):

@@ -90,9 +90,9 @@ class ProbeSet(ABC):
             collate = loader.collate_fn
             chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
             return StreamProbe([ProbeBatch(i, collate(chunk), len(chunk)) for i, chunk in enumerate(chunks)], seed)
-        generator = torch.Generator().manual_seed(seed)
-        total = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
-        indices = torch.randperm(total, generator=generator).tolist()[:num_samples]
+        available = _indices(loader)
+        order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))
+        indices = [available[i] for i in order[:num_samples].tolist()]
         return DatasetProbe(loader, _chunks(indices, _choose_batch_size(len(indices), loader, batch_size)), seed)
 
 
@@ -282,6 +282,16 @@ def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
     if not sizes:
         raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
     return ProbeBatch(index, batch, sizes[0])
+
+
+def _indices(loader: DataLoader[Any]) -> Sequence[int]:
+    """Of the samples that the loader draws from: all of the dataset, or those that its sampler was given."""
+    sampler: Any = loader.sampler
+    # To deal a sampler's samples out to processes, Lightning wraps it as if it were a dataset.
+    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    indices = getattr(sampler, "indices", None)
+    size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
+    return range(size) if indices is None else [int(i) for i in indices]
 
 
 def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from conftest import Net, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_cka import CKAMonitor
+from lightning_cka import CKAMonitor, compare_models
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -66,6 +66,10 @@ def main():
     scenarios = json.loads(args.scenarios)
     contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
     if contents[0]["rank"] == 0:
+        # No other process takes part in this one.
+        model, batches = Net(), [x for x, _ in DataLoader(dataset(64), batch_size=16)]
+        alone = compare_models(model, model, batches, progress_bar=False)
+        contents.append({"alone": [alone.num_samples, alone.matrix.diagonal().tolist()]})
         Path(f"out-{args.devices}.json").write_text(json.dumps(contents))
 
 

@@ -7,6 +7,7 @@ import weakref
 import naive
 import pytest
 import torch
+from lightning_cka.bank import GramBank
 from lightning_cka.capture import Showing, default_forward, dry_run, show
 from lightning_cka.functional import half_vectors, pair_products
 from lightning_cka.layers import check_layers
@@ -21,11 +22,11 @@ def plan_of(model, batches, layers=None, **kwargs):
 
 
 def grams_of(model, batches, layers=None, **kwargs):
-    grams = {}
     showing, probe = Showing(CPU, **kwargs), StreamProbe(batches, 0)
     plan = dry_run(model, probe, check_layers(layers), showing)
-    show(model, probe, plan, showing, lambda index, packed, _: grams.__setitem__(index, packed))
-    return plan.names, grams
+    bank = GramBank(plan.names, "model")
+    show(model, probe, plan, showing, bank.add)
+    return plan.names, bank.batches
 
 
 def hsic(packed):

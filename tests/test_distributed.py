@@ -41,6 +41,7 @@ def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
     for devices in (1, 2):
         run(tmp_path, "--devices", devices, "--strategy", strategy, "--scenarios", json.dumps(list(scenarios.values())))
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
+    assert one.pop() == two.pop() == {"alone": [64, [1.0] * 4]}
     for (samples, _), alone, shared in zip(scenarios.values(), one, two, strict=True):
         for name in ("initial", "previous", "self", "Net"):
             a, b = (np.array(content["matrices"][name]) for content in (alone, shared))

@@ -135,7 +135,7 @@ def test_independent_wide_features():
 def test_packed_grams_hold_everything(unbiased):
     x = torch.randn(3, 9, 4, dtype=torch.float64)
     grams = torch.stack([F.centered_gram(layer) for layer in x])
-    packed = F.empty_packed(3, 9, dtype=torch.float64, device=torch.device("cpu"))
+    packed = F.empty_packed(3, 9, dtype=torch.float64, device=torch.device("cpu"), workspace=F.Workspace())
     for i, gram in enumerate(grams):
         F.pack(gram.clone(), out=packed, layer=i)
     for other in (packed, F.pack_stack(grams), F.pack_stack(x @ x.mT)):

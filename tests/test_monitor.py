@@ -308,6 +308,21 @@ def test_batch_hooks_run_as_in_validation():
     assert set(stages) == {(True, 0), (True, 1)}
 
 
+def test_what_forward_logs_of_probe_batches_is_not_logged():
+    class Logs(Net):
+        def forward(self, x):
+            self.log("seen", float(len(x)), batch_size=1)
+            return super().forward(x)
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+    model = Logs()
+    _, used = fit(CKAMonitor(batch_size=10), model=model, max_epochs=1)
+    assert used.callback_metrics["seen"].item() == 16  # Batches of the loader, not of the probe set.
+    assert "log" not in model.__dict__
+
+
 def test_the_stage_and_the_model_are_left_as_found_after_an_exception():
     class Fails(Net):
         fail = False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_cka.probe import ProbeSet, StreamProbe, fingerprint, isolated_rng
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 
 def numbers(n):
@@ -90,6 +90,18 @@ def test_the_loaders_collate_fn_is_used():
         numbers(64), batch_size=8, collate_fn=lambda samples: {"x": torch.stack([s[0] for s in samples])}
     )
     assert next(ProbeSet.from_loader(loader).batches()).data["x"].shape == (8, 1)
+
+
+def test_a_samplers_subset_is_kept_to_also_when_lightning_deals_it_out():
+    from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+
+    sampler = SubsetRandomSampler(range(100, 164))
+    probes = [
+        ProbeSet.from_loader(DataLoader(numbers(1000), batch_size=8, sampler=s))
+        for s in (sampler, DistributedSamplerWrapper(sampler, num_replicas=2, rank=1))
+    ]
+    assert values(probes[0]) == values(probes[1])
+    assert sorted(x for _, batch in values(probes[0]) for x in batch) == list(range(100, 164))
 
 
 def test_first_batch_with_one_sample_fewer():
