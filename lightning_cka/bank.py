@@ -10,7 +10,7 @@ from lightning_cka.functional import PackedGrams
 class GramBank:
     """What is kept of a model that was shown the probe set: Gram matrices, in host memory.
 
-    Takes ``4 L n (n + 1) / 2`` bytes per batch of n samples, for L layers in float32. Under several
+    Takes ``4 L (n (n + 1) / 2 + 1)`` bytes per batch of n samples, for L layers in float32. Under several
     processes each one's bank holds the batches that it was shown.
 
     Args:
@@ -44,7 +44,7 @@ class GramBank:
         if self.fingerprints.get(index) != fingerprint:
             return None
         grams = self.batches[index]
-        return PackedGrams(grams.halves.to(device), grams.diagonals.to(device))
+        return PackedGrams(*(part.to(device) for part in grams))
 
     @property
     def num_samples(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+from torchmetrics import Metric
 
 from lightning_cka.functional import MIN_SAMPLES, PackedGrams, Workspace, empty_packed, lower_gram, pack
 from lightning_cka.layers import (
@@ -27,8 +29,6 @@ from lightning_cka.layers import (
     to_features,
 )
 from lightning_cka.probe import ProbeBatch, ProbeSet, fingerprint, isolated_rng, seed_rng
-
-_log = logging.getLogger(__name__)
 
 ForwardFn = Callable[[nn.Module, Any], Any]
 Consumer = Callable[[int, PackedGrams, str], None]
@@ -151,16 +151,17 @@ class _BatchGrams:
         def reduce(_module: nn.Module, _args: Any, output: Any) -> None:
             if name not in self._missing:
                 return  # A module that is called again: the first call counts.
+            del self._missing[name]
             tensor = read_tensor(output, self._showing.feature_fn)
             if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
                 _warn(f"layer '{name}' gave {describe(output)} for a batch of {self._n} samples: its CKA is nan")
+                self._set_undefined(row)
                 return
             features = to_features(tensor, batch_dim, self._showing.feature_fn)
-            gram = lower_gram(features, self._workspace)
+            gram, scale = lower_gram(features, self._workspace)
             if gram.dtype == torch.float64:
                 self._packed = PackedGrams(*(part.to(gram.dtype) for part in self._packed))
-            pack(gram.to(self._packed.halves), out=self._packed, layer=row)
-            del self._missing[name]
+            pack(gram.to(self._packed.halves), scale, out=self._packed, layer=row)
 
         return reduce
 
@@ -169,9 +170,12 @@ class _BatchGrams:
         for row, name in enumerate(self._plan.names):
             if name in self._missing:
                 _warn(f"layer '{name}' did not run on every probe batch: its CKA is nan")
-                for part in self._packed:
-                    part[row] = torch.nan
+                self._set_undefined(row)
         return self._packed
+
+    def _set_undefined(self, row: int) -> None:
+        for part in self._packed:
+            part[row] = torch.nan
 
 
 def dry_run(
@@ -265,7 +269,8 @@ def _observe(model: nn.Module, batch: ProbeBatch, names: Iterable[str], showing:
                 raise _FeatureFnError(
                     f"feature_fn failed on the output of layer '{name}', {describe(output)}"
                 ) from error
-            outputs[name] = _Output(None if tensor is None else tuple(tensor.shape), describe(output))
+            what = f"feature_fn gave {describe(tensor)}" if callable(showing.feature_fn) else describe(output)
+            outputs[name] = _Output(None if tensor is None else tuple(tensor.shape), what)
 
         return observe
 
@@ -288,9 +293,7 @@ def _observe_fewer(model: nn.Module, probe: ProbeSet, names: Iterable[str], show
     try:
         return _observe(model, probe.first_batch(drop_last_sample=True), names, showing)
     except ValueError as error:
-        _log.info(
-            "The batch is taken to be the first dimension of each output, since one sample fewer failed: %s", error
-        )
+        _warn(f"the batch is taken to be the first dimension of each output, since one sample fewer failed: {error}")
         return {}
 
 
@@ -310,13 +313,12 @@ def _batch_dim(output: _Output | None, fewer: _Output | None, n: int) -> int | N
 
 def _thinned(found: dict[str, int], problems: list[str]) -> dict[str, int]:
     if problems:
-        _log.info("Left out of the default layers: %s", "; ".join(problems))
+        rank_zero_info(f"CKA leaves out of the default layers: {'; '.join(problems)}")
     chosen = spread_evenly(list(found))
     if len(chosen) < len(found):
-        _log.info(
-            "Comparing %d of %d layers, evenly spaced; choose others by name pattern or module class with layers=",
-            len(chosen),
-            len(found),
+        rank_zero_info(
+            f"CKA compares {len(chosen)} of {len(found)} layers, evenly spaced; choose others by name pattern or "
+            "module class with layers="
         )
     return {name: found[name] for name in chosen}
 
@@ -331,8 +333,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # Else nothing is compiled, and importing it takes seconds.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        buffers = [(m, name, b, b.clone()) for m, _ in modes for name, b in m.named_buffers(recurse=False)]
-        stack.callback(_restore_buffers, buffers)
+        for module, _ in modes:
+            stack.callback(_restore_state, module, _state(module))
         try:
             for module, _ in modes:
                 module.training = False
@@ -342,14 +344,24 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-def _restore_buffers(buffers: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
-    """Undo what a forward pass did to buffers, which some models write to in evaluation mode too."""
+def _state(module: nn.Module) -> dict[str, Any]:
+    """What a forward pass in evaluation mode may write to: buffers, and the states of metrics."""
+    buffers = dict(module._buffers)
+    state = {"buffers": buffers, "copies": {name: b.clone() for name, b in buffers.items() if b is not None}}
+    if isinstance(module, Metric):
+        attributes = (*module.metric_state, "_update_count", "_computed", "_forward_cache")
+        state["metric"] = copy.deepcopy({name: module.__dict__[name] for name in attributes})
+    return state
+
+
+def _restore_state(module: nn.Module, state: dict[str, Any]) -> None:
+    module._buffers.clear()
+    module._buffers.update(state["buffers"])
+    module.__dict__.update(state.get("metric", {}))
     with torch.inference_mode():  # Else a buffer that was made in it could not be written to.
-        for module, name, tensor, copy in buffers:
-            if getattr(module, name) is not tensor:
-                setattr(module, name, tensor)
+        for name, copied in state["copies"].items():
             # Always: not all kernels that write to a tensor count up its version.
-            tensor.copy_(copy)
+            state["buffers"][name].copy_(copied)
 
 
 def _warn(message: str) -> None:

@@ -38,6 +38,8 @@ class PackedGrams(NamedTuple):
     """(L, n(n-1)/2): strictly lower triangles of the U-centered Gram matrices, row by row."""
     diagonals: Tensor
     """(L, n): diagonals of the centered Gram matrices, the squared norms of the centered samples."""
+    scales: Tensor
+    """(L,): powers of 2. The matrices are those of features / scale, so that none leaves float32's range."""
 
     @property
     def num_samples(self) -> int:
@@ -82,14 +84,16 @@ def centered_gram(features: Tensor) -> Tensor:
                 [ 0.,  0.,  0.],
                 [-1.,  0.,  1.]])
     """
-    lower = lower_gram(features, Workspace()).tril()
-    return lower + lower.tril(-1).T
+    gram, scale = lower_gram(features, Workspace())
+    return _mirrored(gram) * scale**2
 
 
-def lower_gram(features: Tensor, workspace: Workspace) -> Tensor:
-    """The lower triangle of `centered_gram`, in an ``(n, n)`` matrix of which the rest means nothing.
+def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    """The lower triangle of the `centered_gram` of features / scale, and the scale.
 
-    It is made in the workspace, and overwritten by the next call with that.
+    Returns:
+        An ``(n, n)`` matrix of which the strictly upper triangle means nothing, made in the workspace and
+        overwritten by the next call with that; and a scalar, the power of 2 nearest to the features' size.
     """
     _check_floating(features)
     if features.ndim == 0:
@@ -100,20 +104,38 @@ def lower_gram(features: Tensor, workspace: Workspace) -> Tensor:
     dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
     n, d = flat.shape
     budget = _CHUNK_BYTES_CPU if flat.device.type == "cpu" else _CHUNK_BYTES_ACCELERATOR
-    width = min(d, max(1, budget // max(1, n * dtype.itemsize)))
+    width = max(1, min(d, budget // max(1, n * dtype.itemsize)))
     rows = _ROWS_CPU if flat.device.type == "cpu" and n >= 4 * _ROWS_CPU else max(1, n)
     gram = workspace.matrix("gram", n, n, dtype, flat.device).zero_()
     mean_square = torch.zeros((), dtype=dtype, device=flat.device)
+    scale = torch.ones((), dtype=dtype, device=flat.device)
     with _full_precision(flat.device.type):
         for start in range(0, d, width):
             chunk = flat[:, start : start + width]
             mean = chunk.mean(dim=0, dtype=dtype)
+            if start == 0:
+                scale = _magnitude(mean, chunk[0].to(dtype))
+            mean = mean / scale
             centered = workspace.matrix("chunk", n, len(mean), dtype, flat.device)
-            torch.sub(chunk, mean, out=centered)
+            # A product with a power of 2 is exact: this is (chunk - mean) / scale in one pass.
+            torch.addcmul(-mean, chunk.to(dtype), 1 / scale, out=centered)
             for row in range(0, n, rows):
                 gram[row : row + rows, : row + rows].addmm_(centered[row : row + rows], centered[: row + rows].T)
             mean_square += mean.dot(mean)
-    return gram.mul_(_exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt()))
+    return gram.mul_(_exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt())), scale
+
+
+def _magnitude(*vectors: Tensor) -> Tensor:
+    """A power of 2 of the size of the largest entry; 1 if there is none but zero."""
+    largest = torch.stack([vector.abs().amax() for vector in vectors]).amax()
+    exponent = torch.frexp(largest).exponent
+    # Beyond these, the power or its inverse would leave float32's range.
+    return torch.ldexp(torch.ones_like(largest), exponent.clamp(-120, 120))
+
+
+def _mirrored(lower: Tensor) -> Tensor:
+    lower = lower.tril()
+    return lower + lower.tril(-1).T
 
 
 def u_centered(gram: Tensor) -> Tensor:
@@ -200,9 +222,12 @@ def cka(x: Tensor, y: Tensor, *, kernel: str = "linear", unbiased: bool = True) 
     """
     if kernel not in ("linear", "precomputed"):
         raise ValueError(f"kernel must be 'linear' or 'precomputed', but is {kernel!r}")
-    x_gram, y_gram = (x, y) if kernel == "precomputed" else (centered_gram(x), centered_gram(y))
-    hsic = unbiased_hsic if unbiased else biased_hsic
-    return hsic(x_gram, y_gram) / (hsic(x_gram, x_gram) * hsic(y_gram, y_gram)).sqrt()
+    grams = [z if kernel == "precomputed" else _mirrored(lower_gram(z, Workspace())[0]) for z in (x, y)]
+    _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
+    center = u_centered if unbiased else _doubly_centered
+    # The product of two HSICs of float32 size can be beyond float32. What they are divided by cancels.
+    k, ell = (center(gram).to(accumulator_dtype(gram.device)) for gram in grams)
+    return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(grams[0].dtype)
 
 
 def empty_packed(
@@ -212,18 +237,21 @@ def empty_packed(
     return PackedGrams(
         workspace.matrix("halves", num_layers, n * (n - 1) // 2, dtype, device),
         workspace.matrix("diagonals", num_layers, n, dtype, device),
+        workspace.matrix("scales", 1, num_layers, dtype, device)[0],
     )
 
 
-def pack(gram: Tensor, *, out: PackedGrams, layer: int) -> None:
+def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
     """Write one centered Gram matrix into row ``layer`` of ``out``.
 
     Args:
         gram: ``(n, n)`` doubly centered Gram matrix, of which the lower triangle is read; it is overwritten.
+        scale: of the features that it is of.
         out: receives the result, of the same n.
         layer: the row of ``out``.
     """
     n = gram.shape[-1]
+    out.scales[layer] = scale
     diagonal = out.diagonals[layer].copy_(gram.diagonal())
     # Rows of K sum to zero, so that U-centering needs no sums but the trace.
     shift = diagonal / (n - 2) - diagonal.sum() / (2 * (n - 1) * (n - 2))
@@ -246,11 +274,12 @@ def pack_stack(grams: Tensor) -> PackedGrams:
     """
     n = grams.shape[-1]
     halves = u_centered(grams).flatten(1).index_select(1, lower_indices(n, grams.device))
-    return PackedGrams(halves, _doubly_centered(grams).diagonal(dim1=-2, dim2=-1).clone())
+    diagonals = _doubly_centered(grams).diagonal(dim1=-2, dim2=-1).clone()
+    return PackedGrams(halves, diagonals, diagonals.new_ones(len(diagonals)))
 
 
 def unpack(packed: PackedGrams) -> Tensor:
-    """The doubly centered Gram matrices ``(L, n, n)`` that were packed."""
+    """The doubly centered Gram matrices ``(L, n, n)`` that were packed, of features / scale."""
     n = packed.num_samples
     d = packed.diagonals
     shift = d / (n - 2) - d.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))
@@ -263,7 +292,7 @@ def unpack(packed: PackedGrams) -> Tensor:
 
 
 def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
-    """Vectors whose inner products are the unnormalised HSIC of their layers.
+    """Vectors whose inner products are the unnormalised HSIC of their layers, scaled.
 
     Returns:
         ``(L, p)``. With ``unbiased``, ``v_K . v_L = <U_K, U_L>_F / 2``; else ``<K, L>_F / 2``.
@@ -330,13 +359,17 @@ def _full_precision(device_type: str) -> Iterator[None]:
             return
         # The legacy getter raises once a user has used these newer switches, so read the switches.
         backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
-        precisions = [backend.fp32_precision for backend in backends]
+        reduced = {backend: backend.fp32_precision for backend in backends}
+        reduced = {backend: value for backend, value in reduced.items() if value not in ("none", "ieee")}
         try:
-            for backend in backends:
+            for backend, value in reduced.items():
+                backend.fp32_precision = "none"
+                if backend.fp32_precision == value:
+                    reduced[backend] = "none"  # It was inherited from a more general switch, and shall be again.
                 backend.fp32_precision = "ieee"
             yield
         finally:
-            for backend, value in zip(backends, precisions, strict=True):
+            for backend, value in reduced.items():
                 backend.fp32_precision = value
 
 

@@ -63,7 +63,7 @@ def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) 
     matches = {}
     for place, selector in enumerate(selectors):
         if isinstance(selector, str):
-            found = [name for name in layers if fnmatchcase(name, selector)]
+            found = [selector] if selector in layers else [name for name in layers if fnmatchcase(name, selector)]
         else:
             found = [name for name, module in layers.items() if isinstance(module, selector)]
         if not found:
@@ -99,7 +99,7 @@ def float_tensors(output: Any) -> Iterator[Tensor]:
     """Floating-point tensors in a module's output, ``last_hidden_state`` first."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
-            yield output
+            yield output.to_padded_tensor(0.0) if output.is_nested else output
         return
     if dataclasses.is_dataclass(output) and not isinstance(output, Mapping | type):
         output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_cka.bank import GramBank
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, dry_run, show
 from lightning_cka.layers import FeatureFn, LayerSelector
-from lightning_cka.probe import ProbeSet, StreamProbe
+from lightning_cka.probe import ProbeSet, StreamProbe, isolated_rng
 from lightning_cka.reference import Reference
 
 FAST_DEV_RUN_SAMPLES = 32
@@ -73,13 +73,15 @@ class LiveProbe:
         Raises:
             ValueError: it cannot be loaded, or its layers cannot be compared.
         """
-        model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
         selectors: tuple[LayerSelector, ...] = self.plan.names
         argument, hint = "layers", " (reference_layers= chooses its own layers)"
         if isinstance(reference.source, nn.Module) and self._options.reference_selectors:
             selectors, argument, hint = self._options.reference_selectors, "reference_layers", ""
         try:
-            with _as_validation(trainer), _without_log(module):
+            model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
+            if isinstance(model, LightningModule):
+                model.trainer = trainer
+            with _as_validation(trainer), _without_log(model), _without_log(module):
                 plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
         except ValueError as error:
             raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
@@ -90,7 +92,7 @@ class LiveProbe:
     def _show(
         self, trainer: Trainer, module: LightningModule, model: nn.Module, plan: LayerPlan, consume: Consumer
     ) -> None:
-        with _as_validation(trainer), _without_log(module):
+        with _as_validation(trainer), _without_log(model), _without_log(module):
             show(
                 model,
                 self.probe,
@@ -139,10 +141,12 @@ def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
 
 
 def _validation_loaders(trainer: Trainer) -> list[Any]:
-    if trainer.val_dataloaders is None and trainer.enable_validation:
-        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off.
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
     loaders = trainer.val_dataloaders
+    if loaders is None and trainer.enable_validation:
+        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off. It shall do so
+        # then as if nothing had been asked for now.
+        with isolated_rng(0):
+            loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
     return [] if loaders is None else list(CombinedLoader(loaders, "sequential").flattened)
 
 
@@ -158,8 +162,11 @@ def _as_validation(trainer: Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _without_log(module: LightningModule) -> Iterator[None]:
-    """What ``forward`` logs of probe batches is not logged: it would count as validation data."""
+def _without_log(module: nn.Module) -> Iterator[None]:
+    """What a LightningModule logs of probe batches is not logged: it would count as validation data."""
+    if not isinstance(module, LightningModule):
+        yield
+        return
     names = ("log", "log_dict")
     found = {name: module.__dict__[name] for name in names if name in module.__dict__}
     try:
@@ -167,5 +174,5 @@ def _without_log(module: LightningModule) -> Iterator[None]:
         yield
     finally:
         for name in names:
-            del module.__dict__[name]
+            module.__dict__.pop(name, None)
         module.__dict__.update(found)

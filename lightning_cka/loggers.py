@@ -15,7 +15,9 @@ from lightning_cka.result import CKAResult
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def log_figures(loggers: Sequence[Any], key_prefix: str, folder: Path, results: Sequence[CKAResult]) -> list[str]:
+def log_figures(
+    loggers: Sequence[Any], key_prefix: str, folder: Path, results: Sequence[CKAResult], step: int
+) -> list[str]:
     """Draw the latest result and the history; write both to PNG files and log them.
 
     Args:
@@ -23,7 +25,9 @@ def log_figures(loggers: Sequence[Any], key_prefix: str, folder: Path, results: 
         key_prefix: of the images' keys, ``heatmap`` and ``drift``.
         folder: of the files, made if need be. The heatmap's name has epoch and step, the drift map is
             written anew each time.
-        results: of one reference, in order; the last one is new.
+        results: of one reference, in order; the last one is new. Without an epoch it is of a model that was
+            validated outside training, and the drift map has no place for it.
+        step: of the images, on the axis of Lightning's own scalars.
 
     Returns:
         Class names of the loggers that cannot take images.
@@ -32,14 +36,16 @@ def log_figures(loggers: Sequence[Any], key_prefix: str, folder: Path, results: 
         OSError: a file cannot be written.
     """
     last = results[-1]
-    figures = {"heatmap": (plot_cka(last)[0], f"heatmap-epoch={last.epoch:03d}-step={last.step:06d}.png")}
-    if not last.within and last.same_named():
-        figures["drift"] = (plot_drift(results)[0], "drift.png")
+    trained = last.epoch is not None
+    heatmap_file = f"heatmap-epoch={last.epoch:03d}-step={last.step:06d}.png" if trained else "heatmap-validate.png"
+    figures = {"heatmap": (plot_cka(last)[0], heatmap_file)}
+    if trained and not last.within and last.same_named():
+        figures["drift"] = (plot_drift([result for result in results if result.epoch is not None])[0], "drift.png")
     folder.mkdir(parents=True, exist_ok=True)
     unable: list[str] = []
     for key, (figure, file_name) in figures.items():
         pixels = render(figure)
-        unable = log_image(loggers, key_prefix + key, pixels, last.step or 0)
+        unable = log_image(loggers, key_prefix + key, pixels, step)
         Image.fromarray(pixels).save(folder / file_name)
     return unable
 
@@ -76,12 +82,7 @@ def _to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
     logger.log_image(key, [Image.fromarray(pixels)], step=step)
 
 
-def _to_nowhere(logger: Any, key: str, pixels: Pixels, step: int) -> None:
-    """`fast_dev_run` replaces all loggers by dummies."""
-
-
 _SENDERS: dict[str, Callable[[Any, str, Pixels, int], None]] = {
     "TensorBoardLogger": _to_tensorboard,
     "WandbLogger": _to_wandb,
-    "DummyLogger": _to_nowhere,
 }

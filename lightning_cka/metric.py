@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,8 @@ class MinibatchCKA(Metric):
     """(): sum of w = n(n-3)."""
     weight_square_sum: Tensor
     """(): sum of w^2."""
+    configuration: Tensor
+    """(): a constant; a hash of what the metric was made for."""
     num_samples: Tensor
     """(): samples in the sums."""
     num_batches: Tensor
@@ -129,6 +132,9 @@ class MinibatchCKA(Metric):
         }
         for name, state_shape in shapes.items():
             self.add_state(name, torch.zeros(state_shape, dtype=torch.float64), dist_reduce_fx="sum")
+        # Tells metrics apart in a MetricCollection, which merges those whose states are equal after one update.
+        configuration = repr((self.layers, self.reference_layers, kernel, unbiased)).encode()
+        self.add_state("configuration", torch.tensor(zlib.crc32(configuration)), dist_reduce_fx="max")
         for name in ("num_samples", "num_batches", "num_skipped"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -159,16 +165,19 @@ class MinibatchCKA(Metric):
         if n < MIN_SAMPLES:
             self.num_skipped = self.num_skipped + 1
             return
-        x_vectors = self._half_vectors(x)
-        y_vectors = x_vectors if y is None else self._half_vectors(y)
-        self._accumulate(x_vectors, y_vectors, n)
+        packed = self._packed(x)
+        self._accumulate(packed, packed if y is None else self._packed(y))
 
-    def _accumulate(self, x: Tensor, y: Tensor, n: int) -> None:
-        """Add a batch's half vectors. States are replaced, since one made in inference mode cannot be written to."""
-        c = pair_products(x, y).to(self.pair_sum)
+    def _accumulate(self, x: PackedGrams, y: PackedGrams) -> None:
+        """Add a batch. States are replaced, since one that was made in inference mode cannot be written to."""
+        n = x.num_samples
+        x_vectors = half_vectors(x, unbiased=self.unbiased)
+        y_vectors = x_vectors if y is x else half_vectors(y, unbiased=self.unbiased)
+        x_scales, y_scales = (grams.scales.to(self.pair_sum).square() for grams in (x, y))
+        c = pair_products(x_vectors, y_vectors).to(self.pair_sum) * x_scales[:, None] * y_scales
         # Within one model, take A from C itself: only then is the diagonal exactly 1.
-        a = c.diagonal() if y is x else squared_norms(x).to(c)
-        b = a if y is x else squared_norms(y).to(c)
+        a = c.diagonal() if y is x else squared_norms(x_vectors).to(c) * x_scales**2
+        b = a if y is x else squared_norms(y_vectors).to(c) * y_scales**2
         self.pair_sum = self.pair_sum + c
         self.pair_square_sum = self.pair_square_sum + c * c
         self.pair_layer_sum = self.pair_layer_sum + c * a[:, None]
@@ -272,22 +281,23 @@ class MinibatchCKA(Metric):
             raise ValueError(f"expected features of {len(names)} {argument}, but got {count}")
         return features if isinstance(features, PackedGrams) else list(features)
 
-    def _half_vectors(self, features: list[Tensor] | PackedGrams) -> Tensor:
-        if not isinstance(features, PackedGrams):
-            features = self._packed(features)
-        return half_vectors(self._kernel(features), unbiased=self.unbiased)
+    def _packed(self, features: list[Tensor] | PackedGrams) -> PackedGrams:
+        return self._kernel(features if isinstance(features, PackedGrams) else self._reduced(features))
 
-    def _packed(self, features: list[Tensor]) -> PackedGrams:
+    def _reduced(self, features: list[Tensor]) -> PackedGrams:
         dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
         if self.kernel == "precomputed":
             for gram in features:
                 if gram.shape != (len(gram), len(gram)):
                     raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")
+                if not torch.allclose(gram, gram.T, rtol=1e-3, atol=1e-3 * float(gram.abs().max()), equal_nan=True):
+                    raise ValueError("kernel='precomputed' takes symmetric Gram matrices, but got one that is not")
             return pack_stack(torch.stack([gram.to(dtype) for gram in features]))
         workspace, device = Workspace(), features[0].device
         packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=device, workspace=workspace)
         for layer, tensor in enumerate(features):
-            pack(lower_gram(tensor, workspace).to(packed.halves), out=packed, layer=layer)
+            gram, scale = lower_gram(tensor, workspace)
+            pack(gram.to(packed.halves), scale, out=packed, layer=layer)
         return packed
 
 
@@ -303,6 +313,9 @@ def _layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:
 def _batch_size(features: list[Tensor] | PackedGrams) -> int:
     if isinstance(features, PackedGrams):
         return features.num_samples
+    for tensor in features:
+        if not isinstance(tensor, Tensor) or tensor.ndim == 0:
+            raise ValueError(f"features must be tensors of shape (n, ...), but one is {tensor!r}")
     sizes = [len(tensor) for tensor in features]
     if len(set(sizes)) > 1:
         raise ValueError(f"all layers must have the same batch size in one update, but have n = {sizes}")

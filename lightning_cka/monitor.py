@@ -50,10 +50,11 @@ class CKAMonitor(Callback):
         every_n_epochs: log at the end of every n-th epoch.
         seed: of the choice of probe samples, and of any randomness while they are shown.
         log_key_prefix: of all logged keys.
-        dirpath: folder of the figures; None: ``cka`` in the Trainer's ``log_dir``.
+        dirpath: folder of the figures; None: one named as the prefix in the Trainer's ``log_dir``.
 
     Attributes:
-        results: by the reference's name, one result per logged epoch. Filled on every process.
+        results: by the reference's name, one result per logged epoch. Filled on every process. Those of
+            ``trainer.validate()``, whose weights may be of any epoch, have ``epoch`` and ``step`` None.
 
     Raises:
         ValueError: an argument that cannot be right. What can only be seen with the model and the data
@@ -117,6 +118,7 @@ class CKAMonitor(Callback):
         """Check everything, and take the Gram matrices of all references, before the first step."""
         self.results = {}
         self._warned = set()
+        self._check_monitored_keys(trainer)
         if trainer.global_step > 0 and any(r.source in ("initial", "previous") for r in self.references):
             self._warn_once(
                 f"training goes on from step {trainer.global_step}: 'initial' and 'previous' are the weights of now, "
@@ -146,12 +148,45 @@ class CKAMonitor(Callback):
         if not trainer.enable_validation and self._is_due(trainer):
             self._compare_and_log(trainer, pl_module)
 
+    def _check_monitored_keys(self, trainer: Trainer) -> None:
+        """Refuse callbacks that would find their key missing after an epoch that is not due."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
+            key = getattr(callback, "monitor", None)
+            often = getattr(callback, "_every_n_epochs", 1) or 1
+            if (
+                str(key).startswith(self._log_key_prefix)
+                and getattr(callback, "strict", True)
+                and often % self._every_n_epochs
+                and (trainer.check_val_every_n_epoch or 1) % self._every_n_epochs
+            ):
+                raise ValueError(
+                    f"{type(callback).__name__} looks for {key!r} at each validation, but CKAMonitor logs it every "
+                    f"{self._every_n_epochs} epochs; use every_n_epochs=1, or check_val_every_n_epoch="
+                    f"{self._every_n_epochs} in the Trainer"
+                )
+
+    def _check_other_monitors(self, trainer: Trainer) -> None:
+        """Refuse monitors that would log to the same keys, or write to the same files."""
+        for other in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
+            if other is self or not isinstance(other, CKAMonitor):
+                continue
+            shared = {r.name for r in self.references} & {r.name for r in other.references}
+            if shared and self._log_key_prefix == other._log_key_prefix:
+                raise ValueError(
+                    f"two CKAMonitors would log to the same keys for {sorted(shared)}: set log_key_prefix="
+                )
+            if shared and self._dirpath is not None and self._dirpath == other._dirpath:
+                raise ValueError(f"two CKAMonitors would write the same files for {sorted(shared)}: set dirpath=")
+
     def _is_due(self, trainer: Trainer) -> bool:
         return (trainer.current_epoch + 1) % self._every_n_epochs == 0
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, find the layers, and show it to the frozen references."""
+        self._check_other_monitors(trainer)
         self._probe = LiveProbe(self._options, trainer, pl_module)
+        if len(self._probe.plan.names) == 1 and any(reference.source == "self" for reference in self.references):
+            raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for reference in self.references:
             if reference.is_frozen:
                 reference.bank = self._probe.frozen_bank(reference, trainer, pl_module)
@@ -161,6 +196,9 @@ class CKAMonitor(Callback):
         for reference in self.references:
             if not reference.is_ready:
                 self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
+        if not ready:
+            return
+        is_training = trainer.state.fn != "validate"
         names = self._probe.plan.names
         comparisons = [Comparison(names, r.bank, self._kernel, pl_module.device, distributed=True) for r in ready]
         bank = GramBank(names, type(pl_module).__name__)
@@ -175,11 +213,12 @@ class CKAMonitor(Callback):
         self._probe.show(trainer, pl_module, consume)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         # The Trainer broadcasts its log_dir, so that every process must ask for it.
-        dirpath = Path(self._dirpath or Path(trainer.log_dir or trainer.default_root_dir) / "cka")
+        default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
+        dirpath = default if self._dirpath is None else Path(self._dirpath)
         for reference, comparison in zip(ready, comparisons, strict=True):
             result = comparison.result(
-                epoch=trainer.current_epoch,
-                step=step,
+                epoch=trainer.current_epoch if is_training else None,
+                step=step if is_training else None,
                 model_name=type(pl_module).__name__,
                 reference_name=reference.name,
             )
@@ -187,22 +226,27 @@ class CKAMonitor(Callback):
             self._warn_of(reference, comparison)
             self._log_scalars(pl_module, reference, result)
             if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-                self._log_figures(trainer, dirpath, reference)
-            if reference.source == "previous":
+                self._log_figures(trainer, dirpath, reference, step)
+            if reference.source == "previous" and is_training:
                 reference.bank = bank
 
     def _log_scalars(self, pl_module: LightningModule, reference: Reference, result: CKAResult) -> None:
         prefix = f"{self._log_key_prefix}{reference.name}/"
-        values = {"mean": result.mean()}
-        if not result.within:
-            values |= result.same_named()
+        values = {} if result.within else result.same_named()
+        if "mean" in values:
+            values["mean-2"] = values.pop("mean")
+            self._warn_once(
+                f"the CKA of layer 'mean' is logged as '{prefix}mean-2': '{prefix}mean' is that of all layers"
+            )
+        values["mean"] = result.mean()
         for key, value in values.items():
             pl_module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
-    def _log_figures(self, trainer: Trainer, dirpath: Path, reference: Reference) -> None:
+    def _log_figures(self, trainer: Trainer, dirpath: Path, reference: Reference, step: int) -> None:
         prefix = f"{self._log_key_prefix}{reference.name}/"
         try:
-            unable = log_figures(trainer.loggers, prefix, dirpath / reference.name, self.results[reference.name])
+            results = self.results[reference.name]
+            unable = log_figures(trainer.loggers, prefix, dirpath / reference.name, results, step)
         except OSError as error:
             self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
             return

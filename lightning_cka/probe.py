@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import random
 import warnings
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_cka.functional import MIN_SAMPLES
@@ -80,13 +81,18 @@ class ProbeSet(ABC):
         """
         if not isinstance(loader, DataLoader):
             _warn_in_order(f"a {type(loader).__name__}")
-            return StreamProbe(_take_batches(loader, num_samples), seed)
+            with isolated_rng(seed):
+                return StreamProbe(_take_batches(loader, num_samples), seed)
         if isinstance(loader.dataset, IterableDataset):
             _warn_in_order(f"the iterable dataset {type(loader.dataset).__name__}")
+            if num_samples is None and not hasattr(loader.dataset, "__len__"):
+                raise ValueError("num_samples=None needs a dataset with a length; say how many samples to take")
             with isolated_rng(seed):
+                # A copy: a dataset that keeps a state would go on from another one.
+                dataset = copy.deepcopy(loader.dataset)
                 if loader.batch_size is None:
-                    return StreamProbe(_take_batches(loader.dataset, num_samples), seed)
-                samples = list(islice(iter(loader.dataset), num_samples))
+                    return StreamProbe(_take_batches(dataset, num_samples), seed)
+                samples = list(islice(iter(dataset), num_samples))
             collate = loader.collate_fn
             chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
             return StreamProbe([ProbeBatch(i, collate(chunk), len(chunk)) for i, chunk in enumerate(chunks)], seed)
@@ -156,8 +162,8 @@ class StreamProbe(ProbeSet):
             )
         self._source = source
         self._max_batches = max_batches
-        sampler = getattr(source, "sampler", None)
-        self._deals_out = not isinstance(sampler, DistributedSampler)
+        samplers = (getattr(source, "sampler", None), getattr(getattr(source, "batch_sampler", None), "sampler", None))
+        self._deals_out = not any(isinstance(sampler, DistributedSampler) for sampler in samplers)
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`. A loader that a distributed sampler deals out is taken whole."""
@@ -263,25 +269,40 @@ def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
 def fingerprint(data: Any) -> str:
     """Hash of a batch's shapes and of some thousands of its values, to see that it is the same again."""
     digest = hashlib.blake2b(digest_size=16)
-
-    def add(tensor: Tensor) -> None:
+    for tensor in tensors_in(data):
         digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
         flat = tensor.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 4096)].contiguous().cpu()
         digest.update(some.view(torch.uint8).numpy().tobytes())
-
-    map_tensors(data, add)
     return digest.hexdigest()
+
+
+def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """Tensors and arrays of a batch: in mappings, sequences, and the attributes of other objects."""
+    seen = set() if seen is None else seen
+    if isinstance(data, Tensor):
+        yield data
+    elif isinstance(data, np.ndarray) and data.dtype.kind in "biuf":
+        yield torch.from_numpy(data)
+    elif id(data) not in seen and not isinstance(data, str | bytes | type):
+        seen.add(id(data))
+        if isinstance(data, Mapping):
+            parts: Iterable[Any] = data.values()
+        elif isinstance(data, list | tuple):
+            parts = data
+        else:
+            parts = getattr(data, "__dict__", {}).values()
+        for part in parts:
+            yield from tensors_in(part, seen)
 
 
 def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
     if isinstance(batch, ProbeBatch):
         return batch
-    sizes: list[int] = []
-    map_tensors(batch, lambda t: sizes.append(len(t)) if t.ndim else None)
-    if not sizes:
+    size = next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), None)
+    if size is None:
         raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
-    return ProbeBatch(index, batch, sizes[0])
+    return ProbeBatch(index, batch, size)
 
 
 def _indices(loader: DataLoader[Any]) -> Sequence[int]:
@@ -289,9 +310,10 @@ def _indices(loader: DataLoader[Any]) -> Sequence[int]:
     sampler: Any = loader.sampler
     # To deal a sampler's samples out to processes, Lightning wraps it as if it were a dataset.
     sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
-    indices = getattr(sampler, "indices", None)
+    if isinstance(sampler, SubsetRandomSampler):
+        return list(sampler.indices)
     size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
-    return range(size) if indices is None else [int(i) for i in indices]
+    return range(size)
 
 
 def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:

@@ -90,7 +90,10 @@ def _name(source: ReferenceSource) -> str:
 
 def detached_copy(model: nn.Module) -> nn.Module:
     """A deep copy that shares nothing with the model, a compiled LightningModule's methods included."""
-    duplicate = copy.deepcopy(model)
+    try:
+        duplicate = copy.deepcopy(model)
+    except Exception as error:
+        raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error})") from error
     # `torch.compile` of a LightningModule sets these on the instance, bound to the model that was copied.
     for name in ("forward", "training_step", "validation_step", "test_step", "predict_step"):
         duplicate.__dict__.pop(name, None)
@@ -110,9 +113,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         "missing": sorted(own.keys() - loaded.keys()),
         "unexpected": sorted(loaded.keys() - own.keys()),
         "mismatched": [
-            f"{key} {tuple(loaded[key].shape)} instead of {tuple(own[key].shape)}"
+            f"{key} {tuple(getattr(loaded[key], 'shape', ()))} instead of {tuple(own[key].shape)}"
             for key in sorted(own.keys() & loaded.keys())
-            if isinstance(own[key], Tensor) and loaded[key].shape != own[key].shape
+            if isinstance(own[key], Tensor) and getattr(loaded[key], "shape", None) != own[key].shape
         ],
     }
     if any(problems.values()):
@@ -141,7 +144,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     except (RuntimeError, EOFError, KeyError, OSError) as error:
         raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path.name!r} is no checkpoint: it has neither a 'state_dict' nor is it one")
     return state
 

@@ -27,7 +27,7 @@ class CKAResult:
         standard_error: ``(L, R)`` float64 standard errors of ``matrix``, over probe batches.
         num_samples: number of samples behind each value.
         num_batches: number of batches behind each value.
-        epoch: of training, counted from 0.
+        epoch: of training, counted from 0; None for a comparison outside training.
         step: of training, on the axis of Lightning's own scalars.
         model_name: for titles and axis labels.
         reference_name: likewise.
@@ -79,7 +79,7 @@ class CKAResult:
         if self.within:
             values = self.matrix[~torch.eye(len(self.layers), dtype=torch.bool)]
         else:
-            values = torch.tensor(list(self.same_named().values()) or self.matrix.flatten().tolist())
+            values = torch.tensor(list(self.same_named().values()) or self.matrix.tolist(), dtype=torch.float64)
         return float(values.nanmean())
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:

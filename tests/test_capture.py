@@ -1,6 +1,5 @@
 """Showing batches to models: what is read, and that nothing is left changed."""
 
-import logging
 import warnings
 import weakref
 
@@ -13,6 +12,7 @@ from lightning_cka.functional import half_vectors, pair_products
 from lightning_cka.layers import check_layers
 from lightning_cka.probe import StreamProbe
 from torch import nn
+from torchmetrics import MeanMetric
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,8 @@ def grams_of(model, batches, layers=None, **kwargs):
 
 def hsic(packed):
     vectors = half_vectors(packed, unbiased=True)
-    return pair_products(vectors, vectors)
+    scales = packed.scales.double().square()
+    return pair_products(vectors, vectors) * scales[:, None] * scales
 
 
 class Tokens(nn.Module):
@@ -55,7 +56,7 @@ class Tokens(nn.Module):
 
 
 def test_default_layers_in_execution_order_with_their_batch_dimension(caplog):
-    with caplog.at_level(logging.INFO), pytest.warns(UserWarning, match="compared at their first call: again"):
+    with pytest.warns(UserWarning, match="compared at their first call: again"):
         plan = plan_of(Tokens(), [torch.randn(4, 4, 6)])  # As many tokens as samples.
     assert plan.batch_dims == {"embed": 0, "lstm": 1, "again": 1}
     assert "layer 'attention.out_proj' (NonDynamicallyQuantizableLinear) did not run in forward" in caplog.text
@@ -130,6 +131,21 @@ def test_a_layer_that_cannot_be_read_on_some_batch_is_nan_and_said():
     assert not hsic(grams[1])[0, 0].isnan()
 
 
+def test_a_first_call_that_cannot_be_read_is_not_replaced_by_a_second():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(x[:2] if len(x) == 9 else x), self.a(x)
+
+    with pytest.warns(UserWarning, match="first call|its CKA is nan") as caught:
+        _, grams = grams_of(Twice(), [torch.randn(8, 3), torch.randn(9, 3)])
+    assert len([w for w in caught if "its CKA is nan" in str(w.message)]) == 1
+    assert hsic(grams[1]).isnan().all()
+
+
 class Mutable(nn.Module):
     """All that a careless pass would change."""
 
@@ -139,10 +155,15 @@ class Mutable(nn.Module):
         self.frozen = nn.BatchNorm1d(4).eval()
         self.register_buffer("calls", torch.zeros(()))
         self.register_buffer("last", torch.zeros(1))
+        self.register_buffer("cache", None)
+        self.seen = MeanMetric()
         self.fail = False
 
     def forward(self, x):
         self.calls += 1
+        self.cache = x
+        self.register_buffer("late", x, persistent=False)
+        self.seen.update(x.sum())
         self.last = x.mean().reshape(1)
         nn.functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
         if self.fail and self.calls > 2:
@@ -154,6 +175,7 @@ class Mutable(nn.Module):
 def test_everything_is_left_as_it_was_found(fail):
     model, probe = Mutable(), StreamProbe([torch.randn(8, 4) + 3 for _ in range(4)], 0)
     last = model.last
+    model.seen.update(5.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rng = torch.get_rng_state()
     plan = dry_run(model, probe, None, Showing(CPU))
@@ -166,6 +188,9 @@ def test_everything_is_left_as_it_was_found(fail):
     assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.last is last
+    assert model.cache is None
+    assert "late" not in dict(model.named_buffers())
+    assert (model.seen.compute(), model.seen.update_count) == (5, 1)
     assert torch.equal(torch.get_rng_state(), rng)
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.is_grad_enabled()
@@ -283,21 +308,21 @@ def test_other_refusals():
         plan_of(Odd(), [torch.randn(8, 3)], feature_fn=lambda output: output["missing"])
     with pytest.raises(ValueError, match="no layer of Sequential can be compared"):
         plan_of(nn.Sequential(nn.Linear(3, 3)), [torch.randn(8, 3)], forward_fn=lambda model, batch: None)
+    with pytest.raises(ValueError, match=r"'good' \(feature_fn gave Tensor\(3,\) float32\) has no dimension"):
+        plan_of(Odd(), [torch.randn(8, 3)], "good", feature_fn=lambda output: output.mean(0))
 
 
-def test_a_model_of_fixed_batch_size_is_taken_to_be_batch_first(caplog):
+def test_a_model_of_fixed_batch_size_is_taken_to_be_batch_first():
     model = Takes(lambda y, mask: y.view(8, 3))
-    with caplog.at_level(logging.INFO):
+    with pytest.warns(UserWarning, match="first dimension of each output, since one sample fewer failed"):
         assert plan_of(model, [torch.randn(8, 3)]).batch_dims == {"layer": 0}
-    assert "one sample fewer failed" in caplog.text
 
 
 def test_more_than_64_layers_are_thinned_out_and_said(caplog):
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(100)])
-    with caplog.at_level(logging.INFO):
-        names = plan_of(model, [torch.randn(4, 2)]).names
+    names = plan_of(model, [torch.randn(4, 2)]).names
     assert len(names) == 64
-    assert "Comparing 64 of 100 layers, evenly spaced; choose others by name pattern or module class" in caplog.text
+    assert "CKA compares 64 of 100 layers, evenly spaced; choose others by name pattern or module class" in caplog.text
 
 
 def test_callable_feature_fn_reads_the_raw_output():

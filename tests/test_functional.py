@@ -123,6 +123,45 @@ def test_invariances(x, y, scale, unbiased):
     assert -1 - 1e-12 <= value <= 1 + 1e-12
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-12, 1e-6, 1e6, 1e12, 1e18, 1e30])
+def test_scale_does_not_matter_in_float32(scale):
+    """Neither the Gram matrix nor the product of two HSICs leaves float32's range on the way."""
+    x, y = torch.randn(32, 6), torch.randn(32, 8)
+    y[:, :6] += x
+    for unbiased in (True, False):
+        expected = F.cka(x, y, unbiased=unbiased).item()
+        assert F.cka(x * scale, y, unbiased=unbiased).item() == pytest.approx(expected, abs=1e-5)
+        assert F.cka(x * scale, y * scale, unbiased=unbiased).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_scale_is_a_power_of_two_and_changes_no_digit():
+    x = torch.randn(32, 6)
+    gram, scale = F.lower_gram(x * 2.0**-90, F.Workspace())
+    same, one = F.lower_gram(x, F.Workspace())
+    assert torch.equal(gram.tril(), same.tril())
+    assert (scale / one).log2() == -90
+    assert F.lower_gram(torch.zeros(5, 2), F.Workspace())[1] == 1
+
+
+def test_reduced_precision_switches_are_left_to_their_parents():
+    """After a call, a more general switch still reaches the ones below it."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("torch before 2.9 has one switch only")
+    torch.backends.cuda.matmul.fp32_precision = "none"
+    torch.backends.fp32_precision = "tf32"
+    try:
+        F.centered_gram(torch.randn(8, 3))
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        torch.backends.fp32_precision = "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        F.centered_gram(torch.randn(8, 3))
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+        torch.backends.fp32_precision = "none"
+
+
 def test_independent_wide_features():
     """Positive and negative control: the biased estimate is near 1, the unbiased one near 0."""
     x, y = torch.randn(2, 64, 5000)
@@ -137,7 +176,7 @@ def test_packed_grams_hold_everything(unbiased):
     grams = torch.stack([F.centered_gram(layer) for layer in x])
     packed = F.empty_packed(3, 9, dtype=torch.float64, device=torch.device("cpu"), workspace=F.Workspace())
     for i, gram in enumerate(grams):
-        F.pack(gram.clone(), out=packed, layer=i)
+        F.pack(gram.clone(), torch.tensor(1.0), out=packed, layer=i)
     for other in (packed, F.pack_stack(grams), F.pack_stack(x @ x.mT)):
         assert torch.allclose(F.unpack(other), grams, atol=1e-12)
     vectors = F.half_vectors(packed, unbiased=unbiased)

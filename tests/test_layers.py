@@ -36,6 +36,12 @@ def test_patterns_and_classes(selector, expected):
     assert lay.match_layers(model(), lay.check_layers(selector)) == expected
 
 
+def test_an_exact_name_is_no_pattern():
+    net = nn.ModuleDict({"a[0]": nn.Linear(1, 1), "a0": nn.Linear(1, 1)})
+    assert lay.match_layers(net, ("a[0]",)) == {"a[0]": 0}
+    assert lay.match_layers(net, ("a[0-9]",)) == {"a0": 0}
+
+
 def test_compiled_wrappers_leave_no_trace_in_names():
     net = model()
     net.encoder = torch.compile(net.encoder)

@@ -144,7 +144,8 @@ def test_states_have_fixed_shapes_and_are_not_written_in_place():
     for name, (state, value) in before.items():
         assert torch.equal(state, value)
         assert getattr(metric, name).shape == value.shape
-        assert getattr(metric, name).dtype == (torch.int64 if name.startswith("num_") else torch.float64)
+        integer = name.startswith("num_") or name == "configuration"
+        assert getattr(metric, name).dtype == (torch.int64 if integer else torch.float64)
 
 
 def test_forward_gives_the_batch_and_accumulates():
@@ -180,6 +181,29 @@ def test_in_a_metric_collection():
     values = collection.compute()
     assert torch.equal(values["unbiased"], filled(data).compute())
     assert (values["biased"] > values["unbiased"]).all()
+
+
+def test_a_metric_collection_does_not_merge_estimators_that_begin_with_a_skipped_batch():
+    collection = MetricCollection({"unbiased": MinibatchCKA(3, 2), "biased": MinibatchCKA(3, 2, unbiased=False)})
+    for x, y in (data := batches(sizes=(3, 32))):
+        collection.update(x, y)
+    assert torch.equal(collection.compute()["biased"], filled(data, unbiased=False).compute())
+    assert torch.equal(collection.compute()["unbiased"], filled(data).compute())
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e18])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_scale_does_not_matter_and_is_kept_between_batches(scale, unbiased):
+    """One scale for all batches, although each Gram matrix is made with its own."""
+    data = batches(dtype=torch.float32)
+    data = [([t * 10**i for t in x], y) for i, (x, y) in enumerate(data)]
+    expected = filled(data, unbiased=unbiased).compute()
+    scaled = filled([([t * scale for t in x], y) for x, y in data], unbiased=unbiased).compute()
+    assert torch.allclose(scaled, expected, atol=1e-5)
+    xs, ys = zip(*data, strict=True)
+    hsic = naive.unbiased_hsic if unbiased else naive.biased_hsic
+    weight = (lambda n: n * (n - 3)) if unbiased else (lambda n: (n - 1) ** 2)
+    assert abs(expected.numpy() - naive.minibatch_cka(xs, ys, hsic, weight)).max() < 1e-5
 
 
 def test_merge_state_adds_up():
@@ -255,6 +279,11 @@ def test_plot_gives_a_figure_and_axes():
         (lambda: MinibatchCKA(1, 2).update([torch.ones(5, 2)]), "reference_features are needed"),
         (lambda: MinibatchCKA(["a"]).update({"b": torch.ones(5, 2)}), r"missing: \['a'\], unexpected: \['b'\]"),
         (lambda: MinibatchCKA(1, kernel="precomputed").update([torch.ones(5, 2)]), r"takes \(n, n\) Gram matrices"),
+        (
+            lambda: MinibatchCKA(1, kernel="precomputed").update([torch.arange(25.0).view(5, 5)]),
+            "symmetric Gram matrices, but got one that is not",
+        ),
+        (lambda: MinibatchCKA(1).update([torch.tensor(1.0)]), r"tensors of shape \(n, ...\), but one is tensor\(1.\)"),
         (lambda: MinibatchCKA(1, foo=1), "Unexpected keyword arguments: `foo`"),
     ],
 )

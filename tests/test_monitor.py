@@ -1,6 +1,7 @@
 """`CKAMonitor` in a real Trainer."""
 
 import copy
+import threading
 import warnings
 
 import naive
@@ -207,7 +208,7 @@ def test_test_does_nothing():
 
 
 def test_two_monitors_in_one_trainer():
-    first, second = CKAMonitor("initial"), CKAMonitor("self", layers="head", log_key_prefix="other/")
+    first, second = CKAMonitor("initial"), CKAMonitor("self", layers="net.*", log_key_prefix="other/")
     _, used = fit(first, second)
     assert {"cka/initial/mean", "other/self/mean"} <= set(used.callback_metrics)
     assert first.state_key != second.state_key
@@ -324,26 +325,102 @@ def test_what_forward_logs_of_probe_batches_is_not_logged():
 
 
 def test_the_stage_and_the_model_are_left_as_found_after_an_exception():
-    class Fails(Net):
-        fail = False
+    calls = 0
 
-        def forward(self, x):
-            if self.fail:
-                raise RuntimeError("in forward")
-            return super().forward(x)
-
-        def on_validation_epoch_end(self):
-            self.fail = not self.trainer.sanity_checking
+    def forward_fn(module, batch):
+        nonlocal calls
+        calls += 1
+        if calls > 12:  # In the pass of the first epoch: two of the dry run, 8 of the initial bank come first.
+            raise RuntimeError("in forward_fn")
+        module(batch[0])
 
     class After(Callback):
         def on_exception(self, trainer, module, exception):
-            self.state = (trainer.validating, module.training, any(m._forward_hooks for m in module.modules()))
+            hooks = any(m._forward_hooks for m in module.modules())
+            self.state = (
+                str(exception),
+                trainer.state.stage == "validate",
+                module.training,
+                hooks,
+                "log" in vars(module),
+            )
 
-    after = After()
-    # The callback's own hook runs before the module's: make it fail in the second epoch.
-    with pytest.raises(RuntimeError, match="in forward"):
-        fit(CKAMonitor(), after, model=Fails(), max_epochs=3)
-    assert after.state[2] is False
+    after, model = After(), Net()
+    with pytest.raises(RuntimeError, match="in forward_fn"):
+        fit(CKAMonitor(forward_fn=forward_fn), after, model=model, max_epochs=3)
+    # The exception comes within the validation epoch, where Lightning has the model in evaluation mode.
+    assert after.state == ("in forward_fn", True, False, False, False)
+    with pytest.raises(ValueError, match="could not be shown"):
+        fit(CKAMonitor(forward_fn=lambda module, batch: module("text")), after, model=Net())
+    assert after.state[1:] == (False, True, False, False)
+
+
+def test_a_layer_named_mean_does_not_pass_for_the_mean():
+    class Policy(Net):
+        def __init__(self):
+            super().__init__()
+            self.mean = self.head
+            del self.head
+
+        def forward(self, x):
+            return self.mean(self.net(x))
+
+    monitor = CKAMonitor()
+    with pytest.warns(UserWarning, match="layer 'mean' is logged as 'cka/initial/mean-2'"):
+        _, used = fit(monitor, model=Policy())
+    result, metrics = monitor.results["initial"][-1], used.callback_metrics
+    assert metrics["cka/initial/mean"].item() == pytest.approx(result.mean(), abs=1e-6)
+    assert metrics["cka/initial/mean-2"].item() == pytest.approx(result.same_named()["mean"], abs=1e-6)
+    assert result.mean() != pytest.approx(result.same_named()["mean"], abs=1e-3)
+
+
+def test_validating_after_training_leaves_the_history_of_training(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, filename="first", save_top_k=-1, every_n_epochs=2)
+    monitor = CKAMonitor(["initial", "previous"], dirpath=tmp_path / "figures")
+    model, used = fit(monitor, checkpoint, max_epochs=3, enable_checkpointing=True)
+    previous, files = monitor.references[1].bank, set(tmp_path.rglob("*.png"))
+    drift = (tmp_path / "figures" / "initial" / "drift.png").read_bytes()
+    used.validate(model, loaders()[1], ckpt_path=tmp_path / "first.ckpt", verbose=False)
+    results = monitor.results["initial"]
+    assert [(r.epoch, r.step) for r in results] == [(0, 7), (1, 15), (2, 23), (None, None)]
+    assert torch.allclose(results[3].matrix, results[1].matrix, atol=1e-12)
+    assert monitor.references[1].bank is previous
+    assert {path.name for path in set(tmp_path.rglob("*.png")) - files} == {"heatmap-validate.png"}
+    assert (tmp_path / "figures" / "initial" / "drift.png").read_bytes() == drift
+
+
+def test_a_validation_loader_that_draws_random_numbers_does_not_change_training():
+    """Neither a loader of another kind, nor a hook that is asked for its loader earlier than without a callback."""
+
+    class Custom:
+        def __len__(self):
+            return 4
+
+        def __iter__(self):
+            order = torch.randperm(64)
+            return iter([[x[order[:16]] for x in dataset(64).tensors] for _ in range(4)])
+
+    class Hook(Net):
+        def val_dataloader(self):
+            torch.rand(5)
+            return loaders()[1]
+
+    def run(model_class, validation, *monitors, **kwargs):
+        seed_everything(3, workers=True, verbose=False)
+        model = model_class()
+        trainer(*monitors, max_epochs=3, **kwargs).fit(model, loaders()[0], validation)
+        return model.state_dict()
+
+    for model_class, validation, kwargs in (
+        (Net, Custom(), {}),
+        (Hook, None, {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 2}),
+    ):
+        plain = run(model_class, validation, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the probe set is made of the first samples")
+            warnings.filterwarnings("ignore", message=".*probe batches were left out")
+            watched = run(model_class, validation, CKAMonitor(), **kwargs)
+        assert all(torch.equal(value, watched[name]) for name, value in plain.items())
 
 
 class Stream(IterableDataset):
@@ -411,6 +488,61 @@ def save(content):
 def test_arguments_are_checked_at_once(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_callbacks_that_would_miss_their_key_are_refused_before_training():
+    for other in (EarlyStopping("cka/initial/mean"), ModelCheckpoint(monitor="cka/initial/mean")):
+        with pytest.raises(ValueError, match=r"looks for 'cka/initial/mean' at each validation, .* every 2 epochs"):
+            fit(CKAMonitor(every_n_epochs=2), other, enable_checkpointing=True)
+    fine = EarlyStopping("cka/initial/mean", mode="max", patience=9)
+    checkpoint = ModelCheckpoint(monitor="cka/initial/mean", every_n_epochs=2)
+    fit(CKAMonitor(every_n_epochs=2), checkpoint, max_epochs=4, enable_checkpointing=True)
+    fit(CKAMonitor(every_n_epochs=2), fine, max_epochs=4, check_val_every_n_epoch=2)
+    assert checkpoint.best_model_score is not None
+
+
+def test_monitors_that_would_overwrite_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"log to the same keys for \['initial'\]: set log_key_prefix="):
+        fit(CKAMonitor(layers="net.0"), CKAMonitor(["initial", "self"]))
+    with pytest.raises(ValueError, match=r"write the same files for \['initial'\]: set dirpath="):
+        fit(CKAMonitor(dirpath="a"), CKAMonitor(dirpath="a", log_key_prefix="b/"))
+
+
+def test_self_needs_two_layers():
+    with pytest.raises(ValueError, match="'self' compares a model's layers with each other, but only one is chosen"):
+        fit(CKAMonitor("self", layers="head"))
+
+
+def test_a_reference_that_cannot_be_copied_is_named():
+    reference = Net()
+    reference.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"reference 'Net': Net cannot be copied .TypeError: cannot pickle"):
+        fit(CKAMonitor(reference))
+
+
+def test_a_checkpoint_with_extra_state(tmp_path):
+    class Extra(Net):
+        def get_extra_state(self):
+            return {"a": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    torch.save({"state_dict": Extra().state_dict()}, tmp_path / "extra.ckpt")
+    monitor = CKAMonitor(tmp_path / "extra.ckpt")
+    fit(monitor, model=Extra())
+    assert len(monitor.results["extra"]) == 2
+
+
+def test_a_reference_that_asks_its_trainer():
+    class Asks(Net):
+        def forward(self, x):
+            assert self.trainer.fit_loop is not None
+            return super().forward(x)
+
+    monitor = CKAMonitor(Asks())
+    fit(monitor, model=Asks())
+    assert len(monitor.results["Asks"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_cka.probe import ProbeSet, StreamProbe, fingerprint, isolated_rng
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 
 def numbers(n):
@@ -122,6 +122,25 @@ def test_iterable_datasets_give_their_first_samples_with_a_warning():
     assert torch.equal(next(probe.batches()).data, torch.arange(5.0)[:, None])
 
 
+def test_an_iterable_dataset_with_a_state_of_its_own_is_not_advanced():
+    class Stateful(IterableDataset):
+        def __init__(self):
+            self.generator = torch.Generator().manual_seed(0)
+
+        def __iter__(self):
+            while True:
+                yield torch.randn(3, generator=self.generator)
+
+    dataset = Stateful()
+    state = dataset.generator.get_state()
+    with pytest.warns(UserWarning, match="first samples"):
+        probe = ProbeSet.from_loader(DataLoader(dataset, batch_size=8), num_samples=64)
+    assert torch.equal(dataset.generator.get_state(), state)
+    assert sizes(probe) == [8] * 8
+    with pytest.warns(UserWarning, match="first samples"), pytest.raises(ValueError, match="say how many samples"):
+        ProbeSet.from_loader(DataLoader(dataset, batch_size=8), num_samples=None)
+
+
 def test_loaders_of_another_kind_give_their_first_batches_with_a_warning():
     with pytest.warns(UserWarning, match="first samples of a list"):
         probe = ProbeSet.from_loader([torch.randn(8, 2) for _ in range(10)], num_samples=20)
@@ -140,10 +159,10 @@ def test_a_users_own_shuffling_loader_is_the_same_at_each_pass_and_left_as_found
 
 def test_a_users_distributed_loader_is_taken_whole():
     sampler = torch.utils.data.distributed.DistributedSampler(numbers(64), num_replicas=2, rank=1, shuffle=False)
-    probe = StreamProbe(DataLoader(numbers(64), batch_size=8, sampler=sampler), 0)
-    shown = values(probe, 1, 2)
-    assert [index for index, _ in shown] == [1, 3, 5, 7]
-    assert [x for _, batch in shown for x in batch] == list(range(1, 64, 2))
+    for kwargs in ({"batch_size": 8, "sampler": sampler}, {"batch_sampler": BatchSampler(sampler, 8, drop_last=False)}):
+        shown = values(StreamProbe(DataLoader(numbers(64), **kwargs), 0), 1, 2)
+        assert [index for index, _ in shown] == [1, 3, 5, 7]
+        assert [x for _, batch in shown for x in batch] == list(range(1, 64, 2))
 
 
 def test_random_numbers_are_restored_also_after_an_error():
@@ -164,7 +183,14 @@ def test_random_numbers_are_restored_also_after_an_error():
     assert draw() == expected
 
 
+class Custom:
+    def __init__(self, x):
+        self.inner = {"x": [x.numpy()], "me": self}
+
+
 def test_fingerprints_tell_inputs_apart():
+    a, b = torch.randn(2, 5)
+    assert fingerprint(Custom(a)) == fingerprint(Custom(a)) != fingerprint(Custom(b))
     x = torch.randn(5, 7)
     assert fingerprint((x, {"a": x})) == fingerprint((x.clone(), {"a": x}))
     other = x.clone()
