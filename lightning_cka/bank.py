@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_cka.functional import PackedGrams
+from lightning_cka.packed import PackedGrams
 
 
 class GramBank:

@@ -13,11 +13,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lightning_cka.bank import GramBank
-from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, dry_run, show
-from lightning_cka.functional import PackedGrams
+from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, show
+from lightning_cka.dry_run import dry_run
 from lightning_cka.kernels import check_feature_kernel
 from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
 from lightning_cka.metric import MinibatchCKA
+from lightning_cka.packed import PackedGrams
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.result import CKAResult
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lightning_cka.functional import PackedGrams
+from lightning_cka.packed import PackedGrams
 
 Kernel = Callable[[PackedGrams], PackedGrams]
 

@@ -12,10 +12,12 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
 
 from lightning_cka.bank import GramBank
-from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, dry_run, show
+from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, show
+from lightning_cka.dry_run import dry_run
 from lightning_cka.layers import FeatureFn, LayerSelector
-from lightning_cka.probe import ProbeSet, StreamProbe, isolated_rng
+from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.reference import Reference
+from lightning_cka.rng import isolated_rng
 
 FAST_DEV_RUN_SAMPLES = 32
 

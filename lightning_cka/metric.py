@@ -12,19 +12,18 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
-from lightning_cka.functional import (
-    MIN_SAMPLES,
+from lightning_cka.functional import MIN_SAMPLES
+from lightning_cka.grams import Workspace, lower_gram
+from lightning_cka.kernels import resolve_kernel
+from lightning_cka.packed import (
     PackedGrams,
-    Workspace,
     empty_packed,
     half_vectors,
-    lower_gram,
     pack,
     pack_stack,
     pair_products,
     squared_norms,
 )
-from lightning_cka.kernels import resolve_kernel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,11 +14,12 @@ from torch import nn
 from lightning_cka.bank import GramBank
 from lightning_cka.capture import ForwardFn
 from lightning_cka.compare import Comparison
-from lightning_cka.functional import MIN_SAMPLES, PackedGrams
+from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import check_feature_kernel
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.loggers import log_figures
+from lightning_cka.packed import PackedGrams
 from lightning_cka.reference import Reference, ReferenceSource, parse_references
 from lightning_cka.result import CKAResult
 

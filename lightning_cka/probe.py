@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import random
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from lightning_cka.batches import map_tensors, tensors_in
 from lightning_cka.functional import MIN_SAMPLES
+from lightning_cka.rng import isolated_rng, seed_rng, seeded_generators
 
 T = TypeVar("T")
+
 _END = object()
 
 MIN_BATCHES = 8
@@ -167,7 +167,7 @@ class StreamProbe(ProbeSet):
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`. A loader that a distributed sampler deals out is taken whole."""
-        with _seeded_generators(self._source, self.seed):
+        with seeded_generators(self._source, self.seed):
             for i, batch in enumerate(self._seeded(iter(self._source))):
                 if not self._deals_out:
                     yield _as_probe_batch(rank + i * world_size, batch)
@@ -214,88 +214,6 @@ class _SeededDataset(Dataset[Any]):
         return self.__getitems__([index])[0]
 
 
-@contextlib.contextmanager
-def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's random numbers; restore them at the end, also on an error."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = [device] if device is not None and device.type != "cpu" else []
-    with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):
-        try:
-            seed_rng(seed, device)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-def seed_rng(seed: int, device: torch.device | None = None) -> None:
-    """Seed Python, NumPy, and torch on the CPU and on that device alone."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    # Not `torch.manual_seed`: it also seeds devices whose state nobody restores.
-    torch.default_generator.manual_seed(seed)
-    if device is not None and device.type != "cpu":
-        with torch.device(device):
-            getattr(torch, device.type).manual_seed(seed)
-
-
-@contextlib.contextmanager
-def _seeded_generators(loader: Any, seed: int) -> Iterator[None]:
-    """A loader that shuffles with a generator of its own shuffles the same way each time."""
-    sampler = getattr(loader, "sampler", None)
-    found = [getattr(owner, "generator", None) for owner in (loader, sampler)]
-    generators = {id(g): (g, g.get_state()) for g in found if isinstance(g, torch.Generator)}
-    try:
-        for generator, _ in generators.values():
-            generator.manual_seed(seed)
-        yield
-    finally:
-        for generator, state in generators.values():
-            generator.set_state(state)
-
-
-def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
-    """Apply ``fn`` to the tensors of a batch, in mappings and sequences of any depth."""
-    if isinstance(data, Tensor):
-        return fn(data)
-    if isinstance(data, Mapping):
-        return {key: map_tensors(value, fn) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        values = [map_tensors(value, fn) for value in data]
-        return type(data)(*values) if hasattr(data, "_fields") else type(data)(values)
-    return data
-
-
-def fingerprint(data: Any) -> str:
-    """Hash of a batch's shapes and of some thousands of its values, to see that it is the same again."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors_in(data):
-        digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-        flat = tensor.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // 4096)].contiguous().cpu()
-        digest.update(some.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """Tensors and arrays of a batch: in mappings, sequences, and the attributes of other objects."""
-    seen = set() if seen is None else seen
-    if isinstance(data, Tensor):
-        yield data
-    elif isinstance(data, np.ndarray) and data.dtype.kind in "biuf":
-        yield torch.from_numpy(data)
-    elif id(data) not in seen and not isinstance(data, str | bytes | type):
-        seen.add(id(data))
-        if isinstance(data, Mapping):
-            parts: Iterable[Any] = data.values()
-        elif isinstance(data, list | tuple):
-            parts = data
-        else:
-            parts = getattr(data, "__dict__", {}).values()
-        for part in parts:
-            yield from tensors_in(part, seen)
-
-
 def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
     if isinstance(batch, ProbeBatch):
         return batch
@@ -303,17 +221,6 @@ def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
     if size is None:
         raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
     return ProbeBatch(index, batch, size)
-
-
-def _indices(loader: DataLoader[Any]) -> Sequence[int]:
-    """Of the samples that the loader draws from: all of the dataset, or those that its sampler was given."""
-    sampler: Any = loader.sampler
-    # To deal a sampler's samples out to processes, Lightning wraps it as if it were a dataset.
-    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
-    if isinstance(sampler, SubsetRandomSampler):
-        return list(sampler.indices)
-    size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
-    return range(size)
 
 
 def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:
@@ -351,6 +258,17 @@ def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
 def _check_enough(count: int) -> None:
     if count < MIN_SAMPLES:
         raise ValueError(f"the probe set has {count} samples, but CKA needs at least {MIN_SAMPLES}")
+
+
+def _indices(loader: DataLoader[Any]) -> Sequence[int]:
+    """Of the samples that the loader draws from: all of the dataset, or those that its sampler was given."""
+    sampler: Any = loader.sampler
+    # To deal a sampler's samples out to processes, Lightning wraps it as if it were a dataset.
+    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    if isinstance(sampler, SubsetRandomSampler):
+        return list(sampler.indices)
+    size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
+    return range(size)
 
 
 def _warn_in_order(what: str) -> None:

@@ -7,9 +7,10 @@ import naive
 import pytest
 import torch
 from lightning_cka.bank import GramBank
-from lightning_cka.capture import Showing, default_forward, dry_run, show
-from lightning_cka.functional import half_vectors, pair_products
+from lightning_cka.capture import Showing, default_forward, show
+from lightning_cka.dry_run import dry_run
 from lightning_cka.layers import check_layers
+from lightning_cka.packed import half_vectors, pair_products
 from lightning_cka.probe import StreamProbe
 from torch import nn
 from torchmetrics import MeanMetric

@@ -5,7 +5,8 @@ import pytest
 import torch
 from conftest import Net, dataset
 from lightning_cka import GramBank, compare_banks, compare_models
-from lightning_cka.capture import Showing, dry_run, show
+from lightning_cka.capture import Showing, show
+from lightning_cka.dry_run import dry_run
 from lightning_cka.probe import StreamProbe
 from torch import nn
 from torch.utils.data import DataLoader

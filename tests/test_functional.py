@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_cka import functional as F
+from lightning_cka import grams, packed
 
 HSIC = {True: (F.unbiased_hsic, naive.unbiased_hsic), False: (F.biased_hsic, naive.biased_hsic)}
 
@@ -136,11 +137,11 @@ def test_scale_does_not_matter_in_float32(scale):
 
 def test_a_scale_is_a_power_of_two_and_changes_no_digit():
     x = torch.randn(32, 6)
-    gram, scale = F.lower_gram(x * 2.0**-90, F.Workspace())
-    same, one = F.lower_gram(x, F.Workspace())
+    gram, scale = grams.lower_gram(x * 2.0**-90, grams.Workspace())
+    same, one = grams.lower_gram(x, grams.Workspace())
     assert torch.equal(gram.tril(), same.tril())
     assert (scale / one).log2() == -90
-    assert F.lower_gram(torch.zeros(5, 2), F.Workspace())[1] == 1
+    assert grams.lower_gram(torch.zeros(5, 2), grams.Workspace())[1] == 1
 
 
 def test_reduced_precision_switches_are_left_to_their_parents():
@@ -173,18 +174,18 @@ def test_independent_wide_features():
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_packed_grams_hold_everything(unbiased):
     x = torch.randn(3, 9, 4, dtype=torch.float64)
-    grams = torch.stack([F.centered_gram(layer) for layer in x])
-    packed = F.empty_packed(3, 9, dtype=torch.float64, device=torch.device("cpu"), workspace=F.Workspace())
-    for i, gram in enumerate(grams):
-        F.pack(gram.clone(), torch.tensor(1.0), out=packed, layer=i)
-    for other in (packed, F.pack_stack(grams), F.pack_stack(x @ x.mT)):
-        assert torch.allclose(F.unpack(other), grams, atol=1e-12)
-    vectors = F.half_vectors(packed, unbiased=unbiased)
+    full = torch.stack([F.centered_gram(layer) for layer in x])
+    held = packed.empty_packed(3, 9, dtype=torch.float64, device=torch.device("cpu"), workspace=grams.Workspace())
+    for i, gram in enumerate(full):
+        packed.pack(gram.clone(), torch.tensor(1.0), out=held, layer=i)
+    for other in (held, packed.pack_stack(full), packed.pack_stack(x @ x.mT)):
+        assert torch.allclose(packed.unpack(other), full, atol=1e-12)
+    vectors = packed.half_vectors(held, unbiased=unbiased)
     slow = HSIC[unbiased][1]
     scale = 9 * 6 if unbiased else 64
     expected = [[scale * slow(naive.gram(a), naive.gram(b)) for b in x] for a in x]
-    assert np.allclose(F.pair_products(vectors, vectors), expected, rtol=1e-10)
-    assert np.allclose(F.squared_norms(vectors), np.diag(expected), rtol=1e-10)
+    assert np.allclose(packed.pair_products(vectors, vectors), expected, rtol=1e-10)
+    assert np.allclose(packed.squared_norms(vectors), np.diag(expected), rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import naive
 import pytest
 import torch
 from lightning_cka import MinibatchCKA
-from lightning_cka.functional import pack_stack
+from lightning_cka.packed import pack_stack
 from torchmetrics import MetricCollection
 
 

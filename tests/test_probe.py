@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from lightning_cka.probe import ProbeSet, StreamProbe, fingerprint, isolated_rng
+from lightning_cka.batches import fingerprint
+from lightning_cka.probe import ProbeSet, StreamProbe
+from lightning_cka.rng import isolated_rng
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 

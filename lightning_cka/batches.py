@@ -1,0 +1,53 @@
+"""What a batch holds, whatever it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
+    """Apply ``fn`` to the tensors of a batch, in mappings and sequences of any depth."""
+    if isinstance(data, Tensor):
+        return fn(data)
+    if isinstance(data, Mapping):
+        return {key: map_tensors(value, fn) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        values = [map_tensors(value, fn) for value in data]
+        return type(data)(*values) if hasattr(data, "_fields") else type(data)(values)
+    return data
+
+
+def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """Tensors and arrays of a batch: in mappings, sequences, and the attributes of other objects."""
+    seen = set() if seen is None else seen
+    if isinstance(data, Tensor):
+        yield data
+    elif isinstance(data, np.ndarray) and data.dtype.kind in "biuf":
+        yield torch.from_numpy(data)
+    elif id(data) not in seen and not isinstance(data, str | bytes | type):
+        seen.add(id(data))
+        if isinstance(data, Mapping):
+            parts: Iterable[Any] = data.values()
+        elif isinstance(data, list | tuple):
+            parts = data
+        else:
+            parts = getattr(data, "__dict__", {}).values()
+        for part in parts:
+            yield from tensors_in(part, seen)
+
+
+def fingerprint(data: Any) -> str:
+    """Hash of a batch's shapes and of some thousands of its values, to see that it is the same again."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors_in(data):
+        digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // 4096)].contiguous().cpu()
+        digest.update(some.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

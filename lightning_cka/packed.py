@@ -1,0 +1,148 @@
+"""The Gram matrices of many layers on one batch, each entry kept once, and all HSICs between them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cka.grams import Workspace, doubly_centered, exceeds_rounding, full_precision, u_centered
+
+_PAIR_BLOCK = 4096
+
+
+class PackedGrams(NamedTuple):
+    """The Gram matrices of L layers on one batch of n samples, each entry kept once.
+
+    The U-centered off-diagonal part is what HSIC needs; with the diagonal of the centered Gram matrix
+    beside it, the centered Gram matrix itself can be had back (`unpack`).
+    """
+
+    halves: Tensor
+    """(L, n(n-1)/2): strictly lower triangles of the U-centered Gram matrices, row by row."""
+    diagonals: Tensor
+    """(L, n): diagonals of the centered Gram matrices, the squared norms of the centered samples."""
+    scales: Tensor
+    """(L,): powers of 2. The matrices are those of features / scale, so that none leaves float32's range."""
+
+    @property
+    def num_samples(self) -> int:
+        """The batch size n."""
+        return int(self.diagonals.shape[-1])
+
+
+def empty_packed(
+    num_layers: int, n: int, *, dtype: torch.dtype, device: torch.device, workspace: Workspace
+) -> PackedGrams:
+    """Room for the Gram matrices of ``num_layers`` layers on n samples, in the workspace."""
+    return PackedGrams(
+        workspace.matrix("halves", num_layers, n * (n - 1) // 2, dtype, device),
+        workspace.matrix("diagonals", num_layers, n, dtype, device),
+        workspace.matrix("scales", 1, num_layers, dtype, device)[0],
+    )
+
+
+def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
+    """Write one centered Gram matrix into row ``layer`` of ``out``.
+
+    Args:
+        gram: ``(n, n)`` doubly centered Gram matrix, of which the lower triangle is read; it is overwritten.
+        scale: of the features that it is of.
+        out: receives the result, of the same n.
+        layer: the row of ``out``.
+    """
+    n = gram.shape[-1]
+    out.scales[layer] = scale
+    diagonal = out.diagonals[layer].copy_(gram.diagonal())
+    # Rows of K sum to zero, so that U-centering needs no sums but the trace.
+    shift = diagonal / (n - 2) - diagonal.sum() / (2 * (n - 1) * (n - 2))
+    gram += shift[:, None]
+    gram += shift
+    half = out.halves[layer]
+    torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=half)
+    smallest, largest = half.aminmax()
+    half.mul_(exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax()))
+
+
+def pack_stack(grams: Tensor) -> PackedGrams:
+    """Pack Gram matrices, centered or not.
+
+    Args:
+        grams: ``(L, n, n)`` symmetric matrices, n >= 4.
+
+    Returns:
+        Their packed form, in the dtype of ``grams``.
+    """
+    n = grams.shape[-1]
+    halves = u_centered(grams).flatten(1).index_select(1, lower_indices(n, grams.device))
+    diagonals = doubly_centered(grams).diagonal(dim1=-2, dim2=-1).clone()
+    return PackedGrams(halves, diagonals, diagonals.new_ones(len(diagonals)))
+
+
+def unpack(packed: PackedGrams) -> Tensor:
+    """The doubly centered Gram matrices ``(L, n, n)`` that were packed, of features / scale."""
+    n = packed.num_samples
+    d = packed.diagonals
+    shift = d / (n - 2) - d.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))
+    full = packed.halves.new_zeros(len(d), n * n)
+    full[:, lower_indices(n, full.device)] = packed.halves
+    full = full.view(-1, n, n)
+    full = full + full.mT - shift[:, :, None] - shift[:, None, :]
+    full.diagonal(dim1=-2, dim2=-1).copy_(d)
+    return full
+
+
+def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
+    """Vectors whose inner products are the unnormalised HSIC of their layers, scaled.
+
+    Returns:
+        ``(L, p)``. With ``unbiased``, ``v_K . v_L = <U_K, U_L>_F / 2``; else ``<K, L>_F / 2``.
+    """
+    if unbiased:
+        return packed.halves
+    full = unpack(packed)
+    lower = full.flatten(1).index_select(1, lower_indices(packed.num_samples, full.device))
+    return torch.cat([lower, packed.diagonals / 2**0.5], dim=1)
+
+
+def pair_products(x: Tensor, y: Tensor) -> Tensor:
+    """All inner products ``<., .>_F`` between the matrices of two sets of half vectors.
+
+    Args:
+        x: ``(L, p)`` half vectors.
+        y: ``(R, p)`` half vectors.
+
+    Returns:
+        ``(L, R)``, accumulated in float64 (float32 on devices without it).
+    """
+    dtype = accumulator_dtype(x.device)
+    total = torch.zeros(len(x), len(y), dtype=dtype, device=x.device)
+    with full_precision(x.device.type):
+        for start in range(0, x.shape[1], _PAIR_BLOCK):
+            block = x[:, start : start + _PAIR_BLOCK].to(dtype)
+            other = block if y is x else y[:, start : start + _PAIR_BLOCK].to(dtype)
+            total.addmm_(block, other.T)
+    return 2 * total
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """``(L,)`` of ``<., .>_F`` of each matrix with itself, from its half vectors ``(L, p)``."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=accumulator_dtype(x.device))
+    return 2 * norms.square()
+
+
+def accumulator_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on the one device type that lacks it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@lru_cache(maxsize=8)
+def lower_indices(n: int, device: torch.device) -> Tensor:
+    """Flat indices ``(n(n-1)/2,)`` of the strictly lower triangle of an ``(n, n)`` matrix."""
+    # A cached tensor made in inference mode could not be used outside it.
+    with torch.inference_mode(False):
+        rows, columns = torch.tril_indices(n, n, -1, device=device)
+        indices: Tensor = rows * n + columns
+        return indices

@@ -1,0 +1,54 @@
+"""Leave a model as it was found."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+
+@contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, no compiled graphs; everything as before afterwards, also on an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    with ExitStack() as stack:
+        # Outside inference mode, so that what is kept can be used anywhere.
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        if "torch._dynamo" in sys.modules:  # Else nothing is compiled, and importing it takes seconds.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for module, _ in modes:
+            stack.callback(_restore_state, module, _state(module))
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """What a forward pass in evaluation mode may write to: buffers, and the states of metrics."""
+    buffers = dict(module._buffers)
+    state = {"buffers": buffers, "copies": {name: b.clone() for name, b in buffers.items() if b is not None}}
+    if isinstance(module, Metric):
+        attributes = (*module.metric_state, "_update_count", "_computed", "_forward_cache")
+        state["metric"] = copy.deepcopy({name: module.__dict__[name] for name in attributes})
+    return state
+
+
+def _restore_state(module: nn.Module, state: dict[str, Any]) -> None:
+    module._buffers.clear()
+    module._buffers.update(state["buffers"])
+    module.__dict__.update(state.get("metric", {}))
+    with torch.inference_mode():  # Else a buffer that was made in it could not be written to.
+        for name, copied in state["copies"].items():
+            # Always: not all kernels that write to a tensor count up its version.
+            state["buffers"][name].copy_(copied)

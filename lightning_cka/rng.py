@@ -1,0 +1,51 @@
+"""Random numbers: seeded for a while, and left as they were found."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's random numbers; restore them at the end, also on an error."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [device] if device is not None and device.type != "cpu" else []
+    with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):
+        try:
+            seed_rng(seed, device)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def seed_rng(seed: int, device: torch.device | None = None) -> None:
+    """Seed Python, NumPy, and torch on the CPU and on that device alone."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not `torch.manual_seed`: it also seeds devices whose state nobody restores.
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        with torch.device(device):
+            getattr(torch, device.type).manual_seed(seed)
+
+
+@contextlib.contextmanager
+def seeded_generators(loader: Any, seed: int) -> Iterator[None]:
+    """A loader that shuffles with a generator of its own shuffles the same way each time."""
+    sampler = getattr(loader, "sampler", None)
+    found = [getattr(owner, "generator", None) for owner in (loader, sampler)]
+    generators = {id(g): (g, g.get_state()) for g in found if isinstance(g, torch.Generator)}
+    try:
+        for generator, _ in generators.values():
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in generators.values():
+            generator.set_state(state)
