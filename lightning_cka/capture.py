@@ -83,7 +83,7 @@ def default_forward(model: nn.Module, batch: Any) -> Any:
         batch = batch[0]
     if not isinstance(batch, Mapping):
         return model(batch)
-    parameters = inspect.signature(model.forward).parameters
+    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
     named = {key: value for key, value in batch.items() if key in parameters}
     if not named and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         named = dict(batch)
@@ -122,12 +122,13 @@ def show(
             if batch.num_samples < MIN_SAMPLES:
                 continue
             seed_rng(probe.batch_seed(batch.index), showing.device)
+            inputs = fingerprint(batch.data)  # Before a model writes to its inputs.
             grams = _BatchGrams(batch.num_samples, plan, showing, workspace)
             with ExitStack() as hooks:
                 for row, name in enumerate(plan.names):
                     hooks.enter_context(modules[name].register_forward_hook(grams.hook(row, name)))
                 showing.forward(model, batch.data)
-            consume(batch.index, grams.finish(), fingerprint(batch.data))
+            consume(batch.index, grams.finish(), inputs)
 
 
 class _BatchGrams:

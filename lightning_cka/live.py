@@ -76,9 +76,12 @@ class LiveProbe:
             ValueError: it cannot be loaded, or its layers cannot be compared.
         """
         selectors: tuple[LayerSelector, ...] = self.plan.names
-        argument, hint = "layers", " (reference_layers= chooses its own layers)"
-        if isinstance(reference.source, nn.Module) and self._options.reference_selectors:
-            selectors, argument, hint = self._options.reference_selectors, "reference_layers", ""
+        argument, hint = "layers", ""
+        if isinstance(reference.source, nn.Module):
+            if self._options.reference_selectors:
+                selectors, argument = self._options.reference_selectors, "reference_layers"
+            else:
+                hint = " (reference_layers= chooses its own layers)"
         try:
             model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
             if isinstance(model, LightningModule):

@@ -169,6 +169,9 @@ class StreamProbe(ProbeSet):
         """See `ProbeSet.batches`. A loader that a distributed sampler deals out is taken whole."""
         with seeded_generators(self._source, self.seed):
             for i, batch in enumerate(self._seeded(iter(self._source))):
+                if isinstance(self._source, list):
+                    # Kept from pass to pass, also if a model writes to its inputs.
+                    batch = copy.deepcopy(batch)
                 if not self._deals_out:
                     yield _as_probe_batch(rank + i * world_size, batch)
                 elif i % world_size == rank:

@@ -210,6 +210,25 @@ def test_the_model_is_in_evaluation_mode_without_gradients_and_outside_inference
     assert not grams[0].halves.is_inference()
 
 
+def test_a_model_that_writes_to_its_inputs_sees_the_same_ones_again():
+    class Greedy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(x.mul_(2))
+
+    model, banks = Greedy(), []
+    probe, showing = StreamProbe([torch.randn(8, 3)], 0), Showing(CPU)
+    plan = dry_run(model, probe, None, showing)
+    for _ in range(2):
+        banks.append(GramBank(plan.names, "greedy"))
+        show(model, probe, plan, showing, banks[-1].add)
+    assert banks[0].fingerprints == banks[1].fingerprints
+    assert torch.equal(banks[0].batches[0].diagonals, banks[1].batches[0].diagonals)
+
+
 def test_the_same_noise_at_each_pass():
     model, batches = Tokens(), [torch.randn(8, 4, 6)]
     with warnings.catch_warnings():
