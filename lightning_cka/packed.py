@@ -120,17 +120,19 @@ def pair_products(x: Tensor, y: Tensor) -> Tensor:
     dtype = accumulator_dtype(x.device)
     total = torch.zeros(len(x), len(y), dtype=dtype, device=x.device)
     with full_precision(x.device.type):
-        for start in range(0, x.shape[1], _PAIR_BLOCK):
-            block = x[:, start : start + _PAIR_BLOCK].to(dtype)
-            other = block if y is x else y[:, start : start + _PAIR_BLOCK].to(dtype)
-            total.addmm_(block, other.T)
+        for block, other in zip(torch.split(x, _PAIR_BLOCK, dim=1), torch.split(y, _PAIR_BLOCK, dim=1), strict=True):
+            left = block.to(dtype)
+            total.addmm_(left, (left if y is x else other.to(dtype)).T)
     return 2 * total
 
 
 def squared_norms(x: Tensor) -> Tensor:
     """``(L,)`` of ``<., .>_F`` of each matrix with itself, from its half vectors ``(L, p)``."""
-    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=accumulator_dtype(x.device))
-    return 2 * norms.square()
+    dtype = accumulator_dtype(x.device)
+    total = torch.zeros(len(x), dtype=dtype, device=x.device)
+    for block in torch.split(x, _PAIR_BLOCK, dim=1):
+        total += block.to(dtype).square().sum(1)
+    return 2 * total
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:

@@ -88,14 +88,13 @@ class ProbeSet(ABC):
             if num_samples is None and not hasattr(loader.dataset, "__len__"):
                 raise ValueError("num_samples=None needs a dataset with a length; say how many samples to take")
             with isolated_rng(seed):
-                # A copy: a dataset that keeps a state would go on from another one.
-                dataset = copy.deepcopy(loader.dataset)
+                dataset = _copied(loader.dataset)
                 if loader.batch_size is None:
                     return StreamProbe(_take_batches(dataset, num_samples), seed)
                 samples = list(islice(iter(dataset), num_samples))
-            collate = loader.collate_fn
-            chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
-            return StreamProbe([ProbeBatch(i, collate(chunk), len(chunk)) for i, chunk in enumerate(chunks)], seed)
+                chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
+                batches = [ProbeBatch(i, loader.collate_fn(chunk), len(chunk)) for i, chunk in enumerate(chunks)]
+            return StreamProbe(batches, seed)
         available = _indices(loader)
         order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))
         indices = [available[i] for i in order[:num_samples].tolist()]
@@ -224,6 +223,19 @@ def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
     if size is None:
         raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
     return ProbeBatch(index, batch, size)
+
+
+def _copied(dataset: IterableDataset[Any]) -> IterableDataset[Any]:
+    """A copy to read from: a stream that keeps a state would go on from another one."""
+    try:
+        return copy.deepcopy(dataset)
+    except Exception as error:  # noqa: BLE001  # Whatever a member of it raises.
+        warnings.warn(
+            f"{type(dataset).__name__} cannot be copied ({error}): if it keeps a state, reading the probe set from it "
+            "changes what it gives next",
+            stacklevel=4,
+        )
+        return dataset
 
 
 def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:

@@ -1,6 +1,7 @@
 """The probe set: the same samples in the same batches, always."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -141,6 +142,15 @@ def test_an_iterable_dataset_with_a_state_of_its_own_is_not_advanced():
     assert sizes(probe) == [8] * 8
     with pytest.warns(UserWarning, match="first samples"), pytest.raises(ValueError, match="say how many samples"):
         ProbeSet.from_loader(DataLoader(dataset, batch_size=8), num_samples=None)
+
+
+def test_an_iterable_dataset_that_cannot_be_copied_is_read_and_said():
+    stream = Stream(40)
+    stream.lock = threading.Lock()
+    with pytest.warns(UserWarning) as caught:
+        probe = ProbeSet.from_loader(DataLoader(stream, batch_size=8))
+    assert "Stream cannot be copied (cannot pickle '_thread.lock' object)" in str(caught[1].message)
+    assert sizes(probe) == [5] * 8
 
 
 def test_loaders_of_another_kind_give_their_first_batches_with_a_warning():
