@@ -171,7 +171,7 @@ def measure(name, samples, repeats, device, tmp):
     data = TensorDataset(torch.randn(samples, *shape), torch.zeros(samples))
     loader = DataLoader(data, batch_size=batch_size)
     module = Lit(make())
-    monitor = CKAMonitor("initial", layers, num_samples=samples, dirpath=tmp)
+    monitor = CKAMonitor("initial", layers, num_samples=samples, batch_size=batch_size, dirpath=tmp)
     trainer = L.Trainer(
         max_epochs=1, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0, logger=False,
         accelerator=device.type, devices=1, callbacks=[monitor], enable_checkpointing=False,

@@ -109,12 +109,18 @@ def cka(x: Tensor, y: Tensor, *, kernel: str = "linear", unbiased: bool = True) 
     """
     if kernel not in ("linear", "precomputed"):
         raise ValueError(f"kernel must be 'linear' or 'precomputed', but is {kernel!r}")
-    grams = [z if kernel == "precomputed" else mirrored(lower_gram(z, Workspace())[0]) for z in (x, y)]
+    grams = [z if kernel == "precomputed" else _scaled_gram(z) for z in (x, y)]
     _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
     center = u_centered if unbiased else doubly_centered
     # The product of two HSICs of float32 size can be beyond float32. What they are divided by cancels.
     k, ell = (center(gram).to(accumulator_dtype(gram.device)) for gram in grams)
     return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(grams[0].dtype)
+
+
+def _scaled_gram(features: Tensor) -> Tensor:
+    """The centered Gram matrix but for a factor, which does not change CKA."""
+    gram, scale = lower_gram(features, Workspace())
+    return mirrored(gram) * scale.sign()
 
 
 def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:

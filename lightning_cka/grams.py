@@ -41,7 +41,8 @@ def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
 
     Returns:
         An ``(n, n)`` matrix of which the strictly upper triangle means nothing, made in the workspace and
-        overwritten by the next call with that; and a scalar, the power of 2 nearest to the features' size.
+        overwritten by the next call with that; and a scalar, a power of 2 near the features' size, or 0 where
+        the features are constant but for rounding.
     """
     check_floating(features)
     if features.ndim == 0:
@@ -70,7 +71,7 @@ def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
             for row in range(0, n, rows):
                 gram[row : row + rows, : row + rows].addmm_(centered[row : row + rows], centered[: row + rows].T)
             mean_square += mean.dot(mean)
-    return gram.mul_(exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt())), scale
+    return gram, scale * exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt())
 
 
 def mirrored(lower: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def exceeds_rounding(magnitude: Tensor, scale: Tensor) -> Tensor:
     """Whether a magnitude is more than what rounding leaves of a difference of values of that scale.
 
     A constant layer less its mean is rarely exactly zero, and the CKA of rounding errors would look
-    like any other number. No branch: a branch would make an accelerator wait. False for ``nan``.
+    like any other number. A tensor, not a branch: a branch would make an accelerator wait. False for ``nan``.
     """
     exceeds: Tensor = magnitude > 8 * torch.finfo(magnitude.dtype).eps * scale
     return exceeds

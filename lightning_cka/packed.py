@@ -25,7 +25,8 @@ class PackedGrams(NamedTuple):
     diagonals: Tensor
     """(L, n): diagonals of the centered Gram matrices, the squared norms of the centered samples."""
     scales: Tensor
-    """(L,): powers of 2. The matrices are those of features / scale, so that none leaves float32's range."""
+    """(L,): powers of 2: the matrices are those of features / scale, so that none leaves float32's range. Zero for
+    a layer without variance, whose matrices are rounding errors."""
 
     @property
     def num_samples(self) -> int:
@@ -54,7 +55,6 @@ def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
         layer: the row of ``out``.
     """
     n = gram.shape[-1]
-    out.scales[layer] = scale
     diagonal = out.diagonals[layer].copy_(gram.diagonal())
     # Rows of K sum to zero, so that U-centering needs no sums but the trace.
     shift = diagonal / (n - 2) - diagonal.sum() / (2 * (n - 1) * (n - 2))
@@ -63,7 +63,7 @@ def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
     half = out.halves[layer]
     torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=half)
     smallest, largest = half.aminmax()
-    half.mul_(exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax()))
+    out.scales[layer] = scale * exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax())
 
 
 def pack_stack(grams: Tensor) -> PackedGrams:
