@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -31,8 +32,11 @@ def main():
     torch.manual_seed(0)
     training, validation = digits()
     widths = [64, 128, 128, 128, 64, 10]
-    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
-    cnn, mlp = DigitsCNN(), nn.Sequential(nn.Flatten(), *layers[:-1])
+    layers = OrderedDict(flatten=nn.Flatten())
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
+        layers |= {f"linear{i}": nn.Linear(inputs, outputs), f"relu{i}": nn.ReLU()}
+    layers.popitem()  # No ReLU after the logits.
+    cnn, mlp = DigitsCNN(), nn.Sequential(layers)
     for model in (cnn, mlp):
         train(model, DataLoader(training, batch_size=64, shuffle=True), args.epochs)
 
@@ -43,7 +47,7 @@ def main():
     print("\nFor each layer of the CNN, the most similar one of the MLP:")
     for name, row, errors in zip(result.layers, result.matrix, result.standard_error, strict=True):
         best = int(row.argmax())
-        print(f"  {name:6} {result.reference_layers[best]:>2}  CKA {row[best]:.3f} ± {errors[best]:.3f}")
+        print(f"  {name:6} {result.reference_layers[best]}  CKA {row[best]:.3f} ± {errors[best]:.3f}")
     args.output.mkdir(parents=True, exist_ok=True)
     figure, _ = result.plot(add_text=True)
     figure.savefig(args.output / "cnn_and_mlp.png")

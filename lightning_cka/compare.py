@@ -16,7 +16,7 @@ from lightning_cka.bank import GramBank
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, show
 from lightning_cka.dry_run import dry_run
 from lightning_cka.kernels import check_feature_kernel
-from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
+from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers, shortened
 from lightning_cka.metric import MinibatchCKA
 from lightning_cka.packed import PackedGrams
 from lightning_cka.probe import ProbeSet, StreamProbe
@@ -195,7 +195,7 @@ def _plan_of_reference(
 def _finished(comparison: Comparison, model_name: str, reference_name: str) -> CKAResult:
     result = comparison.result(model_name=model_name, reference_name=reference_name)
     for reason, names in comparison.undefined_layers.items():
-        warnings.warn(f"CKA is nan for layers {reason}: {', '.join(names)}", stacklevel=3)
+        warnings.warn(f"CKA is nan for layers {reason}: {shortened(names)}", stacklevel=3)
     return result
 
 
@@ -216,6 +216,7 @@ def _show(
             bar.update()
 
         show(model, probe, plan, showing, consume_and_count)
+        bar.update((total or bar.n) - bar.n)  # Batches of too few samples were skipped.
 
 
 @contextmanager

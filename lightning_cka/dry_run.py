@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def dry_run(
             found[name] = dim
     if selectors is not None and problems:
         raise ValueError(
-            f"cannot compare all of {argument} on a batch of {batch.num_samples} samples: {'; '.join(problems)}. "
+            f"cannot compare these {argument} on a batch of {batch.num_samples} samples: {'; '.join(problems)}. "
             f"Choose other {argument}, or pass feature_fn= to turn an output into (n, features)"
         )
     if not found:
@@ -129,9 +130,12 @@ def _observe(model: nn.Module, batch: ProbeBatch, names: Iterable[str], showing:
         except _FeatureFnError:
             raise
         except Exception as error:
+            takes = ", ".join(inspect.signature(model.forward).parameters)
+            cause = (str(error).splitlines() or [""])[0][:300]
             raise ValueError(
-                f"{type(model).__name__} could not be shown a probe batch, {describe(batch.data)} "
-                f"({type(error).__name__}: {error}); pass forward_fn=, a function of the model and a batch"
+                f"{type(model).__name__} could not be shown a probe batch: pass forward_fn=, a function of the module "
+                f"and the batch. Its forward takes ({takes}), the batch is a {describe(batch.data)}; it raised "
+                f"{type(error).__name__}: {cause}"
             ) from error
     return outputs
 

@@ -123,6 +123,12 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+def shortened(names: Sequence[str], limit: int = 8) -> str:
+    """The names in one line, of many the first few."""
+    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
 def mean_feature(x: Tensor) -> Tensor:
     """Mean over all but batch and channel: of (n, T, d) over tokens, of (n, C, ...) over space."""
     if x.ndim <= 2:

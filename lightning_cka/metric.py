@@ -15,6 +15,7 @@ from torchmetrics.utilities import rank_zero_warn
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.grams import Workspace, lower_gram
 from lightning_cka.kernels import resolve_kernel
+from lightning_cka.layers import shortened
 from lightning_cka.packed import (
     PackedGrams,
     empty_packed,
@@ -201,7 +202,7 @@ class MinibatchCKA(Metric):
             ``(L, R)``; ``nan`` for fewer than 2 batches.
         """
         for reason, names in self.undefined_layers().items():
-            rank_zero_warn(f"CKA is nan for layers {reason}: {', '.join(names)}")
+            rank_zero_warn(f"CKA is nan for layers {reason}: {shortened(names)}")
         if self.num_batches == 0 and self.num_skipped > 0:
             rank_zero_warn(f"CKA is nan: all {int(self.num_skipped)} batches had fewer than {MIN_SAMPLES} samples")
         return (self.matrix(), self.standard_error()) if self.return_standard_error else self.matrix()

@@ -92,7 +92,7 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     _set_ticks(ax, columns, rows)
     ax.set_xlabel("step" if by_step else "epoch")
     ax.set_ylabel(_axis_title(last.model_name, prefix))
-    ax.set_title(f"with {last.reference_name}, layer by layer", fontsize=10)
+    ax.set_title(f"CKA with {_elided(last.reference_name)}", fontsize=10)
     return _figure_of(ax), ax
 
 

@@ -7,12 +7,13 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cka.bank import GramBank
+from lightning_cka.layers import shortened
 
 LIVE = ("initial", "previous", "self")
 ReferenceSource = str | Path | nn.Module
@@ -59,7 +60,8 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
         FileNotFoundError: a path with no file.
         TypeError: of no known kind.
     """
-    sources = [reference] if isinstance(reference, str | Path | nn.Module) else list(reference)
+    several = isinstance(reference, list | tuple)
+    sources = cast(Sequence[ReferenceSource], reference if several else [reference])
     if not sources:
         raise ValueError("reference is empty; expected 'initial', 'previous', 'self', a checkpoint or a module")
     references: list[Reference] = []
@@ -75,7 +77,7 @@ def _name(source: ReferenceSource) -> str:
     if isinstance(source, nn.Module):
         return type(source).__name__
     if not isinstance(source, str | Path):
-        raise TypeError(f"a reference must be a name, a path or a module, but is {source!r}")
+        raise TypeError(f"a reference must be a name, a path or a module (an instance, not a class), but is {source!r}")
     if source in LIVE:
         return str(source)
     path = Path(source)
@@ -119,7 +121,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ],
     }
     if any(problems.values()):
-        listed = "; ".join(f"{what}: {_shorten(keys)}" for what, keys in problems.items() if keys)
+        listed = "; ".join(f"{what}: {shortened(keys)}" for what, keys in problems.items() if keys)
         raise ValueError(
             f"checkpoint {path.name!r} is of another architecture than {type(model).__name__}: {listed}. "
             "Pass the reference as a module, with reference_layers="
@@ -155,8 +157,3 @@ def _without_compiled_segments(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_compiled(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def _shorten(keys: list[str], limit: int = 8) -> str:
-    rest = f", and {len(keys) - limit} more" if len(keys) > limit else ""
-    return ", ".join(keys[:limit]) + rest

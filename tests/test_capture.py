@@ -308,7 +308,7 @@ class Lambda(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("never", r"all of layers on a batch of 8 samples: layer 'never' \(Linear\) did not run in forward"),
+        ("never", r"these layers on a batch of 8 samples: layer 'never' \(Linear\) did not run in forward"),
         ("ids", r"output of layer 'ids' \(Tensor\(8,\) int64\) has no floating-point tensor.*feature_fn="),
         ("folded", r"output of layer 'folded' \(Tensor\(32, 3\) float32\) has no dimension with one entry per sample"),
         ("god", "matches no module; closest: 'good'"),
@@ -320,7 +320,9 @@ def test_layers_that_cannot_be_compared_are_refused_by_name(layers, message):
 
 
 def test_other_refusals():
-    with pytest.raises(ValueError, match=r"Odd could not be shown a probe batch, dict of .* pass forward_fn="):
+    with pytest.raises(
+        ValueError, match=r"Odd could not be shown a probe batch: pass forward_fn=.*takes \(x\), the batch is a dict of"
+    ):
         plan_of(Odd(), [{"image": torch.randn(8, 3)}])
     with pytest.raises(ValueError, match="need at least 4 samples, but the first has 3"):
         plan_of(Odd(), [torch.randn(3, 3)])

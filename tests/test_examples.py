@@ -23,7 +23,7 @@ def run(tmp_path, name, *args):
         ("digits.py", ["--epochs", "2"], r"conv1 +[01]\.\d+ ± 0\.\d+[\s\S]*heatmap-epoch=001-step=000029.png"),
         ("finetune_from_checkpoint.py", ["--epochs", "2"], r"conv1 +[01]\.\d\d [01]\.\d\d\n[\s\S]*Figures: "),
         ("ddp.py", ["--epochs", "1"], r"2 processes, 896 probe samples in 14 batches"),
-        ("compare_two_models.py", ["--epochs", "1"], r"fc2 +\d+  CKA 0\.\d+ ± 0\.\d+"),
+        ("compare_two_models.py", ["--epochs", "1"], r"fc2 +linear\d  CKA 0\.\d+ ± 0\.\d+"),
         ("benchmark.py", ["--networks", "MLP", "--samples", "512", "--repeats", "1"], r"MLP +50"),
     ],
 )

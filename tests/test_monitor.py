@@ -470,7 +470,8 @@ def save(content):
         ),
         (lambda: CKAMonitor("missing.ckpt"), FileNotFoundError, "no reference checkpoint 'missing.ckpt'"),
         (lambda: CKAMonitor([]), ValueError, "reference is empty"),
-        (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, a path or a module, but is 3.5"),
+        (lambda: CKAMonitor(Net), TypeError, "an instance, not a class.*conftest.Net"),
+        (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, a path or a module .*but is 3.5"),
         (lambda: CKAMonitor(kernel="rbff"), ValueError, "unknown kernel 'rbff'"),
         (lambda: CKAMonitor(kernel="precomputed"), ValueError, "MinibatchCKA.update alone"),
         (lambda: CKAMonitor(feature_fn="max"), ValueError, "unknown feature_fn 'max'"),
@@ -553,7 +554,7 @@ def test_a_reference_that_asks_its_trainer():
         (
             lambda: CKAMonitor(),
             NeedsForwardFn,
-            "NeedsForwardFn could not be shown a probe batch, list of .* pass forward_fn=",
+            "NeedsForwardFn could not be shown a probe batch: pass forward_fn=.*takes .x, y., the batch is a list",
         ),
         (
             lambda: CKAMonitor(nn.Sequential(nn.Linear(8, 3))),
