@@ -64,7 +64,8 @@ def wandb_records(path):
 
 
 def test_wandb_offline_has_images_with_the_global_step(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
     fit(tmp_path, logger)
