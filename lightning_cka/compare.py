@@ -16,8 +16,8 @@ from lightning_cka.bank import GramBank
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, show
 from lightning_cka.dry_run import dry_run
 from lightning_cka.kernels import check_feature_kernel
-from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers, shortened
-from lightning_cka.metric import MinibatchCKA
+from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
+from lightning_cka.metric import MinibatchCKA, undefined_message
 from lightning_cka.packed import PackedGrams
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.result import CKAResult
@@ -195,7 +195,7 @@ def _plan_of_reference(
 def _finished(comparison: Comparison, model_name: str, reference_name: str) -> CKAResult:
     result = comparison.result(model_name=model_name, reference_name=reference_name)
     for reason, names in comparison.undefined_layers.items():
-        warnings.warn(f"CKA is nan for layers {reason}: {shortened(names)}", stacklevel=3)
+        warnings.warn(undefined_message(reason, names), stacklevel=3)
     return result
 
 
@@ -220,10 +220,10 @@ def _show(
 
 
 @contextmanager
-def _on_device(model: nn.Module, device: torch.device | None) -> Iterator[None]:
-    """The model on ``device``, and where it was afterwards; None leaves it where it is."""
+def _on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on ``device``, and where it was afterwards."""
     home = _device_of(model)
-    if device is None or home == device:
+    if home == device:
         yield
         return
     try:

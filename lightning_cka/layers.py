@@ -21,11 +21,16 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Submodules by dotted name, without the ``_orig_mod`` segments that `torch.compile` adds."""
     layers = {}
     for name, module in model.named_modules():
-        name = ".".join(part for part in name.split(".") if part != "_orig_mod")
+        name = without_compiled(name)
         if name:
             # The module inside a compiled wrapper comes after it, and is the one whose hooks fire.
             layers[name] = module
     return layers
+
+
+def without_compiled(name: str) -> str:
+    """A dotted name without the ``_orig_mod`` segments that `torch.compile` adds."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelector, ...] | None:

@@ -202,7 +202,7 @@ class MinibatchCKA(Metric):
             ``(L, R)``; ``nan`` for fewer than 2 batches.
         """
         for reason, names in self.undefined_layers().items():
-            rank_zero_warn(f"CKA is nan for layers {reason}: {shortened(names)}")
+            rank_zero_warn(undefined_message(reason, names))
         if self.num_batches == 0 and self.num_skipped > 0:
             rank_zero_warn(f"CKA is nan: all {int(self.num_skipped)} batches had fewer than {MIN_SAMPLES} samples")
         return (self.matrix(), self.standard_error()) if self.return_standard_error else self.matrix()
@@ -215,7 +215,7 @@ class MinibatchCKA(Metric):
         """Standard error ``(L, R)`` of `matrix`, by the delta method over batches; ``nan`` for fewer than 2."""
         a, b = self.layer_sum[:, None], self.reference_sum
         norms = (a * b).sqrt()
-        matrix = self.pair_sum / norms
+        matrix = self.matrix()
         effective_batches = self.weight_sum**2 / self.weight_square_sum
         relative = (
             self.layer_square_sum[:, None] / (4 * a**2)
@@ -299,6 +299,11 @@ class MinibatchCKA(Metric):
             gram, scale = lower_gram(tensor, workspace)
             pack(gram.to(packed.halves), scale, out=packed, layer=layer)
         return packed
+
+
+def undefined_message(reason: str, names: list[str]) -> str:
+    """The warning of layers that `MinibatchCKA.undefined_layers` gave for that reason."""
+    return f"CKA is nan for layers {reason}: {shortened(names)}"
 
 
 def _layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:

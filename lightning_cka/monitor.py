@@ -16,9 +16,10 @@ from lightning_cka.capture import ForwardFn
 from lightning_cka.compare import Comparison
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import check_feature_kernel
-from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, shortened
+from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.loggers import log_figures
+from lightning_cka.metric import undefined_message
 from lightning_cka.packed import PackedGrams
 from lightning_cka.reference import Reference, ReferenceSource, parse_references
 from lightning_cka.result import CKAResult
@@ -259,7 +260,7 @@ class CKAMonitor(Callback):
             new = [name for name in names if name not in self._warned]
             if new:
                 self._warned.update(new)
-                rank_zero_warn(f"CKA is nan for layers {reason}: {shortened(new)}")
+                rank_zero_warn(undefined_message(reason, new))
         if comparison.num_mismatched:
             # Not for rank 0 alone: each process sees batches of its own.
             warnings.warn(

@@ -56,8 +56,7 @@ def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
     """
     n = gram.shape[-1]
     diagonal = out.diagonals[layer].copy_(gram.diagonal())
-    # Rows of K sum to zero, so that U-centering needs no sums but the trace.
-    shift = diagonal / (n - 2) - diagonal.sum() / (2 * (n - 1) * (n - 2))
+    shift = _u_shift(diagonal)
     gram += shift[:, None]
     gram += shift
     half = out.halves[layer]
@@ -85,13 +84,22 @@ def unpack(packed: PackedGrams) -> Tensor:
     """The doubly centered Gram matrices ``(L, n, n)`` that were packed, of features / scale."""
     n = packed.num_samples
     d = packed.diagonals
-    shift = d / (n - 2) - d.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))
+    shift = _u_shift(d)
     full = packed.halves.new_zeros(len(d), n * n)
     full[:, lower_indices(n, full.device)] = packed.halves
     full = full.view(-1, n, n)
     full = full + full.mT - shift[:, :, None] - shift[:, None, :]
     full.diagonal(dim1=-2, dim2=-1).copy_(d)
     return full
+
+
+def _u_shift(diagonals: Tensor) -> Tensor:
+    """What U-centering adds to row i, and to column i, of centered Gram matrices with ``(..., n)`` diagonals.
+
+    Their rows sum to zero, so that it needs no sums but the trace.
+    """
+    n = diagonals.shape[-1]
+    return diagonals / (n - 2) - diagonals.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))
 
 
 def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:

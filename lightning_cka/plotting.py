@@ -76,12 +76,13 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     Raises:
         ValueError: there is no result, or no same-named layer.
     """
-    if not results or not results[-1].same_named():
+    history = [result.same_named() for result in results]
+    if not history or not history[-1]:
         raise ValueError("a drift map needs at least one result with layers of the same name on both sides")
     last = results[-1]
-    names = list(last.same_named())
+    names = list(history[-1])
     nan = float("nan")
-    values = np.array([[result.same_named().get(name, nan) for result in results] for name in names])
+    values = np.array([[diagonal.get(name, nan) for diagonal in history] for name in names])
     rows, prefix = short_labels(names)
     epochs = [result.epoch for result in results]
     by_step = len(set(epochs)) < len(epochs)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cka.bank import GramBank
-from lightning_cka.layers import shortened
+from lightning_cka.layers import shortened, without_compiled
 
 LIVE = ("initial", "previous", "self")
 ReferenceSource = str | Path | nn.Module
@@ -109,8 +109,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ValueError: not a readable checkpoint, one that holds arbitrary Python objects, or one of another
             architecture; the message lists missing, unexpected and mismatched keys.
     """
-    loaded = _without_compiled_segments(_read_state_dict(path))
-    own = _without_compiled_segments(model.state_dict())
+    loaded = {without_compiled(key): value for key, value in _read_state_dict(path).items()}
+    state = model.state_dict()
+    own = {without_compiled(key): value for key, value in state.items()}
     problems = {
         "missing": sorted(own.keys() - loaded.keys()),
         "unexpected": sorted(loaded.keys() - own.keys()),
@@ -126,8 +127,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"checkpoint {path.name!r} is of another architecture than {type(model).__name__}: {listed}. "
             "Pass the reference as a module, with reference_layers="
         )
-    names = {_without_compiled(key): key for key in model.state_dict()}
-    model.load_state_dict({names[key]: value for key, value in loaded.items()})
+    model.load_state_dict({key: loaded[without_compiled(key)] for key in state})
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:
@@ -149,11 +149,3 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path.name!r} is no checkpoint: it has neither a 'state_dict' nor is it one")
     return state
-
-
-def _without_compiled_segments(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {_without_compiled(key): value for key, value in state.items()}
-
-
-def _without_compiled(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
