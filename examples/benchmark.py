@@ -17,7 +17,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning_cka import CKAMonitor
-from lightning_cka.compare import Comparison
+from lightning_cka.comparison import Comparison
 from lightning_cka.layers import named_layers
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -187,9 +187,9 @@ def measure(name, samples, repeats, device, tmp):
             names = monitor._probe.plan.names
 
             def compare():
-                comparison = Comparison(names, monitor.references[0].bank, "linear", device)
+                comparison = Comparison(names, {"initial": monitor.references[0].bank}, {"linear": "linear"}, device)
                 monitor._probe.show(trainer, module, comparison.add)
-                comparison.result()
+                comparison.results()
 
             works = {
                 "bare": lambda: bare_forward(module, batches, device),

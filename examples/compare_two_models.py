@@ -8,7 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from digits import DigitsCNN, digits
+from digits import LAYERS, DigitsCNN, digits
 from lightning_cka import compare_models
 from torch import nn
 from torch.utils.data import DataLoader
@@ -42,7 +42,7 @@ def main():
 
     # Shuffled: CKA averaged over batches of similar samples would be biased.
     loader = DataLoader(validation, batch_size=112, shuffle=True)
-    result = compare_models(cnn, mlp, loader, reference_layers=nn.Linear)
+    result = compare_models(cnn, mlp, loader, LAYERS, reference_layers=nn.Linear)
 
     print("\nFor each layer of the CNN, the most similar one of the MLP:")
     for name, row, errors in zip(result.layers, result.matrix, result.standard_error, strict=True):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import lightning as L
-from digits import DigitsCNN, digits
+from digits import LAYERS, DigitsCNN, digits
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from torch.utils.data import DataLoader
@@ -21,7 +21,7 @@ def main():
 
     L.seed_everything(0, workers=True)
     train, validation = digits()
-    monitor = CKAMonitor(reference=["initial", "previous"], dirpath=args.output / "figures")
+    monitor = CKAMonitor(["initial", "previous"], LAYERS, dirpath=args.output / "figures")
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",

@@ -16,6 +16,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
+LAYERS = ["conv?", "fc?"]
+"""Of `DigitsCNN`: blocks of convolution, batch normalisation and ReLU, and linear layers."""
+
 
 def digits(classes=range(10)):
     """The digits of these classes, as images (1, 8, 8) in [0, 1], split into training and validation data."""
@@ -27,21 +30,22 @@ def digits(classes=range(10)):
 
 
 class DigitsCNN(L.LightningModule):
-    """Four convolutions and two linear layers."""
+    """Four convolutions with batch normalisation, and two linear layers."""
 
     def __init__(self, width=32):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv3 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.conv4 = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.conv1 = self._block(1, width)
+        self.conv2 = self._block(width, width)
+        self.conv3 = self._block(width, 2 * width, stride=2)
+        self.conv4 = self._block(2 * width, 2 * width)
         self.fc1 = nn.Linear(2 * width * 16, 64)
         self.fc2 = nn.Linear(64, 10)
 
+    def _block(self, inputs, outputs, stride=1):
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
+
     def forward(self, images):
-        x = images
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = conv(x).relu()
+        x = self.conv4(self.conv3(self.conv2(self.conv1(images))))
         return self.fc2(self.fc1(x.flatten(1)).relu())
 
     def _loss(self, batch, stage):
@@ -70,7 +74,7 @@ def main():
 
     L.seed_everything(0, workers=True)
     train, validation = digits()
-    monitor = CKAMonitor(reference=["initial", "previous", "self"], dirpath=args.output / "figures")
+    monitor = CKAMonitor(["initial", "previous", "self"], LAYERS, dirpath=args.output / "figures")
     tensorboard = TensorBoardLogger(args.output, name="tensorboard")
     args.output.mkdir(parents=True, exist_ok=True)
     trainer = L.Trainer(

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import lightning as L
-from digits import DigitsCNN, digits
+from digits import LAYERS, DigitsCNN, digits
 from lightning_cka import CKAMonitor
 from torch.utils.data import DataLoader
 
@@ -40,7 +40,7 @@ def main():
     checkpoint = args.output / "pretrained.ckpt"
     fit(model, range(5), args.epochs, args.output).save_checkpoint(checkpoint)
 
-    monitor = CKAMonitor(reference=checkpoint, dirpath=args.output / "figures")
+    monitor = CKAMonitor(checkpoint, LAYERS, dirpath=args.output / "figures")
     trainer = fit(model, range(5, 10), args.epochs, args.output, [monitor])
 
     print("\nCKA of each layer with the pretrained checkpoint, on digits 5 to 9, per epoch:")

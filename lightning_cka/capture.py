@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_cka.bank import ShownBatch
 from lightning_cka.batches import fingerprint
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.grams import Workspace, lower_gram
@@ -30,7 +31,10 @@ from lightning_cka.rng import isolated_rng, seed_rng
 
 ForwardFn = Callable[[nn.Module, Any], Any]
 
-Consumer = Callable[[int, PackedGrams, str], None]
+Consumer = Callable[[ShownBatch], None]
+
+Observer = Callable[[int, Tensor], None]
+"""Called with a layer's row and its features ``(n, ...)``, inside the forward hook."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def show(
     *,
     rank: int = 0,
     world_size: int = 1,
+    observe: Observer | None = None,
 ) -> None:
     """Show this rank's share of the probe set to a model.
 
@@ -110,10 +115,10 @@ def show(
         probe: what to show.
         plan: the layers, as `dry_run` found them.
         showing: how.
-        consume: called after each batch with its index, Gram matrices and fingerprint; the matrices are
-            overwritten by the next batch.
+        consume: called after each batch; its Gram matrices are overwritten by the next one.
         rank: of this process.
         world_size: number of processes that share the probe set.
+        observe: sees the features too, before they are freed.
     """
     modules = named_layers(model)
     workspace = Workspace()
@@ -123,18 +128,21 @@ def show(
                 continue
             seed_rng(probe.batch_seed(batch.index), showing.device)
             inputs = fingerprint(batch.data)  # Before a model writes to its inputs.
-            grams = _BatchGrams(batch.num_samples, plan, showing, workspace)
+            grams = _BatchGrams(batch.num_samples, plan, showing, workspace, observe)
             with ExitStack() as hooks:
                 for row, name in enumerate(plan.names):
                     hooks.enter_context(modules[name].register_forward_hook(grams.hook(row, name)))
                 showing.forward(model, batch.data)
-            consume(batch.index, grams.finish(), inputs)
+            consume(ShownBatch(batch.index, grams.finish(), inputs, batch.samples))
 
 
 class _BatchGrams:
     """Gram matrices of one batch, filled in as the hooks fire."""
 
-    def __init__(self, num_samples: int, plan: LayerPlan, showing: Showing, workspace: Workspace) -> None:
+    def __init__(
+        self, num_samples: int, plan: LayerPlan, showing: Showing, workspace: Workspace, observe: Observer | None
+    ) -> None:
+        self._observe = observe
         self._n = num_samples
         self._workspace = workspace
         self._plan = plan
@@ -158,6 +166,8 @@ class _BatchGrams:
                 self._set_undefined(row)
                 return
             features = to_features(tensor, batch_dim, self._showing.feature_fn)
+            if self._observe is not None:
+                self._observe(row, features)
             gram, scale = lower_gram(features, self._workspace)
             if gram.dtype == torch.float64:
                 self._packed = PackedGrams(*(part.to(gram.dtype) for part in self._packed))

@@ -12,15 +12,20 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lightning_cka.bank import GramBank
-from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, show
+from lightning_cka.bank import GramBank, ShownBatch
+from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
+from lightning_cka.collectives import sums_device
+from lightning_cka.comparison import Comparison
+from lightning_cka.diagnostics import Thresholds, flag_messages
 from lightning_cka.dry_run import dry_run
-from lightning_cka.kernels import check_feature_kernel
+from lightning_cka.exchangeability import BatchVariation, variation_message
+from lightning_cka.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
-from lightning_cka.metric import MinibatchCKA, undefined_message
-from lightning_cka.packed import PackedGrams
+from lightning_cka.metric import undefined_message
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.result import CKAResult
+
+_CPU = torch.device("cpu")
 
 
 def compare_models(
@@ -32,14 +37,17 @@ def compare_models(
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
-    kernel: str = "linear",
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
     device: torch.device | str | None = None,
     progress_bar: bool = True,
 ) -> CKAResult:
     """CKA between the layers of two models, or of one model with itself (``reference=model``).
 
     The samples are the dataloader's, as it gives them: it should shuffle, since CKA averaged over
-    batches of similar samples is biased.
+    batches of similar samples is biased. A warning tells where it seems not to, and which layers' values are
+    not to be trusted for other reasons.
 
     Args:
         model: left as it was found, on its own device.
@@ -50,12 +58,15 @@ def compare_models(
         forward_fn: called with a model and a batch; None: the model is called on the batch, or on its
             first element.
         feature_fn: "flatten", "mean", "cls", or a function of a layer's output that gives ``(n, ...)``.
-        kernel: "linear".
+        kernel: "linear", "rbf" or `lightning_cka.kernels.RBF`, "distance", or a function of ``(n, n)`` squared
+            distances.
+        unbiased: False takes the biased HSIC, whose values depend on the batch size.
+        thresholds: from where on a layer is flagged; None: the defaults of `lightning_cka.diagnostics.Thresholds`.
         device: where to compute; None: the model's own.
         progress_bar: show one.
 
     Returns:
-        The ``(L, R)`` matrix with its standard error.
+        The ``(L, R)`` matrix with its standard error and diagnostics.
 
     Raises:
         ValueError: layers that are not there or cannot be read, an unknown kernel or feature_fn, a model
@@ -85,102 +96,64 @@ def compare_models(
     with _on_device(model, target), _on_device(reference, target):
         plan = dry_run(model, probe, selectors, showing)
         reference_plan = plan if within else _plan_of_reference(reference, probe, reference_selectors, showing)
-        bank = GramBank(reference_plan.names, type(reference).__name__)
-        if not within:
+        bank = None if within else GramBank(reference_plan.names, type(reference).__name__, probe.sample_kind)
+        if bank is not None:
             _show(reference, probe, reference_plan, showing, bank.add, total=total, progress_bar=progress_bar)
-        comparison = Comparison(plan.names, None if within else bank, kernel, target)
-        _show(model, probe, plan, showing, comparison.add, total=total, progress_bar=progress_bar)
-    if comparison.num_mismatched:
-        raise ValueError(
-            f"the dataloader gave other samples to the two models in {comparison.num_mismatched} batches; "
-            "pass one that gives the same samples each time it is iterated"
+        comparison = Comparison(
+            plan.names,
+            {type(reference).__name__: bank},
+            {kernel_name(kernel): kernel},
+            target,
+            model_name=type(model).__name__,
+            unbiased=unbiased,
+            thresholds=thresholds,
+            sample_kind=probe.sample_kind,
         )
-    return _finished(comparison, type(model).__name__, type(reference).__name__)
+        variation = BatchVariation(plan.names, sums_device(target))
+        _show(model, probe, plan, showing, comparison.add, variation.add, total=total, progress_bar=progress_bar)
+    if found := variation.result(distributed=False):
+        warnings.warn(variation_message(found, "the dataloader"), stacklevel=2)
+    return _finished(comparison)
 
 
-def compare_banks(a: GramBank, b: GramBank, *, kernel: str = "linear") -> CKAResult:
+def compare_banks(
+    a: GramBank,
+    b: GramBank,
+    *,
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+) -> CKAResult:
     """CKA between the layers of two models that were shown the same probe set.
 
     Args:
         a: of the model.
         b: of the reference.
-        kernel: "linear".
+        kernel: as in `compare_models`.
+        unbiased: likewise.
+        thresholds: likewise.
 
     Raises:
         ValueError: the probe sets differ, or the kernel is unknown.
     """
     check_feature_kernel(kernel)
-    differing = [i for i, _ in set(a.fingerprints.items()) ^ set(b.fingerprints.items())]
+    differing = {batch.index for batch in a if b.get(batch.index, batch.fingerprint, _CPU) is None}
+    differing |= a.batches.keys() ^ b.batches.keys()
     if differing:
-        raise ValueError(f"the banks are of different probe sets: they differ in {len(set(differing))} batches")
-    device = torch.device("cpu")
-    comparison = Comparison(a.layers, None if a is b else b, kernel, device)
-    for index, grams in a.batches.items():
-        comparison.add(index, grams, a.fingerprints[index])
-    return _finished(comparison, a.model_name, b.model_name)
-
-
-class Comparison:
-    """Accumulates the CKA of a model, as it is shown the probe set, with a reference's bank.
-
-    Args:
-        layers: of the model.
-        bank: the reference's; None: compare the model with itself.
-        kernel: see `MinibatchCKA`.
-        device: of the sums.
-        distributed: each process of several has a share of the batches, and all of them ask for the
-            result. Otherwise this process has all of them, whatever others there are.
-
-    Attributes:
-        undefined_layers: after `result`, the layers whose CKA is ``nan``, by reason.
-        num_mismatched: batches left out because the reference was not shown the same inputs.
-    """
-
-    def __init__(
-        self,
-        layers: tuple[str, ...],
-        bank: GramBank | None,
-        kernel: str,
-        device: torch.device,
-        *,
-        distributed: bool = False,
-    ) -> None:
-        self._bank = bank
-        self._distributed = distributed
-        self._device = device
-        # Sums are in float64, which one kind of device does not have.
-        self.metric = MinibatchCKA(
-            layers, None if bank is None else bank.layers, kernel=kernel, sync_on_compute=False
-        ).to("cpu" if device.type == "mps" else device)
-        self.num_mismatched = 0
-        self.undefined_layers: dict[str, list[str]] = {}
-
-    def add(self, index: int, grams: PackedGrams, fingerprint: str) -> None:
-        """Take one batch of the model's Gram matrices."""
-        reference = None
-        if self._bank is not None:
-            reference = self._bank.get(index, fingerprint, self._device)
-            if reference is None:
-                self.num_mismatched += 1
-                return
-        self.metric.update(grams, reference)
-
-    def result(self, **attributes: Any) -> CKAResult:
-        """The result; ``attributes`` are passed on to `CKAResult`."""
-        metric = self.metric
-        with metric.sync_context(should_sync=self._distributed):
-            self.undefined_layers = metric.undefined_layers()
-            return CKAResult(
-                metric.matrix(),
-                metric.layers,
-                metric.reference_layers,
-                metric.standard_error(),
-                num_samples=int(metric.num_samples),
-                num_batches=int(metric.num_batches),
-                kernel=metric.kernel,
-                within=self._bank is None,
-                **attributes,
-            )
+        raise ValueError(f"the banks are of different probe sets: they differ in {len(differing)} batches")
+    comparison = Comparison(
+        a.layers,
+        {b.model_name: None if a is b else b},
+        {kernel_name(kernel): kernel},
+        _CPU,
+        model_name=a.model_name,
+        unbiased=unbiased,
+        thresholds=thresholds,
+        sample_kind=a.sample_kind,
+    )
+    for batch in a:
+        comparison.add(batch)
+    return _finished(comparison)
 
 
 def _plan_of_reference(
@@ -192,11 +165,19 @@ def _plan_of_reference(
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
 
 
-def _finished(comparison: Comparison, model_name: str, reference_name: str) -> CKAResult:
-    result = comparison.result(model_name=model_name, reference_name=reference_name)
-    for reason, names in comparison.undefined_layers.items():
+def _finished(comparison: Comparison) -> CKAResult:
+    (outcome,) = comparison.results().values()
+    if outcome.num_mismatched:
+        raise ValueError(
+            f"the dataloader gave other samples to the two models in {outcome.num_mismatched} batches; "
+            "pass one that gives the same samples each time it is iterated"
+        )
+    for reason, names in outcome.undefined_layers.items():
         warnings.warn(undefined_message(reason, names), stacklevel=3)
-    return result
+    if outcome.result.diagnostics is not None:
+        for message in flag_messages(outcome.result.flags, outcome.result.diagnostics.sample_kind):
+            warnings.warn(message, stacklevel=3)
+    return outcome.result
 
 
 def _show(
@@ -205,17 +186,18 @@ def _show(
     plan: LayerPlan,
     showing: Showing,
     consume: Consumer,
+    observe: Observer | None = None,
     *,
     total: int | None,
     progress_bar: bool,
 ) -> None:
     with tqdm(desc=f"CKA: {type(model).__name__}", total=total, unit="batch", disable=not progress_bar) as bar:
 
-        def consume_and_count(index: int, grams: PackedGrams, fingerprint: str) -> None:
-            consume(index, grams, fingerprint)
+        def consume_and_count(batch: ShownBatch) -> None:
+            consume(batch)
             bar.update()
 
-        show(model, probe, plan, showing, consume_and_count)
+        show(model, probe, plan, showing, consume_and_count, observe=observe)
         bar.update((total or bar.n) - bar.n)  # Batches of too few samples were skipped.
 
 

@@ -7,9 +7,11 @@ Kornblith et al. 2019 (https://arxiv.org/abs/1905.00414) for CKA; Song et al. 20
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lightning_cka.grams import Workspace, check_floating, doubly_centered, lower_gram, mirrored, u_centered
+from lightning_cka.kernels import Kernel, KernelFn, resolve_kernel, squared_distances
 from lightning_cka.packed import accumulator_dtype
 
 MIN_SAMPLES = 4
@@ -86,14 +88,16 @@ def biased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
     return (doubly_centered(x_gram) * doubly_centered(y_gram)).sum() / (n - 1) ** 2
 
 
-def cka(x: Tensor, y: Tensor, *, kernel: str = "linear", unbiased: bool = True) -> Tensor:
+def cka(x: Tensor, y: Tensor, *, kernel: Kernel = "linear", unbiased: bool = True) -> Tensor:
     """CKA of two representations of one batch (Kornblith et al. 2019).
 
     Args:
         x: ``(n, ...)`` features; ``(n, n)`` Gram matrix with ``kernel="precomputed"``.
         y: likewise, for the same n samples; the number of features may differ.
-        kernel: "linear" or "precomputed".
-        unbiased: use the unbiased HSIC (n >= 4), which makes small negative values possible.
+        kernel: "linear", "rbf" or `lightning_cka.kernels.RBF`, "distance", a function of ``(n, n)`` squared
+            distances that gives an ``(n, n)`` Gram matrix, or "precomputed".
+        unbiased: use the unbiased HSIC (n >= 4), which makes small negative values possible. False: the biased
+            one, comparable across papers, but not across batch sizes.
 
     Returns:
         Scalar in [-1, 1] (in [0, 1] if biased), up to rounding; ``nan`` if x or y has no variance.
@@ -107,20 +111,22 @@ def cka(x: Tensor, y: Tensor, *, kernel: str = "linear", unbiased: bool = True) 
         >>> round(cka(x, 3 * x + 7).item(), 5)
         1.0
     """
-    if kernel not in ("linear", "precomputed"):
-        raise ValueError(f"kernel must be 'linear' or 'precomputed', but is {kernel!r}")
-    grams = [z if kernel == "precomputed" else _scaled_gram(z) for z in (x, y)]
+    function = resolve_kernel(kernel)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    grams = [z if kernel == "precomputed" else _kernel_gram(z, function) for z in (x, y)]
     _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
     center = u_centered if unbiased else doubly_centered
     # The product of two HSICs of float32 size can be beyond float32. What they are divided by cancels.
     k, ell = (center(gram).to(accumulator_dtype(gram.device)) for gram in grams)
-    return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(grams[0].dtype)
+    return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(dtype)
 
 
-def _scaled_gram(features: Tensor) -> Tensor:
-    """The centered Gram matrix but for a factor, which does not change CKA."""
+def _kernel_gram(features: Tensor, function: KernelFn | None) -> Tensor:
+    """A Gram matrix but for a factor, which does not change CKA."""
     gram, scale = lower_gram(features, Workspace())
-    return mirrored(gram) * scale.sign()
+    if function is None:
+        return mirrored(gram) * scale.sign()
+    return function(squared_distances(mirrored(gram), scale))
 
 
 def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:

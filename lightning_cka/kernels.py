@@ -1,45 +1,246 @@
 """Kernels, as functions of centered linear Gram matrices: no second look at the features is needed.
 
-"linear" is the identity on them. "precomputed" is no function of features: the caller brings Gram
-matrices of a kernel of their own, and `MinibatchCKA.update` takes them in place of features.
+A kernel is a name, an `RBF`, or a function of the squared distances between samples, which follow from a
+linear Gram matrix: ``D_ij = K_ii + K_jj - 2 K_ij``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
-from lightning_cka.packed import PackedGrams
+import torch
+from torch import Tensor
 
-Kernel = Callable[[PackedGrams], PackedGrams]
+from lightning_cka.packed import PackedGrams, accumulator_dtype, pack_stack, select_layers, unpack
 
+KernelFn = Callable[[Tensor], Tensor]
+Kernel = str | KernelFn
 
-def linear(grams: PackedGrams) -> PackedGrams:
-    """The linear kernel: the Gram matrices as they are."""
-    return grams
-
-
-KERNELS: dict[str, Kernel] = {"linear": linear, "precomputed": linear}
+DEFAULT_THRESHOLD = 0.5
 
 
-def resolve_kernel(kernel: str) -> Kernel:
-    """The kernel of that name.
+@dataclass(frozen=True)
+class RBF:
+    """The Gaussian kernel ``exp(-D / (2 sigma^2))``, whose bandwidth sigma is a multiple of the median distance.
+
+    The larger the bandwidth, the nearer to the linear kernel. A smaller one looks at near neighbours, and a far
+    outlier then counts for no more than any other sample. Source: Kornblith et al. 2019, section 4
+    (https://arxiv.org/abs/1905.00414).
+
+    Args:
+        threshold: the multiple; the default is that of the authors' demonstration. Their layer identification has 0.2,
+            0.4 and 0.8.
+
+    Raises:
+        ValueError: the threshold is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cka.functional import cka
+        >>> x = torch.arange(6.0)[:, None]
+        >>> round(cka(x, x.exp(), kernel=RBF(threshold=0.8)).item(), 2)
+        0.91
+    """
+
+    threshold: float = DEFAULT_THRESHOLD
+
+    def __post_init__(self) -> None:
+        """Check the threshold."""
+        if not self.threshold > 0:
+            raise ValueError(f"the threshold of an RBF kernel must be positive, but is {self.threshold}")
+
+    def __call__(self, squared_distances: Tensor, median: Tensor | None = None) -> Tensor:
+        """The Gram matrix, less 1.
+
+        Args:
+            squared_distances: ``(n, n)``.
+            median: scalar, the median squared distance; None: that of ``squared_distances``, all n^2 entries.
+
+        Returns:
+            ``(n, n)``: a constant does not change HSIC, and without the 1 a large bandwidth costs no digits. ``nan``
+            if the median is zero, and yet not all distances are.
+        """
+        median = median_of(squared_distances) if median is None else median
+        gram = torch.expm1(-squared_distances / (2 * self.threshold**2 * median))
+        return torch.where(squared_distances.amax() == 0, torch.zeros_like(gram), gram)
+
+
+def distance(squared_distances: Tensor) -> Tensor:
+    """The negative distance, whose unbiased CKA is the bias-corrected distance correlation.
+
+    Source: Székely and Rizzo 2014 (https://arxiv.org/abs/1310.2926); Sejdinovic et al. 2013
+    (https://arxiv.org/abs/1207.6076) for distances as kernels.
+
+    Args:
+        squared_distances: ``(n, n)``.
+
+    Returns:
+        ``(n, n)``.
+    """
+    return -squared_distances.sqrt()
+
+
+LINEAR = ("linear", "precomputed")
+NAMED: dict[str, KernelFn] = {"rbf": RBF(), "distance": distance}
+
+
+def resolve_kernel(kernel: Kernel) -> KernelFn | None:
+    """The function of squared distances that is meant; None for the linear kernel and for precomputed matrices.
 
     Raises:
         ValueError: there is no kernel of that name.
+        TypeError: neither a name nor a function.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"unknown kernel {kernel!r}; expected one of {sorted(KERNELS)}")
-    return KERNELS[kernel]
+    if callable(kernel):
+        return kernel
+    if not isinstance(kernel, str):
+        raise TypeError(f"a kernel must be a name or a function of squared distances, but is {kernel!r}")
+    if kernel in LINEAR:
+        return None
+    if kernel not in NAMED:
+        raise ValueError(
+            f"unknown kernel {kernel!r}; expected one of {sorted((*LINEAR, *NAMED))}, lightning_cka.kernels.RBF(...), "
+            "or a function of squared distances"
+        )
+    return NAMED[kernel]
 
 
-def check_feature_kernel(kernel: str) -> None:
-    """Refuse what cannot be computed from a model's activations.
+def check_feature_kernel(kernel: Kernel) -> None:
+    """Refuse what cannot be computed from a model's activations, by trying it on five points.
 
     Raises:
-        ValueError: an unknown kernel, or "precomputed".
+        ValueError: an unknown kernel, "precomputed", or a function that gives no symmetric ``(n, n)`` matrix.
+        TypeError: neither a name nor a function.
     """
-    resolve_kernel(kernel)
+    function = resolve_kernel(kernel)
     if kernel == "precomputed":
         raise ValueError(
-            "kernel='precomputed' is for MinibatchCKA.update alone: a model gives features, not Gram matrices"
+            "kernel='precomputed' is for MinibatchCKA.update and functional.cka alone: a model gives features, not "
+            "Gram matrices"
         )
+    if function is not None:
+        points = torch.tensor([0.0, 1.0, 3.0, 7.0, 8.0], dtype=torch.float64)
+        _checked(function, (points[:, None] - points).square())
+
+
+def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
+    """One or several kernels by distinct names.
+
+    Raises:
+        ValueError: see `check_feature_kernel`; or there is none, or the same twice.
+        TypeError: neither names nor functions.
+    """
+    kernels = cast(list[Kernel], list(kernel) if isinstance(kernel, list | tuple) else [kernel])
+    named: dict[str, Kernel] = {}
+    for each in kernels:
+        check_feature_kernel(each)
+        if each in named.values():
+            raise ValueError(f"kernel {kernel_name(each)!r} is there twice")
+        base = kernel_key(each)
+        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(kernels) + 2))) if n not in named)
+        named[name] = each
+    if not named:
+        raise ValueError("kernel is empty; expected a kernel or several")
+    return named
+
+
+def kernel_key(kernel: Kernel) -> str:
+    """A kernel's name in logged keys, without its parameters."""
+    return "rbf" if isinstance(kernel, RBF) else kernel_name(kernel)
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """A kernel's name in results and figures."""
+    if isinstance(kernel, RBF):
+        return "rbf" if kernel == RBF() else f"rbf({kernel.threshold:g})"
+    if isinstance(kernel, str):
+        return kernel
+    name = str(getattr(kernel, "__name__", type(kernel).__name__))
+    return "custom" if name == "<lambda>" else name
+
+
+def needs_median(kernel: Kernel) -> bool:
+    """Whether a bandwidth has to be fixed by a first batch, so that other batches compare with it."""
+    return isinstance(resolve_kernel(kernel), RBF)
+
+
+def apply_kernel(kernel: Kernel, grams: PackedGrams, medians: Tensor | None = None) -> PackedGrams:
+    """The kernel's Gram matrices of one batch.
+
+    Args:
+        kernel: which.
+        grams: linear Gram matrices of L layers.
+        medians: ``(L,)`` median squared distances that fix the bandwidths; None: those of this batch.
+
+    Returns:
+        In float64, but for the linear kernel.
+    """
+    function = resolve_kernel(kernel)
+    if function is None:
+        return grams
+    layers = []
+    for layer in range(len(grams.halves)):
+        squared = _layer_distances(grams, layer)
+        if isinstance(function, RBF):
+            gram = function(squared, None if medians is None else medians[layer].to(squared))
+        else:
+            gram = _checked(function, squared)
+        layers.append(pack_stack(gram[None]))
+    return PackedGrams(*(torch.cat(parts) for parts in zip(*layers, strict=True)))
+
+
+def squared_distances(gram: Tensor, scale: Tensor, eps: float | None = None) -> Tensor:
+    """Squared Euclidean distances between samples.
+
+    Args:
+        gram: ``(..., n, n)`` linear Gram matrices of features / scale, centered or not.
+        scale: ``(...)``; zero for features without variance.
+        eps: of the precision in which the matrices were computed; None: that of their dtype.
+
+    Returns:
+        ``(..., n, n)`` in float64. Those that are no more than rounding has left of the matrices' entries are zero.
+    """
+    eps = torch.finfo(gram.dtype).eps if eps is None else eps
+    gram = gram.to(accumulator_dtype(gram.device))
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    sums = diagonal[..., :, None] + diagonal[..., None, :]
+    squared = sums - 2 * gram
+    squared = squared.where(~(squared <= 8 * eps * sums), torch.zeros_like(squared))
+    return squared * scale.to(squared).square()[..., None, None]
+
+
+def _layer_distances(grams: PackedGrams, layer: int) -> Tensor:
+    """``(n, n)`` squared distances of one layer; all layers at once would take much memory."""
+    dtype = accumulator_dtype(grams.halves.device)
+    wide = PackedGrams(*(part.to(dtype) for part in select_layers(grams, [layer])))
+    return squared_distances(unpack(wide)[0], wide.scales[0], torch.finfo(grams.halves.dtype).eps)
+
+
+def median_squared_distances(grams: PackedGrams) -> Tensor:
+    """``(L,)`` in float64: the median of each layer's squared distances, over all n^2 entries."""
+    return torch.stack([median_of(_layer_distances(grams, layer)) for layer in range(len(grams.halves))])
+
+
+def median_of(values: Tensor) -> Tensor:
+    """The median of all entries, that of an even number being the mean of the middle two; ``nan`` if one is."""
+    ordered = values.flatten().sort().values
+    count = len(ordered)
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2 + 0 * ordered[-1]
+
+
+def _checked(function: KernelFn, squared: Tensor) -> Tensor:
+    gram = function(squared)
+    name = kernel_name(function)
+    if not isinstance(gram, Tensor) or gram.shape != squared.shape or not gram.is_floating_point():
+        what = (
+            f"a {type(gram).__name__}"
+            if not isinstance(gram, Tensor)
+            else f"shape {tuple(gram.shape)} and dtype {gram.dtype}"
+        )
+        raise ValueError(
+            f"kernel {name!r} must turn squared distances of shape {tuple(squared.shape)} into a floating-point "
+            f"Gram matrix of that shape, but gave {what}"
+        )
+    return gram.to(squared.dtype)

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
 
 from lightning_cka.bank import GramBank
-from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Showing, show
+from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
+from lightning_cka.collectives import sums_device
 from lightning_cka.dry_run import dry_run
+from lightning_cka.exchangeability import BatchVariation, variation_message
 from lightning_cka.layers import FeatureFn, LayerSelector
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.reference import Reference
@@ -55,17 +58,29 @@ class LiveProbe:
 
     def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
         self._options = options
+        self._is_tested = False
         with _as_validation(trainer), _without_log(module):
             self.probe = _build_probe(options, trainer)
             self.plan = dry_run(module, self.probe, options.selectors, self._showing(trainer, module))
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
-        """Show this process's share of the probe set to the live model, once."""
-        self._show(trainer, module, module, self.plan, consume)
+        """Show this process's share of the probe set to the live model, once.
+
+        The first time, batches that the user's loader made are tested for whether they are alike but for chance.
+        """
+        variation = None
+        if not (self.probe.is_shuffled or self._is_tested):
+            variation = BatchVariation(self.plan.names, sums_device(module.device))
+        self._show(trainer, module, module, self.plan, consume, None if variation is None else variation.add)
+        if variation is not None:
+            self._is_tested = True
+            if found := variation.result(distributed=True):
+                source = "the iterable validation dataset" if self._options.dataloader is None else "dataloader="
+                rank_zero_warn(variation_message(found, source))
 
     def bank(self, trainer: Trainer, module: LightningModule) -> GramBank:
         """The Gram matrices of the live model, as it is now."""
-        bank = GramBank(self.plan.names, type(module).__name__)
+        bank = GramBank(self.plan.names, type(module).__name__, self.probe.sample_kind)
         self.show(trainer, module, bank.add)
         return bank
 
@@ -90,12 +105,18 @@ class LiveProbe:
                 plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
         except ValueError as error:
             raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
-        bank = GramBank(plan.names, reference.name)
+        bank = GramBank(plan.names, reference.name, self.probe.sample_kind)
         self._show(trainer, module, model, plan, bank.add)
         return bank
 
     def _show(
-        self, trainer: Trainer, module: LightningModule, model: nn.Module, plan: LayerPlan, consume: Consumer
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        model: nn.Module,
+        plan: LayerPlan,
+        consume: Consumer,
+        observe: Observer | None = None,
     ) -> None:
         with _as_validation(trainer), _without_log(model), _without_log(module):
             show(
@@ -106,6 +127,7 @@ class LiveProbe:
                 consume,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
+                observe=observe,
             )
 
     def _showing(self, trainer: Trainer, module: LightningModule) -> Showing:

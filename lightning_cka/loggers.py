@@ -86,3 +86,20 @@ _SENDERS: dict[str, Callable[[Any, str, Pixels, int], None]] = {
     "TensorBoardLogger": _to_tensorboard,
     "WandbLogger": _to_wandb,
 }
+
+
+def log_text(loggers: Iterable[Any], key: str, text: str, step: int) -> None:
+    """Log a text to each logger that can take one.
+
+    Args:
+        loggers: of the Trainer; told by class name.
+        key: the text's name.
+        text: what is logged.
+        step: on the axis of Lightning's own scalars.
+    """
+    for logger in loggers:
+        names = [cls.__name__ for cls in type(logger).__mro__]
+        if "TensorBoardLogger" in names:
+            logger.experiment.add_text(key, text, step)
+        elif "WandbLogger" in names:
+            logger.log_text(key, columns=["warning"], data=[[text]], step=step)

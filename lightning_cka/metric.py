@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,22 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from lightning_cka.functional import MIN_SAMPLES
-from lightning_cka.grams import Workspace, lower_gram
-from lightning_cka.kernels import resolve_kernel
+from lightning_cka.kernels import (
+    Kernel,
+    apply_kernel,
+    kernel_name,
+    median_squared_distances,
+    needs_median,
+    resolve_kernel,
+)
 from lightning_cka.layers import shortened
 from lightning_cka.packed import (
     PackedGrams,
-    empty_packed,
-    half_vectors,
-    pack,
-    pack_stack,
-    pair_products,
-    squared_norms,
+    hsic_products,
+    pack_features,
+    pack_precomputed,
 )
+from lightning_cka.result import CKAResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +47,11 @@ class MinibatchCKA(Metric):
     Args:
         layers: how many layers, or their names.
         reference_layers: of the other model, how many or their names; None: as ``layers``.
-        kernel: "linear", or "precomputed" (`update` then takes ``(n, n)`` Gram matrices).
-        unbiased: False takes the biased HSIC, for comparison with papers that do. Its values depend
-            on the batch size.
+        kernel: "linear"; "rbf" or `lightning_cka.kernels.RBF`, whose bandwidths the first batch fixes (each
+            process's own, of several: a warning tells by how much they differ); "distance"; a function of ``(n, n)``
+            squared distances; or "precomputed" (`update` then takes ``(n, n)`` Gram matrices).
+        unbiased: False takes the biased HSIC (HSIC_0), for comparison with papers that do. Its values depend
+            on the batch size: do not compare them across batch sizes.
         return_standard_error: `compute` gives ``(matrix, standard_error)``.
         **kwargs: of `torchmetrics.Metric`.
 
@@ -65,7 +71,6 @@ class MinibatchCKA(Metric):
                 [0.2000, 1.0000]], dtype=torch.float64)
     """
 
-    full_state_update = False
     is_differentiable = False
     higher_is_better = None
     plot_lower_bound = 0.0
@@ -90,9 +95,13 @@ class MinibatchCKA(Metric):
     reference_square_sum: Tensor
     """(R,): sum of B^2."""
     weight_sum: Tensor
-    """(): sum of w = n(n-3)."""
+    """(): sum of the batches' weights w, n(n-3); (n-1)^2 for the biased estimator."""
     weight_square_sum: Tensor
     """(): sum of w^2."""
+    layer_medians: Tensor
+    """(L,): median squared distances of the first batch, where the kernel needs them; -1 before it."""
+    reference_medians: Tensor
+    """(R,): likewise."""
     configuration: Tensor
     """(): a constant; a hash of what the metric was made for."""
     num_samples: Tensor
@@ -107,7 +116,7 @@ class MinibatchCKA(Metric):
         layers: int | Sequence[str],
         reference_layers: int | Sequence[str] | None = None,
         *,
-        kernel: str = "linear",
+        kernel: Kernel = "linear",
         unbiased: bool = True,
         return_standard_error: bool = False,
         **kwargs: Any,
@@ -117,8 +126,8 @@ class MinibatchCKA(Metric):
         self.reference_layers = (
             self.layers if reference_layers is None else _layer_names(reference_layers, "reference_layers")
         )
+        resolve_kernel(kernel)
         self.kernel = kernel
-        self._kernel = resolve_kernel(kernel)
         self.unbiased = unbiased
         self.return_standard_error = return_standard_error
         shape = (len(self.layers), len(self.reference_layers))
@@ -132,11 +141,21 @@ class MinibatchCKA(Metric):
         }
         for name, state_shape in shapes.items():
             self.add_state(name, torch.zeros(state_shape, dtype=torch.float64), dist_reduce_fx="sum")
+        if needs_median(kernel):
+            self.add_state("layer_medians", -torch.ones(shape[0], dtype=torch.float64), dist_reduce_fx=_agreed_medians)
+            self.add_state(
+                "reference_medians", -torch.ones(shape[1], dtype=torch.float64), dist_reduce_fx=_agreed_medians
+            )
         # Tells metrics apart in a MetricCollection, which merges those whose states are equal after one update.
         configuration = repr((self.layers, self.reference_layers, kernel, unbiased)).encode()
         self.add_state("configuration", torch.tensor(zlib.crc32(configuration)), dist_reduce_fx="max")
         for name in ("num_samples", "num_batches", "num_skipped"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def full_state_update(self) -> bool:  # type: ignore[override]
+        """Whether `forward` must update the sums themselves: only they know the first batch's bandwidths."""
+        return needs_median(self.kernel)
 
     def update(self, features: Features, reference_features: Features | None = None) -> None:
         """Add one batch. A batch of fewer than 4 samples is skipped, and counted.
@@ -165,19 +184,24 @@ class MinibatchCKA(Metric):
         if n < MIN_SAMPLES:
             self.num_skipped = self.num_skipped + 1
             return
-        packed = self._packed(x)
-        self._accumulate(packed, packed if y is None else self._packed(y))
+        packed = self._packed(x, "layer_medians")
+        other = None if y is None else self._packed(y, "reference_medians")
+        if y is None and needs_median(self.kernel):
+            self.reference_medians = self.layer_medians
+        self.add_products(*hsic_products(packed, other, unbiased=self.unbiased), n)
 
-    def _accumulate(self, x: PackedGrams, y: PackedGrams) -> None:
-        """Add a batch. States are replaced, since one that was made in inference mode cannot be written to."""
-        n = x.num_samples
-        x_vectors = half_vectors(x, unbiased=self.unbiased)
-        y_vectors = x_vectors if y is x else half_vectors(y, unbiased=self.unbiased)
-        x_scales, y_scales = (grams.scales.to(self.pair_sum).square() for grams in (x, y))
-        c = pair_products(x_vectors, y_vectors).to(self.pair_sum) * x_scales[:, None] * y_scales
-        # Within one model, take A from C itself: only then is the diagonal exactly 1.
-        a = c.diagonal() if y is x else squared_norms(x_vectors).to(c) * x_scales**2
-        b = a if y is x else squared_norms(y_vectors).to(c) * y_scales**2
+    def add_products(self, c: Tensor, a: Tensor, b: Tensor, n: int) -> None:
+        """Add a batch, given what `lightning_cka.packed.hsic_products` makes of it.
+
+        States are replaced, since one that was made in inference mode cannot be written to.
+
+        Args:
+            c: ``(L, R)``.
+            a: ``(L,)``.
+            b: ``(R,)``.
+            n: its number of samples.
+        """
+        c, a, b = (products.to(self.pair_sum) for products in (c, a, b))
         self.pair_sum = self.pair_sum + c
         self.pair_square_sum = self.pair_square_sum + c * c
         self.pair_layer_sum = self.pair_layer_sum + c * a[:, None]
@@ -187,7 +211,7 @@ class MinibatchCKA(Metric):
         self.layer_square_sum = self.layer_square_sum + a * a
         self.reference_sum = self.reference_sum + b
         self.reference_square_sum = self.reference_square_sum + b * b
-        weight = n * (n - 3)
+        weight = n * (n - 3) if self.unbiased else (n - 1) ** 2
         self.weight_sum = self.weight_sum + weight
         self.weight_square_sum = self.weight_square_sum + weight**2
         self.num_samples = self.num_samples + n
@@ -201,11 +225,33 @@ class MinibatchCKA(Metric):
             have no variance or are not finite. With ``return_standard_error`` also the standard error,
             ``(L, R)``; ``nan`` for fewer than 2 batches.
         """
-        for reason, names in self.undefined_layers().items():
-            rank_zero_warn(undefined_message(reason, names))
-        if self.num_batches == 0 and self.num_skipped > 0:
-            rank_zero_warn(f"CKA is nan: all {int(self.num_skipped)} batches had fewer than {MIN_SAMPLES} samples")
+        self._warn_of_undefined()
         return (self.matrix(), self.standard_error()) if self.return_standard_error else self.matrix()
+
+    def result(self, **attributes: Any) -> CKAResult:
+        """CKA of all pairs of layers with all that is known of it; synced and checked like `compute`.
+
+        Args:
+            **attributes: of `CKAResult`, such as ``model_name``.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            self._warn_of_undefined()
+            return self.as_result(**attributes)
+
+    def as_result(self, **attributes: Any) -> CKAResult:
+        """What `result` gives, of the sums as they are: neither synced nor checked."""
+        attributes = {"kernel": kernel_name(self.kernel), **attributes}
+        return CKAResult(
+            self.matrix(),
+            self.layers,
+            self.reference_layers,
+            self.standard_error(),
+            effective_batches=float(self.effective_batches()) if self.num_batches else None,
+            num_samples=int(self.num_samples),
+            num_batches=int(self.num_batches),
+            unbiased=self.unbiased,
+            **attributes,
+        )
 
     def matrix(self) -> Tensor:
         """CKA ``(L, R)`` in float64, of the sums as they are: neither synced nor checked."""
@@ -216,7 +262,7 @@ class MinibatchCKA(Metric):
         a, b = self.layer_sum[:, None], self.reference_sum
         norms = (a * b).sqrt()
         matrix = self.matrix()
-        effective_batches = self.weight_sum**2 / self.weight_square_sum
+        effective_batches = self.effective_batches()
         relative = (
             self.layer_square_sum[:, None] / (4 * a**2)
             + self.reference_square_sum / (4 * b**2)
@@ -229,22 +275,35 @@ class MinibatchCKA(Metric):
         error = (effective_batches / (effective_batches - 1) * variance).sqrt()
         return error.where(self.num_batches > 1, torch.full_like(error, torch.nan))
 
+    def effective_batches(self) -> Tensor:
+        """k_eff, the number of batches of equal weight that would tell as much; scalar."""
+        return self.weight_sum**2 / self.weight_square_sum
+
+    def _warn_of_undefined(self) -> None:
+        for reason, names in self.undefined_layers().items():
+            rank_zero_warn(undefined_message(reason, names))
+        if self.num_batches == 0 and self.num_skipped > 0:
+            rank_zero_warn(f"CKA is nan: all {int(self.num_skipped)} batches had fewer than {MIN_SAMPLES} samples")
+
     def undefined_layers(self) -> dict[str, list[str]]:
         """Layers whose CKA is ``nan``, by reason; empty before the first batch."""
+        medians = (getattr(self, "layer_medians", None), getattr(self, "reference_medians", None))
+        return self.undefined_for(*medians)
+
+    def undefined_for(self, layer_medians: Tensor | None, reference_medians: Tensor | None) -> dict[str, list[str]]:
+        """The same, for Gram matrices of a kernel whose bandwidths were fixed elsewhere by these medians."""
+        undefined: dict[str, list[str]] = {}
         if self.num_batches == 0:
-            return {}
-        layer_sums = dict(zip(self.layers, self.layer_sum.tolist(), strict=True))
-        reference_sums = dict(zip(self.reference_layers, self.reference_sum.tolist(), strict=True))
-        reasons: dict[str, Callable[[float], bool]] = {
-            "whose activations have no variance": lambda value: value == 0,
-            "with NaN or infinite activations": lambda value: not isfinite(value),
-        }
-        undefined = {}
-        for reason, applies in reasons.items():
-            names = [name for name, value in layer_sums.items() if applies(value)]
-            names += [f"{n} (reference)" for n, value in reference_sums.items() if applies(value) and n not in names]
-            if names:
-                undefined[reason] = names
+            return undefined
+        for names, sums, medians, side in (
+            (self.layers, self.layer_sum, layer_medians, ""),
+            (self.reference_layers, self.reference_sum, reference_medians, " (reference)"),
+        ):
+            no_bandwidth = [False] * len(names) if medians is None else (medians == 0).tolist()
+            for name, value, flat in zip(names, sums.tolist(), no_bandwidth, strict=True):
+                reason = _undefined_reason(value, no_bandwidth=flat)
+                if reason is not None and name not in undefined.get(reason, []):
+                    undefined.setdefault(reason, []).append(name + side)
         return undefined
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
@@ -258,7 +317,6 @@ class MinibatchCKA(Metric):
             The figure and the axes.
         """
         from lightning_cka.plotting import plot_cka
-        from lightning_cka.result import CKAResult
 
         value = self.compute() if val is None else val
         matrix, error = value if isinstance(value, tuple) else (value, None)
@@ -281,24 +339,41 @@ class MinibatchCKA(Metric):
             raise ValueError(f"expected features of {len(names)} {argument}, but got {count}")
         return features if isinstance(features, PackedGrams) else list(features)
 
-    def _packed(self, features: list[Tensor] | PackedGrams) -> PackedGrams:
-        return self._kernel(features if isinstance(features, PackedGrams) else self._reduced(features))
+    def _packed(self, features: list[Tensor] | PackedGrams, medians: str) -> PackedGrams:
+        """The kernel's Gram matrices; ``medians`` is the state that keeps what the first batch fixes."""
+        if isinstance(features, PackedGrams):
+            packed = features
+        else:
+            packed = pack_precomputed(features) if self.kernel == "precomputed" else pack_features(features)
+        if not needs_median(self.kernel):
+            return apply_kernel(self.kernel, packed)
+        if self.num_batches == 0:
+            setattr(self, medians, median_squared_distances(packed).to(self.pair_sum))
+        return apply_kernel(self.kernel, packed, getattr(self, medians))
 
-    def _reduced(self, features: list[Tensor]) -> PackedGrams:
-        dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
-        if self.kernel == "precomputed":
-            for gram in features:
-                if gram.shape != (len(gram), len(gram)):
-                    raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")
-                if not torch.allclose(gram, gram.T, rtol=1e-3, atol=1e-3 * float(gram.abs().max()), equal_nan=True):
-                    raise ValueError("kernel='precomputed' takes symmetric Gram matrices, but got one that is not")
-            return pack_stack(torch.stack([gram.to(dtype) for gram in features]))
-        workspace, device = Workspace(), features[0].device
-        packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=device, workspace=workspace)
-        for layer, tensor in enumerate(features):
-            gram, scale = lower_gram(tensor, workspace)
-            pack(gram.to(packed.halves), scale, out=packed, layer=layer)
-        return packed
+
+def _agreed_medians(of_processes: Tensor) -> Tensor:
+    """One median per layer of those ``(W, L)`` that the processes' first batches fixed; -1 where there was no batch."""
+    seen = of_processes[(of_processes >= 0).all(1)]
+    if len(seen) == 0:
+        return of_processes[0]
+    spread = float(((seen.amax(0) - seen.amin(0)) / seen.mean(0)).nan_to_num(0.0).amax())
+    if spread > 0:
+        rank_zero_warn(
+            f"the first batches of {len(seen)} processes fixed RBF bandwidths whose squares differ by up to "
+            f"{spread:.0%}: CKA mixes them. CKAMonitor, compare_models and kernel='distance' do not"
+        )
+    return seen[0]
+
+
+def _undefined_reason(sum_of_squares: float, *, no_bandwidth: bool) -> str | None:
+    if sum_of_squares == 0:
+        return "whose activations have no variance"
+    if isfinite(sum_of_squares):
+        return None
+    if no_bandwidth:
+        return "where most pairs of samples have no distance, which leaves the RBF kernel without a bandwidth"
+    return "with NaN or infinite activations"
 
 
 def undefined_message(reason: str, names: list[str]) -> str:

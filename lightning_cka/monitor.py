@@ -11,18 +11,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from lightning_cka.bank import GramBank
 from lightning_cka.capture import ForwardFn
-from lightning_cka.compare import Comparison
+from lightning_cka.comparison import Comparison, Outcome
+from lightning_cka.diagnostics import Thresholds, flag_messages
 from lightning_cka.functional import MIN_SAMPLES
-from lightning_cka.kernels import check_feature_kernel
+from lightning_cka.kernels import Kernel, check_kernels
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
 from lightning_cka.live import LiveProbe, ProbeOptions
-from lightning_cka.loggers import log_figures
+from lightning_cka.loggers import log_figures, log_text
 from lightning_cka.metric import undefined_message
-from lightning_cka.packed import PackedGrams
-from lightning_cka.reference import Reference, ReferenceSource, parse_references
+from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.result import CKAResult
+from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
 
 
 class CKAMonitor(Callback):
@@ -30,7 +30,8 @@ class CKAMonitor(Callback):
 
     At each validation epoch that is due, the model is shown a fixed probe set, and the CKA of its
     layers with those of each reference is logged as heatmap, drift map and scalars, and kept in
-    ``results``. Training is bit for bit what it is without the callback.
+    ``results``. Layers whose CKA is not to be trusted are flagged in all of them, and named in a warning.
+    Training is bit for bit what it is without the callback.
 
     Args:
         reference: what to compare with: "initial" (the weights at the start of training), "previous"
@@ -48,14 +49,18 @@ class CKAMonitor(Callback):
             tuple or list, a mapping being spread over the arguments that ``forward`` names.
         feature_fn: "flatten" (default), "mean" (over all but batch and channel), "cls" (first token), or a
             function from a layer's output to ``(n, ...)`` features.
-        kernel: "linear".
+        kernel: "linear"; "rbf" or `lightning_cka.kernels.RBF`, whose bandwidths the first probe batch fixes;
+            "distance"; a function of ``(n, n)`` squared distances; or a sequence of these, each with keys of its own.
+        unbiased: False takes the biased HSIC, for comparison with papers that do; its values depend on the batch size.
+        thresholds: from where on a layer is flagged; None: the defaults of `lightning_cka.diagnostics.Thresholds`.
         every_n_epochs: log at the end of every n-th epoch.
         seed: of the choice of probe samples, and of any randomness while they are shown.
         log_key_prefix: of all logged keys.
         dirpath: folder of the figures; None: one named as the prefix in the Trainer's ``log_dir``.
 
     Attributes:
-        results: by the reference's name, one result per logged epoch. Filled on every process. Those of
+        results: by the reference's name ("initial"), with several kernels by both ("initial/rbf"), one result per
+            logged epoch. Filled on every process. Those of
             ``trainer.validate()``, whose weights may be of any epoch, have ``epoch`` and ``step`` None.
 
     Raises:
@@ -79,7 +84,9 @@ class CKAMonitor(Callback):
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
-        kernel: str = "linear",
+        kernel: Kernel | Sequence[Kernel] = "linear",
+        unbiased: bool = True,
+        thresholds: Thresholds | None = None,
         every_n_epochs: int = 1,
         seed: int = 0,
         log_key_prefix: str = "cka/",
@@ -89,7 +96,7 @@ class CKAMonitor(Callback):
         _check_at_least(num_samples, MIN_SAMPLES, "num_samples")
         _check_at_least(batch_size, MIN_SAMPLES, "batch_size")
         check_feature_fn(feature_fn)
-        check_feature_kernel(kernel)
+        self._kernels = check_kernels(kernel)
         self.references = parse_references(reference)
         self.results: dict[str, list[CKAResult]] = {}
         self._options = ProbeOptions(
@@ -105,7 +112,8 @@ class CKAMonitor(Callback):
         )
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
-        self._kernel = kernel
+        self._unbiased = unbiased
+        self._thresholds = thresholds or Thresholds()
         self._every_n_epochs = every_n_epochs
         self._log_key_prefix = log_key_prefix
         self._dirpath = dirpath
@@ -200,71 +208,86 @@ class CKAMonitor(Callback):
                 self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
         if not ready:
             return
+        comparison = Comparison(
+            self._probe.plan.names,
+            {reference.name: reference.bank for reference in ready},
+            self._kernels,
+            pl_module.device,
+            model_name=type(pl_module).__name__,
+            unbiased=self._unbiased,
+            thresholds=self._thresholds,
+            sample_kind=self._probe.probe.sample_kind,
+            distributed=True,
+            keep=any(reference.source == "previous" for reference in ready),
+        )
+        self._probe.show(trainer, pl_module, comparison.add)
         is_training = trainer.state.fn != "validate"
-        names = self._probe.plan.names
-        comparisons = [Comparison(names, r.bank, self._kernel, pl_module.device, distributed=True) for r in ready]
-        bank = GramBank(names, type(pl_module).__name__)
-        consumers = [comparison.add for comparison in comparisons]
-        if any(reference.source == "previous" for reference in ready):
-            consumers.append(bank.add)
-
-        def consume(index: int, grams: PackedGrams, fingerprint: str) -> None:
-            for consumer in consumers:
-                consumer(index, grams, fingerprint)
-
-        self._probe.show(trainer, pl_module, consume)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        outcomes = comparison.results(
+            epoch=trainer.current_epoch if is_training else None, step=step if is_training else None
+        )
         # The Trainer broadcasts its log_dir, so that every process must ask for it.
         default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
         dirpath = default if self._dirpath is None else Path(self._dirpath)
-        for reference, comparison in zip(ready, comparisons, strict=True):
-            result = comparison.result(
-                epoch=trainer.current_epoch if is_training else None,
-                step=step if is_training else None,
-                model_name=type(pl_module).__name__,
-                reference_name=reference.name,
-            )
-            self.results.setdefault(reference.name, []).append(result)
-            self._warn_of(reference, comparison)
-            self._log_scalars(pl_module, reference, result)
+        for (name, kernel), outcome in outcomes.items():
+            key = f"{name}/{kernel}" if len(self._kernels) > 1 else name
+            self.results.setdefault(key, []).append(outcome.result)
+            self._warn_of(trainer, name, outcome, step)
+            self._log_scalars(pl_module, key, outcome.result)
             if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-                self._log_figures(trainer, dirpath, reference, step)
+                self._log_figures(trainer, dirpath, key, step)
+        self._log_diagnostics(pl_module, outcomes)
+        for reference in ready:
             if reference.source == "previous" and is_training:
-                reference.bank = bank
+                reference.bank = comparison.bank
 
-    def _log_scalars(self, pl_module: LightningModule, reference: Reference, result: CKAResult) -> None:
-        prefix = f"{self._log_key_prefix}{reference.name}/"
-        values = {} if result.within else result.same_named()
-        if "mean" in values:
-            values["mean-2"] = values.pop("mean")
-            self._warn_once(
-                f"the CKA of layer 'mean' is logged as '{prefix}mean-2': '{prefix}mean' is that of all layers"
-            )
-        values["mean"] = result.mean()
+    def _log_scalars(self, pl_module: LightningModule, key: str, result: CKAResult) -> None:
+        prefix = f"{self._log_key_prefix}{key}/"
+        for name in () if result.within else result.same_named():
+            if logged_name(name) != name:
+                self._warn_once(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
+        self._log(pl_module, prefix, cka_scalars(result))
+
+    def _log_diagnostics(self, pl_module: LightningModule, outcomes: dict[tuple[str, str], Outcome]) -> None:
+        for kernel in self._kernels:
+            prefix = f"{self._log_key_prefix}diagnostics/" + (f"{kernel}/" if len(self._kernels) > 1 else "")
+            results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]
+            self._log(pl_module, prefix, diagnostic_scalars(results))
+
+    def _log(self, pl_module: LightningModule, prefix: str, values: dict[str, float]) -> None:
         for key, value in values.items():
             pl_module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
-    def _log_figures(self, trainer: Trainer, dirpath: Path, reference: Reference, step: int) -> None:
-        prefix = f"{self._log_key_prefix}{reference.name}/"
+    def _log_figures(self, trainer: Trainer, dirpath: Path, key: str, step: int) -> None:
+        prefix = f"{self._log_key_prefix}{key}/"
         try:
-            results = self.results[reference.name]
-            unable = log_figures(trainer.loggers, prefix, dirpath / reference.name, results, step)
+            unable = log_figures(trainer.loggers, prefix, dirpath / key, self.results[key], step)
         except OSError as error:
             self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
             return
         if unable:
             self._warn_once(f"{', '.join(unable)} cannot take images: the CKA figures are in {dirpath}")
 
-    def _warn_of(self, reference: Reference, comparison: Comparison) -> None:
-        for reason, names in comparison.undefined_layers.items():
-            new = [name for name in names if name not in self._warned]
+    def _warn_of(self, trainer: Trainer, name: str, outcome: Outcome, step: int) -> None:
+        """Warn of each layer once per run and reason."""
+        for reason, names in outcome.undefined_layers.items():
+            new = [layer for layer in names if layer not in self._warned]
+            self._warned.update(new)
             if new:
-                self._warned.update(new)
                 rank_zero_warn(undefined_message(reason, new))
-        if comparison.num_mismatched:
+        # An earlier state of the live model has the same layers: what is said of these need not be said again.
+        frozen = name if any(r.name == name and r.is_frozen for r in self.references) else ""
+        about = {flag: f"{flag.reason} {flag.layer} {frozen * flag.of_reference}" for flag in outcome.result.flags}
+        flags = [flag for flag in outcome.result.flags if about[flag] not in self._warned]
+        self._warned.update(about.values())
+        for message in flag_messages(flags, self._probe.probe.sample_kind, f"CKA with '{name}'"):
+            rank_zero_warn(message)
+            if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+                log_text(trainer.loggers, f"{self._log_key_prefix}diagnostics", message, step)
+        if outcome.num_mismatched:
             # Not for rank 0 alone: each process sees batches of its own.
             warnings.warn(
-                f"{comparison.num_mismatched} probe batches were left out of the comparison with '{reference.name}', "
+                f"{outcome.num_mismatched} probe batches were left out of the comparison with '{name}', "
                 "since their inputs are not those that it was shown: the dataset or dataloader= does not give the same "
                 "samples each time",
                 stacklevel=2,

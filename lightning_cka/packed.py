@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_cka.grams import Workspace, doubly_centered, exceeds_rounding, full_precision, u_centered
+from lightning_cka.grams import Workspace, doubly_centered, exceeds_rounding, full_precision, lower_gram, u_centered
 
 _PAIR_BLOCK = 4096
 
@@ -27,6 +28,8 @@ class PackedGrams(NamedTuple):
     scales: Tensor
     """(L,): powers of 2: the matrices are those of features / scale, so that none leaves float32's range. Zero for
     a layer without variance, whose matrices are rounding errors."""
+    row_squares: Tensor
+    """(L, n): squared norms of the U-centered Gram matrices' rows, each sample's part of <U, U>."""
 
     @property
     def num_samples(self) -> int:
@@ -42,6 +45,7 @@ def empty_packed(
         workspace.matrix("halves", num_layers, n * (n - 1) // 2, dtype, device),
         workspace.matrix("diagonals", num_layers, n, dtype, device),
         workspace.matrix("scales", 1, num_layers, dtype, device)[0],
+        workspace.matrix("row_squares", num_layers, n, dtype, device),
     )
 
 
@@ -63,6 +67,8 @@ def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
     torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=half)
     smallest, largest = half.aminmax()
     out.scales[layer] = scale * exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax())
+    squares = gram.tril_(-1).square_()
+    torch.add(squares.sum(0), squares.sum(1), out=out.row_squares[layer])
 
 
 def pack_stack(grams: Tensor) -> PackedGrams:
@@ -74,10 +80,41 @@ def pack_stack(grams: Tensor) -> PackedGrams:
     Returns:
         Their packed form, in the dtype of ``grams``.
     """
-    n = grams.shape[-1]
-    halves = u_centered(grams).flatten(1).index_select(1, lower_indices(n, grams.device))
+    centered = u_centered(grams)
+    halves = centered.flatten(1).index_select(1, lower_indices(grams.shape[-1], grams.device))
     diagonals = doubly_centered(grams).diagonal(dim1=-2, dim2=-1).clone()
-    return PackedGrams(halves, diagonals, diagonals.new_ones(len(diagonals)))
+    return PackedGrams(halves, diagonals, diagonals.new_ones(len(diagonals)), centered.square().sum(-1))
+
+
+def pack_features(features: Sequence[Tensor]) -> PackedGrams:
+    """The linear Gram matrices of L layers' features ``(n, ...)``, in float32, or float64 if any of them are."""
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
+    workspace, device = Workspace(), features[0].device
+    packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=device, workspace=workspace)
+    for layer, tensor in enumerate(features):
+        gram, scale = lower_gram(tensor, workspace)
+        pack(gram.to(dtype), scale, out=packed, layer=layer)
+    return packed
+
+
+def pack_precomputed(grams: Sequence[Tensor]) -> PackedGrams:
+    """The same, of Gram matrices ``(n, n)`` that a user made.
+
+    Raises:
+        ValueError: they are not square, or not symmetric.
+    """
+    for gram in grams:
+        if gram.shape != (len(gram), len(gram)):
+            raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")
+        if not torch.allclose(gram, gram.T, rtol=1e-3, atol=1e-3 * float(gram.abs().max()), equal_nan=True):
+            raise ValueError("kernel='precomputed' takes symmetric Gram matrices, but got one that is not")
+    dtype = torch.float64 if any(gram.dtype == torch.float64 for gram in grams) else torch.float32
+    return pack_stack(torch.stack([gram.to(dtype) for gram in grams]))
+
+
+def select_layers(packed: PackedGrams, layers: slice | list[int]) -> PackedGrams:
+    """The Gram matrices of some of the layers."""
+    return PackedGrams(*(part[layers] for part in packed))
 
 
 def unpack(packed: PackedGrams) -> Tensor:
@@ -113,6 +150,52 @@ def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
     full = unpack(packed)
     lower = full.flatten(1).index_select(1, lower_indices(packed.num_samples, full.device))
     return torch.cat([lower, packed.diagonals / 2**0.5], dim=1)
+
+
+def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The products that CKA is made of, of the features themselves: scales are in them.
+
+    Args:
+        x: L layers of one batch.
+        y: R layers of the same batch; None: x again.
+        unbiased: see `half_vectors`.
+
+    Returns:
+        ``(L, R)`` of <K, L>, ``(L,)`` of <K, K> and ``(R,)`` of <L, L>, accumulated in float64.
+    """
+    x_vectors = half_vectors(x, unbiased=unbiased)
+    y_vectors = x_vectors if y is None else half_vectors(y, unbiased=unbiased)
+    dtype = accumulator_dtype(x_vectors.device)
+    x_scales = x.scales.to(dtype).square()
+    y_scales = x_scales if y is None else y.scales.to(dtype).square()
+    pairs = pair_products(x_vectors, y_vectors) * x_scales[:, None] * y_scales
+    if y is None:
+        # Taken from the pairs themselves: only then is the diagonal of CKA exactly 1.
+        return pairs, pairs.diagonal(), pairs.diagonal()
+    return pairs, squared_norms(x_vectors) * x_scales**2, squared_norms(y_vectors) * y_scales**2
+
+
+def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:
+    """Each sample's part of <K, L>, for layers taken pair by pair.
+
+    Args:
+        x: L layers of one batch of n samples.
+        y: as many layers of the same batch.
+        unbiased: see `half_vectors`.
+
+    Returns:
+        ``(L, n)``, inner products of the matrices' rows, in float64; each sums to <K, L>.
+    """
+    dtype = accumulator_dtype(x.halves.device)
+    product = half_vectors(x, unbiased=unbiased) * half_vectors(y, unbiased=unbiased)
+    n = x.num_samples
+    lower = product.new_zeros(len(product), n * n)
+    lower.index_copy_(1, lower_indices(n, product.device), product[:, : n * (n - 1) // 2])
+    matrix = lower.view(len(product), n, n)
+    rows = matrix.sum(1, dtype=dtype) + matrix.sum(2, dtype=dtype)
+    if not unbiased:
+        rows = rows + 2 * product[:, n * (n - 1) // 2 :]
+    return rows * (x.scales.to(dtype) * y.scales.to(dtype)).square()[:, None]
 
 
 def pair_products(x: Tensor, y: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ class ProbeBatch:
     """Its place in the probe set, the same on any number of processes."""
     data: Any
     num_samples: int
+    samples: tuple[int, ...]
+    """The numbers of its samples: indices in the dataset, or places in the order that a loader gave them in."""
 
 
 class ProbeSet(ABC):
@@ -43,7 +45,12 @@ class ProbeSet(ABC):
 
     Attributes:
         seed: of the choice of samples and of all randomness while they are loaded and shown.
+        sample_kind: what the samples' numbers are, in words.
+        is_shuffled: the batches are alike but for chance by construction.
     """
+
+    sample_kind = "dataset index"
+    is_shuffled = True
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -93,7 +100,11 @@ class ProbeSet(ABC):
                     return StreamProbe(_take_batches(dataset, num_samples), seed)
                 samples = list(islice(iter(dataset), num_samples))
                 chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
-                batches = [ProbeBatch(i, loader.collate_fn(chunk), len(chunk)) for i, chunk in enumerate(chunks)]
+                places = _chunks(range(len(samples)), len(chunks[0]))
+                batches = [
+                    ProbeBatch(i, loader.collate_fn(chunk), len(chunk), tuple(place))
+                    for i, (chunk, place) in enumerate(zip(chunks, places, strict=True))
+                ]
             return StreamProbe(batches, seed)
         available = _indices(loader)
         order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))
@@ -118,13 +129,13 @@ class DatasetProbe(ProbeSet):
         places = range(rank, len(self.indices), world_size)
         loader = self._loader_of([self.indices[place] for place in places])
         for place, data in zip(places, loader, strict=True):
-            yield ProbeBatch(place, data, len(self.indices[place]))
+            yield ProbeBatch(place, data, len(self.indices[place]), tuple(self.indices[place]))
 
     def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
         """See `ProbeSet.first_batch`."""
         indices = self.indices[0][:-1] if drop_last_sample else self.indices[0]
         (data,) = self._loader_of([indices], num_workers=0)
-        return ProbeBatch(0, data, len(indices))
+        return ProbeBatch(0, data, len(indices), tuple(indices))
 
     def _loader_of(self, indices: list[list[int]], num_workers: int | None = None) -> DataLoader[Any]:
         loader = self._loader
@@ -152,6 +163,9 @@ class DatasetProbe(ProbeSet):
 class StreamProbe(ProbeSet):
     """Batches as they come: of a loader that the user made, or read once from a stream and kept."""
 
+    sample_kind = "place in the loader's order"
+    is_shuffled = False
+
     def __init__(self, source: Iterable[Any], seed: int, max_batches: int | None = None) -> None:
         super().__init__(seed)
         if isinstance(source, Iterator):
@@ -167,14 +181,20 @@ class StreamProbe(ProbeSet):
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`. A loader that a distributed sampler deals out is taken whole."""
         with seeded_generators(self._source, self.seed):
+            start = 0
             for i, batch in enumerate(self._seeded(iter(self._source))):
                 if isinstance(self._source, list):
                     # Kept from pass to pass, also if a model writes to its inputs.
                     batch = copy.deepcopy(batch)
                 if not self._deals_out:
-                    yield _as_probe_batch(rank + i * world_size, batch)
-                elif i % world_size == rank:
-                    yield _as_probe_batch(i, batch)
+                    # A distributed sampler deals its samples out one by one.
+                    found = _as_probe_batch(rank + i * world_size, batch, rank + start * world_size, world_size)
+                    yield found
+                else:
+                    found = _as_probe_batch(i, batch, start)
+                    if i % world_size == rank:
+                        yield found
+                start += found.num_samples
 
     def _seeded(self, source: Iterator[Any]) -> Iterator[Any]:
         """Seed each fetch: a model that draws random numbers must not change the next one's transforms."""
@@ -195,7 +215,7 @@ class StreamProbe(ProbeSet):
             return batch
         n = batch.num_samples
         data = map_tensors(batch.data, lambda t: t[:-1] if t.ndim and len(t) == n else t)
-        return replace(batch, data=data, num_samples=n - 1)
+        return replace(batch, data=data, num_samples=n - 1, samples=batch.samples[:-1])
 
 
 class _SeededDataset(Dataset[Any]):
@@ -216,13 +236,13 @@ class _SeededDataset(Dataset[Any]):
         return self.__getitems__([index])[0]
 
 
-def _as_probe_batch(index: int, batch: Any) -> ProbeBatch:
+def _as_probe_batch(index: int, batch: Any, start: int, step: int = 1) -> ProbeBatch:
     if isinstance(batch, ProbeBatch):
         return batch
     size = next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), None)
     if size is None:
         raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
-    return ProbeBatch(index, batch, size)
+    return ProbeBatch(index, batch, size, tuple(range(start, start + size * step, step)))
 
 
 def _copied(dataset: IterableDataset[Any]) -> IterableDataset[Any]:
@@ -242,7 +262,7 @@ def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeB
     batches: list[ProbeBatch] = []
     count = 0
     for i, batch in enumerate(source):
-        batches.append(_as_probe_batch(i, batch))
+        batches.append(_as_probe_batch(i, batch, count))
         count += batches[-1].num_samples
         if num_samples is not None and count >= num_samples:
             break

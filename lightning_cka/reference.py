@@ -67,8 +67,8 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
     references: list[Reference] = []
     for source in sources:
         base = _name(source)
-        taken = {other.name for other in references}
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(sources) + 2))) if n not in taken)
+        taken = {"diagnostics", *(other.name for other in references)}  # These are logged under that name.
+        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(sources) + 3))) if n not in taken)
         references.append(Reference(name, source))
     return references
 

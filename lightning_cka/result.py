@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
+
+from lightning_cka.diagnostics import Diagnostics, Flag, LayerDiagnostics, LeaveOneOut, SampleShare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +36,10 @@ class CKAResult:
         reference_name: likewise.
         kernel: of the Gram matrices.
         within: both sides are one and the same model.
+        unbiased: the estimator of HSIC. Values of the biased one compare across papers, not across batch sizes.
+        effective_batches: number of batches of equal size that would tell as much.
+        mean_standard_error: of `mean`; ``nan`` for fewer than 2 batches.
+        diagnostics: when not to trust the values, and because of which samples.
     """
 
     matrix: Tensor
@@ -47,6 +54,10 @@ class CKAResult:
     reference_name: str = "reference"
     kernel: str = "linear"
     within: bool = False
+    unbiased: bool = True
+    effective_batches: float | None = None
+    mean_standard_error: float | None = None
+    diagnostics: Diagnostics | None = None
 
     def __post_init__(self) -> None:
         """Normalise types, and check shapes.
@@ -68,19 +79,60 @@ class CKAResult:
 
     def same_named(self) -> dict[str, float]:
         """CKA of each layer with the reference's layer of the same name."""
+        return {name: float(self.matrix[cell]) for name, cell in self.same_named_pairs().items()}
+
+    def same_named_pairs(self) -> dict[str, tuple[int, int]]:
+        """Row and column of each layer that has a namesake in the reference."""
         columns = {name: column for column, name in enumerate(self.reference_layers)}
-        return {name: float(self.matrix[i, columns[name]]) for i, name in enumerate(self.layers) if name in columns}
+        return {name: (row, columns[name]) for row, name in enumerate(self.layers) if name in columns}
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Why which layers' values are not to be trusted; empty if nothing was found, or looked for."""
+        return self.diagnostics.flags if self.diagnostics else ()
+
+    def mean_cells(self) -> Tensor:
+        """``(L, R)`` bool, the cells of `mean`.
+
+        Same-named layers; all pairs where there are none; within one model, different layers. Not those that are
+        ``nan``.
+        """
+        shape = (len(self.layers), len(self.reference_layers))
+        if self.within:
+            cells = ~torch.eye(*shape, dtype=torch.bool)
+        else:
+            cells = torch.zeros(shape, dtype=torch.bool)
+            for row, column in self.same_named_pairs().values():
+                cells[row, column] = True
+            if not cells.any():
+                cells[:] = True
+        return cells & ~self.matrix.isnan()
 
     def mean(self) -> float:
         """Mean CKA of same-named layers; of all pairs where there are none; within one model, of different layers.
 
         Cells that are ``nan`` are left out; ``nan`` if no cell is left.
         """
-        if self.within:
-            values = self.matrix[~torch.eye(len(self.layers), dtype=torch.bool)]
-        else:
-            values = torch.tensor(list(self.same_named().values()) or self.matrix.tolist(), dtype=torch.float64)
-        return float(values.nanmean())
+        return float(self.matrix[self.mean_cells()].mean())
+
+    def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds ``(L, R)`` of each value, from Student's t with ``effective_batches`` - 1 degrees.
+
+        Args:
+            level: probability, in (0, 1), that an interval holds the value that infinitely many samples would give.
+
+        Returns:
+            Not clipped to [-1, 1]; ``nan`` for fewer than 2 batches.
+
+        Raises:
+            ValueError: a level outside (0, 1), or a result without standard errors.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be in (0, 1), but is {level}")
+        if self.standard_error is None or self.effective_batches is None:
+            raise ValueError("this result has no standard errors, or not the number of batches behind them")
+        half = self.standard_error * float(stdtrit(self.effective_batches - 1, (1 + level) / 2))
+        return self.matrix - half, self.matrix + half
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:
         """Draw the heatmap; see `lightning_cka.plot_cka`."""
@@ -93,9 +145,8 @@ class CKAResult:
         content = asdict(self)
         for name in ("matrix", "standard_error"):
             if content[name] is not None:
-                rows = content[name].tolist()
-                content[name] = [[None if value != value else value for value in row] for row in rows]
-        Path(path).write_text(json.dumps(content, indent=1, allow_nan=False))
+                content[name] = content[name].tolist()
+        Path(path).write_text(json.dumps(_nan_to_null(content), indent=1, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | Path) -> CKAResult:
@@ -103,6 +154,46 @@ class CKAResult:
         content = json.loads(Path(path).read_text())
         for name in ("matrix", "standard_error"):
             if content[name] is not None:
-                rows = [[float("nan") if value is None else value for value in row] for row in content[name]]
-                content[name] = torch.tensor(rows, dtype=torch.float64)
+                content[name] = torch.tensor(
+                    [[_number(value) for value in row] for row in content[name]], dtype=torch.float64
+                )
+        if content.get("diagnostics") is not None:
+            content["diagnostics"] = _read_diagnostics(content["diagnostics"])
         return cls(**content)
+
+
+def _nan_to_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nan_to_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_to_null(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _read_diagnostics(content: dict[str, Any]) -> Diagnostics:
+    def layers(side: dict[str, Any]) -> dict[str, LayerDiagnostics]:
+        return {
+            name: LayerDiagnostics(
+                _number(layer["effective_dimension"]),
+                *(
+                    tuple(SampleShare(sample, _number(share)) for sample, share in layer[kind])
+                    for kind in ("trace_shares", "hsic_shares")
+                ),
+            )
+            for name, layer in side.items()
+        }
+
+    return Diagnostics(
+        layers(content["layers"]),
+        layers(content["reference_layers"]),
+        {
+            name: LeaveOneOut(sample, _number(without), _number(change))
+            for name, (sample, without, change) in content["leave_one_out"].items()
+        },
+        tuple(Flag(*values)._replace(samples=tuple(values[4])) for values in content["flags"]),
+        content["sample_kind"],
+    )

@@ -11,6 +11,9 @@ from lightning_cka.probe import StreamProbe
 from torch import nn
 from torch.utils.data import DataLoader
 
+# Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
+pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
+
 
 def loader(**kwargs):
     return DataLoader(dataset(100), batch_size=16, **kwargs)

@@ -1,0 +1,296 @@
+"""When not to trust a CKA value: what Gram matrices tell of the samples behind it.
+
+Sources: Davari et al. 2022 (https://arxiv.org/abs/2210.16156) for outliers and translated subsets; Cloos et al. 2024
+(https://arxiv.org/abs/2407.07059) for a dominant principal component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cka.collectives import all_gather, all_reduce_sum
+from lightning_cka.layers import shortened
+from lightning_cka.packed import PackedGrams
+
+TOP_SAMPLES = 3
+
+
+class SampleShare(NamedTuple):
+    """A sample's share of a sum over samples, as a multiple of the mean share."""
+
+    sample: int
+    """Its index in the dataset that the probe set is drawn from; of a ``dataloader=``, its place in the order given."""
+    share: float
+    """In [0, N] for N samples; 1 if all samples have the same share."""
+
+
+@dataclass(frozen=True)
+class LayerDiagnostics:
+    """What one layer's Gram matrices tell of its activations on the probe set.
+
+    Attributes:
+        effective_dimension: participation ratio (sum lambda)^2 / sum lambda^2 of the covariance's eigenvalues, an
+            unbiased estimate of numerator and of denominator.
+        trace_shares: the samples with the largest squared distances from the mean, largest first; the share is that
+            of the Gram matrix' trace.
+        hsic_shares: the samples with the largest shares of HSIC(K, K), likewise.
+    """
+
+    effective_dimension: float
+    trace_shares: tuple[SampleShare, ...] = ()
+    hsic_shares: tuple[SampleShare, ...] = ()
+
+    @property
+    def trace_share(self) -> float:
+        """The largest share of the trace; ``nan`` if unknown."""
+        return self.trace_shares[0].share if self.trace_shares else float("nan")
+
+    @property
+    def hsic_share(self) -> float:
+        """The largest share of HSIC; ``nan`` if unknown."""
+        return self.hsic_shares[0].share if self.hsic_shares else float("nan")
+
+    @property
+    def top_eigenvalue_bounds(self) -> tuple[float, float]:
+        """Bounds on the largest eigenvalue's share of the variance, in [0, 1]: 1/PR and 1/sqrt(PR)."""
+        if not self.effective_dimension > 0:
+            return float("nan"), float("nan")
+        return 1 / self.effective_dimension, self.effective_dimension**-0.5
+
+
+class LeaveOneOut(NamedTuple):
+    """The sample without which the CKA of a pair of layers changes most."""
+
+    sample: int
+    """See `SampleShare`."""
+    without: float
+    """CKA without it."""
+    change: float
+    """How far that is from CKA with it; not negative."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a layer is flagged; None: never.
+
+    Attributes:
+        effective_dimension: below it, the layer varies along hardly more than one direction.
+        trace_share: above it, a single sample dominates.
+        leave_one_out: above it, the layer's CKA with that of the same name hangs on a single sample.
+        standard_error: above it, there are too few samples.
+    """
+
+    effective_dimension: float | None = 2.0
+    trace_share: float | None = 20.0
+    leave_one_out: float | None = 0.05
+    standard_error: float | None = 0.05
+
+
+class Flag(NamedTuple):
+    """Why a layer's CKA is not to be trusted."""
+
+    layer: str
+    reason: str
+    """The field of `Thresholds`."""
+    value: float
+    threshold: float
+    samples: tuple[int, ...] = ()
+    """Those that cause it, the worst first; see `SampleShare`."""
+    of_reference: bool = False
+    """The layer is the reference's."""
+
+    @property
+    def who(self) -> str:
+        """The layer, and whether it is the reference's."""
+        return f"{self.layer} (reference)" if self.of_reference else self.layer
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """All diagnostics of one comparison.
+
+    Attributes:
+        layers: of the model, by layer.
+        reference_layers: of the reference, by layer; empty for a comparison within one model.
+        leave_one_out: of same-named layers of two models.
+        flags: those that are beyond their thresholds.
+        sample_kind: what the samples' numbers are.
+    """
+
+    layers: Mapping[str, LayerDiagnostics] = field(default_factory=dict)
+    reference_layers: Mapping[str, LayerDiagnostics] = field(default_factory=dict)
+    leave_one_out: Mapping[str, LeaveOneOut] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
+    sample_kind: str = "sample"
+
+
+class ModelDiagnostics:
+    """Accumulates the diagnostics of one model's layers, batch by batch.
+
+    Args:
+        layers: names.
+        device: of the sums.
+
+    Attributes:
+        sums: ``(4, L)``: effective dimension's numerator and denominator, the trace, and <U, U>; weighted by n(n-3).
+        num_samples: samples in the sums.
+    """
+
+    def __init__(self, layers: Sequence[str], device: torch.device) -> None:
+        self._layers = tuple(layers)
+        self.sums = torch.zeros(3, len(layers), dtype=torch.float64, device=device)
+        self.num_samples = 0
+        # (2, L, k): the largest shares of trace and HSIC so far, and whose they are.
+        self._largest = torch.full((2, len(layers), TOP_SAMPLES), -1.0, dtype=torch.float64, device=device)
+        self._samples = torch.full((2, len(layers), TOP_SAMPLES), -1, dtype=torch.int64, device=device)
+
+    def add(self, grams: PackedGrams, samples: Sequence[int]) -> None:
+        """Add one batch.
+
+        Args:
+            grams: of all layers.
+            samples: the numbers of its n samples.
+        """
+        scales = grams.scales.to(self.sums)[:, None]
+        d = grams.diagonals.to(self.sums) * scales**2
+        rows = grams.row_squares.to(self.sums) * scales**4
+        self.sums = self.sums + torch.stack([effective_dimension_numerator(d, rows.sum(1)), rows.sum(1), d.sum(1)])
+        self.num_samples += grams.num_samples
+        numbers = torch.tensor(samples, device=d.device).expand(2, len(d), -1)
+        self._keep_largest(torch.stack([d, rows]), numbers)
+
+    def result(self, *, distributed: bool) -> dict[str, LayerDiagnostics]:
+        """By layer; ``nan`` where nothing was seen.
+
+        Args:
+            distributed: each process of several has a share of the batches, and all of them ask.
+        """
+        count = all_reduce_sum(self.sums.new_tensor([float(self.num_samples)]), distributed=distributed)
+        sums = all_reduce_sum(self.sums, distributed=distributed)
+        largest = torch.cat(all_gather(self._largest, distributed=distributed), -1)
+        samples = torch.cat(all_gather(self._samples, distributed=distributed), -1)
+        largest, samples = _largest_of(largest, samples)
+        numerator, hsic, trace = sums
+        shares = count * largest / torch.stack([trace, hsic])[:, :, None]
+        dimensions = (numerator / hsic).tolist()
+        found = {}
+        for layer, name in enumerate(self._layers):
+            trace_shares, hsic_shares = (
+                tuple(
+                    SampleShare(sample, share)
+                    for sample, share in zip(samples[i, layer].tolist(), shares[i, layer].tolist(), strict=True)
+                    if sample >= 0
+                )
+                for i in (0, 1)
+            )
+            found[name] = LayerDiagnostics(dimensions[layer], trace_shares, hsic_shares)
+        return found
+
+    def _keep_largest(self, values: Tensor, samples: Tensor) -> None:
+        joined = torch.cat([self._largest, values], -1), torch.cat([self._samples, samples], -1)
+        self._largest, self._samples = _largest_of(*joined)
+
+
+def _largest_of(values: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    largest, places = values.topk(TOP_SAMPLES, dim=-1)
+    return largest, samples.gather(-1, places)
+
+
+def effective_dimension_numerator(diagonals: Tensor, squared_norms: Tensor) -> Tensor:
+    """n(n-3) times the unbiased estimate of the squared trace of the covariance.
+
+    It is the mean of D_ij D_kl / 4 over all distinct i, j, k, l, D being squared distances:
+    [(sum D)^2 - 4 sum_i (sum_j D_ij)^2 + 2 sum D^2] / (4 n (n-1) (n-2) (n-3)). For a centered Gram matrix the three
+    sums follow from its diagonal and its U-centered norm.
+
+    Args:
+        diagonals: ``(L, n)`` of the centered Gram matrices.
+        squared_norms: ``(L,)``, <U, U>.
+
+    Returns:
+        ``(L,)``. Divided by ``squared_norms`` it is the effective dimension.
+    """
+    n = diagonals.shape[1]
+    d, trace = diagonals, diagonals.sum(1)
+    shift = d / (n - 2) - (trace / (2 * (n - 1) * (n - 2)))[:, None]
+    # <K, K>, of which U's off-diagonal entries are K_ij + shift_i + shift_j, and sum to zero in each row.
+    norms = d.square().sum(1) + squared_norms + 2 * (n - 2) * shift.square().sum(1) + 2 * shift.sum(1).square()
+    sum_squared = (2 * n * trace).square()
+    rows_squared = (n * d + trace[:, None]).square().sum(1)
+    squares = 2 * n * d.square().sum(1) + 2 * trace.square() + 4 * norms
+    return (sum_squared - 4 * rows_squared + 2 * squares) / (4 * (n - 1) * (n - 2))
+
+
+def find_flags(
+    layers: Mapping[str, LayerDiagnostics],
+    thresholds: Thresholds,
+    *,
+    leave_one_out: Mapping[str, LeaveOneOut] | None = None,
+    standard_errors: Mapping[str, float] | None = None,
+    of_reference: bool = False,
+) -> list[Flag]:
+    """What is beyond its threshold; a ``nan`` is not."""
+    flags = []
+    for name, layer in layers.items():
+        limit = thresholds.effective_dimension
+        if limit is not None and layer.effective_dimension < limit:
+            flags.append(Flag(name, "effective_dimension", layer.effective_dimension, limit, (), of_reference))
+        limit = thresholds.trace_share
+        if limit is not None and layer.trace_share > limit:
+            samples = tuple(sample for sample, share in layer.trace_shares if share > limit)
+            flags.append(Flag(name, "trace_share", layer.trace_share, limit, samples, of_reference))
+    limit = thresholds.leave_one_out
+    for name, (sample, _, change) in (leave_one_out or {}).items():
+        # A change that rounding hides is no small one.
+        if limit is not None and not change <= limit:
+            flags.append(Flag(name, "leave_one_out", change, limit, (sample,), of_reference))
+    limit = thresholds.standard_error
+    for name, error in (standard_errors or {}).items():
+        if limit is not None and error > limit:
+            flags.append(Flag(name, "standard_error", error, limit, (), of_reference))
+    return flags
+
+
+_MEANING = {
+    "effective_dimension": (
+        "layers that vary along hardly more than one direction, with an effective dimension below {threshold:g}: "
+        "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. Look at what lies "
+        "along it; compare with kernel='rbf'."
+    ),
+    "trace_share": (
+        "layers that single samples dominate, with more than {threshold:g} times the mean squared distance from the "
+        "center: {layers}. Linear CKA tells how these few samples lie, and little of the others. Look at them, leave "
+        "them out, or compare with kernel='rbf'."
+    ),
+    "leave_one_out": (
+        "layers whose CKA with their namesake changes by more than {threshold:g} without one single sample: {layers}. "
+        "It tells little of the other samples. Look at that one, leave it out, or compare with kernel='rbf'."
+    ),
+    "standard_error": (
+        "layers whose CKA has a standard error above {threshold:g}: {layers}. Do not read differences of that size: "
+        "take more probe samples (num_samples=)."
+    ),
+}
+
+
+def flag_messages(flags: Sequence[Flag], sample_kind: str, subject: str = "CKA") -> list[str]:
+    """One warning for each reason among the flags: which layers, what it means, what to do."""
+    messages = []
+    for reason, meaning in _MEANING.items():
+        same = [flag for flag in flags if flag.reason == reason]
+        if same:
+            layers = shortened([flag_label(flag, sample_kind) for flag in same])
+            messages.append(f"{subject}: {meaning.format(threshold=same[0].threshold, layers=layers)}")
+    return messages
+
+
+def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
+    """One layer's part of a message: "conv1 (reference): 83 at dataset index 17"."""
+    value = f"{flag.value:.3g}"
+    where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
+    return f"{flag.who}: {value}{where}"
