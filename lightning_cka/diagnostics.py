@@ -289,6 +289,25 @@ def flag_messages(flags: Sequence[Flag], sample_kind: str, subject: str = "CKA")
     return messages
 
 
+_SHORT = {
+    "effective_dimension": "effective dimension < {threshold:g}",
+    "trace_share": "single samples with > {threshold:g} times the mean squared distance",
+    "leave_one_out": "CKA changes by > {threshold:g} without one sample",
+    "standard_error": "standard error > {threshold:g}",
+}
+
+
+def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
+    """One line for each reason among the flags, for figures."""
+    lines = []
+    for reason, short in _SHORT.items():
+        same = [flag for flag in flags if flag.reason == reason]
+        if same:
+            layers = shortened([flag_label(flag, sample_kind) for flag in same], 3)
+            lines.append(f"{short.format(threshold=same[0].threshold)}: {layers}")
+    return lines
+
+
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """One layer's part of a message: "conv1 (reference): 83 at dataset index 17"."""
     value = f"{flag.value:.3g}"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lightning_cka.plotting import plot_cka, plot_drift, render
+from lightning_cka.canvas import render
+from lightning_cka.plotting import plot_cka, plot_drift
 from lightning_cka.result import CKAResult
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -1,27 +1,41 @@
-"""Figures of CKA results. Never through pyplot, whose global state is the user's."""
+"""Figures of CKA results."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from lightning_cka.canvas import (
+    FLAG,
+    FLAG_COLOUR,
+    Array,
+    axes_below,
+    axis_title,
+    draw_cells,
+    elided,
+    figure_of,
+    label_room,
+    new_axes,
+    set_ticks,
+    short_labels,
+    write_cells,
+)
+from lightning_cka.diagnostics import flag_summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
+    from matplotlib.figure import Figure
 
     from lightning_cka.result import CKAResult
 
-MAX_TICKS = 40
-_MAX_LABEL = 32
-_CHARACTER = 0.065
-"""Mean width in inches of a character of a tick label."""
-_UNDEFINED = "#c8ccd0"
+_MAX_LINES = 8
+"""Of a trend: more cannot be told apart."""
+_NOTE_LINE = 0.14
+"""Height in inches of a line of the legend of flags."""
 
 
 def plot_cka(
@@ -35,10 +49,12 @@ def plot_cka(
 ) -> tuple[Figure, Axes]:
     """Heatmap of a result: the model's layers upwards, the reference's to the right.
 
+    Layers whose values are not to be trusted have a red label with a warning sign, and a line below says why.
+
     Args:
         result: what to draw. ``nan`` cells are grey.
         ax: where; None: a new figure.
-        add_text: write the values into the cells.
+        add_text: write the values into the cells, with their standard errors where these are known.
         cmap: a matplotlib colour map.
         vmin: the value of its lower end; smaller values have the same colour.
         vmax: the value of its upper end.
@@ -48,18 +64,32 @@ def plot_cka(
     """
     rows, row_prefix = short_labels(result.layers)
     columns, column_prefix = short_labels(result.reference_layers)
+    flagged_rows, flagged_columns = _flagged(result)
+    rows = _marked(rows, flagged_rows)
+    columns = _marked(columns, flagged_columns)
+    notes = [] if result.diagnostics is None else flag_summary(result.flags, result.diagnostics.sample_kind)
+    notes = [f"{FLAG} {note}" for note in notes]
     if ax is None:
-        ax = _new_axes(columns, rows)
+        # Nearly as wide as the figure will be; a line more or less does no harm.
+        wrapped = _wrapped(notes, new_axes(columns, rows))
+        ax = new_axes(columns, rows, below=_NOTE_LINE * (len(wrapped) + 0.5) if wrapped else 0.0)
+    else:
+        wrapped = _wrapped(notes, ax)
     values = result.matrix.numpy()
-    image = _draw(ax, values, cmap, vmin, vmax)
-    _set_ticks(ax, columns, rows)
-    ax.set_xlabel(_axis_title(result.reference_name, column_prefix))
-    ax.set_ylabel(_axis_title(result.model_name, row_prefix))
+    image = draw_cells(ax, values, cmap, vmin, vmax, _value_label(result))
+    set_ticks(ax.xaxis, columns, flagged_columns)
+    set_ticks(ax.yaxis, rows, flagged_rows)
+    ax.set_xlabel(axis_title(result.reference_name, column_prefix))
+    ax.set_ylabel(axis_title(result.model_name, row_prefix))
     where = (f"{word} {value}" for word, value in (("epoch", result.epoch), ("step", result.step)) if value is not None)
     ax.set_title(", ".join(where), fontsize=10)
     if add_text:
-        _write_values(ax, image, values)
-    return _figure_of(ax), ax
+        errors = result.standard_error
+        known = errors is not None and not errors.isnan().all()
+        write_cells(ax, image, values, errors.numpy() if errors is not None and known else None)
+    if wrapped:
+        _write_notes(ax, wrapped, label_room(columns))
+    return figure_of(ax), ax
 
 
 def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: str = "magma") -> tuple[Figure, Axes]:
@@ -67,124 +97,138 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
 
     Args:
         results: of one reference, in order; at least one, with same-named layers.
-        ax: where; None: a new figure.
+        ax: where; None: a new figure, with `plot_trend` of the same results under the map.
         cmap: a matplotlib colour map, from 0 to 1.
+
+    Returns:
+        The figure and the axes of the map.
+
+    Raises:
+        ValueError: there is no result, or no same-named layer.
+    """
+    names, values, _ = _history(results)
+    rows, prefix = short_labels(names)
+    columns, axis = _places(results)
+    own = ax is None
+    if ax is None:
+        ax = new_axes(columns, rows)
+    draw_cells(ax, values, cmap, 0.0, 1.0, _value_label(results[-1]))
+    set_ticks(ax.xaxis, columns)
+    set_ticks(ax.yaxis, rows)
+    ax.set_xlabel(axis)
+    ax.set_ylabel(axis_title(results[-1].model_name, prefix))
+    ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10)
+    if own and len(results) > 1:
+        trend = axes_below(ax, height=1.8, gap=label_room(columns) + 0.1)
+        plot_trend(results, ax=trend)
+        trend.set_title("")
+        trend.set_xlim(ax.get_xlim())
+    return figure_of(ax), ax
+
+
+def plot_trend(
+    results: Sequence[CKAResult], layers: Sequence[str] | None = None, ax: Axes | None = None, *, level: float = 0.95
+) -> tuple[Figure, Axes]:
+    """Lines of each layer's CKA with the reference's layer of the same name, over the results, with error bands.
+
+    Args:
+        results: of one reference, in order; at least one, with same-named layers.
+        layers: which; None: of many, eight that are evenly spaced.
+        ax: where; None: a new figure.
+        level: of the confidence intervals that the bands are.
 
     Returns:
         The figure and the axes.
 
     Raises:
-        ValueError: there is no result, or no same-named layer.
+        ValueError: there is no result, no same-named layer, or not the one that is asked for.
     """
-    history = [result.same_named() for result in results]
-    if not history or not history[-1]:
-        raise ValueError("a drift map needs at least one result with layers of the same name on both sides")
-    last = results[-1]
-    names = list(history[-1])
-    nan = float("nan")
-    values = np.array([[diagonal.get(name, nan) for diagonal in history] for name in names])
-    rows, prefix = short_labels(names)
+    names, values, bands = _history(results, level)
+    if layers is None:
+        count = min(len(names), _MAX_LINES)
+        chosen = [round(i * (len(names) - 1) / max(1, count - 1)) for i in range(count)]
+    else:
+        if missing := [name for name in layers if name not in names]:
+            raise ValueError(f"no CKA with a layer of the same name for {missing}; there is one for {names}")
+        chosen = [names.index(name) for name in layers]
+    labels, _ = short_labels(names)
+    columns, axis = _places(results)
+    if ax is None:
+        ax = new_axes(columns, [" " * 6] * 8)
+    for order, row in enumerate(chosen):
+        colour = colormaps["viridis"](0.9 * order / max(1, len(chosen) - 1))
+        places = np.arange(len(columns))
+        ax.fill_between(places, bands[0][row], bands[1][row], color=colour, alpha=0.25, linewidth=0)
+        ax.plot(places, values[row], color=colour, label=labels[row], linewidth=1.4, marker=".", markersize=4)
+    set_ticks(ax.xaxis, columns)
+    ax.tick_params(axis="y", labelsize=8)
+    ax.set_xlabel(axis)
+    ax.set_ylabel(_value_label(results[-1]))
+    ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+    handles, texts = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], texts[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    return figure_of(ax), ax
+
+
+def _flagged(result: CKAResult) -> tuple[set[int], set[int]]:
+    """Rows and columns whose layers are flagged."""
+    rows = {result.layers.index(flag.layer) for flag in result.flags if not flag.of_reference}
+    columns = {result.reference_layers.index(flag.layer) for flag in result.flags if flag.of_reference}
+    return rows, rows if result.within else columns
+
+
+def _marked(labels: Sequence[str], flagged: set[int]) -> list[str]:
+    return [f"{FLAG} {label}" if place in flagged else label for place, label in enumerate(labels)]
+
+
+def _wrapped(notes: Sequence[str], ax: Axes) -> list[str]:
+    width = figure_of(ax).get_figwidth()
+    return [line for note in notes for line in textwrap.wrap(note, int(width / 0.068), subsequent_indent="    ")]
+
+
+def _write_notes(ax: Axes, lines: Sequence[str], room: float) -> None:
+    """Lines at the left edge of the figure, under the labels and the title of the x axis."""
+    figure, box = figure_of(ax), ax.get_position()
+    inches = box.height * figure.get_figheight()
+    left = -(box.x0 * figure.get_figwidth() - 0.1) / (box.width * figure.get_figwidth())
+    ax.text(
+        left,
+        -(room + 0.05) / inches,
+        "\n".join(lines),
+        transform=ax.transAxes,
+        va="top",
+        fontsize=7,
+        color=FLAG_COLOUR,
+        linespacing=1.25,
+    )
+
+
+def _value_label(result: CKAResult) -> str:
+    """ "CKA", with the kernel and the estimator where they are not the usual ones."""
+    kinds = [*([] if result.kernel == "linear" else [result.kernel]), *([] if result.unbiased else ["biased"])]
+    return f"CKA ({', '.join(kinds)})" if kinds else "CKA"
+
+
+def _history(results: Sequence[CKAResult], level: float = 0.95) -> tuple[list[str], Array, tuple[Array, Array]]:
+    """Same-named layers, their CKA ``(layers, results)``, and the bounds of its confidence intervals."""
+    if not results or not (pairs := results[-1].same_named_pairs()):
+        raise ValueError("this needs at least one result with layers of the same name on both sides")
+    names = list(pairs)
+    values, low, high = (np.full((len(names), len(results)), np.nan) for _ in range(3))
+    for column, result in enumerate(results):
+        known = result.standard_error is not None and result.effective_batches is not None
+        bounds = result.confidence_interval(level) if known else None
+        for row, cell in enumerate(map(result.same_named_pairs().get, names)):
+            if cell is not None:
+                values[row, column] = result.matrix[cell]
+                if bounds is not None:
+                    low[row, column], high[row, column] = (bound[cell] for bound in bounds)
+    return names, values, (low, high)
+
+
+def _places(results: Sequence[CKAResult]) -> tuple[list[str], str]:
+    """Labels of the results along an axis, and what they are: epochs, or steps where an epoch has several."""
     epochs = [result.epoch for result in results]
     by_step = len(set(epochs)) < len(epochs)
-    columns = [str(result.step if by_step else result.epoch) for result in results]
-    if ax is None:
-        ax = _new_axes(columns, rows)
-    _draw(ax, values, cmap, 0.0, 1.0)
-    _set_ticks(ax, columns, rows)
-    ax.set_xlabel("step" if by_step else "epoch")
-    ax.set_ylabel(_axis_title(last.model_name, prefix))
-    ax.set_title(f"CKA with {_elided(last.reference_name)}", fontsize=10)
-    return _figure_of(ax), ax
-
-
-def render(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The figure as ``(height, width, 3)`` uint8."""
-    canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def short_labels(names: Sequence[str]) -> tuple[list[str], str]:
-    """Layer names without the dotted prefix that all share, long ones cut in the middle; and that prefix."""
-    shared = zip(*(name.split(".")[:-1] for name in names), strict=False)
-    prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, shared))
-    labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
-    return [_elided(label) for label in labels], prefix
-
-
-def _figure_of(ax: Axes) -> Figure:
-    figure = ax.figure
-    while not isinstance(figure, Figure):  # A subfigure.
-        figure = figure.figure
-    return figure
-
-
-def _elided(text: str) -> str:
-    half = _MAX_LABEL // 2
-    return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}…{text[-half:]}"
-
-
-def _axis_title(name: str, prefix: str) -> str:
-    title = f"{_elided(name)}: {prefix}.*" if prefix else _elided(name)
-    return title if len(title) <= 40 else f"{_elided(name)}: …"
-
-
-def _new_axes(columns: Sequence[str], rows: Sequence[str]) -> Axes:
-    """Axes with cells as square as the bounds on size allow, and room for the labels."""
-    width, height = _span(len(columns)), _span(len(rows))
-    left = 0.5 + _CHARACTER * max(map(len, rows))
-    bottom = 0.45 + (_CHARACTER * max(map(len, columns)) if _overlap(columns) else 0.15)
-    right, top = 0.95, 0.4
-    total_width, total_height = left + width + right, bottom + height + top
-    figure = Figure(figsize=(total_width, total_height), dpi=120)
-    FigureCanvasAgg(figure)
-    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
-
-
-def _span(count: int) -> float:
-    """Length in inches of an axis of that many cells."""
-    return min(max(0.3 * count, 2.4), 9.0)
-
-
-def _overlap(labels: Sequence[str]) -> bool:
-    """Whether labels along the x axis would overlap if they were not turned."""
-    return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _CHARACTER > _span(len(labels))
-
-
-def _draw(ax: Axes, values: np.ndarray[Any, Any], cmap: str, vmin: float, vmax: float) -> AxesImage:
-    colours = colormaps[cmap].with_extremes(bad=_UNDEFINED)
-    image = ax.imshow(
-        np.ma.masked_invalid(values),
-        origin="lower",
-        cmap=colours,
-        vmin=vmin,
-        vmax=vmax,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    # A colour bar of fixed width beside the axes, however wide these are.
-    width = 0.14 / (ax.get_position().width * _figure_of(ax).get_figwidth())
-    bar = ax.inset_axes((1 + width, 0.0, width, 1.0))
-    ax.figure.colorbar(image, cax=bar, label="CKA")
-    bar.tick_params(labelsize=8)
-    if np.isnan(values).any():
-        bar.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
-    return image
-
-
-def _set_ticks(ax: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    for axis, labels in ((ax.xaxis, columns), (ax.yaxis, rows)):
-        places = range(0, len(labels), -(-len(labels) // MAX_TICKS))
-        axis.set_ticks(list(places), [labels[place] for place in places], fontsize=8)
-    if _overlap(columns):
-        ax.tick_params(axis="x", rotation=90)
-
-
-def _write_values(ax: Axes, image: AxesImage, values: np.ndarray[Any, Any]) -> None:
-    size = max(3.0, min(8.0, 160 / max(values.shape)))
-    for (row, column), value in np.ndenumerate(values):
-        red, green, blue, _ = image.cmap(image.norm(value))
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        ax.text(
-            column, row, f"{value:.2f}", ha="center", va="center", fontsize=size, color="white" if dark else "black"
-        )
+    return [str(result.step if by_step else result.epoch) for result in results], "step" if by_step else "epoch"

@@ -29,6 +29,7 @@ LEVELS = {
     "dry_run": 6,
     "comparison": 5,
     "scalars": 4,
+    "canvas": 0,
     "plotting": 4,
     "compare": 7,
     "reference": 4,

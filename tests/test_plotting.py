@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from lightning_cka import CKAResult, plot_cka
-from lightning_cka.plotting import MAX_TICKS, plot_drift, render, short_labels
+from lightning_cka.canvas import MAX_TICKS, render, short_labels
+from lightning_cka.plotting import plot_drift
 from matplotlib.figure import Figure
 
 LONG = "backbone.encoder.stages.{}.blocks.attention.self_attention.out_projection"

@@ -1,0 +1,172 @@
+"""Figures without pyplot, whose global state is the user's: their sizes, labels and ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.image import AxesImage
+
+Array = np.ndarray[Any, Any]
+
+MAX_TICKS = 40
+FLAG = "⚠"
+"""Beside the label of a layer that is not to be trusted."""
+FLAG_COLOUR = "#b3261e"
+_MAX_LABEL = 32
+_CHARACTER = 0.065
+"""Mean width in inches of a character of a tick label."""
+_UNDEFINED = "#c8ccd0"
+
+
+def render(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The figure as ``(height, width, 3)`` uint8."""
+    canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def short_labels(names: Sequence[str]) -> tuple[list[str], str]:
+    """Layer names without the dotted prefix that all share, long ones cut in the middle; and that prefix."""
+    shared = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, shared))
+    labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
+    return [elided(label) for label in labels], prefix
+
+
+def elided(text: str) -> str:
+    """The text, cut in the middle if it is too long for a label."""
+    half = _MAX_LABEL // 2
+    return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}…{text[-half:]}"
+
+
+def axis_title(name: str, prefix: str) -> str:
+    """The model's name, and the prefix that its layers share."""
+    title = f"{elided(name)}: {prefix}.*" if prefix else elided(name)
+    return title if len(title) <= 40 else f"{elided(name)}: …"
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure, also of axes in a subfigure."""
+    figure = ax.figure
+    while not isinstance(figure, Figure):
+        figure = figure.figure
+    return figure
+
+
+def new_axes(columns: Sequence[str], rows: Sequence[str], below: float = 0.0) -> Axes:
+    """Axes with cells as square as the bounds on size allow, and room for the labels.
+
+    Args:
+        columns: labels of the x axis.
+        rows: labels of the y axis.
+        below: inches of room under the x axis' title.
+    """
+    width, height = _span(len(columns)), _span(len(rows))
+    left, bottom = _left(rows), label_room(columns) + below
+    right, top = 0.95, 0.4
+    total_width, total_height = left + width + right, bottom + height + top
+    figure = Figure(figsize=(total_width, total_height), dpi=120)
+    FigureCanvasAgg(figure)
+    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+
+
+def axes_below(ax: Axes, height: float, gap: float) -> Axes:
+    """Axes of the same width under ``ax``, for which its figure grows; all lengths are in inches."""
+    figure = figure_of(ax)
+    width, old = figure.get_size_inches()
+    box = ax.get_position()
+    new = old + height + gap
+    figure.set_size_inches(width, new)
+    lowest = box.y0 * old
+    ax.set_position((box.x0, (lowest + height + gap) / new, box.width, box.height * old / new))
+    return figure.add_axes((box.x0, lowest / new, box.width, height / new))
+
+
+def label_room(columns: Sequence[str]) -> float:
+    """Inches that the labels and the title of the x axis take."""
+    return 0.45 + (_CHARACTER * max(map(len, columns)) if _overlap(columns) else 0.15)
+
+
+def _left(rows: Sequence[str]) -> float:
+    return 0.5 + _CHARACTER * max(map(len, rows))
+
+
+def _span(count: int) -> float:
+    """Length in inches of an axis of that many cells."""
+    return min(max(0.3 * count, 2.4), 9.0)
+
+
+def _overlap(labels: Sequence[str]) -> bool:
+    """Whether labels along the x axis would overlap if they were not turned."""
+    return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _CHARACTER > _span(len(labels))
+
+
+def draw_cells(ax: Axes, values: Array, cmap: str, vmin: float, vmax: float, label: str) -> AxesImage:
+    """Cells from the lower left, ``nan`` in grey, and their colour bar."""
+    colours = colormaps[cmap].with_extremes(bad=_UNDEFINED)
+    image = ax.imshow(
+        np.ma.masked_invalid(values),
+        origin="lower",
+        cmap=colours,
+        vmin=vmin,
+        vmax=vmax,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    # A colour bar of fixed width beside the axes, however wide these are.
+    width = 0.14 / (ax.get_position().width * figure_of(ax).get_figwidth())
+    bar = ax.inset_axes((1 + width, 0.0, width, 1.0))
+    ax.figure.colorbar(image, cax=bar, label=label)
+    bar.tick_params(labelsize=8)
+    if np.isnan(values).any():
+        bar.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
+    return image
+
+
+def set_ticks(axis: Axis, labels: Sequence[str], flagged: Collection[int] = ()) -> None:
+    """Label the cells along an axis, of many some, but always those that are flagged."""
+    places = tick_places(len(labels), flagged)
+    axis.set_ticks(places, [labels[place] for place in places], fontsize=8)
+    for place, text in zip(places, axis.get_ticklabels(), strict=True):
+        if place in flagged:
+            text.set_color(FLAG_COLOUR)
+    if axis.axis_name == "x" and _overlap(labels):
+        axis.set_tick_params(rotation=90)
+
+
+def tick_places(count: int, flagged: Collection[int] = ()) -> list[int]:
+    """Evenly spaced places; those that are flagged push aside the ones that they would overlap."""
+    step = -(-count // MAX_TICKS)
+    crowded = len(flagged) > MAX_TICKS // 2
+    kept = set() if crowded else {place for place in flagged if 0 <= place < count}
+    regular = (place for place in range(0, count, step) if all(abs(place - other) >= step for other in kept))
+    return sorted(kept | set(regular))
+
+
+def write_cells(ax: Axes, image: AxesImage, values: Array, errors: Array | None) -> None:
+    """Write the values into the cells, with their standard errors if there are any."""
+    size = max(3.0, min(8.0, 160 / max(values.shape))) * (1.0 if errors is None else 0.8)
+    for (row, column), value in np.ndenumerate(values):
+        red, green, blue, _ = image.cmap(image.norm(value))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        text = f"{value:.2f}" if errors is None else f"{value:.2f}\n±{errors[row, column]:.2f}"
+        ax.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if dark else "black",
+            linespacing=1,
+        )
