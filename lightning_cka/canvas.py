@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axis import XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -140,7 +141,7 @@ def set_ticks(axis: Axis, labels: Sequence[str], flagged: Collection[int] = ()) 
     for place, text in zip(places, axis.get_ticklabels(), strict=True):
         if place in flagged:
             text.set_color(FLAG_COLOUR)
-    if axis.axis_name == "x" and _overlap(labels):
+    if isinstance(axis, XAxis) and _overlap(labels):
         axis.set_tick_params(rotation=90)
 
 
@@ -160,13 +161,5 @@ def write_cells(ax: Axes, image: AxesImage, values: Array, errors: Array | None)
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         text = f"{value:.2f}" if errors is None else f"{value:.2f}\n±{errors[row, column]:.2f}"
-        ax.text(
-            column,
-            row,
-            text,
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="white" if dark else "black",
-            linespacing=1,
-        )
+        colour = "white" if dark else "black"
+        ax.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, linespacing=1)

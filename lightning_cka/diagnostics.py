@@ -107,7 +107,7 @@ class Flag(NamedTuple):
     @property
     def who(self) -> str:
         """The layer, and whether it is the reference's."""
-        return f"{self.layer} (reference)" if self.of_reference else self.layer
+        return f"{self.layer} of the reference" if self.of_reference else self.layer
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,8 @@ def find_flags(
 _MEANING = {
     "effective_dimension": (
         "layers that vary along hardly more than one direction, with an effective dimension below {threshold:g}: "
-        "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. Look at what lies "
-        "along it; compare with kernel='rbf'."
+        "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. Look at "
+        "what lies along it; compare with kernel='rbf'."
     ),
     "trace_share": (
         "layers that single samples dominate, with more than {threshold:g} times the mean squared distance from the "
@@ -309,7 +309,7 @@ def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
 
 
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
-    """One layer's part of a message: "conv1 (reference): 83 at dataset index 17"."""
+    """One layer's part of a message: "conv1 of the reference (83 at dataset index 17)"."""
     value = f"{flag.value:.3g}"
     where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
-    return f"{flag.who}: {value}{where}"
+    return f"{flag.who} ({value}{where})"

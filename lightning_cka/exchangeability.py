@@ -99,7 +99,7 @@ def variation_message(found: Sequence[Variation], what: str) -> str:
     """
     names = shortened([f"{each.layer}: {each.ratio:.1f}" for each in found], 3)
     return (
-        f"the batches of {what} are not exchangeable, as if the data were not shuffled: their means vary more than chance "
-        f"allows ({names} times as much). CKA averaged over such batches is biased, and its standard error does not show "
-        "it. Shuffle them: DataLoader(shuffle=True) with a seeded generator"
+        f"the batches of {what} are not exchangeable, as if the data were not shuffled: their means vary more than "
+        f"chance allows ({names} times as much). CKA averaged over such batches is biased, and its standard error does "
+        "not show it. Shuffle them: DataLoader(shuffle=True) with a seeded generator"
     )

@@ -194,7 +194,7 @@ def _write_notes(ax: Axes, lines: Sequence[str], room: float) -> None:
     left = -(box.x0 * figure.get_figwidth() - 0.1) / (box.width * figure.get_figwidth())
     ax.text(
         left,
-        -(room + 0.05) / inches,
+        -(room - 0.05) / inches,
         "\n".join(lines),
         transform=ax.transAxes,
         va="top",
@@ -205,7 +205,7 @@ def _write_notes(ax: Axes, lines: Sequence[str], room: float) -> None:
 
 
 def _value_label(result: CKAResult) -> str:
-    """ "CKA", with the kernel and the estimator where they are not the usual ones."""
+    """CKA, with the kernel and the estimator where they are not the usual ones."""
     kinds = [*([] if result.kernel == "linear" else [result.kernel]), *([] if result.unbiased else ["biased"])]
     return f"CKA ({', '.join(kinds)})" if kinds else "CKA"
 

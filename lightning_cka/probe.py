@@ -163,7 +163,7 @@ class DatasetProbe(ProbeSet):
 class StreamProbe(ProbeSet):
     """Batches as they come: of a loader that the user made, or read once from a stream and kept."""
 
-    sample_kind = "place in the loader's order"
+    sample_kind = "loader position"
     is_shuffled = False
 
     def __init__(self, source: Iterable[Any], seed: int, max_batches: int | None = None) -> None:
