@@ -181,7 +181,8 @@ class _Pair:
         products = hsic_products(grams, other, unbiased=metric.unbiased)
         metric.add_products(*products, grams.num_samples)
         x, y = select_layers(grams, self._rows), select_layers(other or grams, self._columns)
-        self._records.append(BatchRecord(batch.samples, products, losses(x, y, unbiased=metric.unbiased)))
+        eps = torch.finfo(batch.grams.halves.dtype).eps
+        self._records.append(BatchRecord(batch.samples, products, losses(x, y, unbiased=metric.unbiased), eps))
 
     def outcome(
         self, layers: dict[str, LayerDiagnostics], thresholds: Thresholds, sample_kind: str, **attributes: Any

@@ -68,11 +68,12 @@ class BatchVariation:
         self._sums[:, row] += torch.cat(parts)
         self._counts[:, row] += torch.tensor([n, 1]).to(self._counts)
 
-    def result(self, *, distributed: bool) -> list[Variation]:
-        """The layers whose batches differ by more than chance, the least likely first.
+    def result(self, *, distributed: bool, significance: float = SIGNIFICANCE) -> list[Variation]:
+        """The layers whose batches differ by more than chance, the largest ratio first.
 
         Args:
             distributed: each process of several has a share of the batches, and all of them ask.
+            significance: the p-value below which it is no longer chance.
         """
         means = all_reduce_sum(self._weighted_means, distributed=distributed)
         between, within, numerator, denominator = all_reduce_sum(self._sums, distributed=distributed)
@@ -87,7 +88,7 @@ class BatchVariation:
             for *degrees, value in zip(*freedom, ratio.tolist(), strict=True)
         ]
         found = [Variation(*each) for each in zip(self._layers, ratio.tolist(), p_values, strict=True)]
-        return sorted((each for each in found if each.p_value < SIGNIFICANCE), key=lambda each: -each.ratio)
+        return sorted((each for each in found if each.p_value < significance), key=lambda each: -each.ratio)
 
 
 def variation_message(found: Sequence[Variation], what: str) -> str:

@@ -12,8 +12,8 @@ from lightning_cka.collectives import all_gather, all_reduce_sum
 from lightning_cka.diagnostics import LeaveOneOut
 from lightning_cka.packed import PackedGrams, row_products
 
-_TELLING = 1e-4
-"""Of a sum of float32 Gram entries: a smaller part of it cannot be told from rounding by subtraction."""
+_TELLING = 1e3
+"""Times the precision of the Gram matrices: a smaller part of a sum cannot be told from rounding by subtraction."""
 
 
 class Losses(NamedTuple):
@@ -35,6 +35,8 @@ class BatchRecord(NamedTuple):
     products: tuple[Tensor, Tensor, Tensor]
     """(L, R), (L,) and (R,); see `lightning_cka.packed.hsic_products`."""
     losses: Losses
+    eps: float
+    """Of the Gram matrices' dtype."""
 
 
 def losses(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Losses:
@@ -91,7 +93,8 @@ def leave_one_out(
         loss = record.losses
         left, right = layers[:, None] - loss.layers, references[:, None] - loss.references
         without = (pairs[:, None] - loss.pairs) / (left * right).sqrt()
-        telling = (left > _TELLING * layers[:, None]) & (right > _TELLING * references[:, None])
+        part = _TELLING * record.eps
+        telling = (left > part * layers[:, None]) & (right > part * references[:, None])
         without = without.where(telling, torch.full_like(without, torch.nan))
         change, place = (without - value[:, None]).abs().max(1)
         sample = torch.tensor(record.samples, device=value.device, dtype=value.dtype)[place]

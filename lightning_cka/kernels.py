@@ -122,7 +122,9 @@ def check_feature_kernel(kernel: Kernel) -> None:
         )
     if function is not None:
         points = torch.tensor([0.0, 1.0, 3.0, 7.0, 8.0], dtype=torch.float64)
-        _checked(function, (points[:, None] - points).square())
+        gram = _checked(function, (points[:, None] - points).square())
+        if not torch.allclose(gram, gram.T):
+            raise ValueError(f"the Gram matrix of kernel {kernel_name(kernel)!r} is not symmetric")
 
 
 def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
@@ -136,7 +138,7 @@ def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
     named: dict[str, Kernel] = {}
     for each in kernels:
         check_feature_kernel(each)
-        if each in named.values():
+        if resolve_kernel(each) in [resolve_kernel(other) for other in named.values()]:
             raise ValueError(f"kernel {kernel_name(each)!r} is there twice")
         base = kernel_key(each)
         name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(kernels) + 2))) if n not in named)

@@ -71,3 +71,60 @@ def minibatch_cka(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
                 sums += weight(n) * np.array([hsic(k, ell), hsic(k, k), hsic(ell, ell)])
             matrix[i, j] = sums[0] / np.sqrt(sums[1] * sums[2])
     return matrix
+
+
+def squared_distances(x):
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    return np.array([[((p - q) ** 2).sum() for q in x] for p in x])
+
+
+def rbf_gram(x, threshold=0.5, median=None):
+    """gram_rbf of google-research/representation_similarity; ``median`` fixes the bandwidth."""
+    d = squared_distances(x)
+    median = np.median(d) if median is None else median
+    return np.exp(-d / (2 * threshold**2 * median))
+
+
+def distance_gram(x):
+    return -np.sqrt(squared_distances(x))
+
+
+def bias_corrected_distance_correlation(x, y):
+    """Székely & Rizzo 2013, of distance matrices with the modified centering of their definition 2."""
+
+    def modified(d):
+        n = len(d)
+        rows = d.sum(1, keepdims=True) / (n - 2)
+        a = d - rows - rows.T + d.sum() / ((n - 1) * (n - 2))
+        np.fill_diagonal(a, 0.0)
+        return a
+
+    a, b = (modified(np.sqrt(squared_distances(z))) for z in (x, y))
+    return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+
+
+def effective_dimension(x):
+    """Numerator and denominator of the participation ratio as means over all 4-tuples of distinct samples."""
+    d = squared_distances(x)
+    n = len(d)
+    total, count = 0.0, 0
+    for i in range(n):
+        for j in range(n):
+            for q in range(n):
+                for r in range(n):
+                    if len({i, j, q, r}) == 4:
+                        total += d[i, j] * d[q, r] / 4
+                        count += 1
+    k = fast_gram(x)
+    return (total / count) / unbiased_hsic_u_statistic(k, k)
+
+
+def leave_one_out(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
+    """CKA over batches without each sample in turn, all computed anew."""
+    values = []
+    for b in range(len(xs)):
+        for i in range(len(xs[b])):
+            keep = np.arange(len(xs[b])) != i
+            less = [[[z[keep] if c == b else z] for c, z in enumerate(zs)] for zs in (xs, ys)]
+            values.append(minibatch_cka(*less, hsic, weight)[0, 0])
+    return np.array(values)

@@ -1,0 +1,193 @@
+"""When not to trust CKA: translated subsets, outliers, and the diagnostics that tell of them.
+
+Reproduces in small Davari et al. 2022 (https://arxiv.org/abs/2210.16156). The features are the pixels of scikit-learn's
+digits, of which some samples move by a distance c, in units of the features' RMS norm:
+
+- subset: all even digits, by one and the same vector; CKA is that of the features with what they were.
+- outlier: a single sample; CKA likewise. Unbiased HSIC ignores what all distances of a sample have in common, so that
+  an outlier's own HSIC grows like c^2, and not like c^4 as in biased HSIC.
+- shared outlier: a single sample, in both of two sets of features that are independent (the rows of one are shuffled).
+
+Draws CKA over c, and what the package's diagnostics tell. Takes about half a minute on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning_cka import CKAResult, compare_models
+from lightning_cka.diagnostics import Thresholds
+from lightning_cka.functional import cka
+from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
+from torch import nn
+
+ESTIMATORS = {False: "biased", True: "unbiased"}
+KERNELS = {"linear": ("#0072b2", 1.4), "rbf": ("#d55e00", 2.2), "distance": ("#009e73", 3)}  # color, width
+CURVES = {
+    (kernel, unbiased): {"label": f"{kernel}, {name}", "color": color, "lw": width, "ls": "-" if unbiased else "--"}
+    for kernel, (color, width) in reversed(KERNELS.items())  # Where curves coincide, the wider ones are below.
+    for unbiased, name in ESTIMATORS.items()
+}
+DIAGNOSTICS = {  # marker, label, range
+    "effective_dimension": ("v", "effective\ndimension", (0.8, 80)),
+    "trace_share": ("D", "largest trace share\n(mean: 1)", (0.8, 800)),
+    "leave_one_out": ("o", "change of linear CKA\nwithout one sample", (1e-5, 2)),
+}
+
+
+class Side(nn.Module):
+    """As a model that gives one of the two representations in a batch (n, 2, d)."""
+
+    def __init__(self, index):
+        super().__init__()
+        self.index = index
+        self.features = nn.Identity()
+
+    def forward(self, batch):
+        return self.features(batch[:, self.index])
+
+
+class Point(NamedTuple):
+    """What is measured at one distance."""
+
+    distance: float
+    values: dict[tuple[str, bool], float]
+    results: dict[bool, CKAResult]
+    message: str
+
+    @property
+    def layer(self):
+        return self.results[True].diagnostics.layers["features"]
+
+    def change(self, unbiased):
+        return self.results[unbiased].diagnostics.leave_one_out["features"].change
+
+
+def measure(distance, x, y):
+    values = {(kernel, u): float(cka(x, y, kernel=kernel, unbiased=u)) for kernel, u in CURVES}
+    results, batches = {}, [torch.stack([x, y], 1)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for u in ESTIMATORS:
+            results[u] = compare_models(Side(1), Side(0), batches, ["features"], unbiased=u, progress_bar=False)
+    return Point(distance, values, results, str(caught[-1].message) if caught else "")
+
+
+def moved(x, rows, by):
+    return x + rows[:, None] * by
+
+
+def closed_form(x, rows):
+    """Linear biased CKA of centered x and of x with these rows moved infinitely far.
+
+    rho / (1 - rho) |mean_S x|^2 / mean |x|^2 sqrt(PR), where S has the fraction rho of the rows, and PR is the
+    participation ratio of the sample covariance. It is the same whether S are the rows that move or that stay.
+    """
+    rho = rows.double().mean()
+    eigenvalues = torch.linalg.eigvalsh(x.T @ x)
+    ratio = x[rows].mean(0).square().sum() / x.square().sum(1).mean()
+    return float(rho / (1 - rho) * ratio * eigenvalues.sum() / eigenvalues.norm())
+
+
+def first_flagged(points, unbiased):
+    """By reason: the first point that is flagged for it."""
+    return {flag.reason: point for point in reversed(points) for flag in point.results[unbiased].flags}
+
+
+def report(title, points, limit, far):
+    print(f"\n{title} (CKA and leave-one-out: biased, unbiased)")
+    heads = "".join(f"{kernel:>15}" for kernel in KERNELS)
+    print(f"{'c':>8}{heads}{'dimension':>11}{'trace':>7}{'leave-one-out':>17}  flags")
+    for point in points[:: max(1, len(points) // 8)]:
+        cells = "".join(f"{point.values[k, False]:8.3f}{point.values[k, True]:7.3f}" for k in KERNELS)
+        cells += f"{point.layer.effective_dimension:11.2f}{point.layer.trace_share:7.1f}"
+        cells += f"{point.change(False):9.4f}{point.change(True):8.4f}"
+        reasons = dict.fromkeys(flag.reason for result in point.results.values() for flag in result.flags)
+        print(f"{point.distance:8.1f}{cells}  {', '.join(reasons) or 'none'}")
+    for unbiased, name in ESTIMATORS.items():
+        for reason, point in first_flagged(points, unbiased).items():
+            value = point.values["linear", unbiased]
+            print(f"Linear {name}: first flagged for {reason} at c = {point.distance:.2f}, where CKA is {value:.3f}")
+    last = points[-1]
+    reached = f"{last.values['linear', False]:.6f} at c = {last.distance:g}, {far:.6f} at c = 1e6"
+    print(f"Linear biased: limit {limit:.6f}, measured {reached}")
+
+
+def draw(columns):
+    """Columns: by title, the points and the limit of linear biased CKA."""
+    figure = Figure(figsize=(10, 8.4), layout="constrained")
+    axes = figure.subplots(4, len(columns), sharex=True, sharey="row", height_ratios=[2.4, 1, 1, 1])
+    for (top, *below), (title, (points, limit)) in zip(axes.T, columns.items(), strict=True):
+        distances = [point.distance for point in points]
+        top.set_title(title, fontsize=10)
+        top.axhline(limit, color="black", lw=1, ls=":")
+        place = {"xytext": (0, -4), "va": "top"} if limit > 0.1 else {"xytext": (0, 4), "va": "bottom"}
+        text = f"closed-form limit,\nlinear biased: {limit:.3g}"
+        top.annotate(text, (distances[0], limit), textcoords="offset points", fontsize=9, **place)
+        for key, style in CURVES.items():
+            top.plot(distances, [point.values[key] for point in points], **style)
+        dimension, share, change = below
+        dimension.plot(distances, [point.layer.effective_dimension for point in points], color="black")
+        share.plot(distances, [point.layer.trace_share for point in points], color="black")
+        for unbiased in ESTIMATORS:
+            change.plot(distances, [point.change(unbiased) for point in points], **CURVES["linear", unbiased])
+            for reason, point in first_flagged(points, unbiased).items():
+                style = {"label": f"first flag: {reason}", "color": "black", "mfc": "#f0e442", "ls": "", "zorder": 3}
+                top.plot(point.distance, point.values["linear", unbiased], DIAGNOSTICS[reason][0], **style)
+        for axis, (reason, (_, _, (low, high))) in zip(below, DIAGNOSTICS.items(), strict=True):
+            threshold = getattr(Thresholds(), reason)
+            axis.axhline(threshold, color="#a00000", lw=1, ls=(0, (6, 3)), label="threshold (shaded: flagged)")
+            beyond = (low, threshold) if reason == "effective_dimension" else (threshold, high)
+            axis.axhspan(*beyond, color="#a00000", alpha=0.1, lw=0)
+            axis.set(xscale="log", yscale="log", ylim=(low, high))
+            axis.yaxis.set_major_formatter("{x:g}")
+        change.set_xlabel("distance c / RMS norm of the features")
+        change.xaxis.set_major_formatter("{x:g}")
+    for axis, label in zip(axes[:, 0], ["CKA", *(label for _, label, _ in DIAGNOSTICS.values())], strict=True):
+        axis.set_ylabel(label, fontsize=9)
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_legend_handles_labels()[0]}
+    figure.legend(handles=lines.values(), loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=25, help="number of distances")
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--output", type=Path, default=Path("runs/reliability"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)  # The matrices are small: on busy cores, threads would wait for each other.
+    torch.manual_seed(0)
+    data = load_digits()
+    chosen = torch.randperm(len(data.data))[: args.samples]
+    x = torch.tensor(data.data)[chosen]
+    x = x - x.mean(0)
+    x = x / x.square().sum(1).mean().sqrt()
+    even, single = torch.tensor(data.target)[chosen] % 2 == 0, torch.arange(len(x)) == 0
+    y = x[torch.randperm(len(x))]
+    u, v = nn.functional.normalize(torch.randn(2, x.shape[1], dtype=x.dtype))
+    # By title: the two representations at distance c, and the limit of their linear biased CKA.
+    scenarios = {
+        "(a) subset translated": (lambda c: (x, moved(x, even, c * u)), closed_form(x, even)),
+        "(b) outlier": (lambda c: (x, moved(x, single, c * u)), closed_form(x, single)),
+        "(c) independent, but for an outlier": (lambda c: (moved(y, single, c * v), moved(x, single, c * u)), 1.0),
+    }
+    columns = {}
+    for title, (pair, limit) in scenarios.items():
+        points = [measure(c, *pair(c)) for c in torch.logspace(-1, 3, args.points).tolist()]
+        columns[title] = points, limit
+        report(title, points, limit, cka(*pair(1e6), unbiased=False))
+        print(f"Warned at c = {points[-1].distance:g}: {points[-1].message}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    draw(columns).savefig(args.output / "reliability.png", dpi=200)
+    print(f"\nFigure: {args.output / 'reliability.png'}")
+
+
+if __name__ == "__main__":
+    main()
