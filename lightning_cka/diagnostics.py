@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import NamedTuple
 
 import torch
@@ -137,7 +138,8 @@ class ModelDiagnostics:
         device: of the sums.
 
     Attributes:
-        sums: ``(4, L)``: effective dimension's numerator and denominator, the trace, and <U, U>; weighted by n(n-3).
+        sums: ``(3, L)``: effective dimension's numerator and denominator <U, U>, both weighted by
+            n(n-3), and the trace.
         num_samples: samples in the sums.
     """
 
@@ -260,7 +262,7 @@ _MEANING = {
     "effective_dimension": (
         "layers that vary along hardly more than one direction, with an effective dimension below {threshold:g}: "
         "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. Look at "
-        "what lies along it; compare with kernel='rbf'."
+        "what lies along it; compare with kernel=RBF(0.2), which looks at near neighbours."
     ),
     "trace_share": (
         "layers that single samples dominate, with more than {threshold:g} times the mean squared distance from the "
@@ -310,6 +312,7 @@ def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
 
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """One layer's part of a message: "conv1 of the reference (83 at dataset index 17)"."""
-    value = f"{flag.value:.3g}"
+    # What is left without a sample that holds nearly everything cannot be told from rounding.
+    value = "by all that it is" if isnan(flag.value) else f"{flag.value:.3g}"
     where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
     return f"{flag.who} ({value}{where})"

@@ -5,6 +5,7 @@ The weights do not depend on the data, so that they are the same on any number o
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 
 import lightning as L
@@ -26,14 +27,17 @@ class Deterministic(Net):
 def run(devices, strategy, samples, own, layers):
     L.seed_everything(0, workers=True, verbose=False)
     model, reference = Deterministic().double(), Net().double()
-    data = TensorDataset(dataset(samples).tensors[0].double(), dataset(samples).tensors[1])
+    x = dataset(samples).tensors[0].double()
+    x[samples // 2] *= 40  # Some layers are to be flagged.
+    data = TensorDataset(x.sort(dim=0).values if own == "sorted" else x, dataset(samples).tensors[1])
     monitor = CKAMonitor(
         ["initial", "previous", "self", reference],
         layers,
-        dataloader=DataLoader(data, batch_size=8, shuffle=True) if own else None,
+        kernel=["linear", "rbf"],
+        dataloader=DataLoader(data, batch_size=8, shuffle=own == "shuffled") if own else None,
         dirpath="figures",
     )
-    checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/mean", mode="max")
+    checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/linear/mean", mode="max")
     trainer = L.Trainer(
         max_epochs=2,
         limit_train_batches=1,
@@ -46,11 +50,15 @@ def run(devices, strategy, samples, own, layers):
         enable_model_summary=False,
     )
     loader = DataLoader(data, batch_size=16)
-    trainer.fit(model, loader, loader)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model, loader, loader)
     return {
+        "warnings": sorted(str(w.message) for w in caught if "CKA" in str(w.message)),
+        "diagnostics": [repr(results[-1].diagnostics) for results in monitor.results.values()],
         "rank": trainer.global_rank,
         "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
-        "samples": [r.num_samples for r in monitor.results["initial"]],
+        "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka/")},
     }
 
@@ -60,7 +68,9 @@ def main():
     parser.add_argument("--devices", type=int)
     parser.add_argument("--strategy", default="ddp")
     parser.add_argument("--layers", default=None)
-    parser.add_argument("--scenarios", default="[[64, false]]", help="JSON: number of samples, own dataloader")
+    parser.add_argument(
+        "--scenarios", default="[[64, false]]", help="JSON: number of samples, kind of an own dataloader"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     scenarios = json.loads(args.scenarios)

@@ -206,6 +206,7 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
     dimension, share, change, error = messages
     assert "CKA with 'initial': layers that vary along hardly more than one direction" in dimension
     assert "below 2: fc of the reference (1.23). CKA compares that direction" in dimension
+    assert "kernel=RBF(0.2)" in dimension
     assert "more than 20 times" in share
     assert "conv1 (83.2 at dataset index 17, 5)" in share
     assert "Look at them, leave them out, or compare with kernel='rbf'" in share

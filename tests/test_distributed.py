@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,17 @@ SCENARIOS = {
     "8 batches": (64, False),
     "9 batches of 4": (36, False),
     "one batch, fewer than processes": (4, False),
-    "a shuffling loader of the user's, with a ragged last batch": (70, True),
+    "a shuffling loader of the user's, with a ragged last batch": (70, "shuffled"),
+    "a loader of the user's that does not shuffle": (64, "sorted"),
 }
+
+
+KERNELS = ("linear", "rbf")
+
+
+def numbers(text):
+    text = re.sub(r"SampleShare\(sample=\d+", "", text)  # Equal shares have no order; the flags have the samples.
+    return [float(number) for number in re.findall(r"(?<![\w.])-?\d[\d.e+-]*|nan", text)]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_find_unused_parameters_true"])
@@ -42,15 +52,22 @@ def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
         run(tmp_path, "--devices", devices, "--strategy", strategy, "--scenarios", json.dumps(list(scenarios.values())))
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
     assert one.pop() == two.pop() == {"alone": [64, [1.0] * 4]}
-    for (samples, _), alone, shared in zip(scenarios.values(), one, two, strict=True):
-        for name in ("initial", "previous", "self", "Net"):
+    for (samples, kind), alone, shared in zip(scenarios.values(), one, two, strict=True):
+        for name in (f"{name}/{kernel}" for name in ("initial", "previous", "self", "Net") for kernel in KERNELS):
             a, b = (np.array(content["matrices"][name]) for content in (alone, shared))
             assert a.shape == (2, 4, 4)
             assert not np.isnan(a).any()
             assert abs(a - b).max() < 1e-12
-        assert np.ptp(alone["matrices"]["initial"], axis=0).max() > 1e-3  # The weights did change.
+        assert np.ptp(alone["matrices"]["initial/linear"], axis=0).max() > 1e-3  # The weights did change.
         assert alone["samples"] == shared["samples"] == [samples] * 2
-        assert alone["metrics"] == pytest.approx(shared["metrics"], abs=1e-6)
+        assert alone["metrics"] == pytest.approx(shared["metrics"], abs=1e-6, nan_ok=True)
+        for ours, theirs in zip(alone["diagnostics"], shared["diagnostics"], strict=True):
+            assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-9, nan_ok=True)
+            assert re.findall(r"[a-z_]+", ours) == re.findall(r"[a-z_]+", theirs)
+        assert alone["warnings"] == shared["warnings"]  # Those of rank 0.
+        # Of four samples, none can hold more than 20 times the mean share.
+        assert any("single samples dominate" in message for message in alone["warnings"]) == (samples > 20)
+        assert any("not exchangeable" in message for message in alone["warnings"]) == (kind == "sorted")
 
 
 def test_a_configuration_error_ends_all_processes(tmp_path):

@@ -8,6 +8,7 @@ import naive
 import pytest
 import torch
 from lightning_cka import MinibatchCKA
+from lightning_cka.metric import _agreed_medians
 from lightning_cka.packed import pack_stack
 from torchmetrics import MetricCollection
 
@@ -249,12 +250,37 @@ def test_standard_error_covers_the_truth():
         truth.update([x], [y])
     target, hits = truth.compute().item(), 0
     for _ in range(400):
-        metric = MinibatchCKA(1, return_standard_error=True)
+        metric = MinibatchCKA(1)
         for x, y in zip(*sample(10, 32), strict=True):
             metric.update([x], [y])
-        value, error = (tensor.item() for tensor in metric.compute())
-        hits += abs(value - target) < 2.262 * error
+        low, high = metric.result().confidence_interval(0.95)
+        hits += low.item() < target < high.item()
     assert 0.92 <= hits / 400 <= 0.97
+
+
+def test_result_is_what_compute_gives_and_more():
+    data = batches()
+    metric = filled(data, return_standard_error=True)
+    result = metric.result(model_name="live", epoch=3)
+    matrix, error = metric.compute()
+    assert torch.equal(result.matrix, matrix)
+    assert torch.equal(result.standard_error, error)
+    assert (result.model_name, result.epoch, result.kernel, result.unbiased) == ("live", 3, "linear", True)
+    assert (result.num_batches, result.num_samples) == (len(data), sum(len(x[0]) for x, _ in data))
+    assert 1 < result.effective_batches <= len(data)
+    empty = MinibatchCKA(2)
+    assert empty.result().effective_batches is None
+    empty.update([torch.zeros(8, 2), torch.randn(8, 2)])
+    with pytest.warns(UserWarning, match="no variance: 0"):
+        empty.result()
+
+
+def test_processes_that_fixed_other_bandwidths_are_told():
+    medians = torch.tensor([[2.0, 4.0], [2.0, 5.0], [-1.0, -1.0]])
+    with pytest.warns(UserWarning, match="of 2 processes fixed RBF bandwidths whose squares differ by up to 22%"):
+        assert _agreed_medians(medians).tolist() == [2.0, 4.0]
+    assert _agreed_medians(medians[[2, 1]]).tolist() == [2.0, 5.0]  # Only one of them saw a batch.
+    assert _agreed_medians(medians[[2]]).tolist() == [-1.0, -1.0]
 
 
 def test_plot_gives_a_figure_and_axes():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from lightning_cka import CKAResult, plot_cka
-from lightning_cka.canvas import MAX_TICKS, render, short_labels
-from lightning_cka.plotting import plot_drift
+from lightning_cka.canvas import MAX_TICKS, render, short_labels, tick_places
+from lightning_cka.diagnostics import Diagnostics, Flag
+from lightning_cka.plotting import plot_drift, plot_trend
 from matplotlib.figure import Figure
 
 LONG = "backbone.encoder.stages.{}.blocks.attention.self_attention.out_projection"
@@ -70,6 +71,120 @@ def test_values_in_cells():
     _, ax = plot_cka(result(2, 2), add_text=True)
     assert texts(ax.texts) == ["-0.10", "0.27", "0.63", "1.00"]
     assert [t.get_color() for t in ax.texts] == ["white", "white", "black", "black"]
+
+
+def test_values_in_cells_carry_their_standard_errors():
+    errors = torch.tensor([[0.01, 0.02], [0.03, 0.04]])
+    _, ax = plot_cka(result(2, 2, standard_error=errors), add_text=True)
+    assert texts(ax.texts) == ["-0.10\n±0.01", "0.27\n±0.02", "0.63\n±0.03", "1.00\n±0.04"]
+    _, ax = plot_cka(result(2, 2, standard_error=torch.full((2, 2), torch.nan)), add_text=True)
+    assert texts(ax.texts)[0] == "-0.10"  # A single batch: nothing is known.
+
+
+def flagged(*flags):
+    return Diagnostics(flags=flags, sample_kind="dataset index")
+
+
+def test_flagged_layers_are_marked_and_a_line_says_why():
+    flags = (
+        Flag("layer1", "trace_share", 83.0, 20.0, (17,)),
+        Flag("layer3", "effective_dimension", 1.2, 2.0, of_reference=True),
+    )
+    _, ax = plot_cka(result(diagnostics=flagged(*flags)))
+    assert texts(ax.get_yticklabels()) == ["layer0", "⚠ layer1", "layer2"]
+    assert texts(ax.get_xticklabels()) == ["layer0", "layer1", "layer2", "⚠ layer3"]
+    assert len({label.get_color() for label in ax.get_yticklabels()}) == 2
+    note = " ".join(ax.texts[-1].get_text().split())
+    assert "⚠ effective dimension < 2: layer3 of the reference (1.2)" in note
+    assert "⚠ single samples with > 20 times the mean squared distance: layer1 (83 at dataset index 17)" in note
+    within = result(3, 3, within=True, diagnostics=flagged(flags[0]))
+    assert texts(plot_cka(within)[1].get_xticklabels()) == ["layer0", "⚠ layer1", "layer2"]
+    assert texts(plot_cka(result())[1].texts) == []
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (4, 4), (100, 100), (3, 90)])
+@pytest.mark.parametrize("pattern", ["layer{}", LONG])
+def test_the_lines_of_flags_are_inside_the_figure_and_under_the_labels(rows, columns, pattern):
+    flags = [
+        Flag(pattern.format(i), reason, 12.3, 2.0, (17, 1234, 99999), of_reference)
+        for reason in ("effective_dimension", "trace_share", "leave_one_out", "standard_error")
+        for of_reference, count in ((False, rows), (True, columns))
+        for i in range(0, count, 30)
+    ]
+    figure, ax = plot_cka(result(rows, columns, pattern, diagnostics=flagged(*flags)))
+    _, width, _ = render(figure).shape
+    note = ax.texts[-1].get_window_extent()
+    assert note.x0 >= 0
+    assert note.y0 >= 0
+    assert note.x1 <= width
+    assert note.y1 <= ax.xaxis.label.get_window_extent().y0
+    extents = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(extents))
+
+
+def test_ticks_are_thinned_but_not_those_of_flagged_layers():
+    assert tick_places(5) == [0, 1, 2, 3, 4]
+    assert tick_places(100) == list(range(0, 100, 3))
+    places = tick_places(100, {10, 50, 51})
+    assert {10, 50, 51} <= set(places)
+    assert not {9, 12, 48} & set(places)
+    assert tick_places(100, range(100)) == tick_places(100)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "label"),
+    [
+        ({}, "CKA"),
+        ({"kernel": "rbf"}, "CKA (rbf)"),
+        ({"kernel": "rbf(0.2)", "unbiased": False}, "CKA (rbf(0.2), biased)"),
+    ],
+)
+def test_the_colour_bar_says_what_it_is(attributes, label):
+    assert plot_cka(result(**attributes))[1].child_axes[0].get_ylabel() == label
+
+
+def history(count=4, layers=3):
+    errors = torch.full((layers, layers), 0.02)
+    return [
+        result(layers, layers, epoch=e, step=10 * e, standard_error=errors, effective_batches=5.0) for e in range(count)
+    ]
+
+
+def test_trend_has_a_line_and_a_band_per_layer():
+    results = history()
+    _, ax = plot_trend(results)
+    assert [line.get_label() for line in ax.get_lines()] == ["layer0", "layer1", "layer2"]
+    assert ax.get_lines()[1].get_ydata() == pytest.approx([r.matrix[1, 1].item() for r in results])
+    low, high = results[0].confidence_interval(0.95)
+    band = ax.collections[2].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (pytest.approx(low[2, 2].item()), pytest.approx(high[2, 2].item()))
+    assert texts(ax.get_xticklabels()) == ["0", "1", "2", "3"]
+    assert len(plot_trend(history(layers=30))[1].get_lines()) == 8
+    assert [line.get_label() for line in plot_trend(results, ["layer2"])[1].get_lines()] == ["layer2"]
+    with pytest.raises(ValueError, match=r"no CKA with a layer of the same name for \['conv'\]"):
+        plot_trend(results, ["conv"])
+    without = [result(3, 3, epoch=e) for e in range(3)]
+    assert len(plot_trend(without)[1].get_lines()) == 3
+
+
+@pytest.mark.parametrize("count", [2, 4, 60])
+@pytest.mark.parametrize("layers", [1, 3, 60])
+def test_a_drift_figure_has_the_trend_under_the_map(count, layers):
+    figure, ax = plot_drift(history(count, layers))
+    trend = figure.axes[-1]
+    height, width, _ = render(figure).shape
+    for axes in (ax, trend):
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label):
+            box = label.get_window_extent()
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= width
+            assert box.y1 <= height
+    assert trend.get_legend().get_window_extent().x1 <= width
+    assert trend.get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
+    assert trend.get_xlim() == ax.get_xlim()
+    own = Figure().add_subplot()
+    assert len(plot_drift(history(count, layers), own)[0].axes) == 1
 
 
 def test_into_axes_of_the_user():
