@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from lightning_cka.functional import MIN_SAMPLES
+from lightning_cka.inputs import Features, batch_size, layer_names, ordered
 from lightning_cka.kernels import (
     Kernel,
     apply_kernel,
@@ -29,12 +30,11 @@ from lightning_cka.packed import (
     pack_precomputed,
 )
 from lightning_cka.result import CKAResult
+from lightning_cka.uncertainty import delta_method_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Features = Sequence[Tensor] | Mapping[str, Tensor] | PackedGrams
 
 
 class MinibatchCKA(Metric):
@@ -122,9 +122,9 @@ class MinibatchCKA(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.layers = _layer_names(layers, "layers")
+        self.layers = layer_names(layers, "layers")
         self.reference_layers = (
-            self.layers if reference_layers is None else _layer_names(reference_layers, "reference_layers")
+            self.layers if reference_layers is None else layer_names(reference_layers, "reference_layers")
         )
         resolve_kernel(kernel)
         self.kernel = kernel
@@ -171,13 +171,13 @@ class MinibatchCKA(Metric):
             TypeError: features that are no floating-point tensors.
         """
         # A mapping's order says nothing, so compare nothing until it is in this metric's order.
-        x = self._ordered(features, self.layers, "layers")
+        x = ordered(features, self.layers, "layers")
         y = None
         if reference_features is not None:
-            y = self._ordered(reference_features, self.reference_layers, "reference_layers")
+            y = ordered(reference_features, self.reference_layers, "reference_layers")
         elif self.reference_layers != self.layers:
             raise ValueError("reference_features are needed, since reference_layers differ from layers")
-        sizes = {_batch_size(z) for z in (x, y) if z is not None}
+        sizes = {batch_size(z) for z in (x, y) if z is not None}
         if len(sizes) > 1:
             raise ValueError(f"features and reference_features must be of one batch, but have n = {sorted(sizes)}")
         n = sizes.pop()
@@ -259,20 +259,12 @@ class MinibatchCKA(Metric):
 
     def standard_error(self) -> Tensor:
         """Standard error ``(L, R)`` of `matrix`, by the delta method over batches; ``nan`` for fewer than 2."""
-        a, b = self.layer_sum[:, None], self.reference_sum
-        norms = (a * b).sqrt()
-        matrix = self.matrix()
-        effective_batches = self.effective_batches()
-        relative = (
-            self.layer_square_sum[:, None] / (4 * a**2)
-            + self.reference_square_sum / (4 * b**2)
-            + self.layer_reference_sum / (2 * a * b)
+        error = delta_method_error(
+            (self.pair_sum, self.layer_sum, self.reference_sum),
+            (self.pair_square_sum, self.layer_square_sum, self.reference_square_sum),
+            (self.pair_layer_sum, self.pair_reference_sum, self.layer_reference_sum),
+            self.effective_batches(),
         )
-        cross = self.pair_layer_sum / a + self.pair_reference_sum / b
-        variance = self.pair_square_sum / norms**2 + matrix**2 * relative - matrix * cross / norms
-        # A sum of squares in exact arithmetic, so that below zero it is zero but for rounding.
-        variance = variance.where(~(variance < 0), torch.zeros_like(variance))
-        error = (effective_batches / (effective_batches - 1) * variance).sqrt()
         return error.where(self.num_batches > 1, torch.full_like(error, torch.nan))
 
     def effective_batches(self) -> Tensor:
@@ -322,23 +314,6 @@ class MinibatchCKA(Metric):
         matrix, error = value if isinstance(value, tuple) else (value, None)
         return plot_cka(CKAResult(matrix, self.layers, self.reference_layers, standard_error=error), ax)
 
-    def _ordered(self, features: Features, names: tuple[str, ...], argument: str) -> list[Tensor] | PackedGrams:
-        if isinstance(features, PackedGrams):
-            count = len(features.halves)
-        else:
-            if isinstance(features, Mapping):
-                missing, unexpected = set(names) - set(features), set(features) - set(names)
-                if missing or unexpected:
-                    raise ValueError(
-                        f"{argument} must be the mapping's keys at each update; "
-                        f"missing: {sorted(missing)}, unexpected: {sorted(unexpected)}"
-                    )
-                features = [features[name] for name in names]
-            count = len(features)
-        if count != len(names):
-            raise ValueError(f"expected features of {len(names)} {argument}, but got {count}")
-        return features if isinstance(features, PackedGrams) else list(features)
-
     def _packed(self, features: list[Tensor] | PackedGrams, medians: str) -> PackedGrams:
         """The kernel's Gram matrices; ``medians`` is the state that keeps what the first batch fixes."""
         if isinstance(features, PackedGrams):
@@ -379,24 +354,3 @@ def _undefined_reason(sum_of_squares: float, *, no_bandwidth: bool) -> str | Non
 def undefined_message(reason: str, names: list[str]) -> str:
     """The warning of layers that `MinibatchCKA.undefined_layers` gave for that reason."""
     return f"CKA is nan for layers {reason}: {shortened(names)}"
-
-
-def _layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:
-    names = tuple(str(i) for i in range(layers)) if isinstance(layers, int) else tuple(layers)
-    if not names or isinstance(layers, str):
-        raise ValueError(f"{argument} must be a positive number or a sequence of names, but is {layers!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{argument} must have distinct names, but are {list(names)}")
-    return names
-
-
-def _batch_size(features: list[Tensor] | PackedGrams) -> int:
-    if isinstance(features, PackedGrams):
-        return features.num_samples
-    for tensor in features:
-        if not isinstance(tensor, Tensor) or tensor.ndim == 0:
-            raise ValueError(f"features must be tensors of shape (n, ...), but one is {tensor!r}")
-    sizes = [len(tensor) for tensor in features]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"all layers must have the same batch size in one update, but have n = {sizes}")
-    return sizes[0]

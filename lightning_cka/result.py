@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from lightning_cka.diagnostics import Diagnostics, Flag, LayerDiagnostics, LeaveOneOut, SampleShare
+from lightning_cka.uncertainty import student_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,12 +127,9 @@ class CKAResult:
         Raises:
             ValueError: a level outside (0, 1), or a result without standard errors.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be in (0, 1), but is {level}")
         if self.standard_error is None or self.effective_batches is None:
             raise ValueError("this result has no standard errors, or not the number of batches behind them")
-        half = self.standard_error * float(stdtrit(self.effective_batches - 1, (1 + level) / 2))
-        return self.matrix - half, self.matrix + half
+        return student_interval(self.matrix, self.standard_error, self.effective_batches, level)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:
         """Draw the heatmap; see `lightning_cka.plot_cka`."""

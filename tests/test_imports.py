@@ -13,6 +13,8 @@ LEVELS = {
     "layers": 0,
     "rng": 0,
     "collectives": 0,
+    "uncertainty": 0,
+    "inputs": 2,
     "batches": 0,
     "restore": 0,
     "packed": 1,
