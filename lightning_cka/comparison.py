@@ -156,8 +156,8 @@ class _Pair:
         ).to(device)
         self._reference = None if bank is None else ModelDiagnostics(bank.layers, device)
         self._same_named = [] if bank is None else [name for name in layers if name in bank.layers]
-        self._rows = [layers.index(name) for name in self._same_named]
-        self._columns = [] if bank is None else [bank.layers.index(name) for name in self._same_named]
+        self._rows = _places(self._same_named, layers)
+        self._columns = _places(self._same_named, layers if bank is None else bank.layers)
         self._records: list[BatchRecord] = []
         self._num_mismatched = 0
 
@@ -197,7 +197,7 @@ class _Pair:
             changes = leave_one_out(
                 self._records,
                 self._same_named,
-                (metric.pair_sum[self._rows, self._columns], a[self._rows], b[self._columns]),
+                (metric.pair_sum[self._rows][:, self._columns].diagonal(), a[self._rows], b[self._columns]),
                 distributed=distributed,
             )
             mean_error = mean_standard_error(
@@ -213,6 +213,12 @@ class _Pair:
         diagnostics = Diagnostics(layers, reference_layers, changes, tuple(flags), sample_kind)
         result = replace(result, mean_standard_error=mean_error, diagnostics=diagnostics)
         return Outcome(result, undefined, self._num_mismatched)
+
+
+def _places(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:
+    """Where the names are among the layers; all of them, if so, which costs no copy."""
+    places = [layers.index(name) for name in names]
+    return slice(None) if places == list(range(len(layers))) else places
 
 
 def _largest_errors(result: CKAResult) -> dict[str, float]:

@@ -53,7 +53,7 @@ def losses(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Losses:
     n = x.num_samples
     found: list[Tensor] = []
     for left, right in ((x, y), (x, x), (y, y)):
-        if unbiased and left is right:
+        if unbiased and found and left is right:
             rows = left.row_squares.to(found[0]) * left.scales.to(found[0])[:, None] ** 4
         else:
             rows = row_products(left, right, unbiased=unbiased)

@@ -20,6 +20,9 @@ Kernel = str | KernelFn
 
 DEFAULT_THRESHOLD = 0.5
 
+_ENTRIES = 2**18
+"""Of the matrices that are in memory at a time."""
+
 
 @dataclass(frozen=True)
 class RBF:
@@ -52,19 +55,20 @@ class RBF:
             raise ValueError(f"the threshold of an RBF kernel must be positive, but is {self.threshold}")
 
     def __call__(self, squared_distances: Tensor, median: Tensor | None = None) -> Tensor:
-        """The Gram matrix, less 1.
+        """The Gram matrices, less 1.
 
         Args:
-            squared_distances: ``(n, n)``.
-            median: scalar, the median squared distance; None: that of ``squared_distances``, all n^2 entries.
+            squared_distances: ``(..., n, n)``.
+            median: ``(...)``, median squared distances; None: those of ``squared_distances``, of all n^2 entries.
 
         Returns:
-            ``(n, n)``: a constant does not change HSIC, and without the 1 a large bandwidth costs no digits. ``nan``
-            if the median is zero, and yet not all distances are.
+            ``(..., n, n)``: a constant does not change HSIC, and without the 1 a large bandwidth costs no digits.
+            ``nan`` if the median is zero, and yet not all distances are.
         """
         median = median_of(squared_distances) if median is None else median
-        gram = torch.expm1(-squared_distances / (2 * self.threshold**2 * median))
-        return torch.where(squared_distances.amax() == 0, torch.zeros_like(gram), gram)
+        gram = torch.expm1(-squared_distances / (2 * self.threshold**2 * median[..., None, None]))
+        no_variance = squared_distances.amax((-2, -1), keepdim=True) == 0
+        return gram.where(~no_variance, torch.zeros_like(gram))
 
 
 def distance(squared_distances: Tensor) -> Tensor:
@@ -74,10 +78,10 @@ def distance(squared_distances: Tensor) -> Tensor:
     (https://arxiv.org/abs/1207.6076) for distances as kernels.
 
     Args:
-        squared_distances: ``(n, n)``.
+        squared_distances: ``(..., n, n)``.
 
     Returns:
-        ``(n, n)``.
+        ``(..., n, n)``.
     """
     return -squared_distances.sqrt()
 
@@ -182,15 +186,18 @@ def apply_kernel(kernel: Kernel, grams: PackedGrams, medians: Tensor | None = No
     function = resolve_kernel(kernel)
     if function is None:
         return grams
-    layers = []
-    for layer in range(len(grams.halves)):
-        squared = _layer_distances(grams, layer)
+    packed = []
+    for layers in _chunks(grams):
+        squared = _distances(grams, layers)
         if isinstance(function, RBF):
-            gram = function(squared, None if medians is None else medians[layer].to(squared))
+            full = function(squared, None if medians is None else medians[layers].to(squared))
+        elif function is distance:
+            full = distance(squared)
         else:
-            gram = _checked(function, squared)
-        layers.append(pack_stack(gram[None]))
-    return PackedGrams(*(torch.cat(parts) for parts in zip(*layers, strict=True)))
+            # One layer at a time: a user's function need not know of more.
+            full = torch.stack([_checked(function, each) for each in squared])
+        packed.append(pack_stack(full))
+    return PackedGrams(*(torch.cat(parts) for parts in zip(*packed, strict=True)))
 
 
 def squared_distances(gram: Tensor, scale: Tensor, eps: float | None = None) -> Tensor:
@@ -213,23 +220,32 @@ def squared_distances(gram: Tensor, scale: Tensor, eps: float | None = None) -> 
     return squared * scale.to(squared).square()[..., None, None]
 
 
-def _layer_distances(grams: PackedGrams, layer: int) -> Tensor:
-    """``(n, n)`` squared distances of one layer; all layers at once would take much memory."""
+def _distances(grams: PackedGrams, layers: slice) -> Tensor:
+    """``(l, n, n)`` squared distances of l of the layers."""
     dtype = accumulator_dtype(grams.halves.device)
-    wide = PackedGrams(*(part.to(dtype) for part in select_layers(grams, [layer])))
-    return squared_distances(unpack(wide)[0], wide.scales[0], torch.finfo(grams.halves.dtype).eps)
+    wide = PackedGrams(*(part.to(dtype) for part in select_layers(grams, layers)))
+    return squared_distances(unpack(wide), wide.scales, torch.finfo(grams.halves.dtype).eps)
+
+
+def _chunks(grams: PackedGrams) -> list[slice]:
+    """Few layers at a time: whole matrices of all layers in float64 would take much memory."""
+    size = max(1, _ENTRIES // grams.num_samples**2)
+    return [slice(start, start + size) for start in range(0, len(grams.halves), size)]
 
 
 def median_squared_distances(grams: PackedGrams) -> Tensor:
     """``(L,)`` in float64: the median of each layer's squared distances, over all n^2 entries."""
-    return torch.stack([median_of(_layer_distances(grams, layer)) for layer in range(len(grams.halves))])
+    return torch.cat([median_of(_distances(grams, layers)) for layers in _chunks(grams)])
 
 
-def median_of(values: Tensor) -> Tensor:
-    """The median of all entries, that of an even number being the mean of the middle two; ``nan`` if one is."""
-    ordered = values.flatten().sort().values
-    count = len(ordered)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2 + 0 * ordered[-1]
+def median_of(matrices: Tensor) -> Tensor:
+    """``(...)``, the median of the entries of ``(..., n, n)`` matrices; of an even number, the mean of the middle two.
+
+    ``nan`` if an entry is.
+    """
+    ordered = matrices.flatten(-2).sort(-1).values
+    count = ordered.shape[-1]
+    return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2 + 0 * ordered[..., -1]
 
 
 def _checked(function: KernelFn, squared: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
     torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=half)
     smallest, largest = half.aminmax()
     out.scales[layer] = scale * exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax())
-    squares = gram.tril_(-1).square_()
+    # Not `tril_`, which wakes all threads for however small a matrix.
+    squares = gram.mul_(_lower_mask(n, gram.dtype, gram.device)).square_()
     torch.add(squares.sum(0), squares.sum(1), out=out.row_squares[layer])
 
 
@@ -239,3 +240,10 @@ def lower_indices(n: int, device: torch.device) -> Tensor:
         rows, columns = torch.tril_indices(n, n, -1, device=device)
         indices: Tensor = rows * n + columns
         return indices
+
+
+@lru_cache(maxsize=8)
+def _lower_mask(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``(n, n)``: 1 under the diagonal, else 0."""
+    with torch.inference_mode(False):
+        return torch.ones(n, n, dtype=dtype, device=device).tril(-1)

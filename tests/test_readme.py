@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lightning_cka.diagnostics import Thresholds
+from lightning_cka.kernels import RBF
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -18,13 +21,43 @@ def test_the_first_code_block_runs(tmp_path):
     assert list(tmp_path.glob("lightning_logs/*/cka/initial/drift.png"))
 
 
+def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "confidence_interval" in code]
+    (tmp_path / "block.py").write_text(block)
+    command = [sys.executable, "block.py"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    linear, rbf = process.stdout.split("rbf")
+    assert re.search(r"flagged: 0 trace_share \d+\.\d+ \(77,\)", linear)
+    assert "flagged" not in rbf
+    assert "at loader position 77" in process.stderr
+
+
+def test_thresholds_are_those_of_the_code():
+    thresholds = Thresholds()
+    assert f"effective dimension < {thresholds.effective_dimension:g} |" in README
+    assert f"trace share > {thresholds.trace_share:g} |" in README
+    assert f"leave-one-out > {thresholds.leave_one_out:g} |" in README
+    assert f"standard error > {thresholds.standard_error:g} |" in README
+    assert f"threshold ({RBF().threshold:g}) times" in README
+
+
 def test_files_and_links_exist():
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(r"examples/\w+\.py", README):
+    anchors = {re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"## (.*)", README)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    for path in re.findall(r"\]\((?!http|#)([^)]+)\)", README) + re.findall(r"examples/\w+\.py", README):
         assert (ROOT / path).exists(), path
 
 
 def test_messages_are_those_of_the_code():
     source = "".join(path.read_text() for path in (ROOT / "lightning_cka").glob("*.py"))
-    for fragment in ("matches no module; closest:", "did not run in forward", "could not be shown a probe batch"):
+    for fragment in (
+        "matches no module; closest:",
+        "did not run in forward",
+        "could not be shown a probe batch",
+        "layers that single samples dominate",
+        "are not exchangeable",
+        "which leaves the RBF kernel without a bandwidth",
+    ):
         assert fragment in README
         assert fragment in source
