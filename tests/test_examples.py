@@ -14,13 +14,12 @@ def run(tmp_path, name, *args):
     command = [sys.executable, EXAMPLES / name, *args]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
-    return process.stdout
+    return process
 
 
 @pytest.mark.parametrize(
     ("name", "args", "expected"),
     [
-        ("digits.py", ["--epochs", "2"], r"conv1 +[01]\.\d+ ± 0\.\d+[\s\S]*heatmap-epoch=001-step=000029.png"),
         ("finetune_from_checkpoint.py", ["--epochs", "2"], r"conv1 +[01]\.\d\d [01]\.\d\d\n[\s\S]*Figures: "),
         ("ddp.py", ["--epochs", "1"], r"2 processes, 896 probe samples in 14 batches"),
         ("compare_two_models.py", ["--epochs", "1"], r"fc2 +linear\d  CKA 0\.\d+ ± 0\.\d+"),
@@ -28,5 +27,25 @@ def run(tmp_path, name, *args):
     ],
 )
 def test_example(tmp_path, name, args, expected):
-    assert re.search(expected, run(tmp_path, name, *args))
+    assert re.search(expected, run(tmp_path, name, *args).stdout)
     assert name == "benchmark.py" or list(tmp_path.rglob("*.png"))
+
+
+def test_a_whole_run_of_the_digits_is_healthy(tmp_path):
+    process = run(tmp_path, "digits.py")
+    assert re.search(r"conv1 +[01]\.\d+ ± 0\.\d+[\s\S]*heatmap-epoch=014-step=000224.png", process.stdout)
+    assert "validation/accuracy" in process.stderr + process.stdout  # Where a warning would be.
+    assert not re.search(r"\bCKA\b.*layers|not exchangeable", process.stderr)
+
+
+def test_reliability_has_the_closed_form_limit_and_the_flags_at_their_places(tmp_path):
+    text = run(tmp_path, "reliability.py", "--points", "5", "--samples", "256").stdout
+    parts = text.split("\n\n")
+    translated, outlier, shared = (next(part for part in parts if f"({c})" in part) for c in "abc")
+    for part in (translated, outlier, shared):
+        limit, at_the_end = map(float, re.search(r"limit (\d\.\d+), measured .*, (\d\.\d+) at c = 1e6", part).groups())
+        assert limit == pytest.approx(at_the_end, abs=2e-6)
+    assert set(re.findall(r"first flagged for (\w+)", translated)) == {"effective_dimension"}
+    assert set(re.findall(r"first flagged for (\w+)", outlier)) == {"trace_share", "leave_one_out"}
+    assert "at loader position 0" in outlier
+    assert list(tmp_path.rglob("reliability.png"))
