@@ -28,8 +28,11 @@ def run(devices, strategy, samples, own, layers):
     L.seed_everything(0, workers=True, verbose=False)
     model, reference = Deterministic().double(), Net().double()
     x = dataset(samples).tensors[0].double()
-    x[samples // 2] *= 40  # Some layers are to be flagged.
-    data = TensorDataset(x.sort(dim=0).values if own == "sorted" else x, dataset(samples).tensors[1])
+    if own == "sorted":
+        x = x.sort(dim=0).values
+    else:
+        x[samples // 2] *= 40  # Some layers are to be flagged.
+    data = TensorDataset(x, dataset(samples).tensors[1])
     monitor = CKAMonitor(
         ["initial", "previous", "self", reference],
         layers,
