@@ -68,9 +68,11 @@ class LayerPlan:
 
     Attributes:
         batch_dims: by layer name, in the order of the Gram matrices' rows: which dimension is the batch.
+        num_samples: size of the probe batch that was shown.
     """
 
     batch_dims: dict[str, int]
+    num_samples: int
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
 from lightning_cka.collectives import sums_device
 from lightning_cka.comparison import Comparison
-from lightning_cka.diagnostics import Thresholds, flag_messages
+from lightning_cka.diagnostics import Thresholds, check_thresholds, flag_messages
 from lightning_cka.dry_run import dry_run
 from lightning_cka.exchangeability import BatchVariation, variation_message
 from lightning_cka.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
 from lightning_cka.metric import undefined_message
-from lightning_cka.probe import ProbeSet, StreamProbe
+from lightning_cka.probe import ProbeSet
 from lightning_cka.result import CKAResult
 
 _CPU = torch.device("cpu")
@@ -86,15 +86,17 @@ def compare_models(
     """
     check_feature_fn(feature_fn)
     check_feature_kernel(kernel)
+    check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     target = torch.device(device) if device is not None else _device_of(model)
     showing = Showing(target, forward_fn, feature_fn)
-    probe = StreamProbe(dataloader, seed=0)
+    probe = ProbeSet.from_own_loader(dataloader)
     total = len(dataloader) if hasattr(dataloader, "__len__") else None
     within = model is reference and reference_selectors == selectors
     with _on_device(model, target), _on_device(reference, target):
         plan = dry_run(model, probe, selectors, showing)
+        check_feature_kernel(kernel, plan.num_samples)
         reference_plan = plan if within else _plan_of_reference(reference, probe, reference_selectors, showing)
         bank = None if within else GramBank(reference_plan.names, type(reference).__name__, probe.sample_kind)
         if bank is not None:
@@ -106,7 +108,7 @@ def compare_models(
             target,
             model_name=type(model).__name__,
             unbiased=unbiased,
-            thresholds=thresholds,
+            thresholds=check_thresholds(thresholds),
             sample_kind=probe.sample_kind,
         )
         variation = BatchVariation(plan.names, sums_device(target))
@@ -148,7 +150,7 @@ def compare_banks(
         _CPU,
         model_name=a.model_name,
         unbiased=unbiased,
-        thresholds=thresholds,
+        thresholds=check_thresholds(thresholds),
         sample_kind=a.sample_kind,
     )
     for batch in a:
@@ -174,10 +176,10 @@ def _finished(comparison: Comparison) -> CKAResult:
         )
     for reason, names in outcome.undefined_layers.items():
         warnings.warn(undefined_message(reason, names), stacklevel=3)
-    if outcome.result.diagnostics is not None:
-        for message in flag_messages(outcome.result.flags, outcome.result.diagnostics.sample_kind):
-            warnings.warn(message, stacklevel=3)
-    return outcome.result
+    result = outcome.result
+    for message in flag_messages(result.flags, comparison.sample_kind, result.kernel):
+        warnings.warn(message, stacklevel=3)
+    return result
 
 
 def _show(

@@ -36,6 +36,7 @@ class Comparison:
         keep: fill ``bank``.
 
     Attributes:
+        sample_kind: what the samples' numbers are.
         bank: the model's Gram matrices; None unless they were to be kept, or a kernel's bandwidth hangs on them.
     """
 
@@ -60,7 +61,7 @@ class Comparison:
         self._banks = dict(banks)
         self._kernels = dict(kernels)
         self._thresholds = thresholds or Thresholds()
-        self._sample_kind = sample_kind
+        self.sample_kind = sample_kind
         waits = any(needs_median(kernel) for kernel in kernels.values())
         self.bank = GramBank(layers, model_name, sample_kind) if keep or waits else None
         self._of_kernel = {
@@ -103,7 +104,7 @@ class Comparison:
                 outcomes[name, key] = pair.outcome(
                     layers,
                     self._thresholds,
-                    self._sample_kind,
+                    self.sample_kind,
                     kernel=kernel_name(self._kernels[key]),
                     model_name=self._model_name,
                     reference_name=name,
@@ -114,7 +115,7 @@ class Comparison:
     def _compare(self, key: str, batch: ShownBatch, medians: Tensor | None) -> None:
         model, pairs = self._of_kernel[key]
         grams = apply_kernel(self._kernels[key], batch.grams, medians)
-        model.add(grams, batch.samples)
+        model.add(batch.grams, grams, batch.samples)
         for pair in pairs.values():
             pair.add(batch, grams, self._device)
 
@@ -169,15 +170,15 @@ class _Pair:
 
     def add(self, batch: ShownBatch, grams: PackedGrams, device: torch.device) -> None:
         """Take one batch of the model's Gram matrices, of this kernel."""
-        metric, other = self._metric, None
+        metric, other, linear = self._metric, None, None
         if self._bank is not None:
             linear = self._bank.get(batch.index, batch.fingerprint, device)
             if linear is None:
                 self._num_mismatched += 1
                 return
             other = apply_kernel(self._kernel, linear, self._medians[1])
-        if self._reference is not None and other is not None:
-            self._reference.add(other, batch.samples)
+        if self._reference is not None and linear is not None and other is not None:
+            self._reference.add(linear, other, batch.samples)
         products = hsic_products(grams, other, unbiased=metric.unbiased)
         metric.add_products(*products, grams.num_samples)
         x, y = select_layers(grams, self._rows), select_layers(other or grams, self._columns)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_gather, all_reduce_sum
 from lightning_cka.layers import shortened
-from lightning_cka.packed import PackedGrams
+from lightning_cka.packed import PackedGrams, diagonals, hidden_distances
 
 TOP_SAMPLES = 3
 
@@ -58,7 +58,10 @@ class LayerDiagnostics:
 
     @property
     def top_eigenvalue_bounds(self) -> tuple[float, float]:
-        """Bounds on the largest eigenvalue's share of the variance, in [0, 1]: 1/PR and 1/sqrt(PR)."""
+        """Bounds on the largest eigenvalue's share of the variance: 1/PR and 1/sqrt(PR).
+
+        Above 1 where chance has put the estimate of PR below 1; ``nan`` if that is not positive.
+        """
         if not self.effective_dimension > 0:
             return float("nan"), float("nan")
         return 1 / self.effective_dimension, self.effective_dimension**-0.5
@@ -72,7 +75,7 @@ class LeaveOneOut(NamedTuple):
     without: float
     """CKA without it."""
     change: float
-    """How far that is from CKA with it; not negative."""
+    """How far that is from CKA with it; not negative. ``nan``, like `without`, if that cannot be told from rounding."""
 
 
 @dataclass(frozen=True)
@@ -138,30 +141,35 @@ class ModelDiagnostics:
         device: of the sums.
 
     Attributes:
-        sums: ``(3, L)``: effective dimension's numerator and denominator <U, U>, both weighted by
-            n(n-3), and the trace.
+        sums: ``(4, L)``: effective dimension's numerator and denominator, weighted by n(n-3); <U, U> and the trace of
+            the kernel's Gram matrices.
         num_samples: samples in the sums.
     """
 
     def __init__(self, layers: Sequence[str], device: torch.device) -> None:
         self._layers = tuple(layers)
-        self.sums = torch.zeros(3, len(layers), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(4, len(layers), dtype=torch.float64, device=device)
         self.num_samples = 0
         # (2, L, k): the largest shares of trace and HSIC so far, and whose they are.
         self._largest = torch.full((2, len(layers), TOP_SAMPLES), -1.0, dtype=torch.float64, device=device)
         self._samples = torch.full((2, len(layers), TOP_SAMPLES), -1, dtype=torch.int64, device=device)
 
-    def add(self, grams: PackedGrams, samples: Sequence[int]) -> None:
+    def add(self, linear: PackedGrams, grams: PackedGrams, samples: Sequence[int]) -> None:
         """Add one batch.
 
         Args:
-            grams: of all layers.
+            linear: linear Gram matrices of all layers, for the effective dimension.
+            grams: those of the kernel, for the shares.
             samples: the numbers of its n samples.
         """
-        scales = grams.scales.to(self.sums)[:, None]
-        d = grams.diagonals.to(self.sums) * scales**2
-        rows = grams.row_squares.to(self.sums) * scales**4
-        self.sums = self.sums + torch.stack([effective_dimension_numerator(d, rows.sum(1)), rows.sum(1), d.sum(1)])
+        offsets, norms = linear.offsets.to(self.sums), linear.row_squares.to(self.sums).sum(1)
+        scales = linear.scales.to(self.sums) ** 4
+        numerator = effective_dimension_numerator(offsets, norms) * scales
+        numerator = numerator.where(~hidden_distances(linear), torch.full_like(numerator, torch.nan))
+        scale = grams.scales.to(self.sums)[:, None]
+        d = diagonals(grams._replace(offsets=grams.offsets.to(self.sums))) * scale**2
+        rows = grams.row_squares.to(self.sums) * scale**4
+        self.sums = self.sums + torch.stack([numerator, norms * scales, rows.sum(1), d.sum(1)])
         self.num_samples += grams.num_samples
         numbers = torch.tensor(samples, device=d.device).expand(2, len(d), -1)
         self._keep_largest(torch.stack([d, rows]), numbers)
@@ -177,9 +185,9 @@ class ModelDiagnostics:
         largest = torch.cat(all_gather(self._largest, distributed=distributed), -1)
         samples = torch.cat(all_gather(self._samples, distributed=distributed), -1)
         largest, samples = _largest_of(largest, samples)
-        numerator, hsic, trace = sums
-        shares = count * largest / torch.stack([trace, hsic])[:, :, None]
-        dimensions = (numerator / hsic).tolist()
+        numerator, denominator, hsic, trace = sums
+        shares = _finite(count * largest / torch.stack([trace, hsic])[:, :, None])
+        dimensions = _finite(numerator / denominator).tolist()
         found = {}
         for layer, name in enumerate(self._layers):
             trace_shares, hsic_shares = (
@@ -198,34 +206,47 @@ class ModelDiagnostics:
         self._largest, self._samples = _largest_of(*joined)
 
 
+def _finite(values: Tensor) -> Tensor:
+    """``nan`` for what is infinite, since nothing is there to divide by."""
+    return values.where(values.isfinite(), torch.full_like(values, torch.nan))
+
+
 def _largest_of(values: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     largest, places = values.topk(TOP_SAMPLES, dim=-1)
     return largest, samples.gather(-1, places)
 
 
-def effective_dimension_numerator(diagonals: Tensor, squared_norms: Tensor) -> Tensor:
+def effective_dimension_numerator(offsets: Tensor, squared_norms: Tensor) -> Tensor:
     """n(n-3) times the unbiased estimate of the squared trace of the covariance.
 
     It is the mean of D_ij D_kl / 4 over all distinct i, j, k, l, D being squared distances:
-    [(sum D)^2 - 4 sum_i (sum_j D_ij)^2 + 2 sum D^2] / (4 n (n-1) (n-2) (n-3)). For a centered Gram matrix the three
-    sums follow from its diagonal and its U-centered norm.
+    [(sum D)^2 - 4 sum_i (sum_j D_ij)^2 + 2 sum D^2] / (4 n (n-1) (n-2) (n-3)). With D_ij = -2 (U_ij + s_i + s_j), and
+    the rows of U summing to zero, the bracket is 16 (n-2) (n-3) sum_{i != j} s_i s_j + 8 <U, U>.
 
     Args:
-        diagonals: ``(L, n)`` of the centered Gram matrices.
+        offsets: ``(L, n)``, s; see `lightning_cka.packed.PackedGrams`.
         squared_norms: ``(L,)``, <U, U>.
 
     Returns:
         ``(L,)``. Divided by ``squared_norms`` it is the effective dimension.
     """
-    n = diagonals.shape[1]
-    d, trace = diagonals, diagonals.sum(1)
-    shift = d / (n - 2) - (trace / (2 * (n - 1) * (n - 2)))[:, None]
-    # <K, K>, of which U's off-diagonal entries are K_ij + shift_i + shift_j, and sum to zero in each row.
-    norms = d.square().sum(1) + squared_norms + 2 * (n - 2) * shift.square().sum(1) + 2 * shift.sum(1).square()
-    sum_squared = (2 * n * trace).square()
-    rows_squared = (n * d + trace[:, None]).square().sum(1)
-    squares = 2 * n * d.square().sum(1) + 2 * trace.square() + 4 * norms
-    return (sum_squared - 4 * rows_squared + 2 * squares) / (4 * (n - 1) * (n - 2))
+    n = offsets.shape[1]
+    # Not the square of the sum less the sum of squares: of a far outlier, these differ in no digit.
+    mixed = 2 * (offsets[:, 1:] * offsets.cumsum(1)[:, :-1]).sum(1)
+    return (4 * (n - 3) * mixed + 2 * squared_norms / (n - 2)) / (n - 1)
+
+
+def check_thresholds(thresholds: Thresholds | None) -> Thresholds:
+    """The thresholds, the defaults for None.
+
+    Raises:
+        TypeError: something else.
+    """
+    if thresholds is None:
+        return Thresholds()
+    if not isinstance(thresholds, Thresholds):
+        raise TypeError(f"thresholds must be lightning_cka.diagnostics.Thresholds(...), but is {thresholds!r}")
+    return thresholds
 
 
 def find_flags(
@@ -261,17 +282,17 @@ def find_flags(
 _MEANING = {
     "effective_dimension": (
         "layers that vary along hardly more than one direction, with an effective dimension below {threshold:g}: "
-        "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. Look at "
-        "what lies along it; compare with kernel=RBF(0.2), which looks at near neighbours."
+        "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. See what "
+        "lies along it, and compare without it, or within the groups."
     ),
     "trace_share": (
         "layers that single samples dominate, with more than {threshold:g} times the mean squared distance from the "
-        "center: {layers}. Linear CKA tells how these few samples lie, and little of the others. Look at them, leave "
-        "them out, or compare with kernel='rbf'."
+        "center: {layers}. CKA tells how these few samples lie, and little of the others. Look at them, leave them "
+        "out{or_rbf}."
     ),
     "leave_one_out": (
         "layers whose CKA with their namesake changes by more than {threshold:g} without one single sample: {layers}. "
-        "It tells little of the other samples. Look at that one, leave it out, or compare with kernel='rbf'."
+        "It tells little of the other samples. Look at that one, leave it out{or_rbf}."
     ),
     "standard_error": (
         "layers whose CKA has a standard error above {threshold:g}: {layers}. Do not read differences of that size: "
@@ -280,14 +301,24 @@ _MEANING = {
 }
 
 
-def flag_messages(flags: Sequence[Flag], sample_kind: str, subject: str = "CKA") -> list[str]:
-    """One warning for each reason among the flags: which layers, what it means, what to do."""
+def flag_messages(flags: Sequence[Flag], sample_kind: str, kernel: str, subject: str = "CKA") -> list[str]:
+    """One warning for each reason among the flags: which layers, what it means, what to do.
+
+    Args:
+        flags: of one comparison.
+        sample_kind: what the samples' numbers are.
+        kernel: its name.
+        subject: what the message is about.
+    """
     messages = []
+    subject = subject if kernel == "linear" else f"{subject}, kernel {kernel}"
+    or_rbf = ", or compare with kernel='rbf'" if kernel == "linear" else ""
     for reason, meaning in _MEANING.items():
         same = [flag for flag in flags if flag.reason == reason]
         if same:
             layers = shortened([flag_label(flag, sample_kind) for flag in same])
-            messages.append(f"{subject}: {meaning.format(threshold=same[0].threshold, layers=layers)}")
+            text = meaning.format(threshold=same[0].threshold, layers=layers, or_rbf=or_rbf)
+            messages.append(f"{subject}: {text}")
     return messages
 
 
@@ -313,6 +344,6 @@ def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """One layer's part of a message: "conv1 of the reference (83 at dataset index 17)"."""
     # What is left without a sample that holds nearly everything cannot be told from rounding.
-    value = "by all that it is" if isnan(flag.value) else f"{flag.value:.3g}"
+    value = "cannot be told" if isnan(flag.value) else f"{flag.value:.3g}"
     where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
     return f"{flag.who} ({value}{where})"

@@ -82,7 +82,7 @@ def dry_run(
         found = _thinned(found, problems)
     if repeated := [name for name in found if outputs[name].calls > 1]:
         warn(f"layers that run several times in one forward are compared at their first call: {', '.join(repeated)}")
-    return LayerPlan(found)
+    return LayerPlan(found, batch.num_samples)
 
 
 def _problem(name: str, module: nn.Module, output: _Output | None) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_reduce_sum
 from lightning_cka.diagnostics import effective_dimension_numerator
-from lightning_cka.grams import u_centered
 from lightning_cka.layers import shortened
+from lightning_cka.packed import pack_stack
 
 _COORDINATES = 256
 """Of each layer's features: enough to see batches differ, and little work beside the Gram product."""
@@ -35,7 +35,8 @@ class BatchVariation:
     """Accumulates, over batches, the variation between and within them of some coordinates of each layer.
 
     The ratio is that of a one-way analysis of variance, summed over coordinates. With degrees of freedom times the
-    participation ratio of the layer, it has an F distribution, near enough (Satterthwaite's approximation).
+    participation ratio of the layer, it has an F distribution, near enough (Satterthwaite's approximation). Layers
+    whose number of features differs from batch to batch are not tested.
 
     Args:
         layers: names.
@@ -44,6 +45,7 @@ class BatchVariation:
 
     def __init__(self, layers: Sequence[str], device: torch.device) -> None:
         self._layers = tuple(layers)
+        self._widths: dict[int, int] = {}
         self._weighted_means = torch.zeros(len(layers), _COORDINATES, dtype=torch.float64, device=device)
         # By layer: sum of n |mean|^2; sum of squares within; numerator and denominator of the participation ratio.
         self._sums = torch.zeros(4, len(layers), dtype=torch.float64, device=device)
@@ -52,18 +54,27 @@ class BatchVariation:
 
     def add(self, row: int, features: Tensor) -> None:
         """Take one batch of one layer, features ``(n, ...)``."""
-        flat = features.detach().flatten(1)
+        flat = features.detach().reshape(len(features), -1)
         n, d = flat.shape
-        if d > _COORDINATES:
+        if self._widths.setdefault(row, d) != d:
+            # Padded to the longest of a batch, say: coordinates of two batches are not the same features.
+            self._counts[:, row] = torch.nan
+            return
+        if d > _COORDINATES - 1:
             # Multiples of the golden ratio spread evenly, and in step with no dimension of the features.
-            places = torch.arange(1, _COORDINATES + 1, dtype=torch.float64) * 0.6180339887498949 % 1 * d
+            places = torch.arange(1, _COORDINATES, dtype=torch.float64) * 0.6180339887498949 % 1 * d
             flat = flat[:, places.long().to(flat.device)]
         flat = flat.to(self._sums)
+        # Directions and logarithms of lengths: a test of variances would take a heavy tail for a lack of shuffling.
+        length = flat.norm(dim=1, keepdim=True)
+        tiny = torch.finfo(torch.float32).tiny
+        flat = torch.cat([flat / length.clamp(min=tiny), length.clamp(min=tiny).log()], dim=1)
         mean = flat.mean(0)
-        gram = (flat - mean) @ (flat - mean).T
-        squared_norm = u_centered(gram).square().sum()[None]
-        numerator = effective_dimension_numerator(gram.diagonal()[None], squared_norm)
-        parts = (n * mean.square().sum()[None], gram.trace()[None], numerator, squared_norm)
+        centered = flat - mean
+        packed = pack_stack((centered @ centered.T)[None])
+        norm = packed.row_squares.sum(1)
+        numerator = effective_dimension_numerator(packed.offsets, norm)
+        parts = (n * mean.square().sum()[None], centered.square().sum()[None], numerator, norm)
         self._weighted_means[row, : len(mean)] += n * mean
         self._sums[:, row] += torch.cat(parts)
         self._counts[:, row] += torch.tensor([n, 1]).to(self._counts)

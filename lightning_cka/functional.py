@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.grams import Workspace, check_floating, doubly_centered, lower_gram, mirrored, u_centered
-from lightning_cka.kernels import Kernel, KernelFn, resolve_kernel, squared_distances
+from lightning_cka.kernels import Kernel, KernelFn, beyond_rounding, resolve_kernel
 from lightning_cka.packed import accumulator_dtype
 
 MIN_SAMPLES = 4
@@ -42,7 +42,7 @@ def centered_gram(features: Tensor) -> Tensor:
                 [-1.,  0.,  1.]])
     """
     gram, scale = lower_gram(features, Workspace())
-    return mirrored(gram) * scale**2
+    return doubly_centered(mirrored(gram)) * scale**2
 
 
 def unbiased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
@@ -126,7 +126,10 @@ def _kernel_gram(features: Tensor, function: KernelFn | None) -> Tensor:
     gram, scale = lower_gram(features, Workspace())
     if function is None:
         return mirrored(gram) * scale.sign()
-    return function(squared_distances(mirrored(gram), scale))
+    gram = mirrored(gram)
+    wide = gram.to(accumulator_dtype(gram.device))
+    sums = wide.diagonal()[:, None] + wide.diagonal()
+    return function(beyond_rounding(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2)
 
 
 def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:

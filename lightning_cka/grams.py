@@ -18,6 +18,8 @@ _CHUNK_BYTES_CPU = 2 * 2**20
 
 _CHUNK_BYTES_ACCELERATOR = 64 * 2**20
 
+_GROUPS = 8
+
 # Above the diagonal the product would be computed twice; smaller blocks than this are slower than that.
 _ROWS_CPU = 64
 
@@ -37,7 +39,11 @@ class Workspace:
 
 
 def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
-    """The lower triangle of the `centered_gram` of features / scale, and the scale.
+    """The lower triangle of the Gram matrix of (features - location) / scale, and the scale.
+
+    HSIC does not depend on the location, but its digits do. A mean would be dragged along by a far outlier, and
+    leave all other samples at its distance over n from the origin; the median of the means of some groups of
+    samples stays where most samples are.
 
     Returns:
         An ``(n, n)`` matrix of which the strictly upper triangle means nothing, made in the workspace and
@@ -61,7 +67,7 @@ def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
     with full_precision(flat.device.type):
         for start in range(0, d, width):
             chunk = flat[:, start : start + width]
-            mean = chunk.mean(dim=0, dtype=dtype)
+            mean = _location(chunk, dtype)
             if start == 0:
                 scale = _magnitude(mean, chunk[0].to(dtype))
             mean = mean / scale
@@ -72,6 +78,15 @@ def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
                 gram[row : row + rows, : row + rows].addmm_(centered[row : row + rows], centered[: row + rows].T)
             mean_square += mean.dot(mean)
     return gram, scale * exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt())
+
+
+def _location(features: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(d,)``: the coordinates' medians of the means of up to 8 groups of the samples of ``(n, d)`` features."""
+    size = -(-len(features) // _GROUPS)
+    whole = len(features) // size
+    means = features[: whole * size].reshape(whole, size, -1).mean(1, dtype=dtype)
+    medians: Tensor = means.median(0).values
+    return medians
 
 
 def mirrored(lower: Tensor) -> Tensor:

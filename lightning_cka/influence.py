@@ -10,10 +10,14 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_gather, all_reduce_sum
 from lightning_cka.diagnostics import LeaveOneOut
-from lightning_cka.packed import PackedGrams, row_products
+from lightning_cka.packed import PackedGrams, diagonals, row_products, select_layers
 
 _TELLING = 1e3
 """Times the precision of the Gram matrices: a smaller part of a sum cannot be told from rounding by subtraction."""
+
+
+_ENTRIES = 2**19
+"""Of the matrices that are in memory at a time."""
 
 
 class Losses(NamedTuple):
@@ -51,6 +55,12 @@ def losses(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Losses:
         unbiased: the estimator.
     """
     n = x.num_samples
+    size = max(1, _ENTRIES // n**2)
+    if len(x.halves) > size:
+        # Whole matrices of all layers at once would take much memory.
+        chunks = [slice(start, start + size) for start in range(0, len(x.halves), size)]
+        parts = [losses(select_layers(x, c), select_layers(y, c), unbiased=unbiased) for c in chunks]
+        return Losses(*(torch.cat(each) for each in zip(*parts, strict=True)))
     found: list[Tensor] = []
     for left, right in ((x, y), (x, x), (y, y)):
         if unbiased and found and left is right:
@@ -60,7 +70,7 @@ def losses(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Losses:
         if unbiased:
             found.append(2 * rows * (n - 2) / (n - 3))
         else:
-            own = left.diagonals.to(rows) * right.diagonals.to(rows)
+            own = diagonals(left).to(rows) * diagonals(right).to(rows)
             own = own * (left.scales.to(rows) * right.scales.to(rows)).square()[:, None]
             found.append(2 * rows - own + 2 * (rows - own) / (n - 1) - own / (n - 1) ** 2)
     return Losses(*found)

@@ -13,7 +13,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lightning_cka.packed import PackedGrams, accumulator_dtype, pack_stack, select_layers, unpack
+from lightning_cka.packed import (
+    PackedGrams,
+    accumulator_dtype,
+    hidden_distances,
+    pack_stack,
+    select_layers,
+    squared_distances,
+)
 
 KernelFn = Callable[[Tensor], Tensor]
 Kernel = str | KernelFn
@@ -111,8 +118,8 @@ def resolve_kernel(kernel: Kernel) -> KernelFn | None:
     return NAMED[kernel]
 
 
-def check_feature_kernel(kernel: Kernel) -> None:
-    """Refuse what cannot be computed from a model's activations, by trying it on five points.
+def check_feature_kernel(kernel: Kernel, n: int = 5) -> None:
+    """Refuse what cannot be computed from a model's activations, by trying it on n points.
 
     Raises:
         ValueError: an unknown kernel, "precomputed", or a function that gives no symmetric ``(n, n)`` matrix.
@@ -125,8 +132,10 @@ def check_feature_kernel(kernel: Kernel) -> None:
             "Gram matrices"
         )
     if function is not None:
-        points = torch.tensor([0.0, 1.0, 3.0, 7.0, 8.0], dtype=torch.float64)
+        points = torch.arange(n, dtype=torch.float64).square()
         gram = _checked(function, (points[:, None] - points).square())
+        if not gram.isfinite().all():
+            raise ValueError(f"the Gram matrix of kernel {kernel_name(kernel)!r} has values that are not finite")
         if not torch.allclose(gram, gram.T):
             raise ValueError(f"the Gram matrix of kernel {kernel_name(kernel)!r} is not symmetric")
 
@@ -200,31 +209,27 @@ def apply_kernel(kernel: Kernel, grams: PackedGrams, medians: Tensor | None = No
     return PackedGrams(*(torch.cat(parts) for parts in zip(*packed, strict=True)))
 
 
-def squared_distances(gram: Tensor, scale: Tensor, eps: float | None = None) -> Tensor:
-    """Squared Euclidean distances between samples.
+def beyond_rounding(squared: Tensor, magnitude: Tensor, dtype: torch.dtype) -> Tensor:
+    """Squared distances, those set to zero that are no more than rounding has left of the sums that they come from.
 
     Args:
-        gram: ``(..., n, n)`` linear Gram matrices of features / scale, centered or not.
-        scale: ``(...)``; zero for features without variance.
-        eps: of the precision in which the matrices were computed; None: that of their dtype.
-
-    Returns:
-        ``(..., n, n)`` in float64. Those that are no more than rounding has left of the matrices' entries are zero.
+        squared: ``(..., n, n)``.
+        magnitude: ``(..., n, n)``, of the terms of these sums.
+        dtype: in which they were computed.
     """
-    eps = torch.finfo(gram.dtype).eps if eps is None else eps
-    gram = gram.to(accumulator_dtype(gram.device))
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    sums = diagonal[..., :, None] + diagonal[..., None, :]
-    squared = sums - 2 * gram
-    squared = squared.where(~(squared <= 8 * eps * sums), torch.zeros_like(squared))
-    return squared * scale.to(squared).square()[..., None, None]
+    return squared.where(~(squared <= 8 * torch.finfo(dtype).eps * magnitude), torch.zeros_like(squared))
 
 
 def _distances(grams: PackedGrams, layers: slice) -> Tensor:
-    """``(l, n, n)`` squared distances of l of the layers."""
+    """``(l, n, n)`` squared distances of l of the layers, in float64."""
     dtype = accumulator_dtype(grams.halves.device)
     wide = PackedGrams(*(part.to(dtype) for part in select_layers(grams, layers)))
-    return squared_distances(unpack(wide), wide.scales, torch.finfo(grams.halves.dtype).eps)
+    sizes = wide.offsets.abs()
+    magnitude = 2 * (sizes[:, :, None] + sizes[:, None, :])
+    squared = beyond_rounding(squared_distances(wide), magnitude, grams.halves.dtype)
+    hidden = hidden_distances(grams)[:, None, None]
+    squared = squared.where(~hidden, torch.full_like(squared, torch.nan))
+    return squared * wide.scales.square()[:, None, None]
 
 
 def _chunks(grams: PackedGrams) -> list[slice]:

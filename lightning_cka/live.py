@@ -18,7 +18,7 @@ from lightning_cka.collectives import sums_device
 from lightning_cka.dry_run import dry_run
 from lightning_cka.exchangeability import BatchVariation, variation_message
 from lightning_cka.layers import FeatureFn, LayerSelector
-from lightning_cka.probe import ProbeSet, StreamProbe
+from lightning_cka.probe import ProbeSet
 from lightning_cka.reference import Reference
 from lightning_cka.rng import isolated_rng
 
@@ -69,14 +69,14 @@ class LiveProbe:
         The first time, batches that the user's loader made are tested for whether they are alike but for chance.
         """
         variation = None
-        if not (self.probe.is_shuffled or self._is_tested):
+        # What is read from a stream has been warned of before.
+        if not (self.probe.is_shuffled or self._is_tested or self._options.dataloader is None):
             variation = BatchVariation(self.plan.names, sums_device(module.device))
         self._show(trainer, module, module, self.plan, consume, None if variation is None else variation.add)
         if variation is not None:
             self._is_tested = True
             if found := variation.result(distributed=True):
-                source = "the iterable validation dataset" if self._options.dataloader is None else "dataloader="
-                rank_zero_warn(variation_message(found, source))
+                rank_zero_warn(variation_message(found, "dataloader="))
 
     def bank(self, trainer: Trainer, module: LightningModule) -> GramBank:
         """The Gram matrices of the live model, as it is now."""
@@ -150,7 +150,7 @@ class LiveProbe:
 def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     fast_dev_run = bool(getattr(trainer, "fast_dev_run", False))
     if options.dataloader is not None:
-        return StreamProbe(options.dataloader, options.seed, max_batches=1 if fast_dev_run else None)
+        return ProbeSet.from_own_loader(options.dataloader, seed=options.seed, max_batches=1 if fast_dev_run else None)
     loaders = _validation_loaders(trainer)
     if not loaders:
         raise ValueError(

@@ -348,7 +348,7 @@ def _undefined_reason(sum_of_squares: float, *, no_bandwidth: bool) -> str | Non
         return None
     if no_bandwidth:
         return "where most pairs of samples have no distance, which leaves the RBF kernel without a bandwidth"
-    return "with NaN or infinite activations"
+    return "with NaN or infinite activations, or samples too far out for their precision"
 
 
 def undefined_message(reason: str, names: list[str]) -> str:

@@ -13,13 +13,13 @@ from torch import nn
 
 from lightning_cka.capture import ForwardFn
 from lightning_cka.comparison import Comparison, Outcome
-from lightning_cka.diagnostics import Thresholds, flag_messages
+from lightning_cka.diagnostics import Thresholds, check_thresholds
 from lightning_cka.functional import MIN_SAMPLES
-from lightning_cka.kernels import Kernel, check_kernels
+from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.loggers import log_figures, log_text
-from lightning_cka.metric import undefined_message
+from lightning_cka.notices import Notices
 from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
@@ -113,11 +113,11 @@ class CKAMonitor(Callback):
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
         self._unbiased = unbiased
-        self._thresholds = thresholds or Thresholds()
+        self._thresholds = check_thresholds(thresholds)
         self._every_n_epochs = every_n_epochs
         self._log_key_prefix = log_key_prefix
         self._dirpath = dirpath
-        self._warned: set[str] = set()
+        self._notices = Notices()
 
     @property
     def state_key(self) -> str:
@@ -127,7 +127,7 @@ class CKAMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check everything, and take the Gram matrices of all references, before the first step."""
         self.results = {}
-        self._warned = set()
+        self._notices = Notices()
         self._check_monitored_keys(trainer)
         if trainer.global_step > 0 and any(r.source in ("initial", "previous") for r in self.references):
             self._warn_once(
@@ -143,7 +143,7 @@ class CKAMonitor(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare for ``trainer.validate()``, which has no training to start."""
         if trainer.state.fn == "validate":
-            self._warned = set()
+            self._notices = Notices()
             self._prepare(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,10 +181,9 @@ class CKAMonitor(Callback):
             if other is self or not isinstance(other, CKAMonitor):
                 continue
             shared = {r.name for r in self.references} & {r.name for r in other.references}
-            if shared and self._log_key_prefix == other._log_key_prefix:
-                raise ValueError(
-                    f"two CKAMonitors would log to the same keys for {sorted(shared)}: set log_key_prefix="
-                )
+            if self._log_key_prefix == other._log_key_prefix:
+                keys = sorted(shared) or "the diagnostics of layers"
+                raise ValueError(f"two CKAMonitors would log to the same keys for {keys}: set log_key_prefix=")
             if shared and self._dirpath is not None and self._dirpath == other._dirpath:
                 raise ValueError(f"two CKAMonitors would write the same files for {sorted(shared)}: set dirpath=")
 
@@ -197,6 +196,8 @@ class CKAMonitor(Callback):
         self._probe = LiveProbe(self._options, trainer, pl_module)
         if len(self._probe.plan.names) == 1 and any(reference.source == "self" for reference in self.references):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
+        for kernel in self._kernels.values():
+            check_feature_kernel(kernel, self._probe.plan.num_samples)
         for reference in self.references:
             if reference.is_frozen:
                 reference.bank = self._probe.frozen_bank(reference, trainer, pl_module)
@@ -232,10 +233,10 @@ class CKAMonitor(Callback):
         for (name, kernel), outcome in outcomes.items():
             key = f"{name}/{kernel}" if len(self._kernels) > 1 else name
             self.results.setdefault(key, []).append(outcome.result)
-            self._warn_of(trainer, name, outcome, step)
+            told = self._warn_of(trainer, name, outcome)
             self._log_scalars(pl_module, key, outcome.result)
             if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-                self._log_figures(trainer, dirpath, key, step)
+                self._write(trainer, dirpath, key, step, told)
         self._log_diagnostics(pl_module, outcomes)
         for reference in ready:
             if reference.source == "previous" and is_training:
@@ -258,9 +259,12 @@ class CKAMonitor(Callback):
         for key, value in values.items():
             pl_module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
-    def _log_figures(self, trainer: Trainer, dirpath: Path, key: str, step: int) -> None:
-        prefix = f"{self._log_key_prefix}{key}/"
+    def _write(self, trainer: Trainer, dirpath: Path, key: str, step: int, told: list[str]) -> None:
+        """Figures and warnings, to loggers and files. Rank 0 is alone here, and must not raise alone."""
         try:
+            for message in told:
+                log_text(trainer.loggers, f"{self._log_key_prefix}diagnostics", message, step)
+            prefix = f"{self._log_key_prefix}{key}/"
             unable = log_figures(trainer.loggers, prefix, dirpath / key, self.results[key], step)
         except OSError as error:
             self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
@@ -268,22 +272,15 @@ class CKAMonitor(Callback):
         if unable:
             self._warn_once(f"{', '.join(unable)} cannot take images: the CKA figures are in {dirpath}")
 
-    def _warn_of(self, trainer: Trainer, name: str, outcome: Outcome, step: int) -> None:
-        """Warn of each layer once per run and reason."""
-        for reason, names in outcome.undefined_layers.items():
-            new = [layer for layer in names if layer not in self._warned]
-            self._warned.update(new)
-            if new:
-                rank_zero_warn(undefined_message(reason, new))
-        # An earlier state of the live model has the same layers: what is said of these need not be said again.
-        frozen = name if any(r.name == name and r.is_frozen for r in self.references) else ""
-        about = {flag: f"{flag.reason} {flag.layer} {frozen * flag.of_reference}" for flag in outcome.result.flags}
-        flags = [flag for flag in outcome.result.flags if about[flag] not in self._warned]
-        self._warned.update(about.values())
-        for message in flag_messages(flags, self._probe.probe.sample_kind, f"CKA with '{name}'"):
+    def _warn_of(self, trainer: Trainer, name: str, outcome: Outcome) -> list[str]:
+        """Warn of what is new, and give the warnings of flags."""
+        for message in self._notices.undefined(outcome):
             rank_zero_warn(message)
-            if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-                log_text(trainer.loggers, f"{self._log_key_prefix}diagnostics", message, step)
+        told: list[str] = []
+        if not getattr(trainer, "fast_dev_run", False):  # Its few samples prove nothing.
+            told = self._notices.flagged(outcome, self._probe.probe.sample_kind, earlier_states=["previous"])
+        for message in told:
+            rank_zero_warn(message)
         if outcome.num_mismatched:
             # Not for rank 0 alone: each process sees batches of its own.
             warnings.warn(
@@ -292,10 +289,10 @@ class CKAMonitor(Callback):
                 "samples each time",
                 stacklevel=2,
             )
+        return told
 
     def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
+        if self._notices.is_new(message):
             rank_zero_warn(message)
 
 

@@ -9,22 +9,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.grams import Workspace, doubly_centered, exceeds_rounding, full_precision, lower_gram, u_centered
+from lightning_cka.grams import Workspace, exceeds_rounding, full_precision, lower_gram, u_centered
 
 _PAIR_BLOCK = 4096
+
+_LOST = 0.05
+"""Largest relative error of a squared distance."""
 
 
 class PackedGrams(NamedTuple):
     """The Gram matrices of L layers on one batch of n samples, each entry kept once.
 
-    The U-centered off-diagonal part is what HSIC needs; with the diagonal of the centered Gram matrix
-    beside it, the centered Gram matrix itself can be had back (`unpack`).
+    The U-centered off-diagonal part is what HSIC needs. The offsets beside it give the squared distances between
+    samples, ``D_ij = -2 (U_ij + s_i + s_j)``, and so all else, without an outlier costing the other samples' digits.
     """
 
     halves: Tensor
     """(L, n(n-1)/2): strictly lower triangles of the U-centered Gram matrices, row by row."""
-    diagonals: Tensor
-    """(L, n): diagonals of the centered Gram matrices, the squared norms of the centered samples."""
+    offsets: Tensor
+    """(L, n): s, what U-centering takes from row i and from column i of -D/2."""
     scales: Tensor
     """(L,): powers of 2: the matrices are those of features / scale, so that none leaves float32's range. Zero for
     a layer without variance, whose matrices are rounding errors."""
@@ -34,7 +37,7 @@ class PackedGrams(NamedTuple):
     @property
     def num_samples(self) -> int:
         """The batch size n."""
-        return int(self.diagonals.shape[-1])
+        return int(self.offsets.shape[-1])
 
 
 def empty_packed(
@@ -43,33 +46,40 @@ def empty_packed(
     """Room for the Gram matrices of ``num_layers`` layers on n samples, in the workspace."""
     return PackedGrams(
         workspace.matrix("halves", num_layers, n * (n - 1) // 2, dtype, device),
-        workspace.matrix("diagonals", num_layers, n, dtype, device),
+        workspace.matrix("offsets", num_layers, n, dtype, device),
         workspace.matrix("scales", 1, num_layers, dtype, device)[0],
         workspace.matrix("row_squares", num_layers, n, dtype, device),
     )
 
 
 def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
-    """Write one centered Gram matrix into row ``layer`` of ``out``.
+    """Write one Gram matrix into row ``layer`` of ``out``.
 
     Args:
-        gram: ``(n, n)`` doubly centered Gram matrix, of which the lower triangle is read; it is overwritten.
+        gram: ``(n, n)`` Gram matrix, centered or not, of which the lower triangle is read; it is overwritten.
         scale: of the features that it is of.
         out: receives the result, of the same n.
         layer: the row of ``out``.
     """
     n = gram.shape[-1]
-    diagonal = out.diagonals[layer].copy_(gram.diagonal())
-    shift = _u_shift(diagonal)
-    gram += shift[:, None]
-    gram += shift
-    half = out.halves[layer]
-    torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=half)
-    smallest, largest = half.aminmax()
-    out.scales[layer] = scale * exceeds_rounding(torch.maximum(-smallest, largest), diagonal.amax())
+    diagonal = gram.diagonal().clone()
     # Not `tril_`, which wakes all threads for however small a matrix.
-    squares = gram.mul_(_lower_mask(n, gram.dtype, gram.device)).square_()
-    torch.add(squares.sum(0), squares.sum(1), out=out.row_squares[layer])
+    mask = _lower_mask(n, gram.dtype, gram.device)
+    gram.mul_(mask)
+    before = torch.maximum(*map(torch.abs, gram.aminmax()))
+    shift = _u_shift(gram.sum(0) + gram.sum(1))
+    gram -= shift[:, None]
+    gram -= shift
+    gram.mul_(mask)
+    after = torch.maximum(*map(torch.abs, gram.aminmax()))
+    # A single sample apart from the others, and these all alike, leaves rounding errors. Beyond the range of
+    # float32, the squared norm of a sample is infinite, and 0 times that is nan.
+    gram.mul_(exceeds_rounding(after, before) + 0 * diagonal.sum())
+    torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=out.halves[layer])
+    out.offsets[layer] = shift - diagonal / 2
+    out.scales[layer] = scale
+    gram.square_()
+    torch.add(gram.sum(0), gram.sum(1), out=out.row_squares[layer])
 
 
 def pack_stack(grams: Tensor) -> PackedGrams:
@@ -83,8 +93,9 @@ def pack_stack(grams: Tensor) -> PackedGrams:
     """
     centered = u_centered(grams)
     halves = centered.flatten(1).index_select(1, lower_indices(grams.shape[-1], grams.device))
-    diagonals = doubly_centered(grams).diagonal(dim1=-2, dim2=-1).clone()
-    return PackedGrams(halves, diagonals, diagonals.new_ones(len(diagonals)), centered.square().sum(-1))
+    diagonal = grams.diagonal(dim1=-2, dim2=-1)
+    offsets = _u_shift(grams.sum(-1) - diagonal) - diagonal / 2
+    return PackedGrams(halves, offsets, offsets.new_ones(len(offsets)), centered.square().sum(-1))
 
 
 def pack_features(features: Sequence[Tensor]) -> PackedGrams:
@@ -120,24 +131,42 @@ def select_layers(packed: PackedGrams, layers: slice | list[int]) -> PackedGrams
 
 def unpack(packed: PackedGrams) -> Tensor:
     """The doubly centered Gram matrices ``(L, n, n)`` that were packed, of features / scale."""
-    n = packed.num_samples
-    d = packed.diagonals
-    shift = _u_shift(d)
-    full = packed.halves.new_zeros(len(d), n * n)
-    full[:, lower_indices(n, full.device)] = packed.halves
-    full = full.view(-1, n, n)
-    full = full + full.mT - shift[:, :, None] - shift[:, None, :]
-    full.diagonal(dim1=-2, dim2=-1).copy_(d)
+    d = diagonals(packed)
+    return (d[:, :, None] + d[:, None, :] - squared_distances(packed)) / 2
+
+
+def squared_distances(packed: PackedGrams) -> Tensor:
+    """Squared distances ``(L, n, n)`` between samples, of features / scale; zero but for rounding where these agree."""
+    n, s = packed.num_samples, packed.offsets
+    full = packed.halves.new_zeros(len(s), n * n).index_copy_(1, lower_indices(n, s.device), packed.halves)
+    full = full.view(len(s), n, n)
+    full = -2 * (full + full.mT + s[:, :, None] + s[:, None, :])
+    full.diagonal(dim1=-2, dim2=-1).zero_()
     return full
 
 
-def _u_shift(diagonals: Tensor) -> Tensor:
-    """What U-centering adds to row i, and to column i, of centered Gram matrices with ``(..., n)`` diagonals.
+def hidden_distances(packed: PackedGrams) -> Tensor:
+    """``(L,)`` bool: whether some samples are so far out that the distances between the others cannot be had back.
 
-    Their rows sum to zero, so that it needs no sums but the trace.
+    An outlier c times as far out as the others leaves some c n between the largest offset and the median one, and
+    the others' squared distances with a relative error of eps c / n. No number is better than a wrong one.
     """
-    n = diagonals.shape[-1]
-    return diagonals / (n - 2) - diagonals.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))
+    sizes = packed.offsets.abs()
+    spread = sizes.amax(1) / sizes.median(1).values
+    hidden: Tensor = spread > _LOST * packed.num_samples**2 / torch.finfo(packed.halves.dtype).eps
+    return hidden
+
+
+def diagonals(packed: PackedGrams) -> Tensor:
+    """Squared distances ``(L, n)`` of the samples from their mean, of features / scale: the centered diagonals."""
+    n, s = packed.num_samples, packed.offsets
+    return -2 * (n - 2) / n * s - 2 / n**2 * s.sum(-1, keepdim=True)
+
+
+def _u_shift(sums: Tensor) -> Tensor:
+    """What U-centering takes from row i and from column i of matrices with off-diagonal row sums ``(..., n)``."""
+    n = sums.shape[-1]
+    return sums / (n - 2) - sums.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))
 
 
 def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
@@ -150,7 +179,7 @@ def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
         return packed.halves
     full = unpack(packed)
     lower = full.flatten(1).index_select(1, lower_indices(packed.num_samples, full.device))
-    return torch.cat([lower, packed.diagonals / 2**0.5], dim=1)
+    return torch.cat([lower, diagonals(packed) / 2**0.5], dim=1)
 
 
 def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -71,6 +71,29 @@ class ProbeSet(ABC):
         return int(np.random.SeedSequence([self.seed, index]).generate_state(1)[0])
 
     @staticmethod
+    def from_own_loader(loader: Any, *, seed: int = 0, max_batches: int | None = None) -> ProbeSet:
+        """The batches of a loader that a user made, as it is.
+
+        Of a plain `DataLoader` over a map-style dataset, its sampler is asked once, so that the samples can be named by
+        their dataset indices.
+
+        Args:
+            loader: gives the same batches again and again.
+            seed: of its shuffling, whatever generator that draws from.
+            max_batches: how many at most.
+
+        Raises:
+            TypeError: an iterator, which gives its batches once.
+        """
+        stream = StreamProbe(loader, seed, max_batches)
+        plain = type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset)
+        if not plain or loader.batch_sampler is None or not stream.deals_out:
+            return stream
+        with isolated_rng(seed), seeded_generators(loader, seed):
+            indices = [list(batch) for batch in islice(loader.batch_sampler, max_batches)]
+        return DatasetProbe(loader, indices, seed, is_shuffled=False) if indices else stream
+
+    @staticmethod
     def from_loader(
         loader: Any, *, num_samples: int | None = 2048, batch_size: int | None = None, seed: int = 0
     ) -> ProbeSet:
@@ -119,8 +142,11 @@ class DatasetProbe(ProbeSet):
         indices: dataset indices, batch by batch.
     """
 
-    def __init__(self, loader: DataLoader[Any], indices: list[list[int]], seed: int) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], indices: list[list[int]], seed: int, *, is_shuffled: bool = True
+    ) -> None:
         super().__init__(seed)
+        self.is_shuffled = is_shuffled
         self.indices = indices
         self._loader = loader
 
@@ -176,7 +202,7 @@ class StreamProbe(ProbeSet):
         self._source = source
         self._max_batches = max_batches
         samplers = (getattr(source, "sampler", None), getattr(getattr(source, "batch_sampler", None), "sampler", None))
-        self._deals_out = not any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+        self.deals_out = not any(isinstance(sampler, DistributedSampler) for sampler in samplers)
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`. A loader that a distributed sampler deals out is taken whole."""
@@ -186,7 +212,7 @@ class StreamProbe(ProbeSet):
                 if isinstance(self._source, list):
                     # Kept from pass to pass, also if a model writes to its inputs.
                     batch = copy.deepcopy(batch)
-                if not self._deals_out:
+                if not self.deals_out:
                     # A distributed sampler deals its samples out one by one.
                     found = _as_probe_batch(rank + i * world_size, batch, rank + start * world_size, world_size)
                     yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,7 @@ def _nan_to_null(value: Any) -> Any:
         return {key: _nan_to_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_nan_to_null(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _number(value: float | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isnan
 
 from lightning_cka.result import CKAResult
 
@@ -44,5 +45,6 @@ def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:
             values[f"{name}/hsic_share"] = layer.hsic_share
         for name, (_, _, change) in result.diagnostics.leave_one_out.items():
             key = f"{name}/leave_one_out"
-            values[key] = max(values.get(key, change), change)
+            # A change that cannot be told is no small one.
+            values[key] = max(values.get(key, change), change, key=lambda each: (isnan(each), each))
     return values

@@ -1,14 +1,16 @@
 """Diagnostics and flags: against the naive reference, on cases that are known to mislead CKA, and their messages."""
 
 import math
+from contextlib import nullcontext
 
 import naive
 import numpy as np
 import pytest
 import torch
-from lightning_cka import GramBank, compare_banks
+from lightning_cka import CKAMonitor, GramBank, compare_banks
 from lightning_cka.bank import ShownBatch
 from lightning_cka.diagnostics import Flag, LayerDiagnostics, ModelDiagnostics, Thresholds, flag_messages, flag_summary
+from lightning_cka.kernels import RBF
 from lightning_cka.packed import pack_features
 
 OFF = Thresholds(None, None, None, None)
@@ -33,7 +35,8 @@ def test_effective_dimension_is_the_mean_over_four_tuples(scale):
     x = torch.randn(9, 4, dtype=torch.float64) * torch.tensor([3.0, 1, 1, 0.2])
     x[2] *= 5
     diagnostics = ModelDiagnostics(["a"], CPU)
-    diagnostics.add(pack_features([scale * x + scale]), range(9))
+    packed = pack_features([scale * x + scale])
+    diagnostics.add(packed, packed, range(9))
     found = diagnostics.result(distributed=False)["a"].effective_dimension
     assert found == pytest.approx(naive.effective_dimension(x.numpy()), rel=1e-10)
 
@@ -127,8 +130,8 @@ def test_what_misleads_cka_is_flagged_for_what_it_is(case, model, reference, sam
         for index, places in enumerate(order.split(batch_size)):
             made.add(ShownBatch(index, pack_features([z[places]]), "", tuple(places.tolist())))
         banks.append(made)
-    with pytest.warns(UserWarning) if model else _no_warning():
-        result = compare_banks(*banks, thresholds=Thresholds(standard_error=None))
+    with pytest.warns(UserWarning) if model else nullcontext():
+        result = compare_banks(*banks)
     flags = result.flags
     assert {flag.reason for flag in flags if not flag.of_reference} == model
     assert {flag.reason for flag in flags if flag.of_reference} == reference
@@ -136,14 +139,6 @@ def test_what_misleads_cka_is_flagged_for_what_it_is(case, model, reference, sam
     assert sorted(shares.get("trace_share", ())) == list(samples)
     if samples:
         assert set(shares["leave_one_out"]) <= set(samples)
-
-
-class _no_warning:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        return False
 
 
 def test_the_biased_estimate_misleads_where_the_unbiased_does_not():
@@ -161,6 +156,33 @@ def test_an_outlier_counts_for_less_to_other_kernels(kernel, times):
     assert layers[0] > 200
     assert layers[1] < layers[0] / times
     assert changes[1] < changes[0] / times
+
+
+@pytest.mark.parametrize("case", ["half of the rows translated", "a shared component"])
+@pytest.mark.parametrize("kernel", ["rbf", "distance"])
+def test_what_is_one_direction_is_flagged_through_any_kernel(case, kernel):
+    x, y = cases()[case]
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(UserWarning, match=f"CKA, kernel {kernel}: layers that vary along hardly more than one"):
+        result = compared(x[order], y[order], 64, kernel=kernel, thresholds=Thresholds())
+    assert "effective_dimension" in {flag.reason for flag in result.flags}
+
+
+def test_a_kernel_that_sees_all_samples_alike_can_be_saved(tmp_path):
+    x = torch.randn(64, 64)
+    with pytest.warns(UserWarning, match="CKA is nan"):
+        result = compared(x, x.clone(), 16, kernel=RBF(0.01))
+    result.save(tmp_path / "r.json")
+    assert result.matrix.isnan().all()
+
+
+def test_thresholds_are_checked_at_once():
+    for call in (
+        lambda: CKAMonitor(thresholds={"trace_share": 3}),
+        lambda: compared(*cases()["healthy"], thresholds=3),
+    ):
+        with pytest.raises(TypeError, match=r"thresholds must be lightning_cka.diagnostics.Thresholds\(...\), but is"):
+            call()
 
 
 def test_thresholds_can_be_changed():
@@ -201,18 +223,21 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
         Flag("conv1", "leave_one_out", 0.231, 0.05, (17,)),
         *(Flag(f"layer{i}", "standard_error", 0.1, 0.05) for i in range(20)),
     ]
-    messages = flag_messages(flags, "dataset index", "CKA with 'initial'")
+    messages = flag_messages(flags, "dataset index", "linear", "CKA with 'initial'")
     assert len(messages) == 4
     dimension, share, change, error = messages
     assert "CKA with 'initial': layers that vary along hardly more than one direction" in dimension
     assert "below 2: fc of the reference (1.23). CKA compares that direction" in dimension
-    assert "kernel=RBF(0.2)" in dimension
+    assert "within the groups" in dimension
     assert "more than 20 times" in share
     assert "conv1 (83.2 at dataset index 17, 5)" in share
     assert "Look at them, leave them out, or compare with kernel='rbf'" in share
     assert "by more than 0.05 without one single sample: conv1 (0.231 at dataset index 17)" in change
     assert "layer7 (0.1), and 12 more. " in error
     assert "num_samples=" in error
+    rbf = flag_messages(flags, "sample", "rbf(0.2)")
+    assert rbf[1].startswith("CKA, kernel rbf(0.2): layers that single samples dominate")
+    assert not any("kernel='rbf'" in message for message in rbf)
     assert flag_summary(flags, "sample")[1] == (
         "single samples with > 20 times the mean squared distance: conv1 (83.2 at sample 17, 5)"
     )

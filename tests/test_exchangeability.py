@@ -71,6 +71,32 @@ def test_shuffled_data_are_not_accused(kind, batch_size):
         assert variation([x], batch_size) == []
 
 
+@pytest.mark.parametrize("batch_size", [128, 300, 330])
+@pytest.mark.parametrize("kind", ["an outlier", "heavy tails"])
+def test_a_ragged_last_batch_and_heavy_tails_are_not_a_lack_of_shuffling(kind, batch_size):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        x = torch.randn(1000, 8, generator=generator)
+        x = (
+            torch.cat([1000 * x[:1], x[1:]])[torch.randperm(1000, generator=generator)]
+            if kind == "an outlier"
+            else x**9
+        )
+        assert variation([x], batch_size) == []
+    x[-1] *= 1e6  # In the last batch, which is of 8.
+    assert variation([torch.cat([x, x[:32]])], 128) == []
+
+
+def test_layers_of_one_number_per_sample_and_of_changing_width():
+    x = torch.randn(512)
+    assert variation([x], 64) == []
+    assert [each.layer for each in variation([x.sort().values], 64)] == ["a"]
+    tested = BatchVariation(["a"], CPU)
+    for width in (5, 7, 5, 9):  # As of sentences, padded to the longest of a batch.
+        tested.add(0, torch.randn(64, width) + width)
+    assert tested.result(distributed=False) == []
+
+
 def test_the_p_value_is_one():
     """How often a threshold of one in twenty is passed, when nothing is wrong."""
     generator = torch.Generator().manual_seed(0)

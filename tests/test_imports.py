@@ -31,6 +31,7 @@ LEVELS = {
     "dry_run": 6,
     "comparison": 5,
     "scalars": 4,
+    "notices": 6,
     "canvas": 0,
     "plotting": 4,
     "compare": 7,

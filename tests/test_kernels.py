@@ -1,6 +1,7 @@
 """Kernels from linear Gram matrices: against their definitions, and what they must have in common."""
 
 import itertools
+import warnings
 
 import naive
 import numpy as np
@@ -162,8 +163,32 @@ def test_a_far_outlier_is_one_sample_among_others_to_rbf():
     x[3], y[3] = 1e3 * x[3], 1e3 * y[3]
     assert abs(functional.cka(x, y, unbiased=False)) > 0.9
     assert abs(functional.cka(x, y, kernel="rbf")) < 0.1
-    # Beyond what float32 holds of the others' distances there is no number rather than a wrong one.
-    assert functional.cka(1e8 * x * (torch.arange(256) == 3)[:, None] + x, y, kernel="rbf").isnan()
+
+
+@pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
+@pytest.mark.parametrize("kernel", ["linear", "rbf", RBF(0.2), "distance"])
+@pytest.mark.parametrize("factor", [1e3, 1e5, 1e6, 1e7, 1e8, 1e12, 1e20, 1e30])
+def test_a_far_outlier_costs_no_digits_or_there_is_no_number(kernel, factor):
+    """In float32; a mean that the outlier drags along would cost all of them from 1e4 on."""
+    x = torch.randn(256, 16)
+    y = x @ torch.randn(16, 16) / 4 + 0.5 * torch.randn(256, 16)
+    x[77] *= factor
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = compare_banks(bank(x.split(64)), bank(y.split(64)), kernel=kernel)
+    told = [str(warning.message) for warning in caught]
+    if factor <= 1e6 or (kernel == "linear" and factor <= 1e12):
+        exact = [bank(z.double().split(64)) for z in (x, y)]
+        expected = compare_banks(*exact, kernel=kernel, thresholds=OFF).matrix.item()
+        assert result.matrix.item() == pytest.approx(expected, abs=2e-3)
+    else:
+        assert result.matrix.isnan().all()
+        assert any("samples too far out for their precision: a" in message for message in told)
+    if kernel == "linear" and factor <= 1e12:
+        assert {flag.reason for flag in result.flags if not flag.of_reference} == {"trace_share", "leave_one_out"}
+        assert any(
+            "single samples dominate" in message and "at sample 13)" in message for message in told
+        )  # Of its batch.
 
 
 @pytest.mark.parametrize(
@@ -177,6 +202,7 @@ def test_a_far_outlier_is_one_sample_among_others_to_rbf():
         (lambda: check_kernels(lambda d: d.sum()), ValueError, r"'custom' must turn .* gave shape \(\) and"),
         (lambda: check_kernels(lambda d: 1.0), ValueError, "but gave a float"),
         (lambda: check_kernels(lambda d: d > 1), ValueError, "dtype torch.bool"),
+        (lambda: check_kernels(lambda d: 1 / d), ValueError, "kernel 'custom' has values that are not finite"),
         (lambda: check_kernels(lambda d: d.cumsum(0)), ValueError, "is not symmetric"),
         (lambda: RBF(0.0), ValueError, "must be positive, but is 0.0"),
         (lambda: MinibatchCKA(2, kernel="gauss"), ValueError, "unknown kernel 'gauss'"),

@@ -131,7 +131,7 @@ def test_undefined_layers_are_nan_and_named():
     messages = [str(w.message) for w in caught]
     assert messages == [
         "CKA is nan for layers whose activations have no variance: dead",
-        "CKA is nan for layers with NaN or infinite activations: broken",
+        "CKA is nan for layers with NaN or infinite activations, or samples too far out for their precision: broken",
     ]
     assert matrix.isnan().tolist() == [[True] * 3, [True, False, True], [True] * 3]
 

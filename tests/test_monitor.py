@@ -217,6 +217,11 @@ def test_two_monitors_in_one_trainer():
     assert first.state_key != second.state_key
 
 
+def test_two_monitors_of_one_prefix_are_refused():
+    with pytest.raises(ValueError, match="log to the same keys for the diagnostics of layers: set log_key_prefix="):
+        fit(CKAMonitor("initial"), CKAMonitor("self"))
+
+
 def test_files_without_a_logger_and_under_the_log_dir(tmp_path):
     fit(CKAMonitor(["initial", "self"]), default_root_dir=tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}

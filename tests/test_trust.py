@@ -98,6 +98,55 @@ def test_an_outlier_is_told_in_console_tensorboard_and_picture(tmp_path):
     assert text[0].step == 7
 
 
+class Collapses(Wide):
+    """The first layer comes to depend on a single feature, in the third epoch."""
+
+    def on_train_epoch_end(self):
+        if self.current_epoch == 1:
+            with torch.no_grad():
+                self.first.weight[:, 0] += 1e3
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_what_was_said_of_the_reference_is_said_of_the_live_layer_too():
+    reference = Wide()
+    with torch.no_grad():
+        reference.first.weight[:, 0] += 1e3
+    monitor = CKAMonitor([reference, "previous"], "first", thresholds=Thresholds(standard_error=None))
+    seed_everything(0, verbose=False)
+    with pytest.warns(UserWarning) as caught:
+        trainer(monitor, max_epochs=4).fit(
+            Collapses(), DataLoader(data(), batch_size=64), DataLoader(data(), batch_size=64)
+        )
+    told = [str(w.message) for w in caught if "effective dimension" in str(w.message)]
+    assert ["of the reference" in message for message in told] == [True, False]
+    assert len(monitor.results["previous"][-1].flags) == 2  # And yet nothing more was said.
+
+
+def test_a_shuffling_loader_of_the_users_names_samples_by_dataset_index():
+    loader = DataLoader(data(outlier=123), batch_size=64, shuffle=True)
+    monitor = CKAMonitor(layers="first", dataloader=loader)
+    with pytest.warns(UserWarning, match=r"single samples dominate.*at dataset index 123\)"):
+        fit(monitor, max_epochs=1)
+    with pytest.warns(UserWarning, match=r"single samples dominate.*at dataset index 123\)"):
+        compare_models(Wide(), Wide(), loader, "first", progress_bar=False)
+
+
+def test_a_fast_dev_run_proves_nothing():
+    """Warnings are errors here."""
+    fit(CKAMonitor(layers="first"), outlier=3, fast_dev_run=True)
+
+
+def test_kernels_are_tried_on_a_batch_of_the_probe_sets_size_before_training():
+    def of_five(squared):
+        return squared + torch.eye(5)
+
+    with pytest.raises(RuntimeError, match="must match the size"):
+        fit(CKAMonitor(layers="first", kernel=of_five))
+
+
 def test_own_thresholds():
     monitor = CKAMonitor(thresholds=Thresholds(None, None, None, None), layers="first")
     _, used = fit(monitor, outlier=123)
