@@ -177,9 +177,13 @@ def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
     """
     if unbiased:
         return packed.halves
-    full = unpack(packed)
-    lower = full.flatten(1).index_select(1, lower_indices(packed.num_samples, full.device))
-    return torch.cat([lower, diagonals(packed) / 2**0.5], dim=1)
+    n = packed.num_samples
+    vectors = packed.halves.new_empty(len(packed.halves), n * (n + 1) // 2)
+    for layer in range(len(vectors)):  # Whole matrices of all layers at once would take much memory.
+        one = select_layers(packed, slice(layer, layer + 1))
+        lower = unpack(one).view(-1).index_select(0, lower_indices(n, vectors.device))
+        torch.cat([lower, diagonals(one)[0] / 2**0.5], out=vectors[layer])
+    return vectors
 
 
 def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> tuple[Tensor, Tensor, Tensor]:
