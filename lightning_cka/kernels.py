@@ -223,7 +223,8 @@ def beyond_rounding(squared: Tensor, magnitude: Tensor, dtype: torch.dtype) -> T
 def _distances(grams: PackedGrams, layers: slice) -> Tensor:
     """``(l, n, n)`` squared distances of l of the layers, in float64."""
     dtype = accumulator_dtype(grams.halves.device)
-    wide = PackedGrams(*(part.to(dtype) for part in select_layers(grams, layers)))
+    grams = select_layers(grams, layers)
+    wide = PackedGrams(*(part.to(dtype) for part in grams))
     sizes = wide.offsets.abs()
     magnitude = 2 * (sizes[:, :, None] + sizes[:, None, :])
     squared = beyond_rounding(squared_distances(wide), magnitude, grams.halves.dtype)

@@ -49,3 +49,13 @@ def test_reliability_has_the_closed_form_limit_and_the_flags_at_their_places(tmp
     assert set(re.findall(r"first flagged for (\w+)", outlier)) == {"trace_share", "leave_one_out"}
     assert "at loader position 0" in outlier
     assert list(tmp_path.rglob("reliability.png"))
+
+
+def test_cka_identifies_layers_and_cca_does_not(tmp_path):
+    text = run(tmp_path, "layer_identification.py", "--networks", "3", "--epochs", "6", "--width", "16").stdout
+    share = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}
+    assert len(share) == 9
+    assert share["CKA (linear)"] > share["Linear regression"] > share["SVCCA (mean ρ)"]
+    assert share["CKA (RBF 0.4)"] > share["CCA (R²)"]
+    assert re.search(r"CKA \(linear\) +\d+\.\d ± +\d+\.\d +99\.3", text)
+    assert list(tmp_path.rglob("layer_identification.png"))

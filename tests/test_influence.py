@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from lightning_cka import GramBank, compare_banks
+from lightning_cka import GramBank, compare_banks, influence
 from lightning_cka.bank import ShownBatch
 from lightning_cka.diagnostics import Thresholds
 from lightning_cka.influence import losses
@@ -61,6 +61,14 @@ def test_a_batch_loses_what_its_samples_hold(n, unbiased):
             left = hsic_products(pack_features([x[keep]]), pack_features([y[keep]]), unbiased=unbiased)
         for total, rest, loss in zip(whole, left, found, strict=True):
             assert float(total - loss[0, i]) == pytest.approx(float(rest), abs=1e-9 * float(abs(total).max()))
+
+
+def test_few_pairs_at_a_time_lose_what_all_at_once_lose(monkeypatch):
+    x, y = (pack_features([torch.randn(10, 3) for _ in range(5)]) for _ in range(2))
+    whole = losses(x, y, unbiased=False)
+    monkeypatch.setattr(influence, "_ENTRIES", 250)
+    for one, other in zip(whole, losses(x, y, unbiased=False), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12)
 
 
 def test_a_sample_that_holds_nearly_everything_leaves_nothing_to_tell():

@@ -7,7 +7,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from lightning_cka import MinibatchCKA, compare_banks, functional
+from lightning_cka import MinibatchCKA, compare_banks, functional, kernels
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.diagnostics import Thresholds
 from lightning_cka.kernels import RBF, apply_kernel, check_kernels, kernel_name, median_of, median_squared_distances
@@ -123,6 +123,17 @@ def test_banks_give_what_the_metric_gives(kernel, unbiased):
     assert compare_banks(own, own, kernel=kernel, unbiased=unbiased, thresholds=OFF).matrix.item() == 1
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "distance", RBF(0.2), lambda squared: -squared])
+def test_few_layers_at_a_time_give_what_all_at_once_give(kernel, monkeypatch):
+    grams = pack_features([torch.randn(12, 5) for _ in range(5)])
+    medians = median_squared_distances(grams)
+    whole = apply_kernel(kernel, grams, medians)
+    monkeypatch.setattr(kernels, "_ENTRIES", 300)
+    for one, other in zip(whole, apply_kernel(kernel, grams, medians), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(medians, median_squared_distances(grams))
+
+
 def test_median_is_numpys():
     for n in (3, 4):
         values = torch.rand(n, n)
@@ -217,7 +228,7 @@ def test_several_kernels_have_distinct_names():
     def cauchy(squared):
         return 1 / (1 + squared)
 
-    kernels = ["linear", RBF(0.2), RBF(0.8), cauchy, lambda squared: -squared]
-    assert list(check_kernels(kernels)) == ["linear", "rbf", "rbf-2", "cauchy", "custom"]
-    assert [kernel_name(kernel) for kernel in kernels] == ["linear", "rbf(0.2)", "rbf(0.8)", "cauchy", "custom"]
+    several = ["linear", RBF(0.2), RBF(0.8), cauchy, lambda squared: -squared]
+    assert list(check_kernels(several)) == ["linear", "rbf", "rbf-2", "cauchy", "custom"]
+    assert [kernel_name(kernel) for kernel in several] == ["linear", "rbf(0.2)", "rbf(0.8)", "cauchy", "custom"]
     assert list(check_kernels("distance")) == ["distance"]
