@@ -197,7 +197,7 @@ def main():
     near, far = (100 * share.double().mean() for share in (off == 1, off > 1))
     print(
         f"It takes a neighbour for the layer in {near:.1f} %, and one farther off in {far:.1f} %.\n"
-        f"Corresponding layers have a CKA of {linear.diagonal().mean():.3f} on average, neighbours one of {neighbours:.3f}:\n"
+        f"Corresponding layers have a mean CKA of {linear.diagonal().mean():.3f}, neighbours of {neighbours:.3f}:\n"
         "the layers of a small network on images of 8x8 pixels differ little from their neighbours, which costs points."
     )
 
