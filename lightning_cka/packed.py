@@ -226,7 +226,7 @@ def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:
     lower = product.new_zeros(len(product), n * n)
     lower.index_copy_(1, lower_indices(n, product.device), product[:, : n * (n - 1) // 2])
     matrix = lower.view(len(product), n, n)
-    rows = matrix.sum(1, dtype=dtype) + matrix.sum(2, dtype=dtype)
+    rows = (matrix.sum(1) + matrix.sum(2)).to(dtype)
     if not unbiased:
         rows = rows + 2 * product[:, n * (n - 1) // 2 :]
     return rows * (x.scales.to(dtype) * y.scales.to(dtype)).square()[:, None]
