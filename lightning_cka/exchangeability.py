@@ -67,8 +67,10 @@ class BatchVariation:
         flat = flat.to(self._sums)
         # Directions and logarithms of lengths: a test of variances would take a heavy tail for a lack of shuffling.
         length = flat.norm(dim=1, keepdim=True)
-        tiny = torch.finfo(torch.float32).tiny
-        flat = torch.cat([flat / length.clamp(min=tiny), length.clamp(min=tiny).log()], dim=1)
+        # Samples without a direction, of a dead ReLU, are as short as the shortest that has one.
+        shortest = length.where(length > 0, length.amax()).amin().clamp(min=torch.finfo(torch.float32).tiny)
+        length = length.clamp(min=shortest)
+        flat = torch.cat([flat / length, length.log()], dim=1)
         mean = flat.mean(0)
         centered = flat - mean
         packed = pack_stack((centered @ centered.T)[None])

@@ -72,7 +72,7 @@ def test_shuffled_data_are_not_accused(kind, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [128, 300, 330])
-@pytest.mark.parametrize("kind", ["an outlier", "heavy tails"])
+@pytest.mark.parametrize("kind", ["an outlier", "heavy tails", "nearly dead"])
 def test_a_ragged_last_batch_and_heavy_tails_are_not_a_lack_of_shuffling(kind, batch_size):
     generator = torch.Generator().manual_seed(0)
     for _ in range(100):
