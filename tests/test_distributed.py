@@ -41,7 +41,7 @@ KERNELS = ("linear", "rbf")
 
 
 def numbers(text):
-    text = re.sub(r"SampleShare\(sample=\d+", "", text)  # Equal shares have no order; the flags have the samples.
+    text = re.sub(r"\bsample=\d+", "", text)  # Equal shares have no order; the flags have the samples.
     return [float(number) for number in re.findall(r"(?<![\w.])-?\d[\d.e+-]*|nan", text)]
 
 
