@@ -137,17 +137,19 @@ def mean_and_error(values):
 
 def draw(averages, accuracies):
     with rc_context({"font.size": 8, "axes.titlesize": 8}):
-        figure = Figure(figsize=(6.8, 5), dpi=200, layout="constrained")
-        top, bottom = figure.subfigures(2, height_ratios=[1, 1.1])
+        figure = Figure(figsize=(6.8, 5.4), dpi=200, layout="constrained")
+        top, bottom = figure.subfigures(2, height_ratios=[1.1, 1])
         axes = top.subplots(1, 3, sharey=True)
         for ax, name in zip(axes, ("CKA (linear)", "Linear regression", "CCA (R²)"), strict=True):
             depth = len(averages[name])
             extent = (0.5, depth + 0.5) * 2
             image = ax.imshow(averages[name], "magma", vmin=0, vmax=1, origin="lower", extent=extent)
-            ax.plot(averages[name].argmax(1) + 1, range(1, depth + 1), "o", color="white", mec="black", ms=4)
+            best = averages[name].argmax(1) + 1
+            ax.plot(best, range(1, depth + 1), "o", color="white", mec="black", ms=4, label="Most similar in its row")
             ax.set(title=name, xlabel="Layer of the other network", xticks=range(1, depth + 1))
         axes[0].set(ylabel="Layer of one network", yticks=range(1, depth + 1))
-        top.colorbar(image, ax=axes, label="Similarity", pad=0.02)
+        top.colorbar(image, ax=axes, label="Similarity", pad=0.02, shrink=0.85)
+        top.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
 
         ax = bottom.subplots()
         means, errors = zip(*accuracies.values(), strict=True)
