@@ -122,8 +122,9 @@ def leave_one_out(
 
 
 def _larger(one: Tensor, other: Tensor) -> Tensor:
-    """Of two ``(3, P)``, the columns with the larger change; ``nan`` is larger than any number."""
-    return torch.where((one[0] >= other[0]) | one[0].isnan(), one, other)
+    """Of two ``(3, P)``, the columns with the larger change, or the lower sample; ``nan`` is larger than any number."""
+    a, b = (each[0].nan_to_num(torch.inf) for each in (one, other))
+    return torch.where((a > b) | ((a == b) & (one[2] <= other[2])), one, other)
 
 
 def mean_standard_error(

@@ -41,7 +41,7 @@ KERNELS = ("linear", "rbf")
 
 
 def numbers(text):
-    text = re.sub(r"\bsample=\d+", "", text)  # Equal shares have no order; the flags have the samples.
+    text = re.sub(r"\bsamples?=(\d+|\([^)]*\))", "", text)  # Of equal shares and changes, any may come first.
     return [float(number) for number in re.findall(r"(?<![\w.])-?\d[\d.e+-]*|nan", text)]
 
 
@@ -65,9 +65,11 @@ def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
         for ours, theirs in zip(alone["diagnostics"], shared["diagnostics"], strict=True):
             assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-9, nan_ok=True)
             assert re.findall(r"[a-z_]+", ours) == re.findall(r"[a-z_]+", theirs)
-        assert alone["warnings"] == shared["warnings"]  # Those of rank 0.
+        reasons = ([re.sub(r"\d+", "", message) for message in each["warnings"]] for each in (alone, shared))
+        assert next(reasons) == next(reasons)  # Those of rank 0.
         # Of four samples, none can hold more than 20 times the mean share.
-        told = any("single samples dominate" in message for message in alone["warnings"])
+        outlier = rf"single samples dominate.* {samples // 2}\b"
+        told = any(re.search(outlier, message) for message in alone["warnings"])
         assert told or samples == 4 or kind == "sorted"
         assert any("not exchangeable" in message for message in alone["warnings"]) == (kind == "sorted")
 
