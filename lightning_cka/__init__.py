@@ -7,12 +7,14 @@ from lightning_cka.metric import MinibatchCKA
 from lightning_cka.monitor import CKAMonitor
 from lightning_cka.plotting import plot_cka
 from lightning_cka.result import CKAResult
+from lightning_cka.version import __version__
 
 __all__ = [
     "CKAMonitor",
     "CKAResult",
     "GramBank",
     "MinibatchCKA",
+    "__version__",
     "compare_banks",
     "compare_models",
     "functional",

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axis import XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 MAX_TICKS = 40
+MAX_LABEL = 32
+"""Characters of a layer's name; of longer ones the middle is left out."""
 FLAG = "⚠"
 """Beside the label of a layer that is not to be trusted."""
 FLAG_COLOUR = "#b3261e"
-_MAX_LABEL = 32
+_MAX_PANEL = 3.6
+"""Inches of a panel's side."""
 _CHARACTER = 0.065
 """Mean width in inches of a character of a tick label."""
 _UNDEFINED = "#c8ccd0"
@@ -36,18 +40,18 @@ def render(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def short_labels(names: Sequence[str]) -> tuple[list[str], str]:
+def short_labels(names: Sequence[str], max_length: int = MAX_LABEL) -> tuple[list[str], str]:
     """Layer names without the dotted prefix that all share, long ones cut in the middle; and that prefix."""
     shared = zip(*(name.split(".")[:-1] for name in names), strict=False)
     prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, shared))
     labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
-    return [elided(label) for label in labels], prefix
+    return [elided(label, max_length) for label in labels], prefix
 
 
-def elided(text: str) -> str:
+def elided(text: str, max_length: int = MAX_LABEL) -> str:
     """The text, cut in the middle if it is too long for a label."""
-    half = _MAX_LABEL // 2
-    return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}…{text[-half:]}"
+    half = max_length // 2
+    return text if len(text) <= max_length else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def axis_title(name: str, prefix: str) -> str:
@@ -112,31 +116,60 @@ def _overlap(labels: Sequence[str]) -> bool:
     return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _CHARACTER > _span(len(labels))
 
 
-def draw_cells(ax: Axes, values: Array, cmap: str, vmin: float, vmax: float, label: str) -> AxesImage:
-    """Cells from the lower left, ``nan`` in grey, and their colour bar."""
+def draw_cells(ax: Axes, values: Array, cmap: str, vmin: float, vmax: float, hidden: Array | None = None) -> AxesImage:
+    """Cells from the lower left, ``nan`` in grey, those that are ``hidden`` not at all."""
     colours = colormaps[cmap].with_extremes(bad=_UNDEFINED)
-    image = ax.imshow(
-        np.ma.masked_invalid(values),
-        origin="lower",
-        cmap=colours,
-        vmin=vmin,
-        vmax=vmax,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    # A colour bar of fixed width beside the axes, however wide these are.
+    style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=vmin, vmax=vmax, **style)
+    if hidden is not None:
+        ax.imshow(np.ma.masked_where(~hidden, np.zeros(values.shape)), cmap=ListedColormap(["white"]), **style)
+    return image
+
+
+def colour_bar(ax: Axes, image: AxesImage, label: str, *, with_nan: bool) -> None:
+    """A bar of fixed width beside the axes, however wide these are."""
     width = 0.14 / (ax.get_position().width * figure_of(ax).get_figwidth())
     bar = ax.inset_axes((1 + width, 0.0, width, 1.0))
     ax.figure.colorbar(image, cax=bar, label=label)
     bar.tick_params(labelsize=8)
-    if np.isnan(values).any():
+    if with_nan:
         bar.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
-    return image
 
 
-def set_ticks(axis: Axis, labels: Sequence[str], flagged: Collection[int] = ()) -> None:
+def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: int, below: float) -> list[Axes]:
+    """Axes of ``count`` panels in lines of ``across``, with room for the labels of each, and a bar behind the last.
+
+    Args:
+        columns: labels of the x axis, the longest of any panel.
+        rows: labels of the y axis, likewise.
+        count: of panels.
+        across: of panels in a line.
+        below: inches of room under all.
+    """
+    width, height = (min(_span(len(labels)), _MAX_PANEL) for labels in (columns, rows))
+    left, bottom, right, top = _left(rows), label_room(columns) + 0.1, 0.15, 0.3
+    across = min(count, across)
+    lines = -(-count // across)
+    step_x, step_y = left + width + right, bottom + height + top
+    total_width, total_height = across * step_x + 0.8, lines * step_y + below
+    figure = Figure(figsize=(total_width, total_height), dpi=120)
+    FigureCanvasAgg(figure)
+    return [
+        figure.add_axes(
+            (
+                ((place % across) * step_x + left) / total_width,
+                (below + (lines - 1 - place // across) * step_y + bottom) / total_height,
+                width / total_width,
+                height / total_height,
+            )
+        )
+        for place in range(count)
+    ]
+
+
+def set_ticks(axis: Axis, labels: Sequence[str], flagged: Collection[int] = (), max_ticks: int = MAX_TICKS) -> None:
     """Label the cells along an axis, of many some, but always those that are flagged."""
-    places = tick_places(len(labels), flagged)
+    places = tick_places(len(labels), flagged, max_ticks)
     axis.set_ticks(places, [labels[place] for place in places], fontsize=8)
     for place, text in zip(places, axis.get_ticklabels(), strict=True):
         if place in flagged:
@@ -145,19 +178,21 @@ def set_ticks(axis: Axis, labels: Sequence[str], flagged: Collection[int] = ()) 
         axis.set_tick_params(rotation=90)
 
 
-def tick_places(count: int, flagged: Collection[int] = ()) -> list[int]:
+def tick_places(count: int, flagged: Collection[int] = (), max_ticks: int = MAX_TICKS) -> list[int]:
     """Evenly spaced places; those that are flagged push aside the ones that they would overlap."""
-    step = -(-count // MAX_TICKS)
-    crowded = len(flagged) > MAX_TICKS // 2
+    step = -(-count // max_ticks)
+    crowded = len(flagged) > max_ticks // 2
     kept = set() if crowded else {place for place in flagged if 0 <= place < count}
     regular = (place for place in range(0, count, step) if all(abs(place - other) >= step for other in kept))
     return sorted(kept | set(regular))
 
 
-def write_cells(ax: Axes, image: AxesImage, values: Array, errors: Array | None) -> None:
-    """Write the values into the cells, with their standard errors if there are any."""
+def write_cells(ax: Axes, image: AxesImage, values: Array, errors: Array | None, hidden: Array | None = None) -> None:
+    """Write the values into the cells that are not hidden, with their standard errors if there are any."""
     size = max(3.0, min(8.0, 160 / max(values.shape))) * (1.0 if errors is None else 0.8)
     for (row, column), value in np.ndenumerate(values):
+        if hidden is not None and hidden[row, column]:
+            continue
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         text = f"{value:.2f}" if errors is None else f"{value:.2f}\n±{errors[row, column]:.2f}"

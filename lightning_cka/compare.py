@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from lightning_cka.alignment import aligned, bank_of_layers, probe_differences
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
 from lightning_cka.collectives import sums_device
@@ -22,7 +23,7 @@ from lightning_cka.exchangeability import BatchVariation, variation_message
 from lightning_cka.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
 from lightning_cka.metric import undefined_message
-from lightning_cka.probe import ProbeSet
+from lightning_cka.probe import DatasetProbe, ProbeSet
 from lightning_cka.result import CKAResult
 
 _CPU = torch.device("cpu")
@@ -122,30 +123,47 @@ def compare_banks(
     a: GramBank,
     b: GramBank,
     *,
+    layers: Layers = None,
+    reference_layers: Layers = None,
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
+    strict: bool = True,
 ) -> CKAResult:
     """CKA between the layers of two models that were shown the same probe set.
 
     Args:
         a: of the model.
         b: of the reference.
+        layers: patterns over the names of the model's layers; None: all that are in its bank.
+        reference_layers: likewise for the reference; None: as ``layers``.
         kernel: as in `compare_models`.
         unbiased: likewise.
         thresholds: likewise.
+        strict: False: compare them also if their probe sets differ, batch by batch where these have equally many
+            samples, with a warning of what differs.
+
+    Returns:
+        As `compare_models` does.
 
     Raises:
-        ValueError: the probe sets differ, or the kernel is unknown.
+        ValueError: the probe sets differ, a pattern matches no layer, or the kernel is unknown.
     """
     check_feature_kernel(kernel)
-    differing = {batch.index for batch in a if b.get(batch.index, batch.fingerprint, _CPU) is None}
-    differing |= a.batches.keys() ^ b.batches.keys()
-    if differing:
-        raise ValueError(f"the banks are of different probe sets: they differ in {len(differing)} batches")
+    within = a is b and reference_layers is None
+    if differences := probe_differences(a, b):
+        told = f"the banks are of different probe sets: they differ in {'; '.join(differences)}"
+        if strict:
+            raise ValueError(f"{told}. strict=False compares them all the same")
+        a, b = aligned(a, b)
+        if not a.batches:
+            raise ValueError(f"{told}. No batch has equally many samples in both")
+        warnings.warn(f"{told}. Compared are {a.num_samples} samples, as if they were the same", stacklevel=2)
+    a = bank_of_layers(a, layers)
+    b = a if within else bank_of_layers(b, layers if reference_layers is None else reference_layers, "reference_layers")
     comparison = Comparison(
         a.layers,
-        {b.model_name: None if a is b else b},
+        {b.title: None if within else b},
         {kernel_name(kernel): kernel},
         _CPU,
         model_name=a.model_name,
@@ -155,7 +173,63 @@ def compare_banks(
     )
     for batch in a:
         comparison.add(batch)
-    return _finished(comparison)
+    return _finished(comparison, epoch=a.epoch, step=a.step)
+
+
+def bank_of_model(
+    model: nn.Module,
+    dataloader: Any,
+    layers: Layers = None,
+    *,
+    like: GramBank | None = None,
+    forward_fn: ForwardFn | None = None,
+    feature_fn: FeatureFn = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress_bar: bool = True,
+) -> GramBank:
+    """Show a model a probe set, and keep its Gram matrices.
+
+    Args:
+        model: left as it was found, on its own device.
+        dataloader: as in `compare_models`.
+        layers: likewise.
+        like: a bank, such as one that `CKAMonitor` saved, whose samples are shown, by their indices in the
+            dataloader's dataset, in the same batches.
+        forward_fn: as in `compare_models`.
+        feature_fn: likewise.
+        seed: of any randomness while the model is shown the samples; ``like`` has its own.
+        device: where to compute; None: the model's own.
+        progress_bar: show one.
+
+    Raises:
+        ValueError: as `compare_models` does, or ``like`` does not name its samples by dataset index.
+    """
+    check_feature_fn(feature_fn)
+    selectors = check_layers(layers)
+    target = torch.device(device) if device is not None else _device_of(model)
+    showing = Showing(target, forward_fn, feature_fn)
+    probe = ProbeSet.from_own_loader(dataloader, seed=seed) if like is None else _probe_like(like, dataloader)
+    with _on_device(model, target):
+        plan = dry_run(model, probe, selectors, showing)
+        bank = GramBank(plan.names, type(model).__name__, probe.sample_kind, seed=probe.seed)
+        variation = BatchVariation(plan.names, sums_device(target))
+        total = len(dataloader) if like is None and hasattr(dataloader, "__len__") else None
+        _show(model, probe, plan, showing, bank.add, variation.add, total=total, progress_bar=progress_bar)
+    if like is None and (found := variation.result(distributed=False)):
+        warnings.warn(variation_message(found, "the dataloader"), stacklevel=2)
+    return bank
+
+
+def _probe_like(bank: GramBank, loader: Any) -> ProbeSet:
+    if bank.sample_kind != DatasetProbe.sample_kind:
+        raise ValueError(f"like= needs a bank of samples with dataset indices, but this one's are {bank.sample_kind}s")
+    if not isinstance(getattr(loader, "dataset", None), Sized):
+        raise ValueError(f"like= needs a DataLoader over a map-style dataset, but got a {type(loader).__name__}")
+    indices = [list(bank.probe[index].samples) for index in sorted(bank.probe)]
+    if (largest := max(map(max, indices))) >= len(loader.dataset):
+        raise ValueError(f"like= has sample {largest}, but the dataset has {len(loader.dataset)}")
+    return DatasetProbe(loader, indices, bank.seed)
 
 
 def _plan_of_reference(
@@ -167,8 +241,8 @@ def _plan_of_reference(
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
 
 
-def _finished(comparison: Comparison) -> CKAResult:
-    (outcome,) = comparison.results().values()
+def _finished(comparison: Comparison, **attributes: Any) -> CKAResult:
+    (outcome,) = comparison.results(**attributes).values()
     if outcome.num_mismatched:
         raise ValueError(
             f"the dataloader gave other samples to the two models in {outcome.num_mismatched} batches; "

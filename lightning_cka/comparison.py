@@ -33,11 +33,11 @@ class Comparison:
         sample_kind: see `lightning_cka.diagnostics.Diagnostics`.
         distributed: each process of several has a share of the batches, and all of them ask for the
             results. Otherwise this process has all of them, whatever others there are.
-        keep: fill ``bank``.
+        bank: an empty one, to be filled with the model's Gram matrices. It may be among ``banks``: then the model
+            is compared with itself as with another one.
 
     Attributes:
         sample_kind: what the samples' numbers are.
-        bank: the model's Gram matrices; None unless they were to be kept, or a kernel's bandwidth hangs on them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Comparison:
         thresholds: Thresholds | None = None,
         sample_kind: str = "sample",
         distributed: bool = False,
-        keep: bool = False,
+        bank: GramBank | None = None,
     ) -> None:
         self._device = device
         self._model_name = model_name
@@ -62,8 +62,9 @@ class Comparison:
         self._kernels = dict(kernels)
         self._thresholds = thresholds or Thresholds()
         self.sample_kind = sample_kind
-        waits = any(needs_median(kernel) for kernel in kernels.values())
-        self.bank = GramBank(layers, model_name, sample_kind) if keep or waits else None
+        if bank is None and any(needs_median(kernel) for kernel in kernels.values()):
+            bank = GramBank(layers, model_name, sample_kind)
+        self._bank = bank
         self._of_kernel = {
             key: (
                 ModelDiagnostics(layers, self._sums_device),
@@ -77,8 +78,8 @@ class Comparison:
 
     def add(self, batch: ShownBatch) -> None:
         """Take one batch of the model's Gram matrices."""
-        if self.bank is not None:
-            self.bank.add(batch)
+        if self._bank is not None:
+            self._bank.add(batch)
         for key, kernel in self._kernels.items():
             if not needs_median(kernel):
                 self._compare(key, batch, None)
@@ -90,11 +91,11 @@ class Comparison:
             **attributes: of the `CKAResult`s.
         """
         for key, kernel in self._kernels.items():
-            if needs_median(kernel) and self.bank is not None:
-                medians = self.bank.medians(self._sums_device, distributed=self._distributed)
+            if needs_median(kernel) and self._bank is not None:
+                medians = self._bank.medians(self._sums_device, distributed=self._distributed)
                 for pair in self._of_kernel[key][1].values():
                     pair.fix_bandwidths(medians)
-                for batch in self.bank:
+                for batch in self._bank:
                     grams = PackedGrams(*(part.to(self._device) for part in batch.grams))
                     self._compare(key, replace(batch, grams=grams), medians)
         outcomes = {}

@@ -78,9 +78,14 @@ class LiveProbe:
             if found := variation.result(distributed=True):
                 rank_zero_warn(variation_message(found, "dataloader="))
 
-    def bank(self, trainer: Trainer, module: LightningModule) -> GramBank:
-        """The Gram matrices of the live model, as it is now."""
-        bank = GramBank(self.plan.names, type(module).__name__, self.probe.sample_kind)
+    def empty_bank(self, module: LightningModule, epoch: int | None, step: int | None) -> GramBank:
+        """Room for the Gram matrices of the live model at a moment of its training."""
+        name = type(module).__name__
+        return GramBank(self.plan.names, name, self.probe.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
+
+    def bank(self, trainer: Trainer, module: LightningModule, step: int) -> GramBank:
+        """The Gram matrices of the live model, as it is now, between epochs."""
+        bank = self.empty_bank(module, None, step)
         self.show(trainer, module, bank.add)
         return bank
 
@@ -105,7 +110,7 @@ class LiveProbe:
                 plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
         except ValueError as error:
             raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
-        bank = GramBank(plan.names, reference.name, self.probe.sample_kind)
+        bank = GramBank(plan.names, reference.name, self.probe.sample_kind, seed=self.probe.seed)
         self._show(trainer, module, model, plan, bank.add)
         return bank
 

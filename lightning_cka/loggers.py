@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from lightning_cka.canvas import render
-from lightning_cka.plotting import plot_cka, plot_drift
+from lightning_cka.heatmap import plot_cka
 from lightning_cka.result import CKAResult
+from lightning_cka.trends import plot_drift
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -42,12 +46,22 @@ def log_figures(
     figures = {"heatmap": (plot_cka(last)[0], heatmap_file)}
     if trained and not last.within and last.same_named():
         figures["drift"] = (plot_drift([result for result in results if result.epoch is not None])[0], "drift.png")
-    folder.mkdir(parents=True, exist_ok=True)
     unable: list[str] = []
     for key, (figure, file_name) in figures.items():
-        pixels = render(figure)
-        unable = log_image(loggers, key_prefix + key, pixels, step)
-        Image.fromarray(pixels).save(folder / file_name)
+        unable = log_and_save(loggers, key_prefix + key, figure, folder / file_name, step)
+    return unable
+
+
+def log_and_save(loggers: Iterable[Any], key: str, figure: Figure, path: Path, step: int) -> list[str]:
+    """Log a figure, and write it to a PNG file, whose folder is made if need be; see `log_image`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    pixels = render(figure)
+    unable = log_image(loggers, key, pixels, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
     return unable
 
 
@@ -87,6 +101,20 @@ _SENDERS: dict[str, Callable[[Any, str, Pixels, int], None]] = {
     "TensorBoardLogger": _to_tensorboard,
     "WandbLogger": _to_wandb,
 }
+
+
+def log_video(loggers: Iterable[Any], key: str, path: Path, step: int) -> None:
+    """Log an animated GIF to each logger that can take one: that of W&B.
+
+    Args:
+        loggers: of the Trainer; told by class name.
+        key: the animation's name.
+        path: of the file.
+        step: on the axis of Lightning's own scalars.
+    """
+    for logger in loggers:
+        if "WandbLogger" in [cls.__name__ for cls in type(logger).__mro__]:
+            logger.log_video(key, [str(path)], step=step, format=["gif"])
 
 
 def log_text(loggers: Iterable[Any], key: str, text: str, step: int) -> None:

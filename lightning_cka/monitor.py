@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
+from lightning_cka.bank import GramBank
 from lightning_cka.capture import ForwardFn
+from lightning_cka.collectives import sums_device
 from lightning_cka.comparison import Comparison, Outcome
 from lightning_cka.diagnostics import Thresholds, check_thresholds
+from lightning_cka.files import moment
 from lightning_cka.functional import MIN_SAMPLES
-from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels
+from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.loggers import log_figures, log_text
+from lightning_cka.memory import Kind, Memory, result_path
 from lightning_cka.notices import Notices
 from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
+from lightning_cka.summary import log_trajectories, write_summary
+from lightning_cka.trainer_checks import check_epochs, check_monitored_keys
+from lightning_cka.trajectory import trajectories
 
 
 class CKAMonitor(Callback):
@@ -35,8 +43,9 @@ class CKAMonitor(Callback):
 
     Args:
         reference: what to compare with: "initial" (the weights at the start of training), "previous"
-            (those of the last logged epoch, at first the initial ones), "self" (the model's own other
-            layers), the path of a checkpoint of the same architecture, a module, or a sequence of these.
+            (those of the last logged epoch, at first the initial ones), the number of an epoch (those at its end, from
+            then on), "self" (the model's own other layers), the path of a checkpoint of the same architecture, a
+            module, or a sequence of these.
         layers: glob patterns over the names of the LightningModule's submodules, module classes, or a
             sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced.
         reference_layers: the layers of references that are modules; None: as for the model.
@@ -56,11 +65,17 @@ class CKAMonitor(Callback):
         every_n_epochs: log at the end of every n-th epoch.
         seed: of the choice of probe samples, and of any randomness while they are shown.
         log_key_prefix: of all logged keys.
-        dirpath: folder of the figures; None: one named as the prefix in the Trainer's ``log_dir``.
+        dirpath: folder of figures, results and banks; None: one named as the prefix in the Trainer's ``log_dir``. What
+            another run left there is moved to a folder ``earlier-1`` in it.
+        save_banks: write the Gram matrices of each logged epoch to ``dirpath/banks``, to be compared later with those
+            of any other model; "float16" in half the space, with CKA within 1e-4. Those that a resumed run needs are
+            written in any case.
+        trajectory: at the end of training, log the CKA of each layer with itself at all logged epochs; implies
+            ``save_banks``.
 
     Attributes:
         results: by the reference's name ("initial"), with several kernels by both ("initial/rbf"), one result per
-            logged epoch. Filled on every process. Those of
+            logged epoch, also of those before training was resumed. Filled on every process. Those of
             ``trainer.validate()``, whose weights may be of any epoch, have ``epoch`` and ``step`` None.
 
     Raises:
@@ -91,6 +106,8 @@ class CKAMonitor(Callback):
         seed: int = 0,
         log_key_prefix: str = "cka/",
         dirpath: str | Path | None = None,
+        save_banks: bool | Literal["float16"] = False,
+        trajectory: bool = False,
     ) -> None:
         _check_at_least(every_n_epochs, 1, "every_n_epochs")
         _check_at_least(num_samples, MIN_SAMPLES, "num_samples")
@@ -98,6 +115,9 @@ class CKAMonitor(Callback):
         check_feature_fn(feature_fn)
         self._kernels = check_kernels(kernel)
         self.references = parse_references(reference)
+        check_epochs(self.references, every_n_epochs)
+        if save_banks not in (True, False, "float16"):
+            raise ValueError(f"save_banks must be True, False or 'float16', but is {save_banks!r}")
         self.results: dict[str, list[CKAResult]] = {}
         self._options = ProbeOptions(
             selectors=check_layers(layers),
@@ -117,28 +137,36 @@ class CKAMonitor(Callback):
         self._every_n_epochs = every_n_epochs
         self._log_key_prefix = log_key_prefix
         self._dirpath = dirpath
+        self._save_banks = save_banks or trajectory
+        self._trajectory = trajectory
         self._notices = Notices()
+        self._memory: Memory | None = None
+        self._resumed: dict[str, Any] = {}
 
     @property
     def state_key(self) -> str:
         """Distinct for several monitors in one Trainer."""
-        return self._generate_state_key(prefix=self._log_key_prefix, names=[r.name for r in self.references])
+        return self._generate_state_key(prefix=self._log_key_prefix)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: results, and where the banks are."""
+        return {} if self._memory is None else self._memory.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what a checkpoint kept, for training to go on with."""
+        self._resumed = state_dict
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Forget an earlier checkpoint: the one that is resumed from, if any, is read after this."""
+        self._resumed = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check everything, and take the Gram matrices of all references, before the first step."""
-        self.results = {}
+        """Check everything, and take or restore the Gram matrices of all references, before the first step."""
         self._notices = Notices()
-        self._check_monitored_keys(trainer)
-        if trainer.global_step > 0 and any(r.source in ("initial", "previous") for r in self.references):
-            self._warn_once(
-                f"training goes on from step {trainer.global_step}: 'initial' and 'previous' are the weights of now, "
-                "not those of its first start"
-            )
+        check_epochs(self.references, self._every_n_epochs, trainer)
+        check_monitored_keys(trainer, self._log_key_prefix, self.references, self._every_n_epochs)
         self._prepare(trainer, pl_module)
-        live = [r for r in self.references if r.source in ("initial", "previous")]
-        bank = self._probe.bank(trainer, pl_module) if live else None
-        for reference in live:
-            reference.bank = bank
+        self._remember(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare for ``trainer.validate()``, which has no training to start."""
@@ -158,34 +186,22 @@ class CKAMonitor(Callback):
         if not trainer.enable_validation and self._is_due(trainer):
             self._compare_and_log(trainer, pl_module)
 
-    def _check_monitored_keys(self, trainer: Trainer) -> None:
-        """Refuse callbacks that would find their key missing after an epoch that is not due."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
-            key = getattr(callback, "monitor", None)
-            often = getattr(callback, "_every_n_epochs", 1) or 1
-            if (
-                str(key).startswith(self._log_key_prefix)
-                and getattr(callback, "strict", True)
-                and often % self._every_n_epochs
-                and (trainer.check_val_every_n_epoch or 1) % self._every_n_epochs
-            ):
-                raise ValueError(
-                    f"{type(callback).__name__} looks for {key!r} at each validation, but CKAMonitor logs it every "
-                    f"{self._every_n_epochs} epochs; use every_n_epochs=1, or check_val_every_n_epoch="
-                    f"{self._every_n_epochs} in the Trainer"
-                )
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write tables and animations of the whole run, and log the trajectories."""
+        if trainer.is_global_zero and not _is_trial(trainer):
+            self._write(lambda: self._summarize(trainer))
 
     def _check_other_monitors(self, trainer: Trainer) -> None:
         """Refuse monitors that would log to the same keys, or write to the same files."""
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
             if other is self or not isinstance(other, CKAMonitor):
                 continue
-            shared = {r.name for r in self.references} & {r.name for r in other.references}
             if self._log_key_prefix == other._log_key_prefix:
+                shared = {r.name for r in self.references} & {r.name for r in other.references}
                 keys = sorted(shared) or "the diagnostics of layers"
                 raise ValueError(f"two CKAMonitors would log to the same keys for {keys}: set log_key_prefix=")
-            if shared and self._dirpath is not None and self._dirpath == other._dirpath:
-                raise ValueError(f"two CKAMonitors would write the same files for {sorted(shared)}: set dirpath=")
+            if self._dirpath is not None and other._dirpath is not None and Path(self._dirpath) == Path(other._dirpath):
+                raise ValueError("two CKAMonitors would write to the same folder: set dirpath=")
 
     def _is_due(self, trainer: Trainer) -> bool:
         return (trainer.current_epoch + 1) % self._every_n_epochs == 0
@@ -198,20 +214,76 @@ class CKAMonitor(Callback):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in self._kernels.values():
             check_feature_kernel(kernel, self._probe.plan.num_samples)
+        # The Trainer broadcasts its log_dir, so that every process must ask for it.
+        default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
+        self._folder = default if self._dirpath is None else Path(self._dirpath)
         for reference in self.references:
             if reference.is_frozen:
                 reference.bank = self._probe.frozen_bank(reference, trainer, pl_module)
 
+    def _remember(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the run's history and the banks of earlier states, or begin them."""
+        state, step = self._resumed, _step(trainer)
+        memory = self._memory = Memory(
+            self._folder,
+            self.references,
+            sums_device(pl_module.device),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            float16=self._save_banks == "float16",
+        )
+        self.results = memory.results
+        kinds = {
+            self._key(reference.name, key): Kind(kernel_name(kernel), self._unbiased, self._probe.plan.names)
+            for reference in self.references
+            for key, kernel in self._kernels.items()
+        }
+        messages = memory.restore_results(state, kinds)
+        now = self._probe.bank(trainer, pl_module, step) if memory.earlier or self._save_banks else None
+        if now is not None and (state or step):
+            messages += memory.restore_banks(state, now, trainer.current_epoch)
+        elif now is not None:
+            memory.begin(now)
+        for message in messages:
+            self._warn_once(message)
+        unsaved = "" if now is None else memory.unsaved(now)
+        if trainer.is_global_zero and not _is_trial(trainer):
+            self._write(lambda: self._tidy(memory, state))
+        if now is not None and unsaved:
+            self._keep(trainer, unsaved, now)
+
+    def _tidy(self, memory: Memory, state: Mapping[str, Any]) -> None:
+        if moved := memory.tidy(state):
+            rank_zero_info(f"CKA: files of another run in {self._folder} were moved to {moved.name}")
+
+    def _keep(self, trainer: Trainer, name: str, bank: GramBank) -> None:
+        """Write a bank to disk. Every process must call this."""
+        if self._memory is not None and not _is_trial(trainer):
+            try:
+                self._memory.keep(name, bank)
+            except OSError as error:
+                self._warn_once(
+                    f"a bank could not be written, training goes on, but cannot be resumed with it: {error}"
+                )
+
+    def _key(self, name: str, kernel: str) -> str:
+        """Of results, files and logged values."""
+        return f"{name}/{kernel}" if len(self._kernels) > 1 else name
+
     def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        ready = [r for r in self.references if r.is_ready]
+        epoch, step, is_training = trainer.current_epoch, _step(trainer), trainer.state.fn != "validate"
+        live = self._probe.empty_bank(pl_module, epoch, step) if is_training and self._needs_bank(epoch) else None
         for reference in self.references:
-            if not reference.is_ready:
+            if live is not None and reference.epoch == epoch:
+                reference.stand_for(live, moment(epoch, step))
+            if not reference.is_ready and not is_training:
                 self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
-        if not ready:
+        ready = {reference.name: reference for reference in self.references if reference.is_ready}
+        if not ready and live is None:
             return
         comparison = Comparison(
             self._probe.plan.names,
-            {reference.name: reference.bank for reference in ready},
+            {name: reference.bank for name, reference in ready.items()},
             self._kernels,
             pl_module.device,
             model_name=type(pl_module).__name__,
@@ -219,28 +291,40 @@ class CKAMonitor(Callback):
             thresholds=self._thresholds,
             sample_kind=self._probe.probe.sample_kind,
             distributed=True,
-            keep=any(reference.source == "previous" for reference in ready),
+            bank=live,
         )
         self._probe.show(trainer, pl_module, comparison.add)
-        is_training = trainer.state.fn != "validate"
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        outcomes = comparison.results(
-            epoch=trainer.current_epoch if is_training else None, step=step if is_training else None
-        )
-        # The Trainer broadcasts its log_dir, so that every process must ask for it.
-        default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
-        dirpath = default if self._dirpath is None else Path(self._dirpath)
+        outcomes = comparison.results(epoch=epoch if is_training else None, step=step if is_training else None)
         for (name, kernel), outcome in outcomes.items():
-            key = f"{name}/{kernel}" if len(self._kernels) > 1 else name
-            self.results.setdefault(key, []).append(outcome.result)
-            told = self._warn_of(trainer, name, outcome)
-            self._log_scalars(pl_module, key, outcome.result)
-            if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-                self._write(trainer, dirpath, key, step, told)
+            result = replace(outcome.result, reference_name=ready[name].title)
+            self._take(trainer, pl_module, self._key(name, kernel), result, self._warn_of(trainer, name, outcome))
         self._log_diagnostics(pl_module, outcomes)
-        for reference in ready:
-            if reference.source == "previous" and is_training:
-                reference.bank = comparison.bank
+        if live is not None:
+            for reference in self.references:
+                if reference.source == "previous":
+                    reference.stand_for(live, moment(epoch, step))
+            self._keep(trainer, moment(epoch, step), live)
+
+    def _needs_bank(self, epoch: int) -> bool:
+        """Whether the model's Gram matrices of this epoch will be asked for again."""
+        return bool(self._save_banks) or any(r.source == "previous" or r.epoch == epoch for r in self.references)
+
+    def _take(self, trainer: Trainer, pl_module: LightningModule, key: str, result: CKAResult, told: list[str]) -> None:
+        """Add a result to the history, and log it."""
+        history = self.results.setdefault(key, [])
+        history.append(result)
+        self._log_scalars(pl_module, key, result)
+        if not trainer.is_global_zero or _is_trial(trainer):
+            return
+
+        def write() -> None:
+            result.save(result_path(self._folder, key, result))
+            for message in told:
+                log_text(trainer.loggers, f"{self._log_key_prefix}diagnostics", message, _step(trainer))
+            prefix = f"{self._log_key_prefix}{key}/"
+            self._warn_unable(log_figures(trainer.loggers, prefix, self._folder / key, history, _step(trainer)))
+
+        self._write(write)
 
     def _log_scalars(self, pl_module: LightningModule, key: str, result: CKAResult) -> None:
         prefix = f"{self._log_key_prefix}{key}/"
@@ -251,7 +335,7 @@ class CKAMonitor(Callback):
 
     def _log_diagnostics(self, pl_module: LightningModule, outcomes: dict[tuple[str, str], Outcome]) -> None:
         for kernel in self._kernels:
-            prefix = f"{self._log_key_prefix}diagnostics/" + (f"{kernel}/" if len(self._kernels) > 1 else "")
+            prefix = f"{self._log_key_prefix}{self._key('diagnostics', kernel)}/"
             results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]
             self._log(pl_module, prefix, diagnostic_scalars(results))
 
@@ -259,25 +343,33 @@ class CKAMonitor(Callback):
         for key, value in values.items():
             pl_module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
-    def _write(self, trainer: Trainer, dirpath: Path, key: str, step: int, told: list[str]) -> None:
-        """Figures and warnings, to loggers and files. Rank 0 is alone here, and must not raise alone."""
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write files, or log what comes from them. Rank 0 is alone here, and must not raise alone."""
         try:
-            for message in told:
-                log_text(trainer.loggers, f"{self._log_key_prefix}diagnostics", message, step)
-            prefix = f"{self._log_key_prefix}{key}/"
-            unable = log_figures(trainer.loggers, prefix, dirpath / key, self.results[key], step)
+            write()
         except OSError as error:
             self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
-            return
-        if unable:
-            self._warn_once(f"{', '.join(unable)} cannot take images: the CKA figures are in {dirpath}")
+
+    def _summarize(self, trainer: Trainer) -> None:
+        loggers, prefix, step = trainer.loggers, self._log_key_prefix, _step(trainer)
+        for key, results in self.results.items():
+            write_summary(loggers, f"{prefix}{key}/", self._folder / key, results, step)
+        if self._trajectory and self._memory is not None and len(banks := self._memory.bank_paths) > 1:
+            for key, kernel in self._kernels.items():
+                name = self._key("trajectory", key)
+                found = trajectories(banks, kernel=kernel, unbiased=self._unbiased, thresholds=self._thresholds)
+                self._warn_unable(log_trajectories(loggers, f"{prefix}{name}/", self._folder / name, found, step))
+
+    def _warn_unable(self, loggers: list[str]) -> None:
+        if loggers:
+            self._warn_once(f"{', '.join(loggers)} cannot take images: the CKA figures are in {self._folder}")
 
     def _warn_of(self, trainer: Trainer, name: str, outcome: Outcome) -> list[str]:
         """Warn of what is new, and give the warnings of flags."""
         for message in self._notices.undefined(outcome):
             rank_zero_warn(message)
         told: list[str] = []
-        if not getattr(trainer, "fast_dev_run", False):  # Its few samples prove nothing.
+        if not _is_trial(trainer):  # Its few samples prove nothing.
             told = self._notices.flagged(outcome, self._probe.probe.sample_kind, earlier_states=["previous"])
         for message in told:
             rank_zero_warn(message)
@@ -299,3 +391,13 @@ class CKAMonitor(Callback):
 def _check_at_least(value: int | None, minimum: int, name: str) -> None:
     if value is not None and value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but is {value}")
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    """Whether this is a fast_dev_run, which writes nothing."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _step(trainer: Trainer) -> int:
+    """The step that Lightning's own scalars are at."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped

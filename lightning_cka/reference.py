@@ -16,7 +16,9 @@ from lightning_cka.bank import GramBank
 from lightning_cka.layers import shortened, without_compiled
 
 LIVE = ("initial", "previous", "self")
-ReferenceSource = str | Path | nn.Module
+RESERVED = ("banks", "diagnostics", "trajectory")
+"""What else is logged, or written, under names beside the references'."""
+ReferenceSource = str | Path | int | nn.Module
 
 
 @dataclass
@@ -25,30 +27,57 @@ class Reference:
 
     Attributes:
         name: in logged keys and file names; distinct among the references of one monitor.
-        source: "initial", "previous", "self", the path of a checkpoint, or a module.
+        source: "initial", "previous", "self", the number of an epoch, the path of a checkpoint, or a module.
         bank: its Gram matrices; None until it was shown the probe set, and for "self".
+        snapshot: the moment that the bank of an earlier state of the model is of; names its file.
+        anew: since when it stands for other weights than those that it is named after; empty if it does not.
     """
 
     name: str
     source: ReferenceSource
     bank: GramBank | None = None
+    snapshot: str = ""
+    anew: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, in results and figures."""
+        return f"{self.name}, {self.anew}" if self.anew else self.name
 
     @property
     def is_frozen(self) -> bool:
         """Whether it is another model than the live one, shown the probe set once per run."""
-        return self.source not in LIVE
+        return self.epoch is None and self.source not in LIVE
+
+    @property
+    def is_earlier(self) -> bool:
+        """Whether it is an earlier state of the live model."""
+        return self.epoch is not None or self.source in ("initial", "previous")
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch whose end it is, if it is one."""
+        return self.source if isinstance(self.source, int) else None
 
     @property
     def is_ready(self) -> bool:
         """Whether there is something to compare with."""
         return self.source == "self" or self.bank is not None
 
+    def stand_for(self, bank: GramBank, snapshot: str, anew: str = "") -> None:
+        """Take the bank of an earlier state of the model; see the attributes."""
+        self.bank, self.snapshot, self.anew = bank, snapshot, anew
+
+    def forget(self) -> None:
+        """Have no bank, as before training."""
+        self.bank, self.snapshot, self.anew = None, "", ""
+
     def load(self, live: nn.Module) -> nn.Module:
         """A copy of a frozen reference, of the live model's architecture if it is a checkpoint."""
         if isinstance(self.source, nn.Module):
             return detached_copy(self.source)
         model = detached_copy(live)
-        load_weights(model, Path(self.source))
+        load_weights(model, Path(str(self.source)))
         return model
 
 
@@ -63,11 +92,13 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
     several = isinstance(reference, list | tuple)
     sources = cast(Sequence[ReferenceSource], reference if several else [reference])
     if not sources:
-        raise ValueError("reference is empty; expected 'initial', 'previous', 'self', a checkpoint or a module")
+        raise ValueError(
+            "reference is empty; expected 'initial', 'previous', 'self', an epoch, a checkpoint or a module"
+        )
     references: list[Reference] = []
     for source in sources:
         base = _name(source)
-        taken = {"diagnostics", *(other.name for other in references)}  # These are logged under that name.
+        taken = {*RESERVED, *(other.name for other in references)}
         name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(sources) + 3))) if n not in taken)
         references.append(Reference(name, source))
     return references
@@ -76,8 +107,15 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
 def _name(source: ReferenceSource) -> str:
     if isinstance(source, nn.Module):
         return type(source).__name__
+    if isinstance(source, int) and not isinstance(source, bool):
+        if source < 0:
+            raise ValueError(f"a reference epoch is counted from 0, but is {source}")
+        return f"epoch-{source}"
     if not isinstance(source, str | Path):
-        raise TypeError(f"a reference must be a name, a path or a module (an instance, not a class), but is {source!r}")
+        raise TypeError(
+            "a reference must be a name, the number of an epoch, a path or a module (an instance, not a class), but is "
+            f"{source!r}"
+        )
     if source in LIVE:
         return str(source)
     path = Path(source)
@@ -85,7 +123,8 @@ def _name(source: ReferenceSource) -> str:
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
         raise ValueError(
-            f"unknown reference {str(source)!r}; expected one of {LIVE}, the path of a checkpoint or a module"
+            f"unknown reference {str(source)!r}; expected one of {LIVE}, the number of an epoch, the path of a "
+            "checkpoint or a module"
         )
     return path.stem
 

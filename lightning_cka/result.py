@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.diagnostics import Diagnostics, Flag, LayerDiagnostics, LeaveOneOut, SampleShare
+from lightning_cka.files import write_atomically
 from lightning_cka.uncertainty import student_interval
 
 if TYPE_CHECKING:
@@ -138,32 +140,81 @@ class CKAResult:
 
         return plot_cka(self, ax, **kwargs)
 
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file, floats in full and ``nan`` as null."""
-        content = asdict(self)
-        for name in ("matrix", "standard_error"):
-            if content[name] is not None:
-                content[name] = content[name].tolist()
-        Path(path).write_text(json.dumps(_nan_to_null(content), indent=1, allow_nan=False))
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The values in long format: a row for each pair of layers, for a table or a data frame."""
+        errors = torch.full_like(self.matrix, torch.nan) if self.standard_error is None else self.standard_error
+        return [
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "layer": layer,
+                "reference_layer": other,
+                "cka": value,
+                "standard_error": error,
+            }
+            for layer, values, layer_errors in zip(self.layers, self.matrix.tolist(), errors.tolist(), strict=True)
+            for other, value, error in zip(self.reference_layers, values, layer_errors, strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """All of it as tensors, numbers, strings, lists and dicts, for a checkpoint; see `from_state`."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
 
     @classmethod
-    def load(cls, path: str | Path) -> CKAResult:
-        """Read what `save` wrote."""
-        content = json.loads(Path(path).read_text())
-        for name in ("matrix", "standard_error"):
-            if content[name] is not None:
-                content[name] = torch.tensor(
-                    [[_number(value) for value in row] for row in content[name]], dtype=torch.float64
-                )
+    def from_state(cls, state: Mapping[str, Any]) -> CKAResult:
+        """What `state` gave."""
+        content = dict(state)
         if content.get("diagnostics") is not None:
             content["diagnostics"] = _read_diagnostics(content["diagnostics"])
         return cls(**content)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file, whole or not at all, floats in full and ``nan`` as null.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        content = self.state()
+        for name in _MATRICES:
+            if content[name] is not None:
+                content[name] = content[name].tolist()
+        write_atomically(Path(path), json.dumps(_nan_to_null(content), indent=1, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> CKAResult:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it is no such file.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+            for name in _MATRICES:
+                if content[name] is not None:
+                    content[name] = torch.tensor(
+                        [[_number(value) for value in row] for row in content[name]], dtype=torch.float64
+                    )
+            return cls.from_state(content)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path.name!r} is no result of lightning_cka: {type(error).__name__}: {error}") from error
+
+
+_MATRICES = ("matrix", "standard_error")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples of whatever kind as lists: a checkpoint that is loaded with ``weights_only`` holds no classes."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _nan_to_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _nan_to_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_nan_to_null(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 

@@ -1,0 +1,266 @@
+"""What a run remembers beyond a restart: its results, and the banks of the model's earlier states."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lightning_cka.bank import GramBank
+from lightning_cka.collectives import all_gather
+from lightning_cka.files import BANK_SUFFIX, INITIAL, digest, moment, parse_moment, set_aside
+from lightning_cka.reference import Reference
+from lightning_cka.result import CKAResult
+
+_PROBLEMS = (
+    "",
+    "was not kept",
+    "is not there any more",
+    "is another one by now",
+    "cannot be read",
+    "is of other layers",
+    "is of another probe set",
+)
+"""What may be wrong with a bank that is looked for. Processes tell each other the place in this list."""
+
+_ANEW = "anew-"
+"""Begins the file names of banks that stand for lost ones: no part of the run's history."""
+
+
+class Kind(NamedTuple):
+    """What results must have in common to be one history."""
+
+    kernel: str
+    unbiased: bool
+    layers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, result: CKAResult) -> Kind:
+        """That of a result."""
+        return cls(result.kernel, result.unbiased, result.layers)
+
+
+class Memory:
+    """The results and the banks of a run, in files, and what a checkpoint knows of them.
+
+    Args:
+        folder: of the run's files.
+        references: that the model is compared with; those that are earlier states of it get their banks here.
+        device: the one that the processes talk through.
+        rank: of this process.
+        world_size: number of processes.
+        float16: store banks in half precision.
+
+    Attributes:
+        results: by reference, with several kernels by both, in order.
+        banks: path and digest of each bank's file, by moment. Of the first process; others know what was restored.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        references: Sequence[Reference],
+        device: torch.device,
+        *,
+        rank: int,
+        world_size: int,
+        float16: bool,
+    ) -> None:
+        self._folder = folder
+        self._references = references
+        self._device = device
+        self._rank = rank
+        self._world_size = world_size
+        self._float16 = float16
+        self.results: dict[str, list[CKAResult]] = {}
+        self.banks: dict[str, dict[str, str]] = {}
+
+    @property
+    def earlier(self) -> list[Reference]:
+        """The references that are earlier states of the model."""
+        return [reference for reference in self._references if reference.is_earlier]
+
+    def begin(self, now: GramBank) -> None:
+        """Start a history with a bank of the model before its first step."""
+        for reference in self.earlier:
+            reference.forget()
+            if reference.epoch is None:
+                reference.stand_for(now, INITIAL)
+
+    def restore_results(self, state: Mapping[str, Any], kinds: Mapping[str, Kind]) -> list[str]:
+        """Go on with the results of a checkpoint.
+
+        Args:
+            state: what `state` gave; may be empty.
+            kinds: of the results to come, by their key.
+
+        Returns:
+            What there is to be warned of.
+        """
+        messages = []
+        for key, kind in kinds.items():
+            history = [CKAResult.from_state(each) for each in state.get("results", {}).get(key, ())]
+            if history and Kind.of(history[-1]) == kind:
+                self.results[key] = history
+            elif history:
+                messages.append(
+                    f"the history of '{key}' starts anew: in the checkpoint it is of other layers, or another kernel"
+                )
+        return messages
+
+    def restore_banks(self, state: Mapping[str, Any], now: GramBank, epoch: int) -> list[str]:
+        """Give references their banks back, or, where one is lost, the bank of the model as it is now.
+
+        Every process must call this.
+
+        Args:
+            state: what `state` gave; may be empty.
+            now: the bank of the model as it is, on the probe set as it is.
+            epoch: that training goes on with.
+
+        Returns:
+            What there is to be warned of.
+        """
+        self.banks = {name: dict(record) for name, record in state.get("banks", {}).items()}
+        messages = []
+        for reference in self.earlier:
+            reference.forget()
+            known = state.get("references", {}).get(reference.name, {})
+            snapshot = known.get("snapshot") or self._moment_of(reference)
+            if not snapshot and reference.epoch is not None and reference.epoch >= epoch:
+                continue  # Its time is to come.
+            bank, problem = self._find(snapshot, now)
+            if bank is not None:
+                reference.stand_for(bank, snapshot, known.get("anew", ""))
+                continue
+            reference.stand_for(now, f"{_ANEW}step={now.step:06d}", f"anew from step {now.step}")
+            for key in [key for key in self.results if key.split("/")[0] == reference.name]:
+                del self.results[key]  # Nothing shall pass for a comparison with what is lost.
+            messages.append(
+                f"training goes on from step {now.step}, but the bank of reference '{reference.name}' {problem}: the "
+                f"model is compared with its weights of now instead, as '{reference.title}', in a history of its own"
+            )
+        return messages
+
+    def unsaved(self, now: GramBank) -> str:
+        """The name to keep the bank of the start, or of the resumption, under; empty if nothing needs it."""
+        if not self.results and not self.banks and now.step == 0:
+            return INITIAL
+        return next((r.snapshot for r in self.earlier if r.bank is now), "")
+
+    @property
+    def bank_paths(self) -> list[Path]:
+        """Files of the moments of training, in order."""
+        moments = {name: when for name in self.banks if (when := parse_moment(name)) is not None}
+        return [Path(self.banks[name]["path"]) for name in sorted(moments, key=lambda name: moments[name])]
+
+    def keep(self, name: str, bank: GramBank) -> None:
+        """Write a bank to the file of a moment. Every process must call this, with its part of the bank.
+
+        Raises:
+            OSError: on the first process alone, it cannot be written.
+        """
+        whole = bank.whole(self._device, distributed=True)
+        if whole is None:
+            return
+        path = self._folder / "banks" / f"{name}{BANK_SUFFIX}"
+        self.banks.pop(name, None)
+        content = whole.save(path, float16=self._float16)
+        self.banks[name] = {"path": str(path.resolve()), "digest": digest(content)}
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: plain values and small tensors."""
+        return {
+            "folder": str(self._folder.resolve()),
+            "banks": {name: dict(record) for name, record in self.banks.items()},
+            "references": {r.name: {"snapshot": r.snapshot, "anew": r.anew} for r in self.earlier if r.snapshot},
+            "results": {
+                key: [result.state() for result in history if result.epoch is not None]
+                for key, history in self.results.items()
+            },
+        }
+
+    def _moment_of(self, reference: Reference) -> str:
+        """The moment that a reference is of, if its bank was kept."""
+        if reference.source == "initial":
+            return INITIAL
+        if reference.epoch is None:
+            return ""
+        return next((name for name in reversed(self.banks) if (parse_moment(name) or ())[:1] == (reference.epoch,)), "")
+
+    def _find(self, name: str, now: GramBank) -> tuple[GramBank | None, str]:
+        bank, problem = self._look(name, now)
+        found = torch.tensor([_PROBLEMS.index(problem)], device=self._device)
+        worst = max(int(each) for each in all_gather(found, distributed=True))
+        return (None, _PROBLEMS[worst]) if worst else (bank, "")
+
+    def _look(self, name: str, now: GramBank) -> tuple[GramBank | None, str]:
+        """This process's part of a bank, or what is wrong with it."""
+        if name not in self.banks:
+            return None, "was not kept"
+        path, there = self._path_of(name)
+        if path is None:
+            return None, "is another one by now" if there else "is not there any more"
+        try:
+            bank = GramBank.load(path, batches=now.batches.keys())
+        except (ValueError, OSError):
+            return None, "cannot be read"
+        if bank.layers != now.layers:
+            return None, "is of other layers"
+        mine = {place: inputs for place, inputs in bank.probe.items() if place % self._world_size == self._rank}
+        if bank.seed != now.seed or mine != now.probe:
+            return None, "is of another probe set"
+        return bank, ""
+
+    def _path_of(self, name: str) -> tuple[Path | None, bool]:
+        """Where a bank is, be it that the folder was moved; and whether anything is there."""
+        record = self.banks[name]
+        recorded = Path(record["path"])
+        places = [place for place in (recorded, self._folder / "banks" / recorded.name) if place.is_file()]
+        return next((p for p in places if digest(p.read_bytes()) == record["digest"]), None), bool(places)
+
+    def tidy(self, state: Mapping[str, Any]) -> Path | None:
+        """Make the folder hold this run and no other: for the first process, once banks and results are restored.
+
+        Returns:
+            Where the files of other runs were moved to, if there were any.
+
+        Raises:
+            OSError: a file cannot be moved or written.
+        """
+        goes_on = state.get("folder") == str(self._folder.resolve())
+        paths = {name: path for name in self.banks if (path := self._path_of(name)[0]) is not None}
+        self.banks = {name: self.banks[name] for name in paths}
+        banks = {path.resolve() for path in paths.values()}
+        files = {result_path(self._folder, key, result) for key, history in self.results.items() for result in history}
+        moments = {(file.parent, file.stem) for file in files}
+
+        def belongs(file: Path) -> bool:
+            if file.suffix == BANK_SUFFIX:
+                return file.resolve() in banks
+            when = re.search(r"epoch=\d+-step=\d+", file.name)
+            return goes_on and (when is None or (file.parent, when[0]) in moments)
+
+        names = [r.name + end for r in self._references for end in ("", ".csv", "-evolution.gif")]
+        target = set_aside(self._folder, [*names, "banks", "trajectory"], belongs)
+        for name, path in paths.items():
+            home = self._folder / "banks" / f"{name}{BANK_SUFFIX}"
+            if path.resolve() != home.resolve():
+                home.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, home)
+                self.banks[name]["path"] = str(home.resolve())
+        for key, history in self.results.items():
+            for result in history:
+                if not (file := result_path(self._folder, key, result)).exists():
+                    result.save(file)
+        return target
+
+
+def result_path(folder: Path, key: str, result: CKAResult) -> Path:
+    """The file of a result, in the folder of a run."""
+    name = "validate" if result.epoch is None else moment(result.epoch, result.step or 0)
+    return folder / key / f"{name}.json"

@@ -1,0 +1,64 @@
+"""What can be told before training about a monitor and the Trainer that it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_cka.reference import Reference
+
+
+def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: Trainer | None = None) -> None:
+    """Refuse reference epochs that will not be logged.
+
+    Args:
+        references: of the monitor.
+        every_n_epochs: of the monitor.
+        trainer: None: before there is one.
+
+    Raises:
+        ValueError: there is such an epoch.
+    """
+    validates = trainer is not None and trainer.enable_validation
+    often = (trainer.check_val_every_n_epoch or 1) if trainer is not None and validates else 1
+    last = None if trainer is None or getattr(trainer, "fast_dev_run", False) else trainer.max_epochs
+    for reference in references:
+        epoch = reference.epoch
+        if epoch is None:
+            continue
+        if (epoch + 1) % every_n_epochs:
+            raise ValueError(
+                f"epoch {epoch} cannot be a reference: with every_n_epochs={every_n_epochs}, counted from 0, "
+                f"epochs {every_n_epochs - 1}, {2 * every_n_epochs - 1}, ... are logged"
+            )
+        if (epoch + 1) % often:
+            raise ValueError(
+                f"epoch {epoch} cannot be a reference: check_val_every_n_epoch={often} leaves it without validation"
+            )
+        if last is not None and 0 <= last <= epoch:
+            raise ValueError(f"epoch {epoch} cannot be a reference: with max_epochs={last} it is not reached")
+
+
+def check_monitored_keys(trainer: Trainer, prefix: str, references: Sequence[Reference], every_n_epochs: int) -> None:
+    """Refuse callbacks that would find their key missing.
+
+    Raises:
+        ValueError: one looks for a key of the monitor at an epoch that is not logged.
+    """
+    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Set by a connector.
+    for callback in callbacks:
+        key = str(getattr(callback, "monitor", None))
+        often = getattr(callback, "_every_n_epochs", 1) or 1
+        if not key.startswith(prefix) or not getattr(callback, "strict", True):
+            continue
+        who = f"{type(callback).__name__} looks for {key!r} at each validation, but CKAMonitor logs it"
+        if often % every_n_epochs and (trainer.check_val_every_n_epoch or 1) % every_n_epochs:
+            raise ValueError(
+                f"{who} every {every_n_epochs} epochs; use every_n_epochs=1, or "
+                f"check_val_every_n_epoch={every_n_epochs} in the Trainer"
+            )
+        for reference in references:
+            if reference.epoch and key.startswith(f"{prefix}{reference.name}/"):
+                raise ValueError(f"{who} from epoch {reference.epoch} on")
