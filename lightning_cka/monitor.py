@@ -146,15 +146,24 @@ class CKAMonitor(Callback):
     @property
     def state_key(self) -> str:
         """Distinct for several monitors in one Trainer."""
-        return self._generate_state_key(prefix=self._log_key_prefix)
+        return self._generate_state_key(prefix=self._log_key_prefix, names=[r.name for r in self.references])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: results, and where the banks are."""
-        return {} if self._memory is None else self._memory.state()
+        if self._memory is None:
+            return {}
+        return self._memory.state() | {"log_key_prefix": self._log_key_prefix}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what a checkpoint kept, for training to go on with."""
-        self._resumed = state_dict
+    def on_load_checkpoint(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Take the state of the monitor of this prefix, whatever its references, for training to go on with."""
+        for key, state in checkpoint["callbacks"].items():
+            if str(key).startswith(type(self).__qualname__) and state.get("log_key_prefix") == self._log_key_prefix:
+                self._resumed = state
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Forget an earlier checkpoint: the one that is resumed from, if any, is read after this."""

@@ -90,7 +90,7 @@ def test_banks_compare_as_their_models_do():
 
 def test_banks_of_other_inputs_are_refused():
     model, batches = mlp(), [x for x, _ in loader()]
-    with pytest.raises(ValueError, match="different probe sets: they differ in 1 batches"):
+    with pytest.raises(ValueError, match="different probe sets: they differ in the inputs in 1 of 7 batches"):
         compare_banks(bank(model, batches), bank(model, [*batches[:-1], batches[-1] + 1]))
 
 

@@ -95,6 +95,7 @@ def test_public_names():
         "CKAResult",
         "GramBank",
         "MinibatchCKA",
+        "__version__",
         "compare_banks",
         "compare_models",
         "functional",

@@ -232,8 +232,11 @@ def test_files_without_a_logger_and_under_the_log_dir(tmp_path):
 def test_a_folder_that_cannot_be_written_does_not_stop_training(tmp_path):
     (tmp_path / "file").write_text("in the way")
     monitor = CKAMonitor(dirpath=tmp_path / "file" / "figures")
-    with pytest.warns(UserWarning, match="figures could not be written, training goes on"):
+    with pytest.warns(UserWarning) as caught:
         fit(monitor)
+    messages = [str(w.message) for w in caught]
+    for what in ("a bank could not be written, training goes on", "figures could not be written, training goes on"):
+        assert any(what in message for message in messages)
     assert len(monitor.results["initial"]) == 2
 
 
@@ -288,13 +291,6 @@ def test_inputs_that_differ_from_pass_to_pass_are_left_out_and_said():
     with pytest.warns(UserWarning, match="8 probe batches were left out of the comparison with 'initial'"):
         used.fit(Net(), loaders()[0], DataLoader(Restless(), batch_size=16))
     assert monitor.results["initial"][0].matrix.isnan().all()
-
-
-def test_resuming_is_said_to_start_anew(tmp_path):
-    _, used = fit()
-    used.save_checkpoint(tmp_path / "last.ckpt")
-    with pytest.warns(UserWarning, match="goes on from step 16: 'initial' and 'previous' are the weights of now"):
-        trainer(CKAMonitor(), max_epochs=3).fit(Net(), *loaders(), ckpt_path=tmp_path / "last.ckpt")
 
 
 def test_batch_hooks_run_as_in_validation():
@@ -479,7 +475,7 @@ def save(content):
         (lambda: CKAMonitor("missing.ckpt"), FileNotFoundError, "no reference checkpoint 'missing.ckpt'"),
         (lambda: CKAMonitor([]), ValueError, "reference is empty"),
         (lambda: CKAMonitor(Net), TypeError, "an instance, not a class.*conftest.Net"),
-        (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, a path or a module .*but is 3.5"),
+        (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, the number of an epoch, a path or a module .*but is 3.5"),
         (lambda: CKAMonitor(kernel="rbff"), ValueError, "unknown kernel 'rbff'"),
         (lambda: CKAMonitor(kernel="precomputed"), ValueError, "MinibatchCKA.update and functional.cka alone"),
         (lambda: CKAMonitor(feature_fn="max"), ValueError, "unknown feature_fn 'max'"),
@@ -513,7 +509,7 @@ def test_callbacks_that_would_miss_their_key_are_refused_before_training():
 def test_monitors_that_would_overwrite_each_other_are_refused():
     with pytest.raises(ValueError, match=r"log to the same keys for \['initial'\]: set log_key_prefix="):
         fit(CKAMonitor(layers="net.0"), CKAMonitor(["initial", "self"]))
-    with pytest.raises(ValueError, match=r"write the same files for \['initial'\]: set dirpath="):
+    with pytest.raises(ValueError, match="two CKAMonitors would write to the same folder: set dirpath="):
         fit(CKAMonitor(dirpath="a"), CKAMonitor(dirpath="a", log_key_prefix="b/"))
 
 
