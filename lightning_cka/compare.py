@@ -25,6 +25,9 @@ from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature
 from lightning_cka.metric import undefined_message
 from lightning_cka.probe import DatasetProbe, ProbeSet
 from lightning_cka.result import CKAResult
+from lightning_cka.trajectory import trajectories
+
+__all__ = ["bank_of_model", "compare_banks", "compare_models", "trajectories"]
 
 _CPU = torch.device("cpu")
 

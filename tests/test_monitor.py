@@ -475,7 +475,11 @@ def save(content):
         (lambda: CKAMonitor("missing.ckpt"), FileNotFoundError, "no reference checkpoint 'missing.ckpt'"),
         (lambda: CKAMonitor([]), ValueError, "reference is empty"),
         (lambda: CKAMonitor(Net), TypeError, "an instance, not a class.*conftest.Net"),
-        (lambda: CKAMonitor(["initial", 3.5]), TypeError, "a name, the number of an epoch, a path or a module .*but is 3.5"),
+        (
+            lambda: CKAMonitor(["initial", 3.5]),
+            TypeError,
+            "a name, the number of an epoch, a path or a module .*but is 3.5",
+        ),
         (lambda: CKAMonitor(kernel="rbff"), ValueError, "unknown kernel 'rbff'"),
         (lambda: CKAMonitor(kernel="precomputed"), ValueError, "MinibatchCKA.update and functional.cka alone"),
         (lambda: CKAMonitor(feature_fn="max"), ValueError, "unknown feature_fn 'max'"),
