@@ -103,7 +103,7 @@ class HeatmapStyle:
         """Of rows and columns, flagged ones marked; and what the flags mean."""
         flagged = _flagged(result)
         rows, columns = (
-            _marked(short_labels(names, self.max_label)[0], places)
+            marked(short_labels(names, self.max_label)[0], places)
             for names, places in zip((result.layers, result.reference_layers), flagged, strict=True)
         )
         notes = [] if result.diagnostics is None else flag_summary(result.flags, result.diagnostics.sample_kind)
@@ -136,7 +136,8 @@ def _flagged(result: CKAResult) -> tuple[set[int], set[int]]:
     return rows, rows if result.within else columns
 
 
-def _marked(labels: Sequence[str], flagged: set[int]) -> list[str]:
+def marked(labels: Sequence[str], flagged: set[int]) -> list[str]:
+    """Labels, with a warning sign at those that are flagged."""
     return [f"{FLAG} {label}" if place in flagged else label for place, label in enumerate(labels)]
 
 

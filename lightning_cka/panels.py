@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_cka.canvas import (
+    FLAG,
     FLAG_COLOUR,
     MAX_LABEL,
     MAX_TICKS,
@@ -20,7 +21,7 @@ from lightning_cka.canvas import (
     set_ticks,
     short_labels,
 )
-from lightning_cka.heatmap import HeatmapStyle, notes_height, plot_cka, value_label, wrap_notes
+from lightning_cka.heatmap import HeatmapStyle, marked, notes_height, plot_cka, value_label, wrap_notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,9 +82,7 @@ def plot_comparison(
         if place % across == across - 1 or place == len(results) - 1:
             colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
     figure = figure_of(grid[0])
-    if wrapped:
-        text = "\n".join(wrapped)
-        figure.text(0.1 / width, 0.05 / figure.get_figheight(), text, va="bottom", fontsize=7, color=FLAG_COLOUR)
+    _write_below(figure, wrapped)
     return figure, grid
 
 
@@ -139,23 +138,34 @@ def plot_convergence(results: Mapping[str, CKAResult], *, cmap: str = "magma") -
     if not results:
         raise ValueError("there is no trajectory to draw")
     names, prefix = short_labels(list(results))
+    flagged = {place for place, result in enumerate(results.values()) if result.flags}
+    names = marked(names, flagged)
+    note = [f"{FLAG} see the layer's own epoch by epoch map for why it is flagged"] if flagged else []
     first = next(iter(results.values()))
     moments = list(first.layers)
-    grid = new_grid(moments, names, 2, 2, 0.0)
+    grid = new_grid(moments, names, 2, 2, notes_height(note))
     for ax, column in zip(grid, (0, -1), strict=True):
         values = np.array([result.matrix[:, column].numpy() for result in results.values()])
         image = draw_cells(ax, values, cmap, 0.0, 1.0)
         set_ticks(ax.xaxis, moments)
-        set_ticks(ax.yaxis, names)
+        set_ticks(ax.yaxis, names, flagged)
         _name_epochs(ax, moments)
         ax.set_ylabel(axis_title("layer", prefix))
         ax.set_title(f"CKA with {_moment(moments[column])}", fontsize=10)
+    _write_below(figure_of(grid[0]), note)
     nan = any(bool(result.matrix.isnan().any()) for result in results.values())
     colour_bar(grid[-1], image, value_label(first), with_nan=nan)
     return figure_of(grid[0]), grid
 
 
+def _write_below(figure: Figure, lines: Sequence[str]) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(0.1 / width, 0.05 / height, "\n".join(lines), va="bottom", fontsize=7, color=FLAG_COLOUR)
+
+
 def _moment(name: str) -> str:
+    if name == "init":
+        return "the initial state"
     return f"epoch {name}" if name.isdigit() else name
 
 

@@ -39,7 +39,7 @@ def trajectories(
         thresholds: likewise.
 
     Returns:
-        By layer: the ``(E, E)`` matrix of E moments, whose "layers" are these moments: "initial", the epochs, or steps
+        By layer: the ``(E, E)`` matrix of E moments, whose "layers" are these moments: "init", the epochs, or steps
         where an epoch has several.
 
     Raises:
@@ -113,7 +113,7 @@ def _check_one_history(banks: Sequence[GramBank]) -> None:
 def _moments(banks: Sequence[GramBank]) -> tuple[str, ...]:
     """Distinct names: epochs where these are enough, else steps, else places."""
     for names in (
-        [("initial" if bank.step == 0 else "?") if bank.epoch is None else str(bank.epoch) for bank in banks],
+        [("init" if bank.step == 0 else "?") if bank.epoch is None else str(bank.epoch) for bank in banks],
         [f"step {bank.step}" for bank in banks],
     ):
         if len(set(names)) == len(names):
