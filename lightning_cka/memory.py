@@ -232,10 +232,12 @@ class Memory:
         Raises:
             OSError: a file cannot be moved or written.
         """
-        goes_on = state.get("folder") == str(self._folder.resolve())
         paths = {name: path for name in self.banks if (path := self._path_of(name)[0]) is not None}
         self.banks = {name: self.banks[name] for name in paths}
         banks = {path.resolve() for path in paths.values()}
+        folder = self._folder.resolve()
+        # Also if the folder was moved, or copied.
+        goes_on = state.get("folder") == str(folder) or any(folder in path.parents for path in banks)
         files = {result_path(self._folder, key, result) for key, history in self.results.items() for result in history}
         moments = {(file.parent, file.stem) for file in files}
 
