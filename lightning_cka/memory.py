@@ -220,7 +220,7 @@ class Memory:
         """Where a bank is, be it that the folder was moved; and whether anything is there."""
         record = self.banks[name]
         recorded = Path(record["path"])
-        places = [place for place in (recorded, self._folder / "banks" / recorded.name) if place.is_file()]
+        places = [place for place in (self._folder / "banks" / recorded.name, recorded) if place.is_file()]
         return next((p for p in places if digest(p.read_bytes()) == record["digest"]), None), bool(places)
 
     def tidy(self, state: Mapping[str, Any]) -> Path | None:
