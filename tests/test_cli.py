@@ -1,0 +1,174 @@
+"""The command line, as a shell calls it."""
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import entry_points
+
+import pytest
+import torch
+from lightning_cka import CKAResult, compare_banks
+from lightning_cka.cli import main
+from lightning_cka.diagnostics import Thresholds
+from lightning_cka.kernels import RBF
+from PIL import Image
+from test_bank import make_bank
+
+pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A run of three epochs, in the current folder: banks, and results of two references."""
+    banks = []
+    for epoch, step in ((None, 0), (0, 9), (1, 19)):
+        bank = make_bank(len(banks) + 1, epoch=epoch, step=step)
+        name = "initial" if epoch is None else f"epoch=00{epoch}-step={step:06d}"
+        bank.save(tmp_path / "run" / "banks" / f"{name}.safetensors")
+        banks.append(bank)
+    results = [compare_banks(bank, banks[0], thresholds=Thresholds(standard_error=0.04)) for bank in banks[1:]]
+    for result in results:
+        for key in ("initial", "other/rbf"):
+            result.save(tmp_path / "run" / key / f"epoch=00{result.epoch}-step={result.step:06d}.json")
+    results[0].save(tmp_path / "run" / "earlier-1" / "initial" / "epoch=000-step=000001.json")
+    return banks, results
+
+
+A, B = "run/banks/initial.safetensors", "run/banks/epoch=001-step=000019.safetensors"
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lightning-cka")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_compare_prints_a_table_and_writes_what_is_asked_for(files, capsys, tmp_path):
+    banks, _ = files
+    for ending in ("png", "csv", "json"):
+        assert main(["compare", A, B, "--output", f"out.{ending}"]) == 0
+    out, _ = capsys.readouterr()
+    assert "Net and Net, epoch 1: linear CKA, 41 samples in 3 batches, mean" in out
+    expected = compare_banks(banks[0], banks[2])
+    value, error = expected.matrix[1, 1], expected.standard_error[1, 1]
+    (line, *_) = [line for line in out.splitlines() if line.startswith("b.c ")]
+    assert f"{value:.3f} ± {error:.3f}" in line
+    assert torch.equal(CKAResult.load("out.json").matrix, expected.matrix)
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [(row["layer"], row["reference_layer"]) for row in rows] == [
+        (a, b) for a in expected.layers for b in expected.reference_layers
+    ]
+    assert float(rows[3]["cka"]) == value
+    assert Image.open("out.png").size[0] > 300
+
+
+def test_compare_takes_kernels_layers_and_the_biased_estimator(files, capsys):
+    banks, _ = files
+    for arguments, options in (
+        (["--kernel", "rbf:0.2"], {"kernel": RBF(0.2)}),
+        (["--kernel", "distance", "--biased"], {"kernel": "distance", "unbiased": False}),
+        (["--layers", "b*", "--reference-layers", "a", "b.c"], {"layers": "b*", "reference_layers": ["a", "b.c"]}),
+    ):
+        assert main(["compare", A, B, "--output", "out.json", *arguments]) == 0
+        expected = compare_banks(banks[0], banks[2], **options)
+        assert torch.equal(CKAResult.load("out.json").matrix, expected.matrix)
+    assert "biased" in capsys.readouterr().out
+
+
+def test_trajectory_draws_all_layers(files, capsys, tmp_path):
+    assert main(["trajectory", "run"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[2].split() == ["layer", "init", "0", "1"]
+    assert out[4].split()[-1] == "1.000"
+    assert {p.name for p in (tmp_path / "run" / "trajectory").iterdir()} == {
+        "a.png",
+        "b.c.png",
+        "overview.png",
+        "convergence.png",
+    }
+    assert main(["trajectory", "run/banks", "--output", "elsewhere", "--layers", "a"]) == 0
+    assert (tmp_path / "elsewhere" / "a.png").exists()
+
+
+def test_animate_a_run_a_reference_or_files(files, capsys, tmp_path):
+    assert main(["animate", "run"]) == 0
+    assert capsys.readouterr().out.split() == ["run/initial-evolution.gif", "run/other/rbf-evolution.gif"]
+    with Image.open("run/initial-evolution.gif") as image:
+        assert image.n_frames == 2
+    assert main(["animate", "run/initial", "--output", "one.gif", "--seconds", "0.1"]) == 0
+    with Image.open("one.gif") as image:
+        assert image.info["duration"] == 100
+    results = [str(path) for path in sorted((tmp_path / "run" / "initial").glob("*.json"))]
+    assert main(["animate", *results]) == 0
+    assert (tmp_path / "run" / "initial" / "evolution.gif").exists()
+
+
+def test_show_results_and_banks(files, capsys):
+    _, results = files
+    result = results[1]
+    assert main(["show", "run/initial/epoch=001-step=000019.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Net and Net, initial, epoch 1, step 19: linear CKA")
+    for place, (name, line) in enumerate(zip(result.layers, lines[3:], strict=True)):
+        assert line.startswith(name)
+        assert f"{result.matrix[place, place]:.3f} ± {result.standard_error[place, place]:.3f}" in line
+        assert ("standard error" in line) == any(flag.layer == name for flag in result.flags)
+    assert result.flags
+    assert main(["show", A]) == 0
+    out = capsys.readouterr().out
+    assert "Net, initial: 41 samples in 3 batches, seed 0" in out
+    assert "effective dimension" in out
+
+
+def test_show_a_model_with_itself_and_without_namesakes(files, capsys):
+    banks, results = files
+    compare_banks(banks[0], banks[0]).save("self.json")
+    replace(results[0], reference_layers=("x", "y"), diagnostics=None, standard_error=None).save("other.json")
+    for name in ("self", "other"):
+        assert main(["show", f"{name}.json"]) == 0
+        out = capsys.readouterr().out
+        assert "namesake" not in out
+        assert out.splitlines()[2].split()[:3] == ["layer", "most", "alike"]
+    assert "±" not in out
+
+
+def test_bad_input_is_one_line_and_status_2(files, capsys, tmp_path):
+    assert "there is no bank 'nope'" in fails(capsys, "compare", "nope", B)
+    (tmp_path / "text.json").write_text("{}")
+    assert "'text.json' is no result of lightning_cka" in fails(capsys, "show", "text.json")
+    assert "'text.json' cannot be read as a bank" in fails(capsys, "compare", "text.json", B)
+    assert "No such file" in fails(capsys, "show", "missing.json")
+    assert "unknown kernel 'cubic'; expected linear, distance, rbf or rbf:T" in fails(
+        capsys, "compare", A, B, "--kernel", "cubic"
+    )
+    assert "threshold" in fails(capsys, "compare", A, B, "--kernel", "rbf:-1")
+    assert "must end with .png, .csv, .json, but is 'x.pdf'" in fails(capsys, "compare", A, B, "--output", "x.pdf")
+    assert "'z' matches none" in fails(capsys, "compare", A, B, "--layers", "z")
+    assert "there are no results in run/banks" in fails(capsys, "animate", "run/banks")
+    assert "--output takes one animation, but there are 2" in fails(capsys, "animate", "run", "--output", "x.gif")
+    assert "there is no folder 'missing'" in fails(capsys, "trajectory", "missing")
+    assert "invalid choice: 'paint'" in fails(capsys, "paint")
+    make_bank(2, seed=8).save("seed.safetensors")
+    assert "they differ in the seed (0 and 8). strict=False" in fails(capsys, "compare", A, "seed.safetensors")
+    assert main(["compare", A, "seed.safetensors", "--loose"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "lightning-cka: warning: the banks are of different probe sets: they differ in the seed (0 and 8)"
+    )
+
+
+def test_it_is_installed_and_helps():
+    (found,) = (entry for entry in entry_points(group="console_scripts") if entry.name == "lightning-cka")
+    assert found.value == "lightning_cka.cli:main"
+    command = [sys.executable, "-m", "lightning_cka.cli"]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("compare", "trajectory", "animate", "show"))
+    failed = subprocess.run([*command, "show", "missing.json"], capture_output=True, text=True, timeout=100)
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
