@@ -60,12 +60,13 @@ def test_compare_prints_a_table_and_writes_what_is_asked_for(files, capsys, tmp_
     (line, *_) = [line for line in out.splitlines() if line.startswith("b.c ")]
     assert f"{value:.3f} ± {error:.3f}" in line
     assert torch.equal(CKAResult.load("out.json").matrix, expected.matrix)
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [(row["layer"], row["reference_layer"]) for row in rows] == [
         (a, b) for a in expected.layers for b in expected.reference_layers
     ]
     assert float(rows[3]["cka"]) == value
-    assert Image.open("out.png").size[0] > 300
+    with Image.open("out.png") as image:
+        assert image.width > 300
 
 
 def test_compare_takes_kernels_layers_and_the_biased_estimator(files, capsys):

@@ -86,6 +86,11 @@ def test_wandb_offline_has_images_with_the_global_step(tmp_path, monkeypatch):
     assert [row["trainer/global_step"] for row in rows if "cka/initial/mean" in row] == [7, 15]
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
     assert len(list(file.parent.glob("files/media/images/cka/*/*.png"))) == 6
+    for name in ("initial", "self"):
+        (row,) = [row for row in rows if f"cka/{name}/evolution" in row]
+        assert row["trainer/global_step"] == 15
+        (found,) = file.parent.glob(f"files/media/videos/cka/{name}/evolution*.gif")
+        assert found.read_bytes() == (tmp_path / "figures" / f"{name}-evolution.gif").read_bytes()
 
 
 class OnlyMetrics(Logger):

@@ -1,6 +1,7 @@
 """`CKAMonitor` in a real Trainer."""
 
 import copy
+import csv
 import threading
 import warnings
 
@@ -10,7 +11,11 @@ import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning_cka import CKAMonitor, compare_models
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning_cka import CKAMonitor, CKAResult, compare_models
+from lightning_cka.compare import trajectories
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -208,6 +213,59 @@ def test_test_does_nothing():
     monitor = CKAMonitor()
     trainer(monitor).test(Tested(), loaders()[1], verbose=False)
     assert monitor.results == {}
+
+
+def test_results_are_on_disk_as_they_come(tmp_path):
+    class Fails(Net):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 2:
+                raise RuntimeError("out of luck")
+
+    monitor = CKAMonitor(["initial", "self"], dirpath=tmp_path)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(monitor, model=Fails(), max_epochs=3)
+    for name, results in monitor.results.items():
+        loaded = [CKAResult.load(path) for path in sorted((tmp_path / name).glob("*.json"))]
+        assert [r.epoch for r in loaded] == [0, 1]
+        for one, other in zip(results, loaded, strict=True):
+            assert torch.equal(one.matrix, other.matrix)
+            assert one.diagnostics == other.diagnostics
+
+
+def test_at_the_end_there_are_tables_animations_and_trajectories(tmp_path):
+    monitor = CKAMonitor(["initial", "self"], "net.*", kernel=["linear", "rbf"], dirpath=tmp_path, trajectory=True)
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    fit(monitor, logger=logger)
+    for key, results in monitor.results.items():
+        rows = list(csv.DictReader((tmp_path / f"{key}.csv").read_text().splitlines()))
+        assert [float(row["cka"]) for row in rows] == [v for r in results for v in r.matrix.flatten().tolist()]
+        with Image.open(tmp_path / f"{key}-evolution.gif") as image:
+            assert image.n_frames == 2
+    names = {"net.0", "net.1", "net.4", "overview", "convergence"}
+    for kernel in ("linear", "rbf"):
+        assert {p.stem for p in (tmp_path / "trajectory" / kernel).glob("*.png")} == names
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
+    tags = {tag for tag in events.Tags()["images"] if "trajectory" in tag}
+    assert tags == {f"cka/trajectory/{kernel}/{name}" for kernel in ("linear", "rbf") for name in names}
+    assert {event.step for tag in tags for event in events.Images(tag)} == {15}
+    found = trajectories(tmp_path, kernel="rbf")
+    initial = [result.matrix[1, 1] for result in monitor.results["initial/rbf"]]
+    torch.testing.assert_close(found["net.1"].matrix[0, 1:], torch.stack(initial), rtol=0, atol=1e-12)
+
+
+def test_a_trajectory_of_many_layers_is_drawn_of_some(tmp_path):
+    class Deep(Net):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(*(nn.Linear(8, 8) for _ in range(17)))
+            self.overview = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.overview(self.net(x))
+
+    fit(CKAMonitor("self", ["overview", "net.*"], dirpath=tmp_path, trajectory=True), model=Deep(), max_epochs=1)
+    found = {p.stem for p in (tmp_path / "trajectory").glob("*.png")}
+    assert found == {"overview-2", "overview", "convergence", *(f"net.{i}" for i in range(15))}
 
 
 def test_two_monitors_in_one_trainer():
