@@ -360,9 +360,10 @@ class CKAMonitor(Callback):
             self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
 
     def _summarize(self, trainer: Trainer) -> None:
-        loggers, prefix, step = trainer.loggers, self._log_key_prefix, _step(trainer)
+        loggers, prefix, step = trainer.loggers, self._log_key_prefix, 0
         for key, results in self.results.items():
-            write_summary(loggers, f"{prefix}{key}/", self._folder / key, results, step)
+            write_summary(loggers, f"{prefix}{key}/", self._folder / key, results)
+            step = max(step, *(result.step or 0 for result in results))
         if self._trajectory and self._memory is not None and len(banks := self._memory.bank_paths) > 1:
             for key, kernel in self._kernels.items():
                 name = self._key("trajectory", key)

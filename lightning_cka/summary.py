@@ -22,7 +22,7 @@ MAX_LAYERS = 16
 OVERVIEW = ("overview", "convergence")
 
 
-def write_summary(loggers: Sequence[Any], key_prefix: str, path: Path, results: Sequence[CKAResult], step: int) -> None:
+def write_summary(loggers: Sequence[Any], key_prefix: str, path: Path, results: Sequence[CKAResult]) -> None:
     """Write the history of one reference as a table, and as an animation, which W&B gets too.
 
     Args:
@@ -30,7 +30,6 @@ def write_summary(loggers: Sequence[Any], key_prefix: str, path: Path, results: 
         key_prefix: of the animation's key, ``evolution``.
         path: of the files, without their endings ``.csv`` and ``-evolution.gif``.
         results: of one reference, in order.
-        step: of the animation, on the axis of Lightning's own scalars.
 
     Raises:
         OSError: a file cannot be written.
@@ -41,7 +40,7 @@ def write_summary(loggers: Sequence[Any], key_prefix: str, path: Path, results: 
     write_csv(trained, path.with_name(f"{path.name}.csv"))
     animation = path.with_name(f"{path.name}-evolution.gif")
     write_animation(trained, animation)
-    log_video(loggers, f"{key_prefix}evolution", animation, step)
+    log_video(loggers, f"{key_prefix}evolution", animation, trained[-1].step or 0)
 
 
 def log_trajectories(

@@ -232,6 +232,7 @@ def test_results_are_on_disk_as_they_come(tmp_path):
             assert one.diagnostics == other.diagnostics
 
 
+@pytest.mark.filterwarnings("ignore:CKA with '.*', kernel rbf. layers (that|whose)")
 def test_at_the_end_there_are_tables_animations_and_trajectories(tmp_path):
     monitor = CKAMonitor(["initial", "self"], "net.*", kernel=["linear", "rbf"], dirpath=tmp_path, trajectory=True)
     logger = TensorBoardLogger(tmp_path, name="tb")
