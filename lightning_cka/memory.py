@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.bank import GramBank
 from lightning_cka.collectives import all_gather
@@ -223,11 +224,10 @@ class Memory:
         places = [place for place in (self._folder / "banks" / recorded.name, recorded) if place.is_file()]
         return next((p for p in places if digest(p.read_bytes()) == record["digest"]), None), bool(places)
 
-    def tidy(self, state: Mapping[str, Any]) -> Path | None:
+    def tidy(self, state: Mapping[str, Any]) -> None:
         """Make the folder hold this run and no other: for the first process, once banks and results are restored.
 
-        Returns:
-            Where the files of other runs were moved to, if there were any.
+        Files of other runs are moved; see `lightning_cka.files.set_aside`.
 
         Raises:
             OSError: a file cannot be moved or written.
@@ -248,7 +248,8 @@ class Memory:
             return goes_on and (when is None or (file.parent, when[0]) in moments)
 
         names = [r.name + end for r in self._references for end in ("", ".csv", "-evolution.gif")]
-        target = set_aside(self._folder, [*names, "banks", "trajectory"], belongs)
+        if moved := set_aside(self._folder, [*names, "banks", "trajectory"], belongs):
+            rank_zero_info(f"CKA: files of another run in {self._folder} were moved to {moved.name}")
         for name, path in paths.items():
             home = self._folder / "banks" / f"{name}{BANK_SUFFIX}"
             if path.resolve() != home.resolve():
@@ -259,7 +260,6 @@ class Memory:
             for result in history:
                 if not (file := result_path(self._folder, key, result)).exists():
                     result.save(file)
-        return target
 
 
 def result_path(folder: Path, key: str, result: CKAResult) -> Path:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_cka.bank import GramBank
 from lightning_cka.capture import ForwardFn
 from lightning_cka.collectives import sums_device
-from lightning_cka.comparison import Comparison, Outcome
+from lightning_cka.comparison import Comparison
 from lightning_cka.diagnostics import Thresholds, check_thresholds
 from lightning_cka.files import moment
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
 from lightning_cka.live import LiveProbe, ProbeOptions
-from lightning_cka.loggers import log_figures, log_text
-from lightning_cka.memory import Kind, Memory, result_path
-from lightning_cka.notices import Notices
+from lightning_cka.memory import Kind, Memory
 from lightning_cka.reference import ReferenceSource, parse_references
+from lightning_cka.report import Report, is_trial
 from lightning_cka.result import CKAResult
-from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
-from lightning_cka.summary import log_trajectories, write_summary
 from lightning_cka.trainer_checks import check_epochs, check_monitored_keys
 from lightning_cka.trajectory import trajectories
 
@@ -139,7 +134,6 @@ class CKAMonitor(Callback):
         self._dirpath = dirpath
         self._save_banks = save_banks or trajectory
         self._trajectory = trajectory
-        self._notices = Notices()
         self._memory: Memory | None = None
         self._resumed: dict[str, Any] = {}
 
@@ -171,7 +165,6 @@ class CKAMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check everything, and take or restore the Gram matrices of all references, before the first step."""
-        self._notices = Notices()
         check_epochs(self.references, self._every_n_epochs, trainer)
         check_monitored_keys(trainer, self._log_key_prefix, self.references, self._every_n_epochs)
         self._prepare(trainer, pl_module)
@@ -180,7 +173,6 @@ class CKAMonitor(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare for ``trainer.validate()``, which has no training to start."""
         if trainer.state.fn == "validate":
-            self._notices = Notices()
             self._prepare(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,8 +189,16 @@ class CKAMonitor(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write tables and animations of the whole run, and log the trajectories."""
-        if trainer.is_global_zero and not _is_trial(trainer):
-            self._write(lambda: self._summarize(trainer))
+        if self._report.writes:
+            self._report.attempt(self._summarize)
+
+    def _summarize(self) -> None:
+        self._report.summarize(self.results)
+        banks = self._memory.bank_paths if self._trajectory and self._memory is not None else []
+        if len(banks) > 1:
+            for name, kernel in self._kernels.items():
+                found = trajectories(banks, kernel=kernel, unbiased=self._unbiased, thresholds=self._thresholds)
+                self._report.take_trajectories(name, found)
 
     def _check_other_monitors(self, trainer: Trainer) -> None:
         """Refuse monitors that would log to the same keys, or write to the same files."""
@@ -226,13 +226,14 @@ class CKAMonitor(Callback):
         # The Trainer broadcasts its log_dir, so that every process must ask for it.
         default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
         self._folder = default if self._dirpath is None else Path(self._dirpath)
+        self._report = Report(trainer, self._log_key_prefix, self._folder, list(self._kernels))
         for reference in self.references:
             if reference.is_frozen:
                 reference.bank = self._probe.frozen_bank(reference, trainer, pl_module)
 
     def _remember(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the run's history and the banks of earlier states, or begin them."""
-        state, step = self._resumed, _step(trainer)
+        state, report = self._resumed, self._report
         memory = self._memory = Memory(
             self._folder,
             self.references,
@@ -243,50 +244,43 @@ class CKAMonitor(Callback):
         )
         self.results = memory.results
         kinds = {
-            self._key(reference.name, key): Kind(kernel_name(kernel), self._unbiased, self._probe.plan.names)
+            report.key(reference.name, name): Kind(kernel_name(kernel), self._unbiased, self._probe.plan.names)
             for reference in self.references
-            for key, kernel in self._kernels.items()
+            for name, kernel in self._kernels.items()
         }
         messages = memory.restore_results(state, kinds)
-        now = self._probe.bank(trainer, pl_module, step) if memory.earlier or self._save_banks else None
-        if now is not None and (state or step):
-            messages += memory.restore_banks(state, now, trainer.current_epoch)
-        elif now is not None:
-            memory.begin(now)
+        now = self._probe.bank(trainer, pl_module, report.step) if memory.earlier or self._save_banks else None
+        unsaved = ""
+        if now is not None:
+            if state or report.step:
+                messages += memory.restore_banks(state, now, trainer.current_epoch)
+            else:
+                memory.begin(now)
+            unsaved = memory.unsaved(now)
         for message in messages:
-            self._warn_once(message)
-        unsaved = "" if now is None else memory.unsaved(now)
-        if trainer.is_global_zero and not _is_trial(trainer):
-            self._write(lambda: self._tidy(memory, state))
+            report.warn_once(message)
+        if report.writes:
+            report.attempt(lambda: memory.tidy(state))
         if now is not None and unsaved:
             self._keep(trainer, unsaved, now)
 
-    def _tidy(self, memory: Memory, state: Mapping[str, Any]) -> None:
-        if moved := memory.tidy(state):
-            rank_zero_info(f"CKA: files of another run in {self._folder} were moved to {moved.name}")
-
     def _keep(self, trainer: Trainer, name: str, bank: GramBank) -> None:
         """Write a bank to disk. Every process must call this."""
-        if self._memory is not None and not _is_trial(trainer):
+        if self._memory is not None and not is_trial(trainer):
             try:
                 self._memory.keep(name, bank)
             except OSError as error:
-                self._warn_once(
-                    f"a bank could not be written, training goes on, but cannot be resumed with it: {error}"
-                )
-
-    def _key(self, name: str, kernel: str) -> str:
-        """Of results, files and logged values."""
-        return f"{name}/{kernel}" if len(self._kernels) > 1 else name
+                self._report.warn_once(f"a bank could not be written, resuming will lack it, training goes on: {error}")
 
     def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch, step, is_training = trainer.current_epoch, _step(trainer), trainer.state.fn != "validate"
+        report = self._report
+        epoch, step, is_training = trainer.current_epoch, report.step, trainer.state.fn != "validate"
         live = self._probe.empty_bank(pl_module, epoch, step) if is_training and self._needs_bank(epoch) else None
         for reference in self.references:
             if live is not None and reference.epoch == epoch:
                 reference.stand_for(live, moment(epoch, step))
             if not reference.is_ready and not is_training:
-                self._warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
+                report.warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
         ready = {reference.name: reference for reference in self.references if reference.is_ready}
         if not ready and live is None:
             return
@@ -306,8 +300,11 @@ class CKAMonitor(Callback):
         outcomes = comparison.results(epoch=epoch if is_training else None, step=step if is_training else None)
         for (name, kernel), outcome in outcomes.items():
             result = replace(outcome.result, reference_name=ready[name].title)
-            self._take(trainer, pl_module, self._key(name, kernel), result, self._warn_of(trainer, name, outcome))
-        self._log_diagnostics(pl_module, outcomes)
+            history = self.results.setdefault(report.key(name, kernel), [])
+            history.append(result)
+            told = report.warn_of(name, outcome, self._probe.probe.sample_kind)
+            report.take(pl_module, report.key(name, kernel), history, told)
+        report.take_diagnostics(pl_module, outcomes)
         if live is not None:
             for reference in self.references:
                 if reference.source == "previous":
@@ -318,96 +315,7 @@ class CKAMonitor(Callback):
         """Whether the model's Gram matrices of this epoch will be asked for again."""
         return bool(self._save_banks) or any(r.source == "previous" or r.epoch == epoch for r in self.references)
 
-    def _take(self, trainer: Trainer, pl_module: LightningModule, key: str, result: CKAResult, told: list[str]) -> None:
-        """Add a result to the history, and log it."""
-        history = self.results.setdefault(key, [])
-        history.append(result)
-        self._log_scalars(pl_module, key, result)
-        if not trainer.is_global_zero or _is_trial(trainer):
-            return
-
-        def write() -> None:
-            result.save(result_path(self._folder, key, result))
-            for message in told:
-                log_text(trainer.loggers, f"{self._log_key_prefix}diagnostics", message, _step(trainer))
-            prefix = f"{self._log_key_prefix}{key}/"
-            self._warn_unable(log_figures(trainer.loggers, prefix, self._folder / key, history, _step(trainer)))
-
-        self._write(write)
-
-    def _log_scalars(self, pl_module: LightningModule, key: str, result: CKAResult) -> None:
-        prefix = f"{self._log_key_prefix}{key}/"
-        for name in () if result.within else result.same_named():
-            if logged_name(name) != name:
-                self._warn_once(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
-        self._log(pl_module, prefix, cka_scalars(result))
-
-    def _log_diagnostics(self, pl_module: LightningModule, outcomes: dict[tuple[str, str], Outcome]) -> None:
-        for kernel in self._kernels:
-            prefix = f"{self._log_key_prefix}{self._key('diagnostics', kernel)}/"
-            results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]
-            self._log(pl_module, prefix, diagnostic_scalars(results))
-
-    def _log(self, pl_module: LightningModule, prefix: str, values: dict[str, float]) -> None:
-        for key, value in values.items():
-            pl_module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
-
-    def _write(self, write: Callable[[], None]) -> None:
-        """Write files, or log what comes from them. Rank 0 is alone here, and must not raise alone."""
-        try:
-            write()
-        except OSError as error:
-            self._warn_once(f"the CKA figures could not be written, training goes on: {error}")
-
-    def _summarize(self, trainer: Trainer) -> None:
-        loggers, prefix, step = trainer.loggers, self._log_key_prefix, 0
-        for key, results in self.results.items():
-            write_summary(loggers, f"{prefix}{key}/", self._folder / key, results)
-            step = max(step, *(result.step or 0 for result in results))
-        if self._trajectory and self._memory is not None and len(banks := self._memory.bank_paths) > 1:
-            for key, kernel in self._kernels.items():
-                name = self._key("trajectory", key)
-                found = trajectories(banks, kernel=kernel, unbiased=self._unbiased, thresholds=self._thresholds)
-                self._warn_unable(log_trajectories(loggers, f"{prefix}{name}/", self._folder / name, found, step))
-
-    def _warn_unable(self, loggers: list[str]) -> None:
-        if loggers:
-            self._warn_once(f"{', '.join(loggers)} cannot take images: the CKA figures are in {self._folder}")
-
-    def _warn_of(self, trainer: Trainer, name: str, outcome: Outcome) -> list[str]:
-        """Warn of what is new, and give the warnings of flags."""
-        for message in self._notices.undefined(outcome):
-            rank_zero_warn(message)
-        told: list[str] = []
-        if not _is_trial(trainer):  # Its few samples prove nothing.
-            told = self._notices.flagged(outcome, self._probe.probe.sample_kind, earlier_states=["previous"])
-        for message in told:
-            rank_zero_warn(message)
-        if outcome.num_mismatched:
-            # Not for rank 0 alone: each process sees batches of its own.
-            warnings.warn(
-                f"{outcome.num_mismatched} probe batches were left out of the comparison with '{name}', "
-                "since their inputs are not those that it was shown: the dataset or dataloader= does not give the same "
-                "samples each time",
-                stacklevel=2,
-            )
-        return told
-
-    def _warn_once(self, message: str) -> None:
-        if self._notices.is_new(message):
-            rank_zero_warn(message)
-
 
 def _check_at_least(value: int | None, minimum: int, name: str) -> None:
     if value is not None and value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but is {value}")
-
-
-def _is_trial(trainer: Trainer) -> bool:
-    """Whether this is a fast_dev_run, which writes nothing."""
-    return bool(getattr(trainer, "fast_dev_run", False))
-
-
-def _step(trainer: Trainer) -> int:
-    """The step that Lightning's own scalars are at."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped

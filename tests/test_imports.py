@@ -53,6 +53,7 @@ LEVELS = {
     "summary": 7,
     "memory": 6,
     "trainer_checks": 6,
+    "report": 8,
 }
 
 

@@ -81,8 +81,8 @@ def test_one_killed_process_goes_on(tmp_path):
 @pytest.fixture
 def _without_figures(monkeypatch):
     """Most of the time, these would be drawn."""
-    monkeypatch.setattr("lightning_cka.monitor.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.monitor.write_summary", lambda *_args: None)
+    monkeypatch.setattr("lightning_cka.report.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.report.write_summary", lambda *_args: None)
 
 
 def fit(monitor, folder, max_epochs, checkpoint=None, width=16, **options):

@@ -1,0 +1,137 @@
+"""`Report`: what a monitor tells, on the console, to the loggers and in files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cka.comparison import Outcome
+from lightning_cka.loggers import log_figures, log_text
+from lightning_cka.memory import result_path
+from lightning_cka.notices import Notices
+from lightning_cka.result import CKAResult
+from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
+from lightning_cka.summary import log_trajectories, write_summary
+
+
+class Report:
+    """Tells what comes out of one run, each warning once.
+
+    Args:
+        trainer: of the run.
+        key_prefix: of all logged keys.
+        folder: of the files.
+        kernels: their names.
+    """
+
+    def __init__(self, trainer: Trainer, key_prefix: str, folder: Path, kernels: Sequence[str]) -> None:
+        self._trainer = trainer
+        self._prefix = key_prefix
+        self._folder = folder
+        self._kernels = kernels
+        self._notices = Notices()
+        self._last_step = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files and figures; none does in a fast_dev_run."""
+        return self._trainer.is_global_zero and not is_trial(self._trainer)
+
+    @property
+    def step(self) -> int:
+        """The step that Lightning's own scalars are at."""
+        return self._trainer.fit_loop.epoch_loop._batches_that_stepped
+
+    def key(self, name: str, kernel: str) -> str:
+        """Of results, files and logged values: with several kernels, each has its own."""
+        return f"{name}/{kernel}" if len(self._kernels) > 1 else name
+
+    def warn_once(self, message: str) -> None:
+        """Warn, on the first process, unless that was said before."""
+        if self._notices.is_new(message):
+            rank_zero_warn(message)
+
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Write files. The first process is alone in that, and must not fail alone where training can go on."""
+        try:
+            write()
+        except OSError as error:
+            self.warn_once(f"the CKA figures could not be written, training goes on: {error}")
+
+    def take(self, module: LightningModule, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
+        """Log the last result of a history, draw it, and write it to its file.
+
+        Args:
+            module: logs the scalars.
+            key: of the history.
+            history: of one reference through one kernel.
+            told: warnings about the last result.
+        """
+        result, prefix = history[-1], f"{self._prefix}{key}/"
+        self._last_step = self.step
+        for name in () if result.within else result.same_named():
+            if logged_name(name) != name:
+                self.warn_once(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
+        self._log(module, prefix, cka_scalars(result))
+        if self.writes:
+            self.attempt(lambda: self._write(key, history, told))
+
+    def _write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
+        loggers, step = self._trainer.loggers, self.step
+        history[-1].save(result_path(self._folder, key, history[-1]))
+        for message in told:
+            log_text(loggers, f"{self._prefix}diagnostics", message, step)
+        self._warn_unable(log_figures(loggers, f"{self._prefix}{key}/", self._folder / key, history, step))
+
+    def take_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
+        """Log the diagnostics of the model's layers, by names of reference and kernel."""
+        for kernel in self._kernels:
+            results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]
+            self._log(module, f"{self._prefix}{self.key('diagnostics', kernel)}/", diagnostic_scalars(results))
+
+    def _log(self, module: LightningModule, prefix: str, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            module.log(prefix + key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+
+    def summarize(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
+        """Write tables and animations of whole histories, by their keys."""
+        for key, history in results.items():
+            write_summary(self._trainer.loggers, f"{self._prefix}{key}/", self._folder / key, history)
+
+    def take_trajectories(self, kernel: str, results: Mapping[str, CKAResult]) -> None:
+        """Draw and log how each layer moved."""
+        name = self.key("trajectory", kernel)
+        path, prefix = self._folder / name, f"{self._prefix}{name}/"
+        self._warn_unable(log_trajectories(self._trainer.loggers, prefix, path, results, self._last_step))
+
+    def _warn_unable(self, loggers: Sequence[str]) -> None:
+        if loggers:
+            self.warn_once(f"{', '.join(loggers)} cannot take images: the CKA figures are in {self._folder}")
+
+    def warn_of(self, name: str, outcome: Outcome, sample_kind: str) -> list[str]:
+        """Warn of what is new about a comparison with a reference, and give the warnings of flags."""
+        for message in self._notices.undefined(outcome):
+            rank_zero_warn(message)
+        told: list[str] = []
+        if not is_trial(self._trainer):  # Its few samples prove nothing.
+            told = self._notices.flagged(outcome, sample_kind, earlier_states=["previous"])
+        for message in told:
+            rank_zero_warn(message)
+        if outcome.num_mismatched:
+            # Not for rank 0 alone: each process sees batches of its own.
+            warnings.warn(
+                f"{outcome.num_mismatched} probe batches were left out of the comparison with '{name}', "
+                "since their inputs are not those that it was shown: the dataset or dataloader= does not give the same "
+                "samples each time",
+                stacklevel=2,
+            )
+        return told
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is a fast_dev_run, which writes nothing."""
+    return bool(getattr(trainer, "fast_dev_run", False))
