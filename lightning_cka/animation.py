@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_cka.canvas import render
+from lightning_cka.canvas import Pixels, render
 from lightning_cka.files import write_atomically
 from lightning_cka.heatmap import plot_cka
 from lightning_cka.result import CKAResult
@@ -18,25 +18,36 @@ MAX_FRAMES = 60
 
 
 def write_animation(
-    results: Sequence[CKAResult], path: str | Path, *, seconds: float = 0.4, max_frames: int = MAX_FRAMES
+    results: Sequence[CKAResult],
+    path: str | Path,
+    *,
+    pictures: Sequence[Path] = (),
+    seconds: float = 0.4,
+    max_frames: int = MAX_FRAMES,
 ) -> None:
     """Write the heatmaps of a run as an animated GIF, on a fixed colour range, with the epoch in the title.
 
     Args:
         results: of one reference, in order; at least one.
         path: of the file.
-        seconds: that each frame is shown; the last one is shown four times as long.
+        pictures: files of the results' heatmaps, if they were drawn before; missing ones are drawn now.
+        seconds: that each frame is shown, up to 100; the last one is shown four times as long.
         max_frames: of more results, evenly spaced ones are shown, the first and the last one always.
 
     Raises:
-        ValueError: there is no result.
+        ValueError: there is no result, or frames cannot be shown for that long.
         OSError: the file cannot be written.
     """
     if not results:
         raise ValueError("there is no result to animate")
+    if not 0.01 <= seconds <= 100:
+        raise ValueError(f"a frame can be shown for 0.01 to 100 seconds, but not for {seconds:g}")
     count = min(len(results), max(2, max_frames))
     places = np.linspace(0, len(results) - 1, count).round().astype(int)
-    frames = [render(plot_cka(results[place])[0]) for place in places]
+    drawn = pictures or [Path()] * len(results)
+    frames = [
+        _read(drawn[place]) if drawn[place].is_file() else render(plot_cka(results[place])[0]) for place in places
+    ]
     # Notes on flags come and go: frames of one size, with the same upper edge.
     height, width = (max(frame.shape[side] for frame in frames) for side in (0, 1))
     images = []
@@ -48,3 +59,10 @@ def write_animation(
     buffer = io.BytesIO()
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, disposal=2)
     write_atomically(Path(path), buffer.getvalue())
+
+
+def _picture(result: CKAResult, path: Path) -> Pixels:
+    if not path.is_file():
+        return render(plot_cka(result)[0])
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

@@ -66,6 +66,7 @@ class GramBank:
     Attributes:
         batches: by their place in the probe set.
         probe: what the batches were made of, also of those that `load` left in the file.
+        first: place of the batch that fixes bandwidths.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class GramBank:
         self.step = step
         self.batches: dict[int, ShownBatch] = {}
         self.probe: dict[int, BatchInputs] = {}
+        self.first = 0
         self._medians: Tensor | None = None
 
     def add(self, batch: ShownBatch) -> None:
@@ -117,7 +119,7 @@ class GramBank:
             distributed: the processes' banks are parts of one, and all of them ask, at first and ever after.
         """
         if self._medians is None:
-            first = self.batches.get(0)
+            first = self.batches.get(self.first)
             found = torch.zeros(len(self.layers), dtype=torch.float64)
             if first is not None:
                 found = median_squared_distances(first.grams)
@@ -205,8 +207,8 @@ class GramBank:
                     if batches is None or index in batches:
                         grams = _read_grams(file, index)
                         bank._put(ShownBatch(index, grams, inputs.fingerprint, inputs.samples))
-        except SafetensorError as error:
-            raise ValueError(f"{path.name!r} cannot be read as a bank: {error}") from error
+        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path.name!r} cannot be read as a bank: {type(error).__name__}: {error}") from error
         return bank
 
     def _header(self) -> dict[str, Any]:
@@ -258,8 +260,9 @@ def _read_header(name: str, metadata: dict[str, str] | None) -> dict[str, Any]:
         raise ValueError(f"{name!r} is no bank of lightning_cka, but another safetensors file")
     header: dict[str, Any] = json.loads(metadata[_HEADER])
     if header["format_version"] > FORMAT_VERSION:
+        version = header.get("package_version", "unknown")
         raise ValueError(
-            f"{name!r} has format version {header['format_version']}, of lightning_cka {header['package_version']}; "
+            f"{name!r} has format version {header['format_version']}, of lightning_cka {version}; "
             f"this one reads versions up to {FORMAT_VERSION}: install a newer lightning_cka"
         )
     return header

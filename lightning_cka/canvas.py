@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 Array = np.ndarray[Any, Any]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 MAX_TICKS = 40
 MAX_LABEL = 32
@@ -33,7 +34,7 @@ _CHARACTER = 0.065
 _UNDEFINED = "#c8ccd0"
 
 
-def render(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def render(figure: Figure) -> Pixels:
     """The figure as ``(height, width, 3)`` uint8."""
     canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
     canvas.draw()
@@ -195,6 +196,6 @@ def write_cells(ax: Axes, image: AxesImage, values: Array, errors: Array | None,
             continue
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        text = f"{value:.2f}" if errors is None else f"{value:.2f}\n±{errors[row, column]:.2f}"
+        text = f"{value:.2f}" if errors is None else f"{value:.3f}\n±{errors[row, column]:.3f}"
         colour = "white" if dark else "black"
         ax.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, linespacing=1)

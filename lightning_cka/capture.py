@@ -55,9 +55,12 @@ class Showing:
     transfer: Callable[[Any], Any] | None = None
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
+    def bring(self, batch: Any) -> Any:
+        """One batch, from whatever device it is on, as the model gets it."""
+        return self.transfer(batch) if self.transfer else move_data_to_device(batch, self.device)
+
     def forward(self, model: nn.Module, batch: Any) -> None:
-        """Show one batch, on whatever device it is, to the model."""
-        batch = self.transfer(batch) if self.transfer else move_data_to_device(batch, self.device)
+        """Show a batch that was brought to the model."""
         with self.context():
             (self.forward_fn or default_forward)(model, batch)
 
@@ -129,12 +132,13 @@ def show(
             if batch.num_samples < MIN_SAMPLES:
                 continue
             seed_rng(probe.batch_seed(batch.index), showing.device)
-            inputs = fingerprint(batch.data)  # Before a model writes to its inputs.
+            data = showing.bring(batch.data)
+            inputs = fingerprint(data)  # Before a model writes to its inputs.
             grams = _BatchGrams(batch.num_samples, plan, showing, workspace, observe)
             with ExitStack() as hooks:
                 for row, name in enumerate(plan.names):
                     hooks.enter_context(modules[name].register_forward_hook(grams.hook(row, name)))
-                showing.forward(model, batch.data)
+                showing.forward(model, data)
             consume(ShownBatch(batch.index, grams.finish(), inputs, batch.samples))
 
 

@@ -125,7 +125,7 @@ def _kernel(text: str) -> Kernel:
 
 def _compare(options: Any) -> None:
     writers: Mapping[str, Callable[[CKAResult, Path], object]] = {
-        ".png": lambda result, path: plot_cka(result)[0].savefig(path),
+        ".png": _draw,
         ".csv": lambda result, path: write_csv([result], path),
         ".json": lambda result, path: result.save(path),
     }
@@ -145,6 +145,11 @@ def _compare(options: Any) -> None:
     if output is not None:
         writers[output.suffix](result, output)
         _say(f"\n{output}")
+
+
+def _draw(result: CKAResult, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_cka(result)[0].savefig(path)
 
 
 def _trajectory(options: Any) -> None:
@@ -175,10 +180,11 @@ def _animate(options: Any) -> None:
 
 def _histories(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
     """The results of each reference in a folder, and where their animation goes; those of other runs are passed by."""
+    folder = folder.resolve() if folder.name in ("", "..") else folder
     for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
         inside = place.relative_to(folder).parts
         if (files := result_files(place)) and not any(part.startswith("earlier-") for part in inside):
-            yield place.with_name(f"{place.resolve().name}-evolution.gif"), files
+            yield place.with_name(f"{place.name}-evolution.gif"), files
 
 
 def _show(options: Any) -> None:

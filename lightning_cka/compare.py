@@ -19,7 +19,7 @@ from lightning_cka.collectives import sums_device
 from lightning_cka.comparison import Comparison
 from lightning_cka.diagnostics import Thresholds, check_thresholds, flag_messages
 from lightning_cka.dry_run import dry_run
-from lightning_cka.exchangeability import BatchVariation, variation_message
+from lightning_cka.exchangeability import BatchVariation, variation_flags, variation_message
 from lightning_cka.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
 from lightning_cka.metric import undefined_message
@@ -44,6 +44,9 @@ def compare_models(
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
+    model_name: str | None = None,
+    reference_name: str | None = None,
+    seed: int = 0,
     device: torch.device | str | None = None,
     progress_bar: bool = True,
 ) -> CKAResult:
@@ -66,6 +69,9 @@ def compare_models(
             distances.
         unbiased: False takes the biased HSIC, whose values depend on the batch size.
         thresholds: from where on a layer is flagged; None: the defaults of `lightning_cka.diagnostics.Thresholds`.
+        model_name: for titles and axis labels; None: the model's class.
+        reference_name: likewise; None: the reference's class, and that it is the reference if both are of one.
+        seed: of the dataloader's shuffling and of any randomness while the models are shown the samples.
         device: where to compute; None: the model's own.
         progress_bar: show one.
 
@@ -95,7 +101,7 @@ def compare_models(
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     target = torch.device(device) if device is not None else _device_of(model)
     showing = Showing(target, forward_fn, feature_fn)
-    probe = ProbeSet.from_own_loader(dataloader)
+    probe = ProbeSet.from_own_loader(dataloader, seed=seed)
     total = len(dataloader) if hasattr(dataloader, "__len__") else None
     within = model is reference and reference_selectors == selectors
     with _on_device(model, target), _on_device(reference, target):
@@ -107,10 +113,10 @@ def compare_models(
             _show(reference, probe, reference_plan, showing, bank.add, total=total, progress_bar=progress_bar)
         comparison = Comparison(
             plan.names,
-            {type(reference).__name__: bank},
+            {reference_name or _reference_name(model, reference): bank},
             {kernel_name(kernel): kernel},
             target,
-            model_name=type(model).__name__,
+            model_name=model_name or type(model).__name__,
             unbiased=unbiased,
             thresholds=check_thresholds(thresholds),
             sample_kind=probe.sample_kind,
@@ -119,7 +125,7 @@ def compare_models(
         _show(model, probe, plan, showing, comparison.add, variation.add, total=total, progress_bar=progress_bar)
     if found := variation.result(distributed=False):
         warnings.warn(variation_message(found, "the dataloader"), stacklevel=2)
-    return _finished(comparison)
+    return _finished(comparison, flags=variation_flags(found))
 
 
 def compare_banks(
@@ -242,6 +248,11 @@ def _plan_of_reference(
         return dry_run(model, probe, selectors, showing, argument="reference_layers")
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
+
+
+def _reference_name(model: nn.Module, reference: nn.Module) -> str:
+    name = type(reference).__name__
+    return f"{name} (reference)" if type(model) is type(reference) and model is not reference else name
 
 
 def _finished(comparison: Comparison, **attributes: Any) -> CKAResult:

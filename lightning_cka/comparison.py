@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.collectives import sums_device
-from lightning_cka.diagnostics import Diagnostics, LayerDiagnostics, ModelDiagnostics, Thresholds, find_flags
+from lightning_cka.diagnostics import Diagnostics, Flag, LayerDiagnostics, ModelDiagnostics, Thresholds, find_flags
 from lightning_cka.influence import BatchRecord, leave_one_out, losses, mean_standard_error
 from lightning_cka.kernels import Kernel, apply_kernel, kernel_name, needs_median
 from lightning_cka.metric import MinibatchCKA
@@ -84,10 +84,11 @@ class Comparison:
             if not needs_median(kernel):
                 self._compare(key, batch, None)
 
-    def results(self, **attributes: Any) -> dict[tuple[str, str], Outcome]:
+    def results(self, flags: Sequence[Flag] = (), **attributes: Any) -> dict[tuple[str, str], Outcome]:
         """What came out, by names of reference and kernel. Ask once: kernels with a bandwidth are evaluated now.
 
         Args:
+            flags: of the model's layers, that were found elsewhere.
             **attributes: of the `CKAResult`s.
         """
         for key, kernel in self._kernels.items():
@@ -106,6 +107,7 @@ class Comparison:
                     layers,
                     self._thresholds,
                     self.sample_kind,
+                    flags,
                     kernel=kernel_name(self._kernels[key]),
                     model_name=self._model_name,
                     reference_name=name,
@@ -187,7 +189,12 @@ class _Pair:
         self._records.append(BatchRecord(batch.samples, products, losses(x, y, unbiased=metric.unbiased), eps))
 
     def outcome(
-        self, layers: dict[str, LayerDiagnostics], thresholds: Thresholds, sample_kind: str, **attributes: Any
+        self,
+        layers: dict[str, LayerDiagnostics],
+        thresholds: Thresholds,
+        sample_kind: str,
+        found: Sequence[Flag],
+        **attributes: Any,
     ) -> Outcome:
         """The result, and what there is to be warned of. Every process must ask."""
         metric, distributed = self._metric, self._distributed
@@ -210,7 +217,8 @@ class _Pair:
                 metric.effective_batches(),
                 distributed=distributed,
             )
-        flags = find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_errors(result))
+        flags = list(found)
+        flags += find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_errors(result))
         flags += find_flags(reference_layers, thresholds, of_reference=True)
         diagnostics = Diagnostics(layers, reference_layers, changes, tuple(flags), sample_kind)
         result = replace(result, mean_standard_error=mean_error, diagnostics=diagnostics)

@@ -100,8 +100,9 @@ class Flag(NamedTuple):
 
     layer: str
     reason: str
-    """The field of `Thresholds`."""
+    """The field of `Thresholds`; or "exchangeability": the probe batches are not alike."""
     value: float
+    """Of the diagnostic. Of "exchangeability": variance between batch means over what chance explains."""
     threshold: float
     samples: tuple[int, ...] = ()
     """Those that cause it, the worst first; see `SampleShare`."""
@@ -287,8 +288,8 @@ _MEANING = {
     ),
     "trace_share": (
         "layers that single samples dominate, with more than {threshold:g} times the mean squared distance from the "
-        "center: {layers}. CKA tells how these few samples lie, and little of the others. Look at them, leave them "
-        "out{or_rbf}."
+        "center: {layers}. CKA tells how these few samples lie, and little of the others; nor does its standard error. "
+        "Look at them, leave them out{or_rbf}."
     ),
     "leave_one_out": (
         "layers whose CKA with their namesake changes by more than {threshold:g} without one single sample: {layers}. "
@@ -296,7 +297,7 @@ _MEANING = {
     ),
     "standard_error": (
         "layers whose CKA has a standard error above {threshold:g}: {layers}. Do not read differences of that size: "
-        "take more probe samples (num_samples=)."
+        "take more probe samples."
     ),
 }
 
@@ -323,6 +324,7 @@ def flag_messages(flags: Sequence[Flag], sample_kind: str, kernel: str, subject:
 
 
 _SHORT = {
+    "exchangeability": "batches differ by more than chance, as if not shuffled; CKA is biased",
     "effective_dimension": "effective dimension < {threshold:g}",
     "trace_share": "single samples with > {threshold:g} times the mean squared distance",
     "leave_one_out": "CKA changes by > {threshold:g} without one sample",
@@ -344,6 +346,6 @@ def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """One layer's part of a message: "conv1 of the reference (83 at dataset index 17)"."""
     # What is left without a sample that holds nearly everything cannot be told from rounding.
-    value = "cannot be told" if isnan(flag.value) else f"{flag.value:.3g}"
+    value = "beside that sample, the others are lost in rounding:" if isnan(flag.value) else f"{flag.value:.3g}"
     where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
     return f"{flag.who} ({value}{where})"

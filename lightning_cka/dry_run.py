@@ -58,7 +58,8 @@ def dry_run(
         batch = probe.first_batch()
         if batch.num_samples < MIN_SAMPLES:
             raise ValueError(
-                f"probe batches need at least {MIN_SAMPLES} samples, but the first has {batch.num_samples}"
+                f"probe batches need at least {MIN_SAMPLES} samples, but the first has {batch.num_samples}: use larger "
+                "batches"
             )
         outputs = _observe(model, batch, candidates, showing)
         fewer = _observe_fewer(model, probe, candidates, showing)
@@ -126,7 +127,7 @@ def _observe(model: nn.Module, batch: ProbeBatch, names: Iterable[str], showing:
         for name in names:
             hooks.enter_context(modules[name].register_forward_hook(hook(name)))
         try:
-            showing.forward(model, batch.data)
+            showing.forward(model, showing.bring(batch.data))
         except _FeatureFnError:
             raise
         except Exception as error:

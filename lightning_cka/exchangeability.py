@@ -10,7 +10,7 @@ from scipy.special import fdtrc
 from torch import Tensor
 
 from lightning_cka.collectives import all_reduce_sum
-from lightning_cka.diagnostics import effective_dimension_numerator
+from lightning_cka.diagnostics import Flag, effective_dimension_numerator
 from lightning_cka.layers import shortened
 from lightning_cka.packed import pack_stack
 
@@ -111,9 +111,14 @@ def variation_message(found: Sequence[Variation], what: str) -> str:
         found: at least one.
         what: where the batches come from.
     """
-    names = shortened([f"{each.layer}: {each.ratio:.1f}" for each in found], 3)
+    names = shortened([f"{each.ratio:.1f} times as much in {each.layer}" for each in found], 3)
     return (
         f"the batches of {what} are not exchangeable, as if the data were not shuffled: their means vary more than "
-        f"chance allows ({names} times as much). CKA averaged over such batches is biased, and its standard error does "
-        "not show it. Shuffle them: DataLoader(shuffle=True) with a seeded generator"
+        f"chance explains ({names}). CKA averaged over such batches is biased, and its standard error does not show "
+        "that. Shuffle them: DataLoader(shuffle=True)"
     )
+
+
+def variation_flags(found: Sequence[Variation]) -> list[Flag]:
+    """Flags of the layers whose batches are not exchangeable."""
+    return [Flag(each.layer, "exchangeability", each.ratio, 1.0) for each in found]

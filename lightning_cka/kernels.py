@@ -107,7 +107,10 @@ def resolve_kernel(kernel: Kernel) -> KernelFn | None:
     if callable(kernel):
         return kernel
     if not isinstance(kernel, str):
-        raise TypeError(f"a kernel must be a name or a function of squared distances, but is {kernel!r}")
+        raise TypeError(
+            f"a kernel must be a name or a function of squared distances, but is {kernel!r}"
+            + (" (CKAMonitor alone takes several)" if isinstance(kernel, list | tuple) else "")
+        )
     if kernel in LINEAR:
         return None
     if kernel not in NAMED:

@@ -128,6 +128,14 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+def describe_function(function: Callable[..., Any] | str | None) -> str:
+    """A name that is the same in another process; of functions without one, their class."""
+    if function is None or isinstance(function, str):
+        return str(function)
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    return f"{owner.__module__}.{owner.__qualname__}"
+
+
 def shortened(names: Sequence[str], limit: int = 8) -> str:
     """The names in one line, of many the first few."""
     rest = f", and {len(names) - limit} more" if len(names) > limit else ""

@@ -13,10 +13,11 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
 
 from lightning_cka.bank import GramBank
+from lightning_cka.batches import fingerprint
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
 from lightning_cka.collectives import sums_device
 from lightning_cka.dry_run import dry_run
-from lightning_cka.exchangeability import BatchVariation, variation_message
+from lightning_cka.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.layers import FeatureFn, LayerSelector
 from lightning_cka.probe import ProbeSet
 from lightning_cka.reference import Reference
@@ -51,6 +52,7 @@ class LiveProbe:
     Attributes:
         probe: the probe set.
         plan: the live model's layers.
+        variation: layers in which the probe set's batches are not exchangeable, once the model was shown it.
 
     Raises:
         ValueError: no usable data, or layers or a model that cannot be used; see `dry_run`.
@@ -58,6 +60,7 @@ class LiveProbe:
 
     def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
         self._options = options
+        self.variation: list[Variation] = []
         self._is_tested = False
         with _as_validation(trainer), _without_log(module):
             self.probe = _build_probe(options, trainer)
@@ -75,8 +78,9 @@ class LiveProbe:
         self._show(trainer, module, module, self.plan, consume, None if variation is None else variation.add)
         if variation is not None:
             self._is_tested = True
-            if found := variation.result(distributed=True):
-                rank_zero_warn(variation_message(found, "dataloader="))
+            self.variation = variation.result(distributed=True)
+            if self.variation:
+                rank_zero_warn(variation_message(self.variation, "dataloader="))
 
     def empty_bank(self, module: LightningModule, epoch: int | None, step: int | None) -> GramBank:
         """Room for the Gram matrices of the live model at a moment of its training."""
@@ -106,6 +110,7 @@ class LiveProbe:
             model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
             if isinstance(model, LightningModule):
                 model.trainer = trainer
+            reference.identity = fingerprint(model.state_dict())
             with _as_validation(trainer), _without_log(model), _without_log(module):
                 plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
         except ValueError as error:
@@ -160,7 +165,7 @@ def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     if not loaders:
         raise ValueError(
             "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
-            "loop (no val_dataloaders or validation_step, or limit_val_batches=0); pass dataloader="
+            "loop (no val_dataloaders or validation_step, or limit_val_batches=0); give fit() one, or pass dataloader="
         )
     if not 0 <= options.dataloader_idx < len(loaders):
         raise ValueError(f"dataloader_idx is {options.dataloader_idx}, but there are {len(loaders)} validation loaders")

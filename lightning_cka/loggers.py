@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
-from lightning_cka.canvas import render
+from lightning_cka.canvas import Pixels, render
+from lightning_cka.files import moment
 from lightning_cka.heatmap import plot_cka
 from lightning_cka.result import CKAResult
 from lightning_cka.trends import plot_drift
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def log_figures(
@@ -42,14 +40,18 @@ def log_figures(
     """
     last = results[-1]
     trained = last.epoch is not None
-    heatmap_file = f"heatmap-epoch={last.epoch:03d}-step={last.step:06d}.png" if trained else "heatmap-validate.png"
-    figures = {"heatmap": (plot_cka(last)[0], heatmap_file)}
+    figures = {"heatmap": (plot_cka(last)[0], heatmap_file(last))}
     if trained and not last.within and last.same_named():
         figures["drift"] = (plot_drift([result for result in results if result.epoch is not None])[0], "drift.png")
     unable: list[str] = []
     for key, (figure, file_name) in figures.items():
         unable = log_and_save(loggers, key_prefix + key, figure, folder / file_name, step)
     return unable
+
+
+def heatmap_file(result: CKAResult) -> str:
+    """The name of a heatmap's file."""
+    return "heatmap-validate.png" if result.epoch is None else f"heatmap-{moment(result.epoch, result.step or 0)}.png"
 
 
 def log_and_save(loggers: Iterable[Any], key: str, figure: Figure, path: Path, step: int) -> list[str]:

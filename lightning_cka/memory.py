@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.bank import GramBank
 from lightning_cka.collectives import all_gather
-from lightning_cka.files import BANK_SUFFIX, INITIAL, digest, moment, parse_moment, set_aside
+from lightning_cka.files import BANK_SUFFIX, INITIAL, digest, moment, parse_moment, result_files, set_aside
 from lightning_cka.reference import Reference
 from lightning_cka.result import CKAResult
 
@@ -25,6 +25,7 @@ _PROBLEMS = (
     "cannot be read",
     "is of other layers",
     "is of another probe set",
+    "is of other features (forward_fn or feature_fn)",
 )
 """What may be wrong with a bank that is looked for. Processes tell each other the place in this list."""
 
@@ -37,12 +38,12 @@ class Kind(NamedTuple):
 
     kernel: str
     unbiased: bool
-    layers: tuple[str, ...]
-
-    @classmethod
-    def of(cls, result: CKAResult) -> Kind:
-        """That of a result."""
-        return cls(result.kernel, result.unbiased, result.layers)
+    layers: list[str]
+    features: str
+    """How the model is shown a batch, and its activations turned into features."""
+    probe: str
+    reference: str
+    """A frozen reference's weights and layers."""
 
 
 class Memory:
@@ -78,6 +79,7 @@ class Memory:
         self._world_size = world_size
         self._float16 = float16
         self.results: dict[str, list[CKAResult]] = {}
+        self._kinds: Mapping[str, Kind] = {}
         self.banks: dict[str, dict[str, str]] = {}
 
     @property
@@ -103,14 +105,20 @@ class Memory:
             What there is to be warned of.
         """
         messages = []
+        self._kinds = kinds
         for key, kind in kinds.items():
             history = [CKAResult.from_state(each) for each in state.get("results", {}).get(key, ())]
-            if history and Kind.of(history[-1]) == kind:
-                self.results[key] = history
-            elif history:
+            if not history:
+                continue
+            before = Kind(*state["kinds"][key])
+            changed = [name for name, now in kind._asdict().items() if getattr(before, name) != now]
+            if changed:
                 messages.append(
-                    f"the history of '{key}' starts anew: in the checkpoint it is of other layers, or another kernel"
+                    f"the history of '{key}' starts anew, since it is of other settings in the checkpoint than now: "
+                    f"{', '.join(changed)}"
                 )
+            else:
+                self.results[key] = history
         return messages
 
     def restore_banks(self, state: Mapping[str, Any], now: GramBank, epoch: int) -> list[str]:
@@ -126,7 +134,9 @@ class Memory:
         Returns:
             What there is to be warned of.
         """
-        self.banks = {name: dict(record) for name, record in state.get("banks", {}).items()}
+        features = {Kind(*kind).features for kind in state.get("kinds", {}).values()}
+        same_features = features <= {kind.features for kind in self._kinds.values()}
+        self.banks = {name: dict(record) for name, record in state.get("banks", {}).items()} if same_features else {}
         messages = []
         for reference in self.earlier:
             reference.forget()
@@ -134,7 +144,7 @@ class Memory:
             snapshot = known.get("snapshot") or self._moment_of(reference)
             if not snapshot and reference.epoch is not None and reference.epoch >= epoch:
                 continue  # Its time is to come.
-            bank, problem = self._find(snapshot, now)
+            bank, problem = self._find(snapshot, now) if same_features else (None, _PROBLEMS[-1])
             if bank is not None:
                 reference.stand_for(bank, snapshot, known.get("anew", ""))
                 continue
@@ -148,10 +158,8 @@ class Memory:
         return messages
 
     def unsaved(self, now: GramBank) -> str:
-        """The name to keep the bank of the start, or of the resumption, under; empty if nothing needs it."""
-        if not self.results and not self.banks and now.step == 0:
-            return INITIAL
-        return next((r.snapshot for r in self.earlier if r.bank is now), "")
+        """The name to keep a bank under that references stand for; empty if none does."""
+        return next((reference.snapshot for reference in self.earlier if reference.bank is now), "")
 
     @property
     def bank_paths(self) -> list[Path]:
@@ -179,6 +187,7 @@ class Memory:
             "folder": str(self._folder.resolve()),
             "banks": {name: dict(record) for name, record in self.banks.items()},
             "references": {r.name: {"snapshot": r.snapshot, "anew": r.anew} for r in self.earlier if r.snapshot},
+            "kinds": {key: list(kind) for key, kind in self._kinds.items()},
             "results": {
                 key: [result.state() for result in history if result.epoch is not None]
                 for key, history in self.results.items()
@@ -203,19 +212,23 @@ class Memory:
         """This process's part of a bank, or what is wrong with it."""
         if name not in self.banks:
             return None, "was not kept"
-        path, there = self._path_of(name)
-        if path is None:
-            return None, "is another one by now" if there else "is not there any more"
         try:
+            path, there = self._path_of(name)
+            if path is None:
+                return None, "is another one by now" if there else "is not there any more"
             bank = GramBank.load(path, batches=now.batches.keys())
         except (ValueError, OSError):
             return None, "cannot be read"
         if bank.layers != now.layers:
             return None, "is of other layers"
-        mine = {place: inputs for place, inputs in bank.probe.items() if place % self._world_size == self._rank}
-        if bank.seed != now.seed or mine != now.probe:
+        if not self._is_of_probe(bank, now):
             return None, "is of another probe set"
         return bank, ""
+
+    def _is_of_probe(self, bank: GramBank, now: GramBank) -> bool:
+        """Whether a bank's probe set is today's, as far as this process sees it."""
+        mine = {place: inputs for place, inputs in bank.probe.items() if place % self._world_size == self._rank}
+        return bank.seed == now.seed and mine == now.probe
 
     def _path_of(self, name: str) -> tuple[Path | None, bool]:
         """Where a bank is, be it that the folder was moved; and whether anything is there."""
@@ -224,8 +237,12 @@ class Memory:
         places = [place for place in (self._folder / "banks" / recorded.name, recorded) if place.is_file()]
         return next((p for p in places if digest(p.read_bytes()) == record["digest"]), None), bool(places)
 
-    def tidy(self, state: Mapping[str, Any]) -> None:
+    def tidy(self, state: Mapping[str, Any], now: GramBank | None) -> None:
         """Make the folder hold this run and no other: for the first process, once banks and results are restored.
+
+        Args:
+            state: that they were restored from.
+            now: see `restore_banks`; None if there is no need for banks.
 
         Files of other runs are moved; see `lightning_cka.files.set_aside`.
 
@@ -233,6 +250,13 @@ class Memory:
             OSError: a file cannot be moved or written.
         """
         paths = {name: path for name in self.banks if (path := self._path_of(name)[0]) is not None}
+        if now is not None:
+            headers = {name: GramBank.load(path, batches=()) for name, path in paths.items()}
+            paths = {
+                name: path
+                for name, path in paths.items()
+                if headers[name].layers == now.layers and self._is_of_probe(headers[name], now)
+            }
         self.banks = {name: self.banks[name] for name in paths}
         banks = {path.resolve() for path in paths.values()}
         folder = self._folder.resolve()
@@ -245,9 +269,10 @@ class Memory:
             if file.suffix == BANK_SUFFIX:
                 return file.resolve() in banks
             when = re.search(r"epoch=\d+-step=\d+", file.name)
-            return goes_on and (when is None or (file.parent, when[0]) in moments)
+            return goes_on and (when is None or file.parent == self._folder or (file.parent, when[0]) in moments)
 
-        names = [r.name + end for r in self._references for end in ("", ".csv", "-evolution.gif")]
+        before = [path.name for path in self._folder.glob("*") if _has_results(path)]
+        names = [name + end for name in before for end in ("", ".csv", "-evolution.gif")]
         if moved := set_aside(self._folder, [*names, "banks", "trajectory"], belongs):
             rank_zero_info(f"CKA: files of another run in {self._folder} were moved to {moved.name}")
         for name, path in paths.items():
@@ -260,6 +285,11 @@ class Memory:
             for result in history:
                 if not (file := result_path(self._folder, key, result)).exists():
                     result.save(file)
+
+
+def _has_results(path: Path) -> bool:
+    """Whether this is the folder of a reference, of any run but those that were set aside."""
+    return not path.name.startswith("earlier-") and any(result_files(folder) for folder in (path, *path.glob("*/")))
 
 
 def result_path(folder: Path, key: str, result: CKAResult) -> Path:

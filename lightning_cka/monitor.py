@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,17 @@ from lightning_cka.capture import ForwardFn
 from lightning_cka.collectives import sums_device
 from lightning_cka.comparison import Comparison
 from lightning_cka.diagnostics import Thresholds, check_thresholds
-from lightning_cka.files import moment
+from lightning_cka.exchangeability import variation_flags
+from lightning_cka.files import INITIAL, moment
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
-from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers
+from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, describe_function
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.memory import Kind, Memory
 from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.report import Report, is_trial
 from lightning_cka.result import CKAResult
+from lightning_cka.scalars import scalar_names
 from lightning_cka.trainer_checks import check_epochs, check_monitored_keys
 from lightning_cka.trajectory import trajectories
 
@@ -166,8 +169,8 @@ class CKAMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check everything, and take or restore the Gram matrices of all references, before the first step."""
         check_epochs(self.references, self._every_n_epochs, trainer)
-        check_monitored_keys(trainer, self._log_key_prefix, self.references, self._every_n_epochs)
         self._prepare(trainer, pl_module)
+        check_monitored_keys(trainer, self._log_key_prefix, self.references, self._keys(), self._every_n_epochs)
         self._remember(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -189,6 +192,11 @@ class CKAMonitor(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write tables and animations of the whole run, and log the trajectories."""
+        for reference in self.references:
+            if not reference.is_ready and not is_trial(trainer):
+                self._report.warn_once(
+                    f"there was no validation in epoch {reference.epoch}: '{reference.name}' is missing"
+                )
         if self._report.writes:
             self._report.attempt(self._summarize)
 
@@ -200,6 +208,17 @@ class CKAMonitor(Callback):
                 found = trajectories(banks, kernel=kernel, unbiased=self._unbiased, thresholds=self._thresholds)
                 self._report.take_trajectories(name, found)
 
+    def _keys(self) -> set[str]:
+        """What will be logged of each reference."""
+        keys = set()
+        for reference in self.references:
+            own = () if reference.source == "self" else self._probe.plan.names
+            other = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
+            for kernel in self._kernels:
+                prefix = f"{self._log_key_prefix}{self._report.key(reference.name, kernel)}/"
+                keys |= {prefix + name for name in scalar_names(name for name in own if name in other)}
+        return keys
+
     def _check_other_monitors(self, trainer: Trainer) -> None:
         """Refuse monitors that would log to the same keys, or write to the same files."""
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
@@ -209,8 +228,16 @@ class CKAMonitor(Callback):
                 shared = {r.name for r in self.references} & {r.name for r in other.references}
                 keys = sorted(shared) or "the diagnostics of layers"
                 raise ValueError(f"two CKAMonitors would log to the same keys for {keys}: set log_key_prefix=")
-            if self._dirpath is not None and other._dirpath is not None and Path(self._dirpath) == Path(other._dirpath):
-                raise ValueError("two CKAMonitors would write to the same folder: set dirpath=")
+            folders = [monitor._place(trainer).resolve() for monitor in (self, other)]
+            if any(one == two or one in two.parents for one, two in permutations(folders)):
+                raise ValueError(
+                    "two CKAMonitors would write to the same folder, or one inside the other's: set dirpath="
+                )
+
+    def _place(self, trainer: Trainer) -> Path:
+        """The folder of all files. Every process must ask: the Trainer broadcasts its log_dir."""
+        default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
+        return default if self._dirpath is None else Path(self._dirpath)
 
     def _is_due(self, trainer: Trainer) -> bool:
         return (trainer.current_epoch + 1) % self._every_n_epochs == 0
@@ -223,9 +250,7 @@ class CKAMonitor(Callback):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in self._kernels.values():
             check_feature_kernel(kernel, self._probe.plan.num_samples)
-        # The Trainer broadcasts its log_dir, so that every process must ask for it.
-        default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
-        self._folder = default if self._dirpath is None else Path(self._dirpath)
+        self._folder = self._place(trainer)
         self._report = Report(trainer, self._log_key_prefix, self._folder, list(self._kernels))
         for reference in self.references:
             if reference.is_frozen:
@@ -243,8 +268,16 @@ class CKAMonitor(Callback):
             float16=self._save_banks == "float16",
         )
         self.results = memory.results
+        features = f"{describe_function(self._options.forward_fn)}, {describe_function(self._options.feature_fn)}"
         kinds = {
-            report.key(reference.name, name): Kind(kernel_name(kernel), self._unbiased, self._probe.plan.names)
+            report.key(reference.name, name): Kind(
+                kernel_name(kernel),
+                self._unbiased,
+                list(self._probe.plan.names),
+                features,
+                self._probe.probe.description,
+                f"{reference.identity} {reference.bank.layers}" if reference.is_frozen and reference.bank else "",
+            )
             for reference in self.references
             for name, kernel in self._kernels.items()
         }
@@ -256,11 +289,12 @@ class CKAMonitor(Callback):
                 messages += memory.restore_banks(state, now, trainer.current_epoch)
             else:
                 memory.begin(now)
-            unsaved = memory.unsaved(now)
+                unsaved = INITIAL if self._save_banks else ""
+            unsaved = memory.unsaved(now) or unsaved
         for message in messages:
             report.warn_once(message)
         if report.writes:
-            report.attempt(lambda: memory.tidy(state))
+            report.attempt(lambda: memory.tidy(state, now))
         if now is not None and unsaved:
             self._keep(trainer, unsaved, now)
 
@@ -281,7 +315,13 @@ class CKAMonitor(Callback):
                 reference.stand_for(live, moment(epoch, step))
             if not reference.is_ready and not is_training:
                 report.warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
-        ready = {reference.name: reference for reference in self.references if reference.is_ready}
+        # Of several validations in an epoch, its reference is that of the last one.
+        at_end = not trainer.enable_validation or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ready = {
+            reference.name: reference
+            for reference in self.references
+            if reference.is_ready and (at_end or not is_training or reference.epoch != epoch)
+        }
         if not ready and live is None:
             return
         comparison = Comparison(
@@ -297,12 +337,16 @@ class CKAMonitor(Callback):
             bank=live,
         )
         self._probe.show(trainer, pl_module, comparison.add)
-        outcomes = comparison.results(epoch=epoch if is_training else None, step=step if is_training else None)
+        outcomes = comparison.results(
+            variation_flags(self._probe.variation),
+            epoch=epoch if is_training else None,
+            step=step if is_training else None,
+        )
         for (name, kernel), outcome in outcomes.items():
             result = replace(outcome.result, reference_name=ready[name].title)
             history = self.results.setdefault(report.key(name, kernel), [])
             history.append(result)
-            told = report.warn_of(name, outcome, self._probe.probe.sample_kind)
+            told = report.warn_of(name, outcome, self._probe)
             report.take(pl_module, report.key(name, kernel), history, told)
         report.take_diagnostics(pl_module, outcomes)
         if live is not None:

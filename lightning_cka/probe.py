@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_cka.batches import map_tensors, tensors_in
+from lightning_cka.files import digest
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.rng import isolated_rng, seed_rng, seeded_generators
 
@@ -55,6 +57,11 @@ class ProbeSet(ABC):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
+    @property
+    def description(self) -> str:
+        """The same for the same choice of samples."""
+        return f"{self.sample_kind}, seed {self.seed}"
+
     @abstractmethod
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """The batches ``rank``, ``rank + world_size``, ... of the probe set.
@@ -83,15 +90,22 @@ class ProbeSet(ABC):
             max_batches: how many at most.
 
         Raises:
-            TypeError: an iterator, which gives its batches once.
+            TypeError: an iterator, which gives its batches once, or data that are not in batches.
         """
+        if isinstance(loader, Tensor | np.ndarray | Dataset):
+            raise TypeError(
+                f"the probe dataloader is a {type(loader).__name__}, not batches of samples; pass a DataLoader, or a "
+                "list of batches"
+            )
         stream = StreamProbe(loader, seed, max_batches)
         plain = type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset)
         if not plain or loader.batch_sampler is None or not stream.deals_out:
             return stream
         with isolated_rng(seed), seeded_generators(loader, seed):
-            indices = [list(batch) for batch in islice(loader.batch_sampler, max_batches)]
-        return DatasetProbe(loader, indices, seed, is_shuffled=False) if indices else stream
+            indices = [list(map(_plain, batch)) for batch in islice(loader.batch_sampler, max_batches)]
+        if not indices or not all(isinstance(index, int) for batch in indices for index in batch):
+            return stream
+        return DatasetProbe(loader, indices, seed, is_shuffled=False)
 
     @staticmethod
     def from_loader(
@@ -149,6 +163,11 @@ class DatasetProbe(ProbeSet):
         self.is_shuffled = is_shuffled
         self.indices = indices
         self._loader = loader
+
+    @property
+    def description(self) -> str:
+        """See `ProbeSet.description`."""
+        return f"{super().description}, indices {digest(repr(self.indices).encode())}"
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`."""
@@ -307,7 +326,10 @@ def _choose_batch_size(total: int, loader: DataLoader[Any], batch_size: int | No
             "pass batch_size=, or a dataloader= of your own"
         )
     if own < MIN_SAMPLES:
-        raise ValueError(f"the validation loader's batches of {own} are too small for CKA; pass batch_size=")
+        raise ValueError(
+            f"the validation loader's batches of {own} are too small for CKA, which needs {MIN_SAMPLES} samples; pass "
+            "batch_size=, 64 or more if there are enough"
+        )
     return max(MIN_SAMPLES, min(int(own), total // MIN_BATCHES))
 
 
@@ -327,9 +349,14 @@ def _indices(loader: DataLoader[Any]) -> Sequence[int]:
     # To deal a sampler's samples out to processes, Lightning wraps it as if it were a dataset.
     sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
     if isinstance(sampler, SubsetRandomSampler):
-        return list(sampler.indices)
+        return [_plain(index) for index in sampler.indices]
     size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
     return range(size)
+
+
+def _plain(index: Any) -> Any:
+    """A dataset index as an int, if it is one of an array or a tensor."""
+    return index.item() if isinstance(index, Tensor | np.generic) else index
 
 
 def _warn_in_order(what: str) -> None:

@@ -29,6 +29,7 @@ class Reference:
         name: in logged keys and file names; distinct among the references of one monitor.
         source: "initial", "previous", "self", the number of an epoch, the path of a checkpoint, or a module.
         bank: its Gram matrices; None until it was shown the probe set, and for "self".
+        identity: of the weights of a frozen reference.
         snapshot: the moment that the bank of an earlier state of the model is of; names its file.
         anew: since when it stands for other weights than those that it is named after; empty if it does not.
     """
@@ -36,6 +37,7 @@ class Reference:
     name: str
     source: ReferenceSource
     bank: GramBank | None = None
+    identity: str = ""
     snapshot: str = ""
     anew: str = ""
 

@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cka.comparison import Outcome
+from lightning_cka.exchangeability import variation_message
+from lightning_cka.live import LiveProbe
 from lightning_cka.loggers import log_figures, log_text
 from lightning_cka.memory import result_path
 from lightning_cka.notices import Notices
@@ -59,7 +61,7 @@ class Report:
         """Write files. The first process is alone in that, and must not fail alone where training can go on."""
         try:
             write()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.warn_once(f"the CKA figures could not be written, training goes on: {error}")
 
     def take(self, module: LightningModule, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
@@ -112,15 +114,19 @@ class Report:
         if loggers:
             self.warn_once(f"{', '.join(loggers)} cannot take images: the CKA figures are in {self._folder}")
 
-    def warn_of(self, name: str, outcome: Outcome, sample_kind: str) -> list[str]:
-        """Warn of what is new about a comparison with a reference, and give the warnings of flags."""
+    def warn_of(self, name: str, outcome: Outcome, probe: LiveProbe) -> list[str]:
+        """Warn of what is new about a comparison with a reference, and give what is to be logged of it."""
         for message in self._notices.undefined(outcome):
             rank_zero_warn(message)
         told: list[str] = []
         if not is_trial(self._trainer):  # Its few samples prove nothing.
-            told = self._notices.flagged(outcome, sample_kind, earlier_states=["previous"])
+            told = self._notices.flagged(outcome, probe.probe.sample_kind, earlier_states=["previous"])
         for message in told:
             rank_zero_warn(message)
+        if probe.variation and self._notices.is_new("variation"):  # Which was warned of when it was found.
+            told.append(variation_message(probe.variation, "dataloader="))
+        if outcome.result.num_batches == 1 and not is_trial(self._trainer):
+            self.warn_once("one probe batch gives no standard errors: use smaller batches (batch_size=)")
         if outcome.num_mismatched:
             # Not for rank 0 alone: each process sees batches of its own.
             warnings.warn(

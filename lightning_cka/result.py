@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CKAResult:
     """CKA of all pairs of layers of two models.
 
@@ -79,6 +79,14 @@ class CKAResult:
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape} to fit the layers, but has {tuple(value.shape)}")
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        moment = "" if self.epoch is None else f", epoch {self.epoch}, step {self.step}"
+        return (
+            f"CKAResult({self.model_name} and {self.reference_name}{moment}: {len(self.layers)} x "
+            f"{len(self.reference_layers)} layers, {self.kernel} kernel, {self.num_samples} samples, mean "
+            f"{self.mean():.3f}, {len(self.flags)} flags)"
+        )
 
     def same_named(self) -> dict[str, float]:
         """CKA of each layer with the reference's layer of the same name."""

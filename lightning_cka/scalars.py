@@ -24,6 +24,11 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
     return values
 
 
+def scalar_names(layers: Iterable[str]) -> list[str]:
+    """The keys of `cka_scalars`, for these same-named layers."""
+    return [*_RESERVED, *map(logged_name, layers)]
+
+
 def logged_name(layer: str) -> str:
     """A layer's name in the keys of `cka_scalars`."""
     return f"{layer}-2" if layer in _RESERVED else layer

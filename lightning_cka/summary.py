@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_cka.animation import write_animation
-from lightning_cka.loggers import log_and_save, log_video
+from lightning_cka.loggers import heatmap_file, log_and_save, log_video
 from lightning_cka.panels import plot_convergence, plot_trajectories, plot_trajectory
 from lightning_cka.result import CKAResult
 from lightning_cka.tables import write_csv
@@ -39,7 +39,7 @@ def write_summary(loggers: Sequence[Any], key_prefix: str, path: Path, results: 
         return
     write_csv(trained, path.with_name(f"{path.name}.csv"))
     animation = path.with_name(f"{path.name}-evolution.gif")
-    write_animation(trained, animation)
+    write_animation(trained, animation, pictures=[path / heatmap_file(result) for result in trained])
     log_video(loggers, f"{key_prefix}evolution", animation, trained[-1].step or 0)
 
 

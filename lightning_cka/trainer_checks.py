@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_cka.layers import shortened
 from lightning_cka.reference import Reference
 
 
@@ -41,19 +43,34 @@ def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: 
             raise ValueError(f"epoch {epoch} cannot be a reference: with max_epochs={last} it is not reached")
 
 
-def check_monitored_keys(trainer: Trainer, prefix: str, references: Sequence[Reference], every_n_epochs: int) -> None:
+def check_monitored_keys(
+    trainer: Trainer, prefix: str, references: Sequence[Reference], keys: Collection[str], every_n_epochs: int
+) -> None:
     """Refuse callbacks that would find their key missing.
 
+    Args:
+        trainer: whose callbacks are looked at.
+        prefix: of all keys of the monitor.
+        references: of the monitor.
+        keys: that the monitor will log, besides those of the diagnostics.
+        every_n_epochs: of the monitor.
+
     Raises:
-        ValueError: one looks for a key of the monitor at an epoch that is not logged.
+        ValueError: one looks for a key that the monitor does not log, or not at each epoch.
     """
     callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Set by a connector.
     for callback in callbacks:
-        key = str(getattr(callback, "monitor", None))
-        often = getattr(callback, "_every_n_epochs", 1) or 1
-        if not key.startswith(prefix) or not getattr(callback, "strict", True):
+        key = getattr(callback, "monitor", None)
+        if not isinstance(key, str) or not key.startswith(prefix) or not getattr(callback, "strict", True):
             continue
-        who = f"{type(callback).__name__} looks for {key!r} at each validation, but CKAMonitor logs it"
+        who = f"{type(callback).__name__} looks for {key!r}"
+        if key not in keys and not key.startswith(f"{prefix}diagnostics/"):
+            if not prefix:
+                continue  # It may be anyone's.
+            close = get_close_matches(key, keys, n=3) or sorted(keys)
+            raise ValueError(f"{who}, which CKAMonitor does not log; it logs {shortened(close)}")
+        who += " at each validation, but CKAMonitor logs it"
+        often = getattr(callback, "_every_n_epochs", 1) or 1
         if often % every_n_epochs and (trainer.check_val_every_n_epoch or 1) % every_n_epochs:
             raise ValueError(
                 f"{who} every {every_n_epochs} epochs; use every_n_epochs=1, or "

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib import colormaps
 
 from lightning_cka.canvas import (
+    FLAG,
+    FLAG_COLOUR,
     Array,
     axes_below,
     axis_title,
@@ -21,7 +23,8 @@ from lightning_cka.canvas import (
     set_ticks,
     short_labels,
 )
-from lightning_cka.heatmap import value_label
+from lightning_cka.heatmap import marked, value_label
+from lightning_cka.layers import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,22 +53,37 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     names, values, _ = _history(results)
     rows, prefix = short_labels(names)
     columns, axis = _places(results)
+    flagged = {place for place, name in enumerate(names) if any(f.layer == name for r in results for f in r.flags)}
+    rows = marked(rows, flagged)
     own = ax is None
     if ax is None:
         ax = new_axes(columns, rows)
     image = draw_cells(ax, values, cmap, 0.0, 1.0)
     colour_bar(ax, image, value_label(results[-1]), with_nan=bool(np.isnan(values).any()))
     set_ticks(ax.xaxis, columns)
-    set_ticks(ax.yaxis, rows)
+    set_ticks(ax.yaxis, rows, flagged)
     ax.set_xlabel(axis)
     ax.set_ylabel(axis_title(results[-1].model_name, prefix))
     ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10)
+    if flagged:
+        _write_when(ax, results, {names[place] for place in flagged}, columns)
     if own and len(results) > 1:
         trend = axes_below(ax, height=1.8, gap=label_room(columns) + 0.1)
         plot_trend(results, ax=trend)
         trend.set_title("")
         trend.set_xlim(ax.get_xlim())
     return figure_of(ax), ax
+
+
+def _write_when(ax: Axes, results: Sequence[CKAResult], layers: set[str], columns: Sequence[str]) -> None:
+    """A line beside the colour bar's title that says at which of the results layers are flagged."""
+    when = [
+        label
+        for label, result in zip(columns, results, strict=True)
+        if any(flag.layer in layers for flag in result.flags)
+    ]
+    text = f"{FLAG} at {shortened(when, 6)}: see the heatmap"
+    ax.text(1.0, 1.02, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=7, color=FLAG_COLOUR)
 
 
 def plot_trend(
