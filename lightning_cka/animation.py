@@ -45,9 +45,7 @@ def write_animation(
     count = min(len(results), max(2, max_frames))
     places = np.linspace(0, len(results) - 1, count).round().astype(int)
     drawn = pictures or [Path()] * len(results)
-    frames = [
-        _read(drawn[place]) if drawn[place].is_file() else render(plot_cka(results[place])[0]) for place in places
-    ]
+    frames = [_picture(results[place], drawn[place]) for place in places]
     # Notes on flags come and go: frames of one size, with the same upper edge.
     height, width = (max(frame.shape[side] for frame in frames) for side in (0, 1))
     images = []
