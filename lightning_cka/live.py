@@ -87,9 +87,9 @@ class LiveProbe:
         name = type(module).__name__
         return GramBank(self.plan.names, name, self.probe.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
 
-    def bank(self, trainer: Trainer, module: LightningModule, step: int) -> GramBank:
-        """The Gram matrices of the live model, as it is now, between epochs."""
-        bank = self.empty_bank(module, None, step)
+    def bank(self, trainer: Trainer, module: LightningModule, epoch: int | None, step: int) -> GramBank:
+        """The Gram matrices of the live model as it is now, between epochs; of the epoch that has just ended."""
+        bank = self.empty_bank(module, epoch, step)
         self.show(trainer, module, bank.add)
         return bank
 

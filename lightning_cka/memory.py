@@ -87,6 +87,11 @@ class Memory:
         """The references that are earlier states of the model."""
         return [reference for reference in self._references if reference.is_earlier]
 
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that has results; -1 if none has."""
+        return max((r.epoch for history in self.results.values() for r in history if r.epoch is not None), default=-1)
+
     def begin(self, now: GramBank) -> None:
         """Start a history with a bank of the model before its first step."""
         for reference in self.earlier:
@@ -128,7 +133,7 @@ class Memory:
 
         Args:
             state: what `state` gave; may be empty.
-            now: the bank of the model as it is, on the probe set as it is.
+            now: the bank of the model as it is, on the probe set as it is; with an epoch, it is the one of that epoch.
             epoch: that training goes on with.
 
         Returns:
@@ -140,6 +145,9 @@ class Memory:
         messages = []
         for reference in self.earlier:
             reference.forget()
+            if now.epoch is not None and (reference.source == "previous" or reference.epoch == now.epoch):
+                reference.stand_for(now, moment(now.epoch, now.step or 0))
+                continue
             known = state.get("references", {}).get(reference.name, {})
             snapshot = known.get("snapshot") or self._moment_of(reference)
             if not snapshot and reference.epoch is not None and reference.epoch >= epoch:
@@ -216,19 +224,21 @@ class Memory:
             path, there = self._path_of(name)
             if path is None:
                 return None, "is another one by now" if there else "is not there any more"
-            bank = GramBank.load(path, batches=now.batches.keys())
+            problem = self._problem(path, now)
+            return (None, problem) if problem else (GramBank.load(path, batches=now.batches.keys()), "")
         except (ValueError, OSError):
             return None, "cannot be read"
-        if bank.layers != now.layers:
-            return None, "is of other layers"
-        if not self._is_of_probe(bank, now):
-            return None, "is of another probe set"
-        return bank, ""
 
-    def _is_of_probe(self, bank: GramBank, now: GramBank) -> bool:
-        """Whether a bank's probe set is today's, as far as this process sees it."""
+    def _problem(self, path: Path, now: GramBank) -> str:
+        """Why a file cannot be compared with the model as it is, as far as this process sees it."""
+        try:
+            bank = GramBank.load(path, batches=())
+        except ValueError:
+            return "cannot be read"
         mine = {place: inputs for place, inputs in bank.probe.items() if place % self._world_size == self._rank}
-        return bank.seed == now.seed and mine == now.probe
+        if bank.layers != now.layers:
+            return "is of other layers"
+        return "" if bank.seed == now.seed and mine == now.probe else "is of another probe set"
 
     def _path_of(self, name: str) -> tuple[Path | None, bool]:
         """Where a bank is, be it that the folder was moved; and whether anything is there."""
@@ -251,12 +261,7 @@ class Memory:
         """
         paths = {name: path for name in self.banks if (path := self._path_of(name)[0]) is not None}
         if now is not None:
-            headers = {name: GramBank.load(path, batches=()) for name, path in paths.items()}
-            paths = {
-                name: path
-                for name, path in paths.items()
-                if headers[name].layers == now.layers and self._is_of_probe(headers[name], now)
-            }
+            paths = {name: path for name, path in paths.items() if not self._problem(path, now)}
         self.banks = {name: self.banks[name] for name in paths}
         banks = {path.resolve() for path in paths.values()}
         folder = self._folder.resolve()

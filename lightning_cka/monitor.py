@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
@@ -194,9 +195,7 @@ class CKAMonitor(Callback):
         """Write tables and animations of the whole run, and log the trajectories."""
         for reference in self.references:
             if not reference.is_ready and not is_trial(trainer):
-                self._report.warn_once(
-                    f"there was no validation in epoch {reference.epoch}: '{reference.name}' is missing"
-                )
+                self._report.warn_once(f"'{reference.name}' was not compared with: that epoch had no validation")
         if self._report.writes:
             self._report.attempt(self._summarize)
 
@@ -230,9 +229,7 @@ class CKAMonitor(Callback):
                 raise ValueError(f"two CKAMonitors would log to the same keys for {keys}: set log_key_prefix=")
             folders = [monitor._place(trainer).resolve() for monitor in (self, other)]
             if any(one == two or one in two.parents for one, two in permutations(folders)):
-                raise ValueError(
-                    "two CKAMonitors would write to the same folder, or one inside the other's: set dirpath="
-                )
+                raise ValueError("two CKAMonitors would write to one folder, or into each other's: set dirpath=")
 
     def _place(self, trainer: Trainer) -> Path:
         """The folder of all files. Every process must ask: the Trainer broadcasts its log_dir."""
@@ -282,7 +279,9 @@ class CKAMonitor(Callback):
             for name, kernel in self._kernels.items()
         }
         messages = memory.restore_results(state, kinds)
-        now = self._probe.bank(trainer, pl_module, report.step) if memory.earlier or self._save_banks else None
+        skipped = self._skipped_epoch(trainer, memory)
+        needs = memory.earlier or self._save_banks
+        now = self._probe.bank(trainer, pl_module, skipped, report.step) if needs else None
         unsaved = ""
         if now is not None:
             if state or report.step:
@@ -297,6 +296,18 @@ class CKAMonitor(Callback):
             report.attempt(lambda: memory.tidy(state, now))
         if now is not None and unsaved:
             self._keep(trainer, unsaved, now)
+
+    def _skipped_epoch(self, trainer: Trainer, memory: Memory) -> int | None:
+        """The epoch that ended with a checkpoint before its validation, which Lightning leaves out on resuming."""
+        epoch = trainer.current_epoch - 1
+        often = math.lcm(self._every_n_epochs, trainer.check_val_every_n_epoch or 1)
+        ended = self._resumed and epoch >= 0 and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if not ended or (epoch + 1) % often or epoch <= memory.last_epoch:
+            return None
+        self._report.warn_once(
+            f"epoch {epoch} has no CKA: its checkpoint was saved before its validation, which is left out on resuming"
+        )
+        return epoch
 
     def _keep(self, trainer: Trainer, name: str, bank: GramBank) -> None:
         """Write a bank to disk. Every process must call this."""

@@ -260,7 +260,7 @@ def test_references_may_be_added_on_resume(tmp_path, whole):
 def test_a_history_of_another_kernel_is_not_gone_on_with(tmp_path):
     fit(CKAMonitor("initial"), tmp_path / "run", 2)
     monitor = CKAMonitor("initial", kernel="distance")
-    with pytest.warns(UserWarning, match="the history of 'initial' starts anew: .* of other layers, or another kernel"):
+    with pytest.warns(UserWarning, match="the history of 'initial' starts anew, .* than now: kernel"):
         fit(monitor, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
     assert [(r.epoch, r.kernel) for r in monitor.results["initial"]] == [(2, "distance")]
 
@@ -337,9 +337,61 @@ def test_a_callback_that_would_miss_the_key_of_an_epoch_is_refused(tmp_path):
 def test_the_reference_of_an_epoch_is_the_model_at_its_end(tmp_path):
     monitor = CKAMonitor([1, "previous"])
     fit(monitor, tmp_path, 3, val_check_interval=0.5)
-    first, second, *rest = monitor.results["epoch-1"]
-    # Twice in that epoch, with itself; then with the later one of the two.
-    for result in (first, second):
-        torch.testing.assert_close(result.matrix.diagonal(), torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-12)
-    assert [(r.epoch, r.step) for r in rest] == [(2, 19), (2, 23)]
+    first, *rest = monitor.results["epoch-1"]
+    # There are two validations in each epoch. In the second one of that epoch, the model is that reference itself.
+    torch.testing.assert_close(first.matrix.diagonal(), torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert [(r.epoch, r.step) for r in (first, *rest)] == [(1, 15), (2, 19), (2, 23)]
     assert torch.equal(rest[0].matrix, monitor.results["previous"][-2].matrix)
+
+
+@pytest.mark.usefixtures("_without_figures")
+def test_a_checkpoint_that_was_saved_before_the_validation_of_its_epoch(tmp_path, whole):
+    """Lightning does not repeat that validation: the epoch is missing, but the later ones are right."""
+    monitor = CKAMonitor(["initial", 1, "previous", "self"])
+    early = ModelCheckpoint(tmp_path / "run", filename="{epoch}", every_n_train_steps=8, save_top_k=-1)
+    fit(monitor, tmp_path / "run", 2, callbacks=[monitor, early])
+    again = CKAMonitor(["initial", 1, "previous", "self"])
+    with pytest.warns(UserWarning, match="epoch 1 has no CKA: its checkpoint was saved before its validation"):
+        fit(again, tmp_path / "run", 4, tmp_path / "run/epoch=1.ckpt")
+    for name, epochs in (("initial", [0, 2, 3]), ("previous", [0, 2, 3]), ("self", [0, 2, 3]), ("epoch-1", [2, 3])):
+        expected = {r.epoch: r.matrix for r in whole.results[name]}
+        assert [r.epoch for r in again.results[name]] == epochs
+        assert_equal([expected[epoch] for epoch in epochs], history(again, name))
+
+
+def test_other_features_are_not_compared_with(tmp_path, whole):
+    monitor, said = broken(tmp_path, lambda banks: None, feature_fn="mean")
+    assert [r.reference_name for r in monitor.results["initial"]] == ["initial, anew from step 24"] * 2
+    assert ["is of other features" in message for message in said] == [True] * 3
+    assert len(monitor.results["self"]) == 2
+
+
+@pytest.mark.usefixtures("_without_figures")
+def test_a_frozen_reference_that_is_another_one_now_has_a_history_of_its_own(tmp_path):
+    def module(seed):
+        torch.manual_seed(seed)
+        return Net().double()
+
+    fit(CKAMonitor(["self", module(1)]), tmp_path / "run", 2)
+    same, other = (CKAMonitor(["self", module(seed)]) for seed in (1, 2))
+    fit(same, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
+    assert [r.epoch for r in same.results["Net"]] == [0, 1, 2]
+    with pytest.warns(UserWarning, match="the history of 'Net' starts anew, .* than now: reference"):
+        fit(other, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
+    assert [r.epoch for r in other.results["Net"]] == [2]
+    assert [r.epoch for r in other.results["self"]] == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("_without_figures")
+def test_references_that_are_gone_leave_no_files_behind(tmp_path):
+    fit(CKAMonitor(["initial", "previous"], dirpath=tmp_path / "cka"), tmp_path / "one", 1)
+    fit(CKAMonitor("self", dirpath=tmp_path / "cka"), tmp_path / "two", 1)
+    left = [p for name in ("banks", "initial", "previous") for p in (tmp_path / "cka" / name).iterdir()]
+    assert left == []
+
+
+@pytest.mark.usefixtures("_without_figures")
+def test_an_epoch_that_is_never_validated_is_said(tmp_path):
+    monitor = CKAMonitor(["self", 2])
+    with pytest.warns(UserWarning, match="'epoch-2' was not compared with: that epoch had no validation"):
+        fit(monitor, tmp_path, 4, check_val_every_n_epoch=None, val_check_interval=16)
