@@ -87,11 +87,6 @@ class Memory:
         """The references that are earlier states of the model."""
         return [reference for reference in self._references if reference.is_earlier]
 
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch that has results; -1 if none has."""
-        return max((r.epoch for history in self.results.values() for r in history if r.epoch is not None), default=-1)
-
     def begin(self, now: GramBank) -> None:
         """Start a history with a bank of the model before its first step."""
         for reference in self.earlier:
@@ -295,6 +290,11 @@ class Memory:
 def _has_results(path: Path) -> bool:
     """Whether this is the folder of a reference, of any run but those that were set aside."""
     return not path.name.startswith("earlier-") and any(result_files(folder) for folder in (path, *path.glob("*/")))
+
+
+def last_epoch(state: Mapping[str, Any]) -> int:
+    """The last epoch that a checkpoint has results of; -1 if it has none."""
+    return max((result["epoch"] for history in state.get("results", {}).values() for result in history), default=-1)
 
 
 def result_path(folder: Path, key: str, result: CKAResult) -> Path:

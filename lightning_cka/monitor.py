@@ -23,7 +23,7 @@ from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, describe_function
 from lightning_cka.live import LiveProbe, ProbeOptions
-from lightning_cka.memory import Kind, Memory
+from lightning_cka.memory import Kind, Memory, last_epoch
 from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.report import Report, is_trial
 from lightning_cka.result import CKAResult
@@ -279,7 +279,7 @@ class CKAMonitor(Callback):
             for name, kernel in self._kernels.items()
         }
         messages = memory.restore_results(state, kinds)
-        skipped = self._skipped_epoch(trainer, memory)
+        skipped = self._skipped_epoch(trainer)
         needs = memory.earlier or self._save_banks
         now = self._probe.bank(trainer, pl_module, skipped, report.step) if needs else None
         unsaved = ""
@@ -297,12 +297,12 @@ class CKAMonitor(Callback):
         if now is not None and unsaved:
             self._keep(trainer, unsaved, now)
 
-    def _skipped_epoch(self, trainer: Trainer, memory: Memory) -> int | None:
+    def _skipped_epoch(self, trainer: Trainer) -> int | None:
         """The epoch that ended with a checkpoint before its validation, which Lightning leaves out on resuming."""
         epoch = trainer.current_epoch - 1
         often = math.lcm(self._every_n_epochs, trainer.check_val_every_n_epoch or 1)
         ended = self._resumed and epoch >= 0 and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if not ended or (epoch + 1) % often or epoch <= memory.last_epoch:
+        if not ended or (epoch + 1) % often or epoch <= last_epoch(self._resumed):
             return None
         self._report.warn_once(
             f"epoch {epoch} has no CKA: its checkpoint was saved before its validation, which is left out on resuming"

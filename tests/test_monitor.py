@@ -575,9 +575,7 @@ def test_callbacks_that_would_miss_their_key_are_refused_before_training():
 def test_monitors_that_would_overwrite_each_other_are_refused():
     with pytest.raises(ValueError, match=r"log to the same keys for \['initial'\]: set log_key_prefix="):
         fit(CKAMonitor(layers="net.0"), CKAMonitor(["initial", "self"]))
-    with pytest.raises(
-        ValueError, match="two CKAMonitors would write to one folder, or into each other's: set dirpath="
-    ):
+    with pytest.raises(ValueError, match=r"two CKAMonitors would write to one folder, .*: set dirpath="):
         fit(CKAMonitor(dirpath="a"), CKAMonitor(dirpath="a", log_key_prefix="b/"))
 
 
