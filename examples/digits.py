@@ -74,7 +74,8 @@ def main():
 
     L.seed_everything(0, workers=True)
     train, validation = digits()
-    monitor = CKAMonitor(["initial", "previous", "self"], LAYERS, dirpath=args.output / "figures")
+    folder = args.output / "cka"
+    monitor = CKAMonitor(["initial", "previous", "self"], LAYERS, dirpath=folder, trajectory=True)
     tensorboard = TensorBoardLogger(args.output, name="tensorboard")
     args.output.mkdir(parents=True, exist_ok=True)
     trainer = L.Trainer(
@@ -97,9 +98,18 @@ def main():
     for (name, value), error in zip(result.same_named().items(), errors, strict=True):
         print(f"  {name:6} {value:.3f} ± {error:.3f}  {'#' * round(40 * max(value, 0))}")
     print("\nFigures:")
-    for path in sorted((args.output / "figures").glob("*/*.png")):
-        if path.name == "drift.png" or f"epoch={args.epochs - 1:03d}" in path.name:
+    last = f"heatmap-epoch={args.epochs - 1:03d}-*.png"
+    for pattern in (
+        f"*/{last}",
+        "*/drift.png",
+        "*-evolution.gif",
+        "trajectory/overview.png",
+        "trajectory/convergence.png",
+    ):
+        for path in sorted(folder.glob(pattern)):
             print(f"  {path}")
+    print("\nCompare any two epochs later, on the command line:")
+    print(f"  lightning-cka compare {folder}/banks/initial.safetensors {folder}/banks/epoch={args.epochs - 1:03d}-*")
     print(f"\nTensorBoard: tensorboard --logdir {args.output} --samples_per_plugin images=200")
     print(f"W&B:         wandb sync {args.output}/wandb/offline-run-*")
 

@@ -254,3 +254,15 @@ def test_a_model_on_the_samples_of_another_bank(models):
     stream = GramBank.from_model(models[0], [torch.randn(8, 8)] * 3, "net.0", progress_bar=False)
     with pytest.raises(ValueError, match="with dataset indices, but this one's are loader positions"):
         GramBank.from_model(models[1], loader, "0", like=stream, progress_bar=False)
+
+
+def test_a_bandwidth_without_the_first_batch():
+    """Of banks whose first batches cannot be compared, the first pair that can fixes it."""
+    a, b = make_bank(1), make_bank(2)
+    b.add(ShownBatch(0, pack_features([torch.randn(7, 3), torch.randn(7, 4)]), "other", tuple(range(7))))
+    with pytest.warns(UserWarning, match="Compared are 25 samples"):
+        loose = compare_banks(a, b, kernel="rbf", strict=False)
+    for bank in (a, b):
+        bank.batches = {place - 1: replace(batch, index=place - 1) for place, batch in bank.batches.items() if place}
+        bank.probe = {place - 1: inputs for place, inputs in bank.probe.items() if place}
+    torch.testing.assert_close(loose.matrix, compare_banks(a, b, kernel="rbf").matrix, rtol=0, atol=1e-14)

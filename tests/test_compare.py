@@ -1,6 +1,7 @@
 """Comparing without a Trainer."""
 
 import naive
+import numpy as np
 import pytest
 import torch
 from conftest import Net, dataset
@@ -145,3 +146,25 @@ def test_undefined_layers_are_warned_of():
     with pytest.warns(UserWarning, match="no variance: 0, 2"):
         result = compare_models(model, model, loader(), progress_bar=False)
     assert result.matrix.isnan().all()
+
+
+@pytest.mark.parametrize("data", [torch.randn(64, 8), np.ones((64, 8)), dataset(64)])
+def test_data_that_are_not_in_batches_are_refused(data):
+    with pytest.raises(TypeError, match=f"is a {type(data).__name__}, not batches of samples; pass a DataLoader"):
+        compare_models(Net(), Net(), data, progress_bar=False)
+
+
+@pytest.mark.filterwarnings("ignore:CKA:UserWarning")
+def test_names_seed_and_summary():
+    loader = DataLoader(dataset(128), batch_size=16, shuffle=True)
+    torch.manual_seed(0)
+    one, other = Net(), Net()
+    result = compare_models(one, other, loader, progress_bar=False)
+    assert (result.model_name, result.reference_name) == ("Net", "Net (reference)")
+    again, elsewhere = (compare_models(one, other, loader, progress_bar=False, seed=seed) for seed in (0, 1))
+    assert torch.equal(result.matrix, again.matrix)
+    assert not torch.equal(result.matrix, elsewhere.matrix)
+    named = compare_models(one, other, loader, model_name="a", reference_name="b", progress_bar=False)
+    assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear kernel, 128 samples, mean 0.")
+    with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(CKAMonitor alone takes several\)"):
+        compare_models(one, other, loader, kernel=["linear", "rbf"])

@@ -234,7 +234,7 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
     assert "Look at them, leave them out, or compare with kernel='rbf'" in share
     assert "by more than 0.05 without one single sample: conv1 (0.231 at dataset index 17)" in change
     assert "layer7 (0.1), and 12 more. " in error
-    assert "num_samples=" in error
+    assert "take more probe samples" in error
     rbf = flag_messages(flags, "sample", "rbf(0.2)")
     assert rbf[1].startswith("CKA, kernel rbf(0.2): layers that single samples dominate")
     assert not any("kernel='rbf'" in message for message in rbf)

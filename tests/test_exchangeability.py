@@ -29,20 +29,28 @@ def halves(order, **kwargs):
     images = torch.tensor(load_digits().images)
     data = TensorDataset(images if order is None else images[order])
     loader = DataLoader(data, batch_size=128, **kwargs)
-    return compare_models(
-        Half(slice(0, 4)), Half(slice(4, 8)), loader, "side", thresholds=OFF, progress_bar=False
-    ).matrix.item()
+    return compare_models(Half(slice(0, 4)), Half(slice(4, 8)), loader, "side", thresholds=OFF, progress_bar=False)
 
 
 def test_the_digits_in_three_orders():
     target = torch.tensor(load_digits().target)
-    with pytest.warns(UserWarning, match=r"the dataloader are not exchangeable.*side: \d+\.\d times as much"):
-        assert halves(None) == pytest.approx(0.392, abs=1e-3)
+    with pytest.warns(UserWarning, match=r"the dataloader are not exchangeable.*\d+\.\d times as much in side"):
+        result = halves(None)
+    assert result.matrix.item() == pytest.approx(0.392, abs=1e-3)
+    # Whoever sees the result, a figure or a file of it sees it too.
+    ((flag,), name) = result.flags, result.layers[0]
+    assert (flag.layer, flag.reason, flag.of_reference) == (name, "exchangeability", False)
+    assert flag.value > 2
+    result.save("result.json")
+    assert CKAResult.load("result.json").flags == result.flags
+    assert any("batches differ by more than chance" in text.get_text() for text in result.plot()[1].texts)
     with pytest.warns(UserWarning, match="not exchangeable"):
-        assert halves(target.argsort(stable=True)) == pytest.approx(0.543, abs=1e-3)
+        assert halves(target.argsort(stable=True)).matrix.item() == pytest.approx(0.543, abs=1e-3)
     torch.manual_seed(0)
     for _ in range(5):  # No warning: those are errors here.
-        assert halves(None, shuffle=True) == pytest.approx(0.288, abs=0.01)
+        result = halves(None, shuffle=True)
+        assert result.matrix.item() == pytest.approx(0.288, abs=0.01)
+        assert result.flags == ()
 
 
 def variation(features, batch_size, layers=("a",)):
@@ -123,7 +131,8 @@ def test_message():
     found = [Variation(f"layer{i}", 10.0 - i, 1e-9) for i in range(5)]
     message = variation_message(found, "dataloader=")
     assert "the batches of dataloader= are not exchangeable" in message
-    assert "(layer0: 10.0, layer1: 9.0, layer2: 8.0, and 2 more times as much)" in message
+    some = "10.0 times as much in layer0, 9.0 times as much in layer1, 8.0 times as much in layer2, and 2 more"
+    assert f"more than chance explains ({some})" in message
     assert "DataLoader(shuffle=True)" in message
 
 
@@ -139,3 +148,6 @@ def test_a_monitors_own_dataloader_is_tested_once(shuffle, recwarn):
         trainer(monitor, max_epochs=3).fit(Net(), *loaders())
     told = [str(w.message) for w in caught if "not exchangeable" in str(w.message)]
     assert len(told) == (not shuffle)
+    for results in monitor.results.values():
+        for result in results:
+            assert any(flag.reason == "exchangeability" for flag in result.flags) == (not shuffle)

@@ -6,18 +6,19 @@ import threading
 import warnings
 
 import naive
+import numpy as np
 import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning_cka import CKAMonitor, CKAResult, compare_models
+from lightning_cka import CKAMonitor, CKAResult, GramBank, compare_models
 from lightning_cka.compare import trajectories
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
 
 # Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
@@ -570,6 +571,38 @@ def test_callbacks_that_would_miss_their_key_are_refused_before_training():
     fit(CKAMonitor(every_n_epochs=2), checkpoint, max_epochs=4, enable_checkpointing=True)
     fit(CKAMonitor(every_n_epochs=2), fine, max_epochs=4, check_val_every_n_epoch=2)
     assert checkpoint.best_model_score is not None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "key", "close"),
+    [
+        (["linear", "rbf"], "cka/initial/mean", "cka/initial/linear/mean"),
+        ("linear", "cka/initial/haed", "cka/initial/head"),
+    ],
+)
+def test_callbacks_that_look_for_what_is_not_logged_are_refused_before_training(kernel, key, close):
+    steps = []
+
+    class Counts(Net):
+        def training_step(self, batch, batch_idx):
+            steps.append(batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(ValueError, match=rf"EarlyStopping looks for '{key}', which CKAMonitor does not log; .*{close}"):
+        fit(CKAMonitor(kernel=kernel), EarlyStopping(key), model=Counts())
+    assert steps == []
+    fit(CKAMonitor("self", log_key_prefix=""), EarlyStopping("val_loss"), max_epochs=1)
+
+
+@pytest.mark.parametrize("indices", [np.arange(100), torch.arange(100), list(range(100))])
+def test_indices_of_arrays_and_tensors(indices, tmp_path):
+    sampler = SubsetRandomSampler(indices)
+    monitor = CKAMonitor(save_banks=True, dirpath=tmp_path)
+    used = trainer(monitor, max_epochs=1)
+    used.fit(Net(), loaders()[0], DataLoader(dataset(), batch_size=16, sampler=sampler))
+    bank = GramBank.load(tmp_path / "banks" / "initial.safetensors")
+    assert sorted(i for inputs in bank.probe.values() for i in inputs.samples)[0] == 0
+    assert monitor.results["initial"][0].num_samples == 96
 
 
 def test_monitors_that_would_overwrite_each_other_are_refused():

@@ -76,7 +76,7 @@ def test_values_in_cells():
 def test_values_in_cells_carry_their_standard_errors():
     errors = torch.tensor([[0.01, 0.02], [0.03, 0.04]])
     _, ax = plot_cka(result(2, 2, standard_error=errors), add_text=True)
-    assert texts(ax.texts) == ["-0.10\n±0.01", "0.27\n±0.02", "0.63\n±0.03", "1.00\n±0.04"]
+    assert texts(ax.texts) == ["-0.100\n±0.010", "0.267\n±0.020", "0.633\n±0.030", "1.000\n±0.040"]
     _, ax = plot_cka(result(2, 2, standard_error=torch.full((2, 2), torch.nan)), add_text=True)
     assert texts(ax.texts)[0] == "-0.10"  # A single batch: nothing is known.
 
@@ -202,6 +202,21 @@ def test_labels_lose_their_common_prefix_and_long_ones_their_middle():
     labels, prefix = short_labels([LONG.format(i) for i in range(2)])
     assert prefix == "backbone.encoder.stages"
     assert labels == ["0.blocks.attent…n.out_projection", "1.blocks.attent…n.out_projection"]
+
+
+def test_a_drift_map_marks_what_is_flagged_at_some_epoch():
+    results = history()
+    flags = (Flag("layer1", "trace_share", 30.0, 20.0, (4,)),)
+    results[2] = CKAResult(**(vars(results[2]) | {"diagnostics": Diagnostics(flags=flags)}))
+    figure, ax = plot_drift(results)
+    assert texts(ax.get_yticklabels()) == ["layer0", "⚠ layer1", "layer2"]
+    assert texts(ax.texts) == ["⚠ at 2: see the heatmap"]
+    assert texts(plot_drift(history())[1].texts) == []
+    height, width, _ = render(figure).shape
+    box, title = ax.texts[0].get_window_extent(), ax.title.get_window_extent()
+    assert box.x1 <= width
+    assert box.y1 <= height
+    assert not box.overlaps(title)
 
 
 def test_drift_is_layer_by_epoch():
