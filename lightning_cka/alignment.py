@@ -45,7 +45,6 @@ def bank_of_layers(bank: GramBank, layers: Layers, argument: str = "layers") -> 
         places |= matching
     chosen = sorted(places)
     part = bank.empty(tuple(bank.layers[i] for i in chosen))
-    part.first = bank.first
     for batch in bank:
         part.add(replace(batch, grams=select_layers(batch.grams, chosen)))
     return part
@@ -59,5 +58,4 @@ def aligned(a: GramBank, b: GramBank) -> tuple[GramBank, GramBank]:
         if other is not None and other.grams.num_samples == batch.grams.num_samples:
             left.add(batch)
             right.add(replace(other, fingerprint=batch.fingerprint))
-    left.first = right.first = min(left.batches, default=0)
     return left, right

@@ -66,7 +66,6 @@ class GramBank:
     Attributes:
         batches: by their place in the probe set.
         probe: what the batches were made of, also of those that `load` left in the file.
-        first: place of the batch that fixes bandwidths.
     """
 
     def __init__(
@@ -87,7 +86,6 @@ class GramBank:
         self.step = step
         self.batches: dict[int, ShownBatch] = {}
         self.probe: dict[int, BatchInputs] = {}
-        self.first = 0
         self._medians: Tensor | None = None
 
     def add(self, batch: ShownBatch) -> None:
@@ -119,7 +117,8 @@ class GramBank:
             distributed: the processes' banks are parts of one, and all of them ask, at first and ever after.
         """
         if self._medians is None:
-            first = self.batches.get(self.first)
+            # Of banks whose first batches cannot be compared, what is left may begin later.
+            first = self.batches.get(0 if distributed else min(self.batches, default=0))
             found = torch.zeros(len(self.layers), dtype=torch.float64)
             if first is not None:
                 found = median_squared_distances(first.grams)

@@ -346,6 +346,6 @@ def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """One layer's part of a message: "conv1 of the reference (83 at dataset index 17)"."""
     # What is left without a sample that holds nearly everything cannot be told from rounding.
-    value = "beside that sample, the others are lost in rounding:" if isnan(flag.value) else f"{flag.value:.3g}"
+    value = "cannot be told, as it outweighs all others," if isnan(flag.value) else f"{flag.value:.3g}"
     where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
     return f"{flag.who} ({value}{where})"

@@ -66,6 +66,7 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     ax.set_ylabel(axis_title(results[-1].model_name, prefix))
     ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10)
     if flagged:
+        ax.set_title(ax.get_title(), fontsize=10, pad=17)
         _write_when(ax, results, {names[place] for place in flagged}, columns)
     if own and len(results) > 1:
         trend = axes_below(ax, height=1.8, gap=label_room(columns) + 0.1)
@@ -76,14 +77,14 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
 
 
 def _write_when(ax: Axes, results: Sequence[CKAResult], layers: set[str], columns: Sequence[str]) -> None:
-    """A line beside the colour bar's title that says at which of the results layers are flagged."""
+    """A line under the title that says at which of the results layers are flagged."""
     when = [
         label
         for label, result in zip(columns, results, strict=True)
         if any(flag.layer in layers for flag in result.flags)
     ]
     text = f"{FLAG} at {shortened(when, 6)}: see the heatmap"
-    ax.text(1.0, 1.02, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=7, color=FLAG_COLOUR)
+    ax.text(0.5, 1.02, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=7, color=FLAG_COLOUR)
 
 
 def plot_trend(

@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-pytestmark = pytest.mark.filterwarnings("ignore:CKA.*layers whose CKA has a standard error:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:CKA.*layers whose CKA (has a standard error|with their namesake):UserWarning"
+)
 DATA = Path(__file__).with_name("data")
 SIZES = (16, 16, 9)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning_cka import CKAMonitor, compare_models
+from lightning_cka import CKAMonitor, CKAResult, compare_models
 from lightning_cka.diagnostics import Thresholds
 from lightning_cka.exchangeability import BatchVariation, Variation, variation_message
 from sklearn.datasets import load_digits

@@ -74,7 +74,9 @@ def test_few_pairs_at_a_time_lose_what_all_at_once_lose(monkeypatch):
 def test_a_sample_that_holds_nearly_everything_leaves_nothing_to_tell():
     x, y = torch.randn(64, 8), torch.randn(64, 8)
     x[9] *= 1e5
-    with pytest.warns(UserWarning, match=r"without one single sample: a \(cannot be told at sample 9\)"):
+    with pytest.warns(
+        UserWarning, match=r"without one single sample: a \(cannot be told, as it outweighs all others, at sample 9\)"
+    ):
         result = compare_banks(bank([[x]]), bank([[y]]), thresholds=Thresholds(trace_share=None))
     assert result.diagnostics.leave_one_out["a"].sample == 9
     assert np.isnan(result.diagnostics.leave_one_out["a"].change)

@@ -602,7 +602,7 @@ def test_indices_of_arrays_and_tensors(indices, tmp_path):
     used.fit(Net(), loaders()[0], DataLoader(dataset(), batch_size=16, sampler=sampler))
     bank = GramBank.load(tmp_path / "banks" / "initial.safetensors")
     assert sorted(i for inputs in bank.probe.values() for i in inputs.samples)[0] == 0
-    assert monitor.results["initial"][0].num_samples == 96
+    assert monitor.results["initial"][0].num_samples == 100
 
 
 def test_monitors_that_would_overwrite_each_other_are_refused():
