@@ -214,7 +214,7 @@ def _result_table(result: CKAResult) -> str:
     moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
     estimator = "" if result.unbiased else ", biased"
     head = (
-        f"{result.model_name} and {result.reference_name}{moment}: {result.kernel} CKA{estimator}, "
+        f"{result.model_name}{moment} and {result.reference_name}: {result.kernel} CKA{estimator}, "
         f"{result.num_samples} samples in {result.num_batches} batches, mean {_number(result.mean())}"
     )
     pairs = {} if result.within else result.same_named_pairs()

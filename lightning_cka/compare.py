@@ -175,14 +175,14 @@ def compare_banks(
         {b.title: None if within else b},
         {kernel_name(kernel): kernel},
         _CPU,
-        model_name=a.model_name,
+        model_name=a.title if a.epoch is None else a.model_name,  # The result has the epoch.
         unbiased=unbiased,
         thresholds=check_thresholds(thresholds),
         sample_kind=a.sample_kind,
     )
     for batch in a:
         comparison.add(batch)
-    return _finished(comparison, epoch=a.epoch, step=a.step)
+    return _finished(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
 
 
 def bank_of_model(

@@ -83,7 +83,7 @@ class CKAResult:
     def __repr__(self) -> str:
         moment = "" if self.epoch is None else f", epoch {self.epoch}, step {self.step}"
         return (
-            f"CKAResult({self.model_name} and {self.reference_name}{moment}: {len(self.layers)} x "
+            f"CKAResult({self.model_name}{moment} and {self.reference_name}: {len(self.layers)} x "
             f"{len(self.reference_layers)} layers, {self.kernel} kernel, {self.num_samples} samples, mean "
             f"{self.mean():.3f}, {len(self.flags)} flags)"
         )

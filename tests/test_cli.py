@@ -54,7 +54,7 @@ def test_compare_prints_a_table_and_writes_what_is_asked_for(files, capsys, tmp_
     for ending in ("png", "csv", "json"):
         assert main(["compare", A, B, "--output", f"out.{ending}"]) == 0
     out, _ = capsys.readouterr()
-    assert "Net and Net, epoch 1: linear CKA, 41 samples in 3 batches, mean" in out
+    assert "Net, initial and Net, epoch 1: linear CKA, 41 samples in 3 batches, mean" in out
     expected = compare_banks(banks[0], banks[2])
     value, error = expected.matrix[1, 1], expected.standard_error[1, 1]
     (line, *_) = [line for line in out.splitlines() if line.startswith("b.c ")]
@@ -115,7 +115,7 @@ def test_show_results_and_banks(files, capsys):
     result = results[1]
     assert main(["show", "run/initial/epoch=001-step=000019.json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Net and Net, initial, epoch 1, step 19: linear CKA")
+    assert lines[0].startswith("Net, epoch 1, step 19 and Net, initial: linear CKA")
     for place, (name, line) in enumerate(zip(result.layers, lines[3:], strict=True)):
         assert line.startswith(name)
         assert f"{result.matrix[place, place]:.3f} ± {result.standard_error[place, place]:.3f}" in line

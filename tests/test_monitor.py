@@ -13,7 +13,7 @@ from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning_cka import CKAMonitor, CKAResult, GramBank, compare_models
+from lightning_cka import CKAMonitor, CKAResult, GramBank, compare_banks, compare_models
 from lightning_cka.compare import trajectories
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -253,6 +253,31 @@ def test_at_the_end_there_are_tables_animations_and_trajectories(tmp_path):
     found = trajectories(tmp_path, kernel="rbf")
     initial = [result.matrix[1, 1] for result in monitor.results["initial/rbf"]]
     torch.testing.assert_close(found["net.1"].matrix[0, 1:], torch.stack(initial), rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:CKA. layers (that|whose)")
+def test_banks_of_two_runs_give_what_their_live_models_give(tmp_path):
+    """Of two architectures, that were trained apart, compared offline."""
+
+    class Other(Net):
+        def __init__(self):
+            super().__init__(width=24)
+            self.net = nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 24))
+
+    loader = DataLoader(dataset(128, seed=5), batch_size=16, shuffle=True)
+    models = {}
+    for name, model in (("one", Net()), ("other", Other())):
+        monitor = CKAMonitor("self", dataloader=loader, save_banks=True, dirpath=tmp_path / name)
+        models[name], _ = fit(monitor, model=model)
+    banks = [GramBank.load(tmp_path / name / "banks" / "epoch=001-step=000015.safetensors") for name in models]
+    offline = compare_banks(*banks)
+    for model in models.values():
+        model.eval()
+    live = compare_models(*models.values(), loader, progress_bar=False)
+    assert offline.layers == live.layers != offline.reference_layers == live.reference_layers
+    torch.testing.assert_close(offline.matrix, live.matrix, rtol=0, atol=1e-12)
+    torch.testing.assert_close(offline.standard_error, live.standard_error, rtol=0, atol=1e-12)
+    assert (offline.epoch, offline.step, offline.reference_name) == (1, 15, "Other, epoch 1")
 
 
 def test_a_trajectory_of_many_layers_is_drawn_of_some(tmp_path):
