@@ -17,9 +17,9 @@ from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
 from lightning_cka.collectives import sums_device
 from lightning_cka.comparison import Comparison
-from lightning_cka.diagnostics import Thresholds, check_thresholds, flag_messages
 from lightning_cka.dry_run import dry_run
 from lightning_cka.exchangeability import BatchVariation, variation_flags, variation_message
+from lightning_cka.flags import Thresholds, check_thresholds, flag_messages
 from lightning_cka.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, LayerSelector, check_feature_fn, check_layers
 from lightning_cka.metric import undefined_message

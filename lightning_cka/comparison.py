@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.collectives import sums_device
-from lightning_cka.diagnostics import Diagnostics, Flag, LayerDiagnostics, ModelDiagnostics, Thresholds, find_flags
+from lightning_cka.diagnostics import Diagnostics, LayerDiagnostics, ModelDiagnostics, find_flags
+from lightning_cka.flags import Flag, Thresholds
 from lightning_cka.influence import BatchRecord, leave_one_out, losses, mean_standard_error
 from lightning_cka.kernels import Kernel, apply_kernel, kernel_name, needs_median
 from lightning_cka.metric import MinibatchCKA

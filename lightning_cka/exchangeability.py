@@ -10,7 +10,8 @@ from scipy.special import fdtrc
 from torch import Tensor
 
 from lightning_cka.collectives import all_reduce_sum
-from lightning_cka.diagnostics import Flag, effective_dimension_numerator
+from lightning_cka.diagnostics import effective_dimension_numerator
+from lightning_cka.flags import Flag
 from lightning_cka.layers import shortened
 from lightning_cka.packed import pack_stack
 

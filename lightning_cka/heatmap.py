@@ -24,7 +24,7 @@ from lightning_cka.canvas import (
     short_labels,
     write_cells,
 )
-from lightning_cka.diagnostics import flag_summary
+from lightning_cka.flags import flag_summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

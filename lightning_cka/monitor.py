@@ -16,9 +16,9 @@ from lightning_cka.bank import GramBank
 from lightning_cka.capture import ForwardFn
 from lightning_cka.collectives import sums_device
 from lightning_cka.comparison import Comparison
-from lightning_cka.diagnostics import Thresholds, check_thresholds
 from lightning_cka.exchangeability import variation_flags
 from lightning_cka.files import INITIAL, moment
+from lightning_cka.flags import Thresholds, check_thresholds
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, describe_function

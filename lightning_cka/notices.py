@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from lightning_cka.comparison import Outcome
-from lightning_cka.diagnostics import flag_messages
+from lightning_cka.flags import flag_messages
 from lightning_cka.metric import undefined_message
 
 

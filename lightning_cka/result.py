@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_cka.diagnostics import Diagnostics, Flag, LayerDiagnostics, LeaveOneOut, SampleShare
+from lightning_cka.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleShare
 from lightning_cka.files import write_atomically
+from lightning_cka.flags import Flag
 from lightning_cka.uncertainty import student_interval
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from lightning_cka.alignment import bank_of_layers, probe_differences
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.comparison import Comparison
-from lightning_cka.diagnostics import Thresholds, check_thresholds
 from lightning_cka.files import bank_files
+from lightning_cka.flags import Thresholds, check_thresholds
 from lightning_cka.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.layers import Layers
 from lightning_cka.packed import PackedGrams
@@ -32,7 +32,8 @@ def trajectories(
 
     Args:
         banks: at least two of one network on one probe set, in order; banks, their files, or the folder that
-            `CKAMonitor(save_banks=True)` wrote. Of files, one probe batch is in memory at a time.
+            `CKAMonitor(save_banks=True)` wrote. Of files, one probe batch is in memory at a time, but all of them where a
+            kernel's bandwidth is to be fixed first.
         layers: patterns over the names of the layers; None: all that are in the banks.
         kernel: as in `compare_models`.
         unbiased: likewise.

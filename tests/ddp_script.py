@@ -39,6 +39,7 @@ def run(devices, strategy, samples, own, layers):
         kernel=["linear", "rbf"],
         dataloader=DataLoader(data, batch_size=8, shuffle=own == "shuffled") if own else None,
         dirpath="figures",
+        trajectory=(samples, own) == (4, False),
     )
     checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/linear/mean", mode="max")
     trainer = L.Trainer(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning_cka import CKAMonitor, GramBank, compare_banks
 from lightning_cka.bank import ShownBatch
-from lightning_cka.diagnostics import Flag, LayerDiagnostics, ModelDiagnostics, Thresholds, flag_messages, flag_summary
+from lightning_cka.diagnostics import LayerDiagnostics, ModelDiagnostics
+from lightning_cka.flags import Flag, Thresholds, flag_messages, flag_summary
 from lightning_cka.kernels import RBF
 from lightning_cka.packed import pack_features
 

@@ -50,6 +50,8 @@ def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
     scenarios = SCENARIOS if strategy == "ddp" else dict(list(SCENARIOS.items())[:1])
     for devices in (1, 2):
         run(tmp_path, "--devices", devices, "--strategy", strategy, "--scenarios", json.dumps(list(scenarios.values())))
+        assert (tmp_path / "figures" / "initial" / "rbf.csv").exists()
+        assert strategy != "ddp" or list(tmp_path.glob("figures/earlier-*/trajectory/rbf/convergence.png"))
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
     assert one.pop() == two.pop() == {"alone": [64, [1.0] * 4]}
     for (samples, kind), alone, shared in zip(scenarios.values(), one, two, strict=True):

@@ -21,6 +21,7 @@ LEVELS = {
     "functional": 3,
     "kernels": 2,
     "diagnostics": 2,
+    "flags": 1,
     "result": 3,
     "influence": 3,
     "exchangeability": 3,
