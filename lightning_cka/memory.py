@@ -292,11 +292,6 @@ def _has_results(path: Path) -> bool:
     return not path.name.startswith("earlier-") and any(result_files(folder) for folder in (path, *path.glob("*/")))
 
 
-def last_epoch(state: Mapping[str, Any]) -> int:
-    """The last epoch that a checkpoint has results of; -1 if it has none."""
-    return max((result["epoch"] for history in state.get("results", {}).values() for result in history), default=-1)
-
-
 def result_path(folder: Path, key: str, result: CKAResult) -> Path:
     """The file of a result, in the folder of a run."""
     name = "validate" if result.epoch is None else moment(result.epoch, result.step or 0)

@@ -23,7 +23,7 @@ from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, describe_function
 from lightning_cka.live import LiveProbe, ProbeOptions
-from lightning_cka.memory import Kind, Memory, last_epoch
+from lightning_cka.memory import Kind, Memory
 from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.report import Report, is_trial
 from lightning_cka.result import CKAResult
@@ -299,10 +299,11 @@ class CKAMonitor(Callback):
 
     def _skipped_epoch(self, trainer: Trainer) -> int | None:
         """The epoch that ended with a checkpoint before its validation, which Lightning leaves out on resuming."""
-        epoch = trainer.current_epoch - 1
+        epoch, progress = trainer.current_epoch - 1, trainer.fit_loop.epoch_loop.batch_progress
         often = math.lcm(self._every_n_epochs, trainer.check_val_every_n_epoch or 1)
-        ended = self._resumed and epoch >= 0 and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if not ended or (epoch + 1) % often or epoch <= last_epoch(self._resumed):
+        # The last batch is completed once all callbacks have seen it; its validation comes thereafter.
+        ended = progress.is_last_batch and progress.current.completed < progress.current.processed
+        if not self._resumed or not ended or epoch < 0 or (epoch + 1) % often:
             return None
         self._report.warn_once(
             f"epoch {epoch} has no CKA: its checkpoint was saved before its validation, which is left out on resuming"

@@ -357,6 +357,9 @@ def test_a_checkpoint_that_was_saved_before_the_validation_of_its_epoch(tmp_path
         expected = {r.epoch: r.matrix for r in whole.results[name]}
         assert [r.epoch for r in again.results[name]] == epochs
         assert_equal([expected[epoch] for epoch in epochs], history(again, name))
+    # Nothing is missing of a run whose references are still to come.
+    fit(CKAMonitor(2), tmp_path / "later", 1)
+    fit(CKAMonitor(2), tmp_path / "later", 3, tmp_path / "later/epoch=0.ckpt")
 
 
 def test_other_features_are_not_compared_with(tmp_path, whole):
