@@ -302,7 +302,7 @@ class CKAMonitor(Callback):
         epoch, progress = trainer.current_epoch - 1, trainer.fit_loop.epoch_loop.batch_progress
         often = math.lcm(self._every_n_epochs, trainer.check_val_every_n_epoch or 1)
         # The last batch is completed once all callbacks have seen it; its validation comes thereafter.
-        ended = progress.is_last_batch and progress.current.completed < progress.current.processed
+        ended = progress.is_last_batch and progress.current.completed < progress.current.ready
         if not self._resumed or not ended or epoch < 0 or (epoch + 1) % often:
             return None
         self._report.warn_once(

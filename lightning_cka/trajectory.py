@@ -32,8 +32,8 @@ def trajectories(
 
     Args:
         banks: at least two of one network on one probe set, in order; banks, their files, or the folder that
-            `CKAMonitor(save_banks=True)` wrote. Of files, one probe batch is in memory at a time, but all of them where a
-            kernel's bandwidth is to be fixed first.
+            `CKAMonitor(save_banks=True)` wrote. Of files, one probe batch is in memory at a time, but all
+            of them where a kernel's bandwidth is to be fixed first.
         layers: patterns over the names of the layers; None: all that are in the banks.
         kernel: as in `compare_models`.
         unbiased: likewise.

@@ -358,7 +358,7 @@ def test_a_checkpoint_that_was_saved_before_the_validation_of_its_epoch(tmp_path
         assert [r.epoch for r in again.results[name]] == epochs
         assert_equal([expected[epoch] for epoch in epochs], history(again, name))
     # Nothing is missing of a run whose references are still to come.
-    fit(CKAMonitor(2), tmp_path / "later", 1)
+    fit(CKAMonitor(2), tmp_path / "later", 3)
     fit(CKAMonitor(2), tmp_path / "later", 3, tmp_path / "later/epoch=0.ckpt")
 
 
