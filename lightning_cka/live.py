@@ -108,8 +108,8 @@ class LiveProbe:
                 hint = " (reference_layers= chooses its own layers)"
         try:
             model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
-            if isinstance(model, LightningModule):
-                model.trainer = trainer
+            if _is_lightning(model):
+                model.trainer = trainer  # type: ignore[assignment]  # A LightningModule has one.
             reference.identity = fingerprint(model.state_dict())
             with _as_validation(trainer), _without_log(model), _without_log(module):
                 plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
@@ -198,10 +198,15 @@ def _as_validation(trainer: Trainer) -> Iterator[None]:
         trainer.state.stage = stage
 
 
+def _is_lightning(module: nn.Module) -> bool:
+    """Whether this is a LightningModule, of ``lightning.pytorch`` or of ``pytorch_lightning``."""
+    return any(cls.__name__ == "LightningModule" for cls in type(module).__mro__)
+
+
 @contextmanager
 def _without_log(module: nn.Module) -> Iterator[None]:
     """What a LightningModule logs of probe batches is not logged: it would count as validation data."""
-    if not isinstance(module, LightningModule):
+    if not _is_lightning(module):
         yield
         return
     names = ("log", "log_dict")
