@@ -1,10 +1,12 @@
 """The README's first block runs as it stands, and what it says of files and commands is so."""
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from lightning_cka.diagnostics import Thresholds
 from lightning_cka.kernels import RBF
 
@@ -61,3 +63,33 @@ def test_messages_are_those_of_the_code():
     ):
         assert fragment in README
         assert fragment in source
+
+
+def test_commands_are_those_of_the_command_line(capsys):
+    from lightning_cka.cli import main
+
+    for command in re.findall(r"^lightning-cka (.*?)(?:\s+#.*)?$", README, re.MULTILINE):
+        name, *arguments = command.split()
+        options = [argument for argument in arguments if argument.startswith("--")]
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        described = capsys.readouterr().out
+        assert all(option in described for option in options)
+
+
+def test_the_size_of_a_bank():
+    n, batches, layers = 128, 16, 50
+    size = batches * 4 * layers * (n * (n + 3) // 2 + 1)
+    assert f"for 2048 samples in batches\nof 128 and 50 layers, {size / 2**20:.0f} MiB" in README
+
+
+def test_names_of_the_section_on_memory_exist():
+    import lightning_cka.plotting
+
+    section = README[README.index("## The memory of a run") : README.index("## Options")]
+    for name in set(re.findall(r"`(plot_\w+)`", section)):
+        assert hasattr(lightning_cka.plotting, name)
+    options = inspect.signature(lightning_cka.plot_cka).parameters
+    assert {"add_text", "triangle", "cmap", "vmin", "vmax", "max_ticks", "max_label"} <= set(options)
+    assert {"save_banks", "trajectory"} <= set(inspect.signature(lightning_cka.CKAMonitor).parameters)
