@@ -88,6 +88,10 @@ class GramBank:
         self.probe: dict[int, BatchInputs] = {}
         self._medians: Tensor | None = None
 
+    def __repr__(self) -> str:
+        size = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
+        return f"GramBank({self.title}: {size})"
+
     def add(self, batch: ShownBatch) -> None:
         """Keep a copy of one batch."""
         grams = PackedGrams(*(part.to("cpu", copy=True) for part in batch.grams))
@@ -187,7 +191,8 @@ class GramBank:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"there is no bank {str(path)!r}")
+            found = "is a folder" if path.is_dir() else "is not there"
+            raise FileNotFoundError(f"there is no bank {str(path)!r}: it {found}")
         try:
             with safe_open(path, framework="pt") as file:
                 header = _read_header(path.name, file.metadata())

@@ -31,6 +31,7 @@ _MAX_PANEL = 3.6
 """Inches of a panel's side."""
 _CHARACTER = 0.065
 """Mean width in inches of a character of a tick label."""
+_LEGEND_CHARACTER = 0.06
 _UNDEFINED = "#c8ccd0"
 
 
@@ -69,17 +70,18 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def new_axes(columns: Sequence[str], rows: Sequence[str], below: float = 0.0) -> Axes:
+def new_axes(columns: Sequence[str], rows: Sequence[str], below: float = 0.0, legend: Sequence[str] = ()) -> Axes:
     """Axes with cells as square as the bounds on size allow, and room for the labels.
 
     Args:
         columns: labels of the x axis.
         rows: labels of the y axis.
         below: inches of room under the x axis' title.
+        legend: labels of lines, beside the axes.
     """
     width, height = _span(len(columns)), _span(len(rows))
     left, bottom = _left(rows), label_room(columns) + below
-    right, top = 0.95, 0.4
+    right, top = max(0.95, 0.45 + _LEGEND_CHARACTER * max(map(len, legend), default=0)), 0.4
     total_width, total_height = left + width + right, bottom + height + top
     figure = Figure(figsize=(total_width, total_height), dpi=120)
     FigureCanvasAgg(figure)

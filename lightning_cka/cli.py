@@ -173,6 +173,8 @@ def _animate(options: Any) -> None:
         if len(runs) > 1:
             raise ValueError(f"--output takes one animation, but there are {len(runs)}: name the folder of one")
         runs = dict.fromkeys([options.output], *runs.values())
+    if wrong := [path for path in runs if path.suffix != ".gif"]:
+        raise ValueError(f"--output must end with .gif, but is {str(wrong[0])!r}")
     for path, files in runs.items():
         write_animation([CKAResult.load(file) for file in files], path, seconds=options.seconds)
         _say(str(path))

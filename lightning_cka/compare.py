@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,8 +130,8 @@ def compare_models(
 
 
 def compare_banks(
-    a: GramBank,
-    b: GramBank,
+    a: GramBank | str | Path,
+    b: GramBank | str | Path,
     *,
     layers: Layers = None,
     reference_layers: Layers = None,
@@ -142,15 +143,16 @@ def compare_banks(
     """CKA between the layers of two models that were shown the same probe set.
 
     Args:
-        a: of the model.
-        b: of the reference.
+        a: of the model; a bank or its file.
+        b: of the reference; likewise.
         layers: patterns over the names of the model's layers; None: all that are in its bank.
         reference_layers: likewise for the reference; None: as ``layers``.
         kernel: as in `compare_models`.
         unbiased: likewise.
         thresholds: likewise.
         strict: False: compare them also if their probe sets differ, batch by batch where these have equally many
-            samples, with a warning of what differs.
+            samples, with a warning of what differs. Sample i of a batch is then taken to be sample i of the other:
+            where it is not, the values mean nothing.
 
     Returns:
         As `compare_models` does.
@@ -159,15 +161,20 @@ def compare_banks(
         ValueError: the probe sets differ, a pattern matches no layer, or the kernel is unknown.
     """
     check_feature_kernel(kernel)
+    a, b = _loaded(a), _loaded(b)
     within = a is b and reference_layers is None
     if differences := probe_differences(a, b):
         told = f"the banks are of different probe sets: they differ in {'; '.join(differences)}"
         if strict:
-            raise ValueError(f"{told}. strict=False compares them all the same")
+            raise ValueError(f"{told}. strict=False (--loose) compares batches of equal size all the same")
         a, b = aligned(a, b)
         if not a.batches:
             raise ValueError(f"{told}. No batch has equally many samples in both")
-        warnings.warn(f"{told}. Compared are {a.num_samples} samples, as if they were the same", stacklevel=2)
+        warnings.warn(
+            f"{told}. Compared are {a.num_samples} samples, as if they were the same in both; where they are not, the "
+            "values mean nothing",
+            stacklevel=2,
+        )
     a = bank_of_layers(a, layers)
     b = a if within else bank_of_layers(b, layers if reference_layers is None else reference_layers, "reference_layers")
     comparison = Comparison(
@@ -190,7 +197,7 @@ def bank_of_model(
     dataloader: Any,
     layers: Layers = None,
     *,
-    like: GramBank | None = None,
+    like: GramBank | str | Path | None = None,
     forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     seed: int = 0,
@@ -203,7 +210,7 @@ def bank_of_model(
         model: left as it was found, on its own device.
         dataloader: as in `compare_models`.
         layers: likewise.
-        like: a bank, such as one that `CKAMonitor` saved, whose samples are shown, by their indices in the
+        like: a bank or its file, such as one that `CKAMonitor` saved, whose samples are shown, by their indices in the
             dataloader's dataset, in the same batches.
         forward_fn: as in `compare_models`.
         feature_fn: likewise.
@@ -218,6 +225,7 @@ def bank_of_model(
     selectors = check_layers(layers)
     target = torch.device(device) if device is not None else _device_of(model)
     showing = Showing(target, forward_fn, feature_fn)
+    like = None if like is None else _loaded(like)
     probe = ProbeSet.from_own_loader(dataloader, seed=seed) if like is None else _probe_like(like, dataloader)
     with _on_device(model, target):
         plan = dry_run(model, probe, selectors, showing)
@@ -227,7 +235,17 @@ def bank_of_model(
         _show(model, probe, plan, showing, bank.add, variation.add, total=total, progress_bar=progress_bar)
     if like is None and (found := variation.result(distributed=False)):
         warnings.warn(variation_message(found, "the dataloader"), stacklevel=2)
+    if like is not None and (differences := probe_differences(bank, like)):
+        warnings.warn(
+            f"this probe set is not that of like=: it differs in {'; '.join(differences)}. Is it another dataset, or "
+            "are its samples transformed in another way?",
+            stacklevel=2,
+        )
     return bank
+
+
+def _loaded(bank: GramBank | str | Path) -> GramBank:
+    return bank if isinstance(bank, GramBank) else GramBank.load(bank)
 
 
 def _probe_like(bank: GramBank, loader: Any) -> ProbeSet:

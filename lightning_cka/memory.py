@@ -121,7 +121,7 @@ class Memory:
                 self.results[key] = history
         return messages
 
-    def restore_banks(self, state: Mapping[str, Any], now: GramBank, epoch: int) -> list[str]:
+    def restore_banks(self, state: Mapping[str, Any], now: GramBank, epoch: int, step: int) -> list[str]:
         """Give references their banks back, or, where one is lost, the bank of the model as it is now.
 
         Every process must call this.
@@ -130,6 +130,7 @@ class Memory:
             state: what `state` gave; may be empty.
             now: the bank of the model as it is, on the probe set as it is; with an epoch, it is the one of that epoch.
             epoch: that training goes on with.
+            step: likewise.
 
         Returns:
             What there is to be warned of.
@@ -151,11 +152,11 @@ class Memory:
             if bank is not None:
                 reference.stand_for(bank, snapshot, known.get("anew", ""))
                 continue
-            reference.stand_for(now, f"{_ANEW}step={now.step:06d}", f"anew from step {now.step}")
+            reference.stand_for(now, f"{_ANEW}step={step:06d}", f"anew from step {step}")
             for key in [key for key in self.results if key.split("/")[0] == reference.name]:
                 del self.results[key]  # Nothing shall pass for a comparison with what is lost.
             messages.append(
-                f"training goes on from step {now.step}, but the bank of reference '{reference.name}' {problem}: the "
+                f"training goes on from step {step}, but the bank of reference '{reference.name}' {problem}: the "
                 f"model is compared with its weights of now instead, as '{reference.title}', in a history of its own"
             )
         return messages
@@ -236,10 +237,12 @@ class Memory:
         return "" if bank.seed == now.seed and mine == now.probe else "is of another probe set"
 
     def _path_of(self, name: str) -> tuple[Path | None, bool]:
-        """Where a bank is, be it that the folder was moved; and whether anything is there."""
+        """Where a bank is, be it that the folder was moved, or that it was set aside; and whether anything is there."""
         record = self.banks[name]
         recorded = Path(record["path"])
-        places = [place for place in (self._folder / "banks" / recorded.name, recorded) if place.is_file()]
+        own = Path("banks", recorded.name)
+        aside = sorted(self._folder.glob(f"earlier-*/{own.as_posix()}"))
+        places = [place for place in (self._folder / own, recorded, *aside) if place.is_file()]
         return next((p for p in places if digest(p.read_bytes()) == record["digest"]), None), bool(places)
 
     def tidy(self, state: Mapping[str, Any], now: GramBank | None) -> None:
@@ -274,13 +277,15 @@ class Memory:
         before = [path.name for path in self._folder.glob("*") if _has_results(path)]
         names = [name + end for name in before for end in ("", ".csv", "-evolution.gif")]
         if moved := set_aside(self._folder, [*names, "banks", "trajectory"], belongs):
-            rank_zero_info(f"CKA: files of another run in {self._folder} were moved to {moved.name}")
+            rank_zero_info(
+                f"CKA: files in {self._folder} that are no part of this run's past were moved to {moved.name}"
+            )
         for name, path in paths.items():
             home = self._folder / "banks" / f"{name}{BANK_SUFFIX}"
             if path.resolve() != home.resolve():
                 home.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, home)
-                self.banks[name]["path"] = str(home.resolve())
+            self.banks[name]["path"] = str(home.resolve())
         for key, history in self.results.items():
             for result in history:
                 if not (file := result_path(self._folder, key, result)).exists():

@@ -285,7 +285,7 @@ class CKAMonitor(Callback):
         unsaved = ""
         if now is not None:
             if state or report.step:
-                messages += memory.restore_banks(state, now, trainer.current_epoch)
+                messages += memory.restore_banks(state, now, trainer.current_epoch, trainer.global_step)
             else:
                 memory.begin(now)
                 unsaved = INITIAL if self._save_banks else ""

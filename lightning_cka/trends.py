@@ -57,7 +57,7 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     rows = marked(rows, flagged)
     own = ax is None
     if ax is None:
-        ax = new_axes(columns, rows)
+        ax = new_axes(columns, rows, legend=rows)
     image = draw_cells(ax, values, cmap, 0.0, 1.0)
     colour_bar(ax, image, value_label(results[-1]), with_nan=bool(np.isnan(values).any()))
     set_ticks(ax.xaxis, columns)
@@ -115,7 +115,7 @@ def plot_trend(
     labels, _ = short_labels(names)
     columns, axis = _places(results)
     if ax is None:
-        ax = new_axes(columns, [" " * 6] * 8)
+        ax = new_axes(columns, [" " * 6] * 8, legend=[labels[row] for row in chosen])
     for order, row in enumerate(chosen):
         _draw_line(ax, labels[row], values[row], (bands[0][row], bands[1][row]), order / max(1, len(chosen) - 1))
     _finish_lines(ax, columns, axis, value_label(results[-1]), f"CKA with {elided(results[-1].reference_name)}")
@@ -147,12 +147,19 @@ def plot_layer_trend(
     if len(labels) != len(results):
         raise ValueError(f"there are {len(results)} results, but {len(labels)} labels")
     columns, prefix = short_labels(names)
+    labels = [elided(label) for label in labels]
     if ax is None:
-        ax = new_axes(columns, [" " * 6] * 8)
+        ax = new_axes(columns, [" " * 6] * 8, legend=labels)
     for order, label in enumerate(labels):
         band = (bands[0][:, order], bands[1][:, order])
-        _draw_line(ax, elided(label), values[:, order], band, order / max(1, len(results) - 1))
-    _finish_lines(ax, columns, axis_title(results[-1].model_name, prefix), value_label(results[-1]), "")
+        _draw_line(ax, label, values[:, order], band, order / max(1, len(results) - 1))
+    _finish_lines(
+        ax,
+        columns,
+        axis_title(results[-1].model_name, prefix),
+        value_label(results[-1]),
+        "CKA of layers with their namesakes",
+    )
     return figure_of(ax), ax
 
 

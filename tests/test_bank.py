@@ -191,7 +191,9 @@ def test_banks_of_different_probe_sets_are_refused_unless_told():
     a = make_bank()
     assert probe_differences(a, make_bank(2)) == []
     other = make_bank(2, seed=5)
-    with pytest.raises(ValueError, match=r"they differ in the seed \(0 and 5\). strict=False compares them"):
+    with pytest.raises(
+        ValueError, match=r"they differ in the seed \(0 and 5\). strict=False \(--loose\) compares batches"
+    ):
         compare_banks(a, other)
     shown = other.batches[1]
     other.add(replace(shown, samples=(7, *shown.samples[1:]), fingerprint="changed"))
@@ -202,7 +204,9 @@ def test_banks_of_different_probe_sets_are_refused_unless_told():
     )
     with pytest.raises(ValueError, match=told):
         compare_banks(a, other)
-    with pytest.warns(UserWarning, match=f"{told}. Compared are 32 samples, as if they were the same"):
+    with pytest.warns(
+        UserWarning, match=f"{told}. Compared are 32 samples, as if they were the same in both; where they are not"
+    ):
         loose = compare_banks(a, other, strict=False)
     assert loose.num_samples == 32
     same = make_bank(2)
@@ -268,3 +272,20 @@ def test_a_bandwidth_without_the_first_batch():
         bank.batches = {place - 1: replace(batch, index=place - 1) for place, batch in bank.batches.items() if place}
         bank.probe = {place - 1: inputs for place, inputs in bank.probe.items() if place}
     torch.testing.assert_close(loose.matrix, compare_banks(a, b, kernel="rbf").matrix, rtol=0, atol=1e-14)
+
+
+def test_files_stand_for_banks_and_a_wrong_dataset_is_told(tmp_path, models):
+    a, b = make_bank(), make_bank(2)
+    for name, bank in (("a", a), ("b", b)):
+        bank.save(tmp_path / f"{name}.safetensors")
+    assert torch.equal(compare_banks(tmp_path / "a.safetensors", b).matrix, compare_banks(a, b).matrix)
+    assert repr(a) == "GramBank(Net: 2 layers, 41 samples in 3 batches)"
+    with pytest.raises(FileNotFoundError, match="it is a folder"):
+        compare_banks(tmp_path, b)
+    loader = DataLoader(dataset(128), batch_size=16, shuffle=True)
+    GramBank.from_model(models[0], loader, "net.0", progress_bar=False).save(tmp_path / "like.safetensors")
+    other = DataLoader(dataset(128, seed=3))
+    with pytest.warns(
+        UserWarning, match="not that of like=: it differs in the inputs in 8 of 8 batches. Is it another"
+    ):
+        GramBank.from_model(models[1], other, "0", like=tmp_path / "like.safetensors", progress_bar=False)

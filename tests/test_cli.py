@@ -153,10 +153,13 @@ def test_bad_input_is_one_line_and_status_2(files, capsys, tmp_path):
     assert "'z' matches none" in fails(capsys, "compare", A, B, "--layers", "z")
     assert "there are no results in run/banks" in fails(capsys, "animate", "run/banks")
     assert "--output takes one animation, but there are 2" in fails(capsys, "animate", "run", "--output", "x.gif")
+    assert "--output must end with .gif, but is 'x.mp4'" in fails(capsys, "animate", "run/initial", "--output", "x.mp4")
     assert "there is no folder 'missing'" in fails(capsys, "trajectory", "missing")
     assert "invalid choice: 'paint'" in fails(capsys, "paint")
     make_bank(2, seed=8).save("seed.safetensors")
-    assert "they differ in the seed (0 and 8). strict=False" in fails(capsys, "compare", A, "seed.safetensors")
+    assert "they differ in the seed (0 and 8). strict=False (--loose)" in fails(
+        capsys, "compare", A, "seed.safetensors"
+    )
     assert main(["compare", A, "seed.safetensors", "--loose"]) == 0
     err = capsys.readouterr().err
     assert err.startswith(

@@ -12,9 +12,11 @@ from lightning_cka.diagnostics import Diagnostics, Flag
 from lightning_cka.plotting import (
     plot_comparison,
     plot_convergence,
+    plot_drift,
     plot_layer_trend,
     plot_trajectories,
     plot_trajectory,
+    plot_trend,
 )
 from lightning_cka.tables import table, write_csv
 from PIL import Image
@@ -36,7 +38,7 @@ def inside(figure):
     height, width, _ = render(figure).shape
     labels = list(figure.texts)
     for ax in figure.axes:
-        labels += [ax.title, ax.xaxis.label, ax.yaxis.label]
+        labels += [ax.title, ax.xaxis.label, ax.yaxis.label, *(ax.get_legend().get_texts() if ax.get_legend() else ())]
         for axis in (ax.xaxis, ax.yaxis):
             low, high = axis.get_view_interval()
             labels += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
@@ -99,6 +101,9 @@ def test_the_diagonal_by_depth():
     assert (edges.min(), edges.max()) == pytest.approx((float(low[0, 0]), float(high[2, 2])))
     assert [line.get_label() for line in plot_layer_trend(results, ["a", "b"])[1].lines] == ["a", "b"]
     assert inside(ax.figure)
+    assert inside(plot_layer_trend(results, ["a name that is rather long", "b"])[0])
+    deep = [result(9, 9, LONG, epoch=epoch) for epoch in range(3)]
+    assert all(inside(plot(deep)[0]) for plot in (plot_layer_trend, plot_trend, plot_drift))
     with pytest.raises(ValueError, match="there are 2 results, but 1 labels"):
         plot_layer_trend(results, ["a"])
     with pytest.raises(ValueError, match="must have the same layers, but one has"):

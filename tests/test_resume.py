@@ -245,6 +245,19 @@ def test_a_run_whose_folder_was_moved(tmp_path, whole):
     fit(monitor, tmp_path / "run", 4, tmp_path / "run/epoch=2.ckpt")
     for name in whole.results:
         assert_equal(history(whole, name), history(monitor, name))
+    # What is to be read at the end of training is found where it is now.
+    assert [path.parent for path in monitor._memory.bank_paths] == [tmp_path / "moved" / "banks"] * 5
+
+
+def test_a_bank_that_was_set_aside_is_found(tmp_path, whole):
+    """Back to an earlier checkpoint, and then to the later one after all."""
+    fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 3)
+    shutil.copytree(tmp_path / "run", tmp_path / "kept", ignore=shutil.ignore_patterns("cka"))
+    fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 2, tmp_path / "kept/epoch=0.ckpt")
+    monitor = CKAMonitor(["initial", 1, "previous", "self"])
+    fit(monitor, tmp_path / "run", 4, tmp_path / "kept/epoch=2.ckpt")
+    for name in whole.results:
+        assert_equal(history(whole, name), history(monitor, name))
 
 
 def test_references_may_be_added_on_resume(tmp_path, whole):
