@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from pathlib import Path
 
 from lightning_cka.bank import GramBank
-from lightning_cka.layers import Layers, check_layers, shortened
+from lightning_cka.layers import Layers, check_layers, names_matching, shortened
 from lightning_cka.packed import select_layers
+
+
+def loaded(bank: GramBank | str | Path, batches: Collection[int] | None = None) -> GramBank:
+    """A bank that may be a file; of a file, the batches that are asked for, None: all."""
+    return bank if isinstance(bank, GramBank) else GramBank.load(bank, batches=batches)
 
 
 def probe_differences(a: GramBank, b: GramBank) -> list[str]:
@@ -37,12 +43,10 @@ def bank_of_layers(bank: GramBank, layers: Layers, argument: str = "layers") -> 
         return bank
     places: set[int] = set()
     for selector in selectors:
-        matching = {
-            i for i, name in enumerate(bank.layers) if isinstance(selector, str) and fnmatchcase(name, selector)
-        }
+        matching = names_matching(selector, bank.layers) if isinstance(selector, str) else []
         if not matching:
             raise ValueError(f"{argument}: {selector!r} matches none of the bank's layers: {shortened(bank.layers)}")
-        places |= matching
+        places |= set(map(bank.layers.index, matching))
     chosen = sorted(places)
     part = bank.empty(tuple(bank.layers[i] for i in chosen))
     for batch in bank:

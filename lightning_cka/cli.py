@@ -133,8 +133,8 @@ def _compare(options: Any) -> None:
     if output is not None and output.suffix not in writers:
         raise ValueError(f"--output must end with {', '.join(writers)}, but is {str(output)!r}")
     result = compare_banks(
-        GramBank.load(options.a),
-        GramBank.load(options.b),
+        options.a,
+        options.b,
         layers=options.layers,
         reference_layers=options.reference_layers,
         kernel=options.kernel,
@@ -230,10 +230,10 @@ def _result_table(result: CKAResult) -> str:
         own_value = "" if own is None else _with_error(result, row, own)
         flags = _flags(result, name)
         rows.append((name, own_value, result.reference_layers[most], _with_error(result, row, most), flags))
-    header = ("layer", "CKA with namesake", "most alike", "CKA", "flags")
-    if not pairs:
-        header, rows = (header[0], *header[2:]), [(row[0], *row[2:]) for row in rows]  # type: ignore[assignment,misc]
-    return f"{head}\n\n{table(header, rows)}"
+    lines = [("layer", "CKA with namesake", "most alike", "CKA", "flags"), *rows]
+    columns = range(5) if pairs else (0, 2, 3, 4)
+    header, *body = [[line[column] for column in columns] for line in lines]
+    return f"{head}\n\n{table(header, body)}"
 
 
 def _with_error(result: CKAResult, row: int, column: int) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lightning_cka.alignment import aligned, bank_of_layers, probe_differences
+from lightning_cka.alignment import aligned, bank_of_layers, loaded, probe_differences
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
 from lightning_cka.collectives import sums_device
@@ -161,7 +161,7 @@ def compare_banks(
         ValueError: the probe sets differ, a pattern matches no layer, or the kernel is unknown.
     """
     check_feature_kernel(kernel)
-    a, b = _loaded(a), _loaded(b)
+    a, b = loaded(a), loaded(b)
     within = a is b and reference_layers is None
     if differences := probe_differences(a, b):
         told = f"the banks are of different probe sets: they differ in {'; '.join(differences)}"
@@ -225,7 +225,7 @@ def bank_of_model(
     selectors = check_layers(layers)
     target = torch.device(device) if device is not None else _device_of(model)
     showing = Showing(target, forward_fn, feature_fn)
-    like = None if like is None else _loaded(like)
+    like = None if like is None else loaded(like)
     probe = ProbeSet.from_own_loader(dataloader, seed=seed) if like is None else _probe_like(like, dataloader)
     with _on_device(model, target):
         plan = dry_run(model, probe, selectors, showing)
@@ -242,10 +242,6 @@ def bank_of_model(
             stacklevel=2,
         )
     return bank
-
-
-def _loaded(bank: GramBank | str | Path) -> GramBank:
-    return bank if isinstance(bank, GramBank) else GramBank.load(bank)
 
 
 def _probe_like(bank: GramBank, loader: Any) -> ProbeSet:

@@ -37,9 +37,9 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def moment(epoch: int, step: int) -> str:
-    """A moment of training, in file names."""
-    return f"epoch={epoch:03d}-step={step:06d}"
+def moment(epoch: int | None, step: int | None) -> str:
+    """A moment of training, in file names; of a model that was validated outside training, it has none."""
+    return "validate" if epoch is None or step is None else f"epoch={epoch:03d}-step={step:06d}"
 
 
 def parse_moment(name: str) -> tuple[int, int] | None:

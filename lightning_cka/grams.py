@@ -89,7 +89,7 @@ def _location(features: Tensor, dtype: torch.dtype) -> Tensor:
     size = n // groups
     means = features[: groups * size].reshape(groups, size, -1).mean(1, dtype=dtype)
     while len(means) >= 3:
-        first, second, third = means.unflatten(0, (3, -1))  # type: ignore[no-untyped-call]
+        first, second, third = means.unflatten(0, (3, -1))  # type: ignore[no-untyped-call]  # Of torch.
         means = torch.maximum(torch.minimum(first, second), torch.minimum(torch.maximum(first, second), third))
     return means[0]
 

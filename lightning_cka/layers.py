@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -51,6 +51,11 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     return cast(tuple[LayerSelector, ...], selectors)
 
 
+def names_matching(pattern: str, names: Collection[str]) -> list[str]:
+    """The name that the pattern is, else those that it matches as a glob."""
+    return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+
+
 def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:
     """Names of the layers that match, each with the place of the selector that it matched first.
 
@@ -68,7 +73,7 @@ def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) 
     matches = {}
     for place, selector in enumerate(selectors):
         if isinstance(selector, str):
-            found = [selector] if selector in layers else [name for name in layers if fnmatchcase(name, selector)]
+            found = names_matching(selector, layers)
         else:
             found = [name for name, module in layers.items() if isinstance(module, selector)]
         if not found:

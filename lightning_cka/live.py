@@ -19,9 +19,11 @@ from lightning_cka.collectives import sums_device
 from lightning_cka.dry_run import dry_run
 from lightning_cka.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.layers import FeatureFn, LayerSelector
+from lightning_cka.namespaces import class_names
 from lightning_cka.probe import ProbeSet
 from lightning_cka.reference import Reference
 from lightning_cka.rng import isolated_rng
+from lightning_cka.trainer_checks import is_trial
 
 FAST_DEV_RUN_SAMPLES = 32
 
@@ -158,7 +160,7 @@ class LiveProbe:
 
 
 def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
-    fast_dev_run = bool(getattr(trainer, "fast_dev_run", False))
+    fast_dev_run = is_trial(trainer)
     if options.dataloader is not None:
         return ProbeSet.from_own_loader(options.dataloader, seed=options.seed, max_batches=1 if fast_dev_run else None)
     loaders = _validation_loaders(trainer)
@@ -200,7 +202,7 @@ def _as_validation(trainer: Trainer) -> Iterator[None]:
 
 def _is_lightning(module: nn.Module) -> bool:
     """Whether this is a LightningModule, of ``lightning.pytorch`` or of ``pytorch_lightning``."""
-    return any(cls.__name__ == "LightningModule" for cls in type(module).__mro__)
+    return "LightningModule" in class_names(module)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 from lightning_cka.canvas import Pixels, render
 from lightning_cka.files import moment
 from lightning_cka.heatmap import plot_cka
+from lightning_cka.namespaces import class_names
 from lightning_cka.result import CKAResult
 from lightning_cka.trends import plot_drift
 
@@ -40,30 +41,43 @@ def log_figures(
     """
     last = results[-1]
     trained = last.epoch is not None
-    figures = {"heatmap": (plot_cka(last)[0], heatmap_file(last))}
+    figures = {"heatmap": (plot_cka(last)[0], folder / heatmap_file(last))}
     if trained and not last.within and last.same_named():
-        figures["drift"] = (plot_drift([result for result in results if result.epoch is not None])[0], "drift.png")
-    unable: list[str] = []
-    for key, (figure, file_name) in figures.items():
-        unable = log_and_save(loggers, key_prefix + key, figure, folder / file_name, step)
-    return unable
+        figures["drift"] = (
+            plot_drift([result for result in results if result.epoch is not None])[0],
+            folder / "drift.png",
+        )
+    return log_and_save(loggers, key_prefix, figures, step)
 
 
 def heatmap_file(result: CKAResult) -> str:
     """The name of a heatmap's file."""
-    return "heatmap-validate.png" if result.epoch is None else f"heatmap-{moment(result.epoch, result.step or 0)}.png"
+    return f"heatmap-{moment(result.epoch, result.step)}.png"
 
 
-def log_and_save(loggers: Iterable[Any], key: str, figure: Figure, path: Path, step: int) -> list[str]:
-    """Log a figure, and write it to a PNG file, whose folder is made if need be; see `log_image`.
+def log_and_save(
+    loggers: Iterable[Any], key_prefix: str, figures: Mapping[str, tuple[Figure, Path]], step: int
+) -> list[str]:
+    """Log figures, and write them to PNG files, whose folders are made if need be.
+
+    Args:
+        loggers: of the Trainer.
+        key_prefix: of the images' keys.
+        figures: by the rest of the key, with their files.
+        step: on the axis of Lightning's own scalars.
+
+    Returns:
+        Class names of the loggers that cannot take images.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
-    pixels = render(figure)
-    unable = log_image(loggers, key, pixels, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    unable: list[str] = []
+    for key, (figure, path) in figures.items():
+        pixels = render(figure)
+        unable = log_image(loggers, key_prefix + key, pixels, step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
     return unable
 
 
@@ -81,7 +95,7 @@ def log_image(loggers: Iterable[Any], key: str, pixels: Pixels, step: int) -> li
     """
     unable = []
     for logger in loggers:
-        names = [cls.__name__ for cls in type(logger).__mro__]
+        names = class_names(logger)
         send = next((_SENDERS[name] for name in names if name in _SENDERS), None)
         if send is None:
             unable.append(names[0])
@@ -115,7 +129,7 @@ def log_video(loggers: Iterable[Any], key: str, path: Path, step: int) -> None:
         step: on the axis of Lightning's own scalars.
     """
     for logger in loggers:
-        if "WandbLogger" in [cls.__name__ for cls in type(logger).__mro__]:
+        if "WandbLogger" in class_names(logger):
             logger.log_video(key, [str(path)], step=step, format=["gif"])
 
 
@@ -129,7 +143,7 @@ def log_text(loggers: Iterable[Any], key: str, text: str, step: int) -> None:
         step: on the axis of Lightning's own scalars.
     """
     for logger in loggers:
-        names = [cls.__name__ for cls in type(logger).__mro__]
+        names = class_names(logger)
         if "TensorBoardLogger" in names:
             logger.experiment.add_text(key, text, step)
         elif "WandbLogger" in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ class Memory:
     Args:
         folder: of the run's files.
         references: that the model is compared with; those that are earlier states of it get their banks here.
+        kinds: of the results to come, by their key.
         device: the one that the processes talk through.
         rank: of this process.
         world_size: number of processes.
@@ -66,6 +67,7 @@ class Memory:
         self,
         folder: Path,
         references: Sequence[Reference],
+        kinds: Mapping[str, Kind],
         device: torch.device,
         *,
         rank: int,
@@ -74,12 +76,12 @@ class Memory:
     ) -> None:
         self._folder = folder
         self._references = references
+        self._kinds = kinds
         self._device = device
         self._rank = rank
         self._world_size = world_size
         self._float16 = float16
         self.results: dict[str, list[CKAResult]] = {}
-        self._kinds: Mapping[str, Kind] = {}
         self.banks: dict[str, dict[str, str]] = {}
 
     @property
@@ -94,19 +96,17 @@ class Memory:
             if reference.epoch is None:
                 reference.stand_for(now, INITIAL)
 
-    def restore_results(self, state: Mapping[str, Any], kinds: Mapping[str, Kind]) -> list[str]:
+    def restore_results(self, state: Mapping[str, Any]) -> list[str]:
         """Go on with the results of a checkpoint.
 
         Args:
             state: what `state` gave; may be empty.
-            kinds: of the results to come, by their key.
 
         Returns:
             What there is to be warned of.
         """
         messages = []
-        self._kinds = kinds
-        for key, kind in kinds.items():
+        for key, kind in self._kinds.items():
             history = [CKAResult.from_state(each) for each in state.get("results", {}).get(key, ())]
             if not history:
                 continue
@@ -142,7 +142,7 @@ class Memory:
         for reference in self.earlier:
             reference.forget()
             if now.epoch is not None and (reference.source == "previous" or reference.epoch == now.epoch):
-                reference.stand_for(now, moment(now.epoch, now.step or 0))
+                reference.stand_for(now, moment(now.epoch, now.step))
                 continue
             known = state.get("references", {}).get(reference.name, {})
             snapshot = known.get("snapshot") or self._moment_of(reference)
@@ -165,11 +165,11 @@ class Memory:
         """The name to keep a bank under that references stand for; empty if none does."""
         return next((reference.snapshot for reference in self.earlier if reference.bank is now), "")
 
-    @property
-    def bank_paths(self) -> list[Path]:
-        """Files of the moments of training, in order."""
-        moments = {name: when for name in self.banks if (when := parse_moment(name)) is not None}
-        return [Path(self.banks[name]["path"]) for name in sorted(moments, key=lambda name: moments[name])]
+    def trajectory(self) -> tuple[list[Path], int]:
+        """Files of the banks of the moments of training, in order, and the last one's step; -1 if there is none."""
+        known = {name: when for name in self.banks if (when := parse_moment(name)) is not None}
+        names = sorted(known, key=lambda name: known[name])
+        return [Path(self.banks[name]["path"]) for name in names], known[names[-1]][1] if names else -1
 
     def keep(self, name: str, bank: GramBank) -> None:
         """Write a bank to the file of a moment. Every process must call this, with its part of the bank.
@@ -218,23 +218,24 @@ class Memory:
             return None, "was not kept"
         try:
             path, there = self._path_of(name)
-            if path is None:
-                return None, "is another one by now" if there else "is not there any more"
-            problem = self._problem(path, now)
-            return (None, problem) if problem else (GramBank.load(path, batches=now.batches.keys()), "")
+        except OSError:
+            return None, "cannot be read"
+        if path is None:
+            return None, "is another one by now" if there else "is not there any more"
+        return self._load(path, now, now.batches.keys())
+
+    def _load(self, path: Path, now: GramBank, batches: Collection[int]) -> tuple[GramBank | None, str]:
+        """A bank, or why it cannot be compared with the model as it is, as far as this process sees it."""
+        try:
+            bank = GramBank.load(path, batches=batches)
         except (ValueError, OSError):
             return None, "cannot be read"
-
-    def _problem(self, path: Path, now: GramBank) -> str:
-        """Why a file cannot be compared with the model as it is, as far as this process sees it."""
-        try:
-            bank = GramBank.load(path, batches=())
-        except ValueError:
-            return "cannot be read"
-        mine = {place: inputs for place, inputs in bank.probe.items() if place % self._world_size == self._rank}
         if bank.layers != now.layers:
-            return "is of other layers"
-        return "" if bank.seed == now.seed and mine == now.probe else "is of another probe set"
+            return None, "is of other layers"
+        mine = {place: inputs for place, inputs in bank.probe.items() if place % self._world_size == self._rank}
+        if bank.seed != now.seed or mine != now.probe:
+            return None, "is of another probe set"
+        return bank, ""
 
     def _path_of(self, name: str) -> tuple[Path | None, bool]:
         """Where a bank is, be it that the folder was moved, or that it was set aside; and whether anything is there."""
@@ -259,7 +260,7 @@ class Memory:
         """
         paths = {name: path for name in self.banks if (path := self._path_of(name)[0]) is not None}
         if now is not None:
-            paths = {name: path for name, path in paths.items() if not self._problem(path, now)}
+            paths = {name: path for name, path in paths.items() if self._load(path, now, ())[0]}
         self.banks = {name: self.banks[name] for name in paths}
         banks = {path.resolve() for path in paths.values()}
         folder = self._folder.resolve()
@@ -299,5 +300,4 @@ def _has_results(path: Path) -> bool:
 
 def result_path(folder: Path, key: str, result: CKAResult) -> Path:
     """The file of a result, in the folder of a run."""
-    name = "validate" if result.epoch is None else moment(result.epoch, result.step or 0)
-    return folder / key / f"{name}.json"
+    return folder / key / f"{moment(result.epoch, result.step)}.json"

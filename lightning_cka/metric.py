@@ -153,7 +153,7 @@ class MinibatchCKA(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     @property
-    def full_state_update(self) -> bool:  # type: ignore[override]
+    def full_state_update(self) -> bool:  # type: ignore[override]  # An attribute there.
         """Whether `forward` must update the sums themselves: only they know the first batch's bandwidths."""
         return needs_median(self.kernel)
 

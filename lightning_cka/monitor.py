@@ -25,10 +25,10 @@ from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_laye
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.memory import Kind, Memory
 from lightning_cka.reference import ReferenceSource, parse_references
-from lightning_cka.report import Report, is_trial
+from lightning_cka.report import Report
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import scalar_names
-from lightning_cka.trainer_checks import check_epochs, check_monitored_keys
+from lightning_cka.trainer_checks import check_epochs, check_monitored_keys, is_trial
 from lightning_cka.trajectory import trajectories
 
 
@@ -154,8 +154,8 @@ class CKAMonitor(Callback):
 
     def on_load_checkpoint(
         self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
+        trainer: Trainer,  # noqa: ARG002  # Lightning passes it to all hooks.
+        pl_module: LightningModule,  # noqa: ARG002  # Likewise.
         checkpoint: dict[str, Any],
     ) -> None:
         """Take the state of the monitor of this prefix, whatever its references, for training to go on with."""
@@ -201,11 +201,11 @@ class CKAMonitor(Callback):
 
     def _summarize(self) -> None:
         self._report.summarize(self.results)
-        banks = self._memory.bank_paths if self._trajectory and self._memory is not None else []
+        banks, step = self._memory.trajectory() if self._trajectory and self._memory is not None else ([], 0)
         if len(banks) > 1:
             for name, kernel in self._kernels.items():
                 found = trajectories(banks, kernel=kernel, unbiased=self._unbiased, thresholds=self._thresholds)
-                self._report.take_trajectories(name, found)
+                self._report.take_trajectories(name, found, step)
 
     def _keys(self) -> set[str]:
         """What will be logged of each reference."""
@@ -256,15 +256,6 @@ class CKAMonitor(Callback):
     def _remember(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the run's history and the banks of earlier states, or begin them."""
         state, report = self._resumed, self._report
-        memory = self._memory = Memory(
-            self._folder,
-            self.references,
-            sums_device(pl_module.device),
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            float16=self._save_banks == "float16",
-        )
-        self.results = memory.results
         features = f"{describe_function(self._options.forward_fn)}, {describe_function(self._options.feature_fn)}"
         kinds = {
             report.key(reference.name, name): Kind(
@@ -278,18 +269,28 @@ class CKAMonitor(Callback):
             for reference in self.references
             for name, kernel in self._kernels.items()
         }
-        messages = memory.restore_results(state, kinds)
+        memory = self._memory = Memory(
+            self._folder,
+            self.references,
+            kinds,
+            sums_device(pl_module.device),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            float16=self._save_banks == "float16",
+        )
+        self.results = memory.results
+        messages = memory.restore_results(state)
         skipped = self._skipped_epoch(trainer)
         needs = memory.earlier or self._save_banks
         now = self._probe.bank(trainer, pl_module, skipped, report.step) if needs else None
+        goes_on = bool(state) or report.step > 0
         unsaved = ""
         if now is not None:
-            if state or report.step:
+            if goes_on:
                 messages += memory.restore_banks(state, now, trainer.current_epoch, trainer.global_step)
             else:
                 memory.begin(now)
-                unsaved = INITIAL if self._save_banks else ""
-            unsaved = memory.unsaved(now) or unsaved
+            unsaved = memory.unsaved(now) or (INITIAL if self._save_banks and not goes_on else "")
         for message in messages:
             report.warn_once(message)
         if report.writes:

@@ -18,6 +18,7 @@ from lightning_cka.notices import Notices
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
 from lightning_cka.summary import log_trajectories, write_summary
+from lightning_cka.trainer_checks import is_trial
 
 
 class Report:
@@ -36,7 +37,6 @@ class Report:
         self._folder = folder
         self._kernels = kernels
         self._notices = Notices()
-        self._last_step = 0
 
     @property
     def writes(self) -> bool:
@@ -74,7 +74,6 @@ class Report:
             told: warnings about the last result.
         """
         result, prefix = history[-1], f"{self._prefix}{key}/"
-        self._last_step = self.step
         for name in () if result.within else result.same_named():
             if logged_name(name) != name:
                 self.warn_once(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
@@ -104,11 +103,11 @@ class Report:
         for key, history in results.items():
             write_summary(self._trainer.loggers, f"{self._prefix}{key}/", self._folder / key, history)
 
-    def take_trajectories(self, kernel: str, results: Mapping[str, CKAResult]) -> None:
-        """Draw and log how each layer moved."""
+    def take_trajectories(self, kernel: str, results: Mapping[str, CKAResult], step: int) -> None:
+        """Draw and log how each layer moved, up to a step."""
         name = self.key("trajectory", kernel)
         path, prefix = self._folder / name, f"{self._prefix}{name}/"
-        self._warn_unable(log_trajectories(self._trainer.loggers, prefix, path, results, self._last_step))
+        self._warn_unable(log_trajectories(self._trainer.loggers, prefix, path, results, step))
 
     def _warn_unable(self, loggers: Sequence[str]) -> None:
         if loggers:
@@ -136,8 +135,3 @@ class Report:
                 stacklevel=2,
             )
         return told
-
-
-def is_trial(trainer: Trainer) -> bool:
-    """Whether this is a fast_dev_run, which writes nothing."""
-    return bool(getattr(trainer, "fast_dev_run", False))

@@ -68,7 +68,5 @@ def log_trajectories(
     }
     figures["overview"] = plot_trajectories(some)[0]
     figures["convergence"] = plot_convergence(results)[0]
-    unable: list[str] = []
-    for name, figure in figures.items():
-        unable = log_and_save(loggers, key_prefix + name, figure, folder / f"{name}.png", step)
-    return unable
+    files = {name: (figure, folder / f"{name}.png") for name, figure in figures.items()}
+    return log_and_save(loggers, key_prefix, files, step)

@@ -12,6 +12,11 @@ from lightning_cka.layers import shortened
 from lightning_cka.reference import Reference
 
 
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is a fast_dev_run, which writes nothing."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
 def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: Trainer | None = None) -> None:
     """Refuse reference epochs that will not be logged.
 
@@ -25,7 +30,7 @@ def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: 
     """
     validates = trainer is not None and trainer.enable_validation
     often = (trainer.check_val_every_n_epoch or 1) if trainer is not None and validates else 1
-    last = None if trainer is None or getattr(trainer, "fast_dev_run", False) else trainer.max_epochs
+    last = None if trainer is None or is_trial(trainer) else trainer.max_epochs
     for reference in references:
         epoch = reference.epoch
         if epoch is None:

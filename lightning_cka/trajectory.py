@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_cka.alignment import bank_of_layers, probe_differences
+from lightning_cka.alignment import bank_of_layers, loaded, probe_differences
 from lightning_cka.bank import GramBank, ShownBatch
 from lightning_cka.comparison import Comparison
 from lightning_cka.files import bank_files
@@ -50,7 +50,7 @@ def trajectories(
     check_feature_kernel(kernel)
     sources = _sources(banks)
     # Of files, what there is to know without their Gram matrices.
-    headers = [source if isinstance(source, GramBank) else GramBank.load(source, batches=()) for source in sources]
+    headers = [loaded(source, batches=()) for source in sources]
     _check_one_history(headers)
     names = bank_of_layers(headers[0], layers).layers
     moments = _moments(headers)
@@ -69,7 +69,7 @@ def trajectories(
         for name in names
     }
     for index in sorted(first.probe):
-        grams = [_batch(source, index) for source in sources]
+        grams = [loaded(source, batches=[index]).batches[index].grams for source in sources]
         for name, comparison in comparisons.items():
             row = first.layers.index(name)
             stacked = PackedGrams(*(torch.stack([part[row] for part in parts]) for parts in zip(*grams, strict=True)))
@@ -92,11 +92,6 @@ def _sources(banks: str | Path | Sequence[str | Path | GramBank]) -> Sequence[st
     if len(banks) < 2:
         raise ValueError(f"a trajectory needs at least two banks, but got {len(banks)}")
     return banks
-
-
-def _batch(source: str | Path | GramBank, index: int) -> PackedGrams:
-    bank = source if isinstance(source, GramBank) else GramBank.load(source, batches=[index])
-    return bank.batches[index].grams
 
 
 def _check_one_history(banks: Sequence[GramBank]) -> None:

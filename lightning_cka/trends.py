@@ -64,9 +64,8 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     set_ticks(ax.yaxis, rows, flagged)
     ax.set_xlabel(axis)
     ax.set_ylabel(axis_title(results[-1].model_name, prefix))
-    ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10)
+    ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10, pad=17 if flagged else None)
     if flagged:
-        ax.set_title(ax.get_title(), fontsize=10, pad=17)
         _write_when(ax, results, {names[place] for place in flagged}, columns)
     if own and len(results) > 1:
         trend = axes_below(ax, height=1.8, gap=label_room(columns) + 0.1)

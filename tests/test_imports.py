@@ -43,6 +43,7 @@ LEVELS = {
     "cli": 9,
     "__init__": 11,
     "version": 0,
+    "namespaces": 0,
     "files": 0,
     "alignment": 4,
     "trajectory": 6,
