@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, is_dataclass
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,7 +167,7 @@ class CKAResult:
 
     def state(self) -> dict[str, Any]:
         """All of it as tensors, numbers, strings, lists and dicts, for a checkpoint; see `from_state`."""
-        content: dict[str, Any] = _plain(asdict(self))
+        content: dict[str, Any] = _plain(self)
         return content
 
     @classmethod
@@ -214,7 +214,9 @@ _MATRICES = ("matrix", "standard_error")
 
 
 def _plain(value: Any) -> Any:
-    """Tuples of whatever kind as lists: a checkpoint that is loaded with ``weights_only`` holds no classes."""
+    """Dataclasses as dicts and tuples as lists: a checkpoint that is loaded with ``weights_only`` holds no classes."""
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
