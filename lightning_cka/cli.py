@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _warnings_as_lines():
             options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough; else Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         parser.error(" ".join(str(error).split()))
     return 0
@@ -141,9 +146,10 @@ def _compare(options: Any) -> None:
         unbiased=not options.biased,
         strict=not options.loose,
     )
-    _say(_result_table(result))
     if output is not None:
         writers[output.suffix](result, output)
+    _say(_result_table(result))
+    if output is not None:
         _say(f"\n{output}")
 
 
@@ -155,10 +161,10 @@ def _draw(result: CKAResult, path: Path) -> None:
 def _trajectory(options: Any) -> None:
     found = trajectories(options.folder, options.layers, kernel=options.kernel, unbiased=not options.biased)
     moments = next(iter(found.values())).layers
-    _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
-    _say(table(("layer", *moments), ((name, *map(_number, r.matrix[:, -1].tolist())) for name, r in found.items())))
     output = options.output or options.folder / "trajectory"
     log_trajectories([], "", output, found, 0)
+    _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
+    _say(table(("layer", *moments), ((name, *map(_number, r.matrix[:, -1].tolist())) for name, r in found.items())))
     _say(f"\nFigures: {output}")
 
 

@@ -176,3 +176,12 @@ def test_it_is_installed_and_helps():
     assert all(name in done.stdout for name in ("compare", "trajectory", "animate", "show"))
     failed = subprocess.run([*command, "show", "missing.json"], capture_output=True, text=True, timeout=100)
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(files):
+    """As in ``lightning-cka compare ... | head -1``: the file is there, and no complaint."""
+    command = f"{sys.executable} -m lightning_cka.cli compare {A} {B} --output out.json | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0
+    assert all(line.startswith("lightning-cka: warning: CKA") for line in done.stderr.splitlines())
+    assert CKAResult.load("out.json").layers == ("a", "b.c")
