@@ -59,6 +59,13 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
     return L.Trainer(**(defaults | kwargs))
 
 
+@pytest.fixture
+def _without_figures(monkeypatch):
+    """A monitor that draws no figures: it is these that take most of a test's time."""
+    monkeypatch.setattr("lightning_cka.report.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.report.write_summary", lambda *_args: None)
+
+
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path, monkeypatch):
     """Whatever a Trainer writes, it writes where pytest cleans up."""

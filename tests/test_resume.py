@@ -78,13 +78,6 @@ def test_one_killed_process_goes_on(tmp_path):
     assert_same_history(whole, finish(tmp_path, "killed", "--checkpoint", "killed/epoch=2.ckpt"))
 
 
-@pytest.fixture
-def _without_figures(monkeypatch):
-    """Most of the time, these would be drawn."""
-    monkeypatch.setattr("lightning_cka.report.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.report.write_summary", lambda *_args: None)
-
-
 def fit(monitor, folder, max_epochs, checkpoint=None, width=16, **options):
     """A training whose data come in order and that draws no random numbers."""
     torch.manual_seed(0)
