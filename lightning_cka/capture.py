@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ from lightning_cka.layers import (
     read_tensor,
     to_features,
 )
+from lightning_cka.lockstep import in_step
 from lightning_cka.packed import PackedGrams, empty_packed, pack
-from lightning_cka.probe import ProbeSet
+from lightning_cka.probe import ProbeBatch, ProbeSet
 from lightning_cka.restore import left_as_found
 from lightning_cka.rng import isolated_rng, seed_rng
 
@@ -109,6 +110,7 @@ def show(
     rank: int = 0,
     world_size: int = 1,
     observe: Observer | None = None,
+    sharded: bool = False,
 ) -> None:
     """Show this rank's share of the probe set to a model.
 
@@ -124,13 +126,23 @@ def show(
         rank: of this process.
         world_size: number of processes that share the probe set.
         observe: sees the features too, before they are freed.
+        sharded: processes share the weights, so that each must make as many forward passes as the others: surplus ones
+            show what was shown before.
     """
     modules = named_layers(model)
     workspace = Workspace()
-    with left_as_found(model), isolated_rng(probe.seed, showing.device):
-        for batch in probe.batches(rank, world_size):
-            if batch.num_samples < MIN_SAMPLES:
+    last: ProbeBatch | None = None
+    with ExitStack() as stack:
+        stack.enter_context(left_as_found(model))
+        stack.enter_context(isolated_rng(probe.seed, showing.device))
+        found = stack.enter_context(closing(probe.batches(rank, world_size)))
+        large = (batch for batch in found if batch.num_samples >= MIN_SAMPLES)
+        for batch in in_step(large, showing.device) if sharded else large:
+            if batch is None:
+                last = last or probe.first_batch()
+                showing.forward(model, showing.bring(last.data))
                 continue
+            last = batch
             seed_rng(probe.batch_seed(batch.index), showing.device)
             data = showing.bring(batch.data)
             inputs = fingerprint(data)  # Before a model writes to its inputs.

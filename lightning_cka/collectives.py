@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +38,34 @@ def gather_objects(value: Any, *, distributed: bool) -> list[Any]:
     values: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, values)
     return values or []
+
+
+def any_process(condition: bool, device: torch.device) -> bool:
+    """Whether it is so on any process."""
+    return bool(torch.stack(all_gather(torch.tensor(condition, device=device), distributed=True)).any())
+
+
+@contextmanager
+def failing_together(device: torch.device, what: str) -> Iterator[None]:
+    """An error on one process is one on all of them, once each is through: none waits for one that is gone.
+
+    Args:
+        device: that the processes talk through.
+        what: is done here, for the message on the others.
+
+    Raises:
+        RuntimeError: another process failed. This one's own errors are raised as they are.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # Raised below, once the others know.
+        failure = error
+    failed = all_gather(torch.tensor(failure is not None, device=device), distributed=True)
+    if failure is not None:
+        raise failure
+    if ranks := [rank for rank, has_failed in enumerate(failed) if has_failed]:
+        raise RuntimeError(f"process {', '.join(map(str, ranks))} could not {what}; see the error that it raised")
 
 
 def _has_processes() -> bool:

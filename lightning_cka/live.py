@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
 
 from lightning_cka.bank import GramBank
-from lightning_cka.batches import fingerprint
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
-from lightning_cka.collectives import sums_device
+from lightning_cka.collectives import all_gather, failing_together, sums_device
 from lightning_cka.dry_run import dry_run
 from lightning_cka.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.layers import FeatureFn, LayerSelector
@@ -24,6 +25,7 @@ from lightning_cka.probe import ProbeSet
 from lightning_cka.reference import Reference
 from lightning_cka.rng import isolated_rng
 from lightning_cka.trainer_checks import is_trial
+from lightning_cka.weights import is_sharded
 
 FAST_DEV_RUN_SAMPLES = 32
 
@@ -64,9 +66,15 @@ class LiveProbe:
         self._options = options
         self.variation: list[Variation] = []
         self._is_tested = False
-        with _as_validation(trainer), _without_log(module):
+        self._device = sums_device(module.device)
+        together = failing_together(self._device, "show the model a probe batch")
+        with together, _as_validation(trainer), _without_log(module):
             self.probe = _build_probe(options, trainer)
             self.plan = dry_run(module, self.probe, options.selectors, self._showing(trainer, module))
+            validates = trainer.enable_validation and any(
+                sized_len(loader) != 0 for loader in _validation_loaders(trainer)
+            )
+        _check_all_validate(validates, self._device)
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
         """Show this process's share of the probe set to the live model, once.
@@ -76,7 +84,7 @@ class LiveProbe:
         variation = None
         # What is read from a stream has been warned of before.
         if not (self.probe.is_shuffled or self._is_tested or self._options.dataloader is None):
-            variation = BatchVariation(self.plan.names, sums_device(module.device))
+            variation = BatchVariation(self.plan.names, self._device)
         self._show(trainer, module, module, self.plan, consume, None if variation is None else variation.add)
         if variation is not None:
             self._is_tested = True
@@ -108,18 +116,43 @@ class LiveProbe:
                 selectors, argument = self._options.reference_selectors, "reference_layers"
             else:
                 hint = " (reference_layers= chooses its own layers)"
-        try:
-            model = trainer.precision_plugin.convert_module(reference.load(module)).to(module.device)
-            if _is_lightning(model):
-                model.trainer = trainer  # type: ignore[assignment]  # A LightningModule has one.
-            reference.identity = fingerprint(model.state_dict())
-            with _as_validation(trainer), _without_log(model), _without_log(module):
-                plan = dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
-        except ValueError as error:
-            raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
-        bank = GramBank(plan.names, reference.name, self.probe.sample_kind, seed=self.probe.seed)
-        self._show(trainer, module, model, plan, bank.add)
+        with ExitStack() as stack:
+            with self._together(reference, hint):
+                weights = reference.read_weights(module)
+            with self._together(reference, hint):
+                model = stack.enter_context(reference.opened(module, weights))
+                plan = self._plan_of(model, trainer, module, selectors, argument)
+            bank = GramBank(plan.names, reference.name, self.probe.sample_kind, seed=self.probe.seed)
+            self._show(trainer, module, model, plan, bank.add)
         return bank
+
+    @contextmanager
+    def _together(self, reference: Reference, hint: str) -> Iterator[None]:
+        """What is wrong with a reference is told with its name, and on all processes."""
+        with failing_together(self._device, f"show reference '{reference.name}' a probe batch"):
+            try:
+                yield
+            except ValueError as error:
+                raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
+
+    def _plan_of(
+        self,
+        model: nn.Module,
+        trainer: Trainer,
+        module: LightningModule,
+        selectors: tuple[LayerSelector, ...],
+        argument: str,
+    ) -> LayerPlan:
+        """Bring a frozen reference to where the live model is, and find its layers."""
+        if _is_lightning(model):
+            if not any(True for _ in model.parameters()):  # Its layers are yet to be made.
+                with isolated_rng(self.probe.seed, module.device):
+                    model.configure_model()  # type: ignore[operator]  # A LightningModule has one.
+            model.trainer = trainer  # type: ignore[assignment]  # Likewise.
+        if model is not module:
+            trainer.precision_plugin.convert_module(model).to(module.device)
+        with _as_validation(trainer), _without_log(model), _without_log(module):
+            return dry_run(model, self.probe, selectors, self._showing(trainer, module), argument=argument)
 
     def _show(
         self,
@@ -130,7 +163,8 @@ class LiveProbe:
         consume: Consumer,
         observe: Observer | None = None,
     ) -> None:
-        with _as_validation(trainer), _without_log(model), _without_log(module):
+        together = failing_together(self._device, "show the model the probe set")
+        with together, _as_validation(trainer), _without_log(model), _without_log(module):
             show(
                 model,
                 self.probe,
@@ -140,6 +174,7 @@ class LiveProbe:
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
                 observe=observe,
+                sharded=is_sharded(model),
             )
 
     def _showing(self, trainer: Trainer, module: LightningModule) -> Showing:
@@ -177,6 +212,16 @@ def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     return ProbeSet.from_loader(
         loaders[options.dataloader_idx], num_samples=num_samples, batch_size=options.batch_size, seed=options.seed
     )
+
+
+def _check_all_validate(validates: bool, device: torch.device) -> None:
+    """Refuse validation on some processes only, who would wait for the others when they compare."""
+    all_validate = [bool(each) for each in all_gather(torch.tensor(validates, device=device), distributed=True)]
+    if any(all_validate) and not all(all_validate):
+        idle = ", ".join(str(rank) for rank, each in enumerate(all_validate) if not each)
+        raise ValueError(
+            f"process {idle} has no validation batch, and would not compare when the others do: give each process some"
+        )
 
 
 def _validation_loaders(trainer: Trainer) -> list[Any]:

@@ -28,7 +28,7 @@ from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.report import Report
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import scalar_names
-from lightning_cka.trainer_checks import check_epochs, check_monitored_keys, is_trial
+from lightning_cka.trainer_checks import check_epochs, check_monitored_keys, check_strategy, is_trial
 from lightning_cka.trajectory import trajectories
 
 
@@ -241,6 +241,7 @@ class CKAMonitor(Callback):
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, find the layers, and show it to the frozen references."""
+        check_strategy(trainer)
         self._check_other_monitors(trainer)
         self._probe = LiveProbe(self._options, trainer, pl_module)
         if len(self._probe.plan.names) == 1 and any(reference.source == "self" for reference in self.references):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_cka.bank import GramBank
-from lightning_cka.layers import shortened, without_compiled
+from lightning_cka.batches import fingerprint
+from lightning_cka.weights import detached_copy, is_sharded, lent_weights, read_weights
 
 LIVE = ("initial", "previous", "self")
 RESERVED = ("banks", "diagnostics", "trajectory")
@@ -74,13 +73,28 @@ class Reference:
         """Have no bank, as before training."""
         self.bank, self.snapshot, self.anew = None, "", ""
 
-    def load(self, live: nn.Module) -> nn.Module:
-        """A copy of a frozen reference, of the live model's architecture if it is a checkpoint."""
-        if isinstance(self.source, nn.Module):
-            return detached_copy(self.source)
-        model = detached_copy(live)
-        load_weights(model, Path(str(self.source)))
-        return model
+    def read_weights(self, live: nn.Module) -> dict[str, Any] | None:
+        """Those of a checkpoint, by the keys of the live model; None of a module."""
+        return None if isinstance(self.source, nn.Module) else read_weights(Path(str(self.source)), live)
+
+    @contextmanager
+    def opened(self, live: nn.Module, weights: dict[str, Any] | None) -> Iterator[nn.Module]:
+        """A frozen reference as a model: a copy, or, of a sharded one, the live model with these weights for a while.
+
+        Every process must call this.
+        """
+        if weights is not None and is_sharded(live):
+            self.identity = fingerprint(weights)
+            with lent_weights(live, weights):
+                yield live
+            return
+        if weights is None:
+            model = detached_copy(cast(nn.Module, self.source))
+        else:
+            model = detached_copy(live)
+            model.load_state_dict(weights)
+        self.identity = fingerprint(model.state_dict())
+        yield model
 
 
 def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> list[Reference]:
@@ -129,64 +143,3 @@ def _name(source: ReferenceSource) -> str:
             "checkpoint or a module"
         )
     return path.stem
-
-
-def detached_copy(model: nn.Module) -> nn.Module:
-    """A deep copy that shares nothing with the model, a compiled LightningModule's methods included."""
-    try:
-        duplicate = copy.deepcopy(model)
-    except Exception as error:
-        raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error})") from error
-    # `torch.compile` of a LightningModule sets these on the instance, bound to the model that was copied.
-    for name in ("forward", "training_step", "validation_step", "test_step", "predict_step"):
-        duplicate.__dict__.pop(name, None)
-    return duplicate
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a Lightning checkpoint, or a file with a plain ``state_dict``, into a model of the same architecture.
-
-    Raises:
-        ValueError: not a readable checkpoint, one that holds arbitrary Python objects, or one of another
-            architecture; the message lists missing, unexpected and mismatched keys.
-    """
-    loaded = {without_compiled(key): value for key, value in _read_state_dict(path).items()}
-    state = model.state_dict()
-    own = {without_compiled(key): value for key, value in state.items()}
-    problems = {
-        "missing": sorted(own.keys() - loaded.keys()),
-        "unexpected": sorted(loaded.keys() - own.keys()),
-        "mismatched": [
-            f"{key} {tuple(getattr(loaded[key], 'shape', ()))} instead of {tuple(own[key].shape)}"
-            for key in sorted(own.keys() & loaded.keys())
-            if isinstance(own[key], Tensor) and getattr(loaded[key], "shape", None) != own[key].shape
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{what}: {shortened(keys)}" for what, keys in problems.items() if keys)
-        raise ValueError(
-            f"checkpoint {path.name!r} is of another architecture than {type(model).__name__}: {listed}. "
-            "Pass the reference as a module, with reference_layers="
-        )
-    model.load_state_dict({key: loaded[without_compiled(key)] for key in state})
-
-
-def _read_state_dict(path: Path) -> Mapping[str, Any]:
-    if path.is_dir():
-        raise ValueError(f"checkpoint {path.name!r} is a folder (a sharded checkpoint?), but must be one file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
-            raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
-        raise ValueError(
-            f"checkpoint {path.name!r} holds Python objects besides tensors, which torch.load(weights_only=True) "
-            "refuses. If you trust the file: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), "
-            "and pass new_path"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, OSError) as error:
-        raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path.name!r} is no checkpoint: it has neither a 'state_dict' nor is it one")
-    return state

@@ -9,12 +9,40 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_cka.layers import shortened
+from lightning_cka.namespaces import class_names
 from lightning_cka.reference import Reference
 
 
 def is_trial(trainer: Trainer) -> bool:
     """Whether this is a fast_dev_run, which writes nothing."""
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+UNSERVED_STRATEGIES = {
+    "DeepSpeedStrategy": "its engine owns the model",
+    "FSDPStrategy": "it wraps layers and their weights in classes of its own; ModelParallelStrategy with torch's "
+    "fully_shard (FSDP2) does the same work, and is served",
+}
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Refuse strategies under which layers have no whole outputs, or cannot be read at all.
+
+    Raises:
+        ValueError: this is one.
+    """
+    instead = "Train without CKAMonitor, and compare checkpoints with lightning_cka.compare_models"
+    strategy = trainer.strategy
+    for name in class_names(strategy):
+        if name in UNSERVED_STRATEGIES:
+            raise ValueError(f"CKAMonitor does not work with {name}: {UNSERVED_STRATEGIES[name]}. {instead}")
+    replicas = getattr(strategy, "distributed_sampler_kwargs", {}).get("num_replicas", trainer.world_size)
+    if replicas != trainer.world_size:
+        raise ValueError(
+            f"CKAMonitor does not work with tensor parallelism: {type(strategy).__name__} has {trainer.world_size} "
+            f"processes for {replicas} shares of the data, so that a process sees parts of a layer's output. Set "
+            f"tensor_parallel_size=1, or else: {instead[0].lower()}{instead[1:]}"
+        )
 
 
 def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: Trainer | None = None) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
@@ -57,6 +62,22 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
         "callbacks": list(callbacks),
     }
     return L.Trainer(**(defaults | kwargs))
+
+
+def run_script(name, folder, *args, check=True, timeout=240):
+    """Run a script of this folder in processes of its own."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.run(
+        [sys.executable, Path(__file__).with_name(name), *map(str, args)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if check:
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
+    return process
 
 
 @pytest.fixture

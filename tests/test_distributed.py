@@ -1,32 +1,11 @@
 """Two processes (gloo, CPU) against one."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-SCRIPT = Path(__file__).with_name("ddp_script.py")
-
-
-def run(tmp_path, *args, check=True):
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [sys.executable, SCRIPT, *map(str, args)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    if check:
-        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
-    return process
-
+from conftest import run_script
 
 SCENARIOS = {
     "8 batches": (64, False),
@@ -49,7 +28,16 @@ def numbers(text):
 def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
     scenarios = SCENARIOS if strategy == "ddp" else dict(list(SCENARIOS.items())[:1])
     for devices in (1, 2):
-        run(tmp_path, "--devices", devices, "--strategy", strategy, "--scenarios", json.dumps(list(scenarios.values())))
+        run_script(
+            "ddp_script.py",
+            tmp_path,
+            "--devices",
+            devices,
+            "--strategy",
+            strategy,
+            "--scenarios",
+            json.dumps(list(scenarios.values())),
+        )
         assert (tmp_path / "figures" / "initial" / "rbf.csv").exists()
         assert strategy != "ddp" or list(tmp_path.glob("figures/earlier-*/trajectory/rbf/convergence.png"))
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
@@ -77,6 +65,6 @@ def test_two_processes_give_the_matrices_of_one(tmp_path, strategy):
 
 
 def test_a_configuration_error_ends_all_processes(tmp_path):
-    process = run(tmp_path, "--devices", 2, "--layers", "missing", check=False)
+    process = run_script("ddp_script.py", tmp_path, "--devices", 2, "--layers", "missing", check=False)
     assert process.returncode != 0
     assert "layer pattern 'missing' matches no module" in process.stderr

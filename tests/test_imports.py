@@ -28,6 +28,8 @@ LEVELS = {
     "metric": 4,
     "probe": 4,
     "bank": 3,
+    "weights": 2,
+    "lockstep": 1,
     "capture": 5,
     "dry_run": 6,
     "comparison": 5,

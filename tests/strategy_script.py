@@ -1,0 +1,133 @@
+"""Run by test_strategies.py: one small training, whose matrices and weights rank 0 writes to a file.
+
+The processes see the same training batches, so that the weights are those of one process.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import lightning as L
+import torch
+from conftest import dataset
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning_cka import CKAMonitor
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+
+class Late(L.LightningModule):
+    """Layers that are made in ``configure_model``, and shared by processes if the strategy says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = None
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def configure_model(self):
+        if self.net is not None:
+            return
+        torch.manual_seed(1)
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+        if self.device_mesh is None:
+            return
+        if self.device_mesh["tensor_parallel"].size() > 1:
+            plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+            parallelize_module(self.net, self.device_mesh["tensor_parallel"], plan)
+        else:
+            for layer in (self.net[0], self.net[2], self.net):
+                fully_shard(layer, mesh=self.device_mesh["data_parallel"])
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+# In the last batch of the probe set, which is the second process's.
+BAD_SAMPLE = int(torch.randperm(32, generator=torch.Generator().manual_seed(0))[-1])
+
+
+class Faulty(Dataset):
+    """A sample raises, or takes its worker with it."""
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, index):
+        if index == BAD_SAMPLE and self.fault == "raise":
+            raise OSError("sample cannot be read")
+        if index == BAD_SAMPLE and self.fault == "die":
+            os._exit(3)
+        return torch.ones(8, dtype=torch.float64) * index, index % 3
+
+
+def validation_loader(kind, rank, samples):
+    """Validation data with a fault in them, or without."""
+    if kind in ("raise", "die"):
+        return DataLoader(Faulty(kind), batch_size=8, num_workers=int(kind == "die"))
+    x, y = dataset(0 if kind == "empty on 1" and rank else samples).tensors
+    return DataLoader(TensorDataset(x.double(), y), batch_size=8)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int)
+    parser.add_argument("--strategy", default="fsdp2")
+    parser.add_argument("--references", default='["initial"]', help="JSON")
+    parser.add_argument("--samples", type=int, default=36)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--validation", default="")
+    parser.add_argument("--own-dataloader", action="store_true")
+    parser.add_argument("--checkpoint", default=None)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    strategies = {
+        "fsdp2": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+        "tensor parallel": ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2),
+    }
+    x, y = dataset(args.samples).tensors
+    loader = DataLoader(TensorDataset(x.double(), y), batch_size=8)
+    references = [Late() if reference == "module" else reference for reference in json.loads(args.references)]
+    own = loader if args.own_dataloader else None
+    monitors = [CKAMonitor(references, dirpath="cka", dataloader=own)] if references else []
+    trainer = L.Trainer(
+        max_epochs=args.epochs,
+        accelerator="cpu",
+        devices=args.devices,
+        strategy=strategies.get(args.strategy, args.strategy) if args.devices > 1 else "auto",
+        use_distributed_sampler=False,
+        callbacks=[*monitors, ModelCheckpoint("checkpoints", filename="{epoch}", save_top_k=-1)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    model = Late()
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    trainer.fit(model, loader, validation_loader(args.validation, rank, args.samples), ckpt_path=args.checkpoint)
+    is_sharded = args.strategy == "fsdp2" and args.devices > 1
+    whole = {key: value.full_tensor() if is_sharded else value for key, value in model.state_dict().items()}
+    if trainer.global_rank == 0:
+        results = monitors[0].results if monitors else {}
+        matrices = {name: [result.matrix.tolist() for result in history] for name, history in results.items()}
+        weights = {key: value.tolist() for key, value in whole.items()}
+        Path("out.json").write_text(json.dumps({"matrices": matrices, "weights": weights}))
+
+
+if __name__ == "__main__":
+    main()

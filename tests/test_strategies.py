@@ -1,0 +1,80 @@
+"""Strategies of the Trainer: processes that share a model's weights, or its data, and what goes wrong with these."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import Net, loaders, run_script, trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning_cka import CKAMonitor
+from strategy_script import Late
+
+REFERENCES = ["initial", "previous", "self", "module", "frozen.pt"]
+
+
+def outcome(folder, *args):
+    folder.mkdir(exist_ok=True)
+    other = Late()
+    other.configure_model()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    torch.save(other.state_dict(), folder / "frozen.pt")
+    run_script("strategy_script.py", folder, *args)
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_sharded_weights_give_the_matrices_of_whole_ones_and_are_left_alone(tmp_path):
+    # 9 batches for 2 processes: one of them makes a forward pass in vain.
+    references = ["--references", json.dumps(REFERENCES)]
+    whole = outcome(tmp_path / "whole", "--devices", 1, *references)
+    sharded = outcome(tmp_path / "sharded", "--devices", 2, *references)
+    plain = outcome(tmp_path / "plain", "--devices", 2, "--references", "[]")
+    assert plain["weights"] == sharded["weights"]
+    # From a checkpoint in shards.
+    resumed = outcome(tmp_path / "sharded", "--devices", 2, *references, "--checkpoint", "checkpoints/epoch=1.ckpt")
+    for name in ("initial", "previous", "self", "Late", "frozen"):
+        assert np.shape(whole["matrices"][name]) == (3, 3, 3)
+        for other in (sharded, resumed):
+            np.testing.assert_allclose(other["matrices"][name], whole["matrices"][name], rtol=0, atol=1e-12)
+    frozen, initial = (np.array(sharded["matrices"][name]) for name in ("frozen", "initial"))
+    assert abs(frozen - initial).max() > 1e-3
+
+
+def test_tensor_parallel_layers_are_refused(tmp_path):
+    process = run_script("strategy_script.py", tmp_path, "--devices", 2, "--strategy", "tensor parallel", check=False)
+    assert process.returncode != 0
+    assert "does not work with tensor parallelism: ModelParallelStrategy has 2 processes for 1 share" in process.stderr
+
+
+@pytest.mark.parametrize(("name", "message"), [("DeepSpeedStrategy", "compare_models"), ("FSDPStrategy", "FSDP2")])
+def test_strategies_that_hide_layers_are_refused(name, message):
+    """By their names: neither can be had on a CPU."""
+    strategy = type(name, (SingleDeviceStrategy,), {})(device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"does not work with {name}.*{message}"):
+        trainer(CKAMonitor(), strategy=strategy, accelerator="auto").fit(Net(), *loaders())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "validation", "options", "messages"),
+    [
+        ("ddp", "raise", [], ["sample cannot be read", "process 1 could not show the model the probe set"]),
+        ("fsdp2", "raise", [], ["sample cannot be read", "process 1 could not show the model the probe set"]),
+        ("ddp", "die", [], ["worker.*exited unexpectedly", "process 1 could not show the model the probe set"]),
+        ("ddp", "empty on 1", [], ["0 samples", "process 1 could not show the model a probe batch"]),
+        ("ddp", "empty on 1", ["--own-dataloader"], ["process 1 has no validation batch"]),
+    ],
+)
+def test_a_fault_on_one_process_ends_all_of_them(tmp_path, strategy, validation, options, messages):
+    process = run_script(
+        "strategy_script.py",
+        tmp_path,
+        *("--devices", 2, "--strategy", strategy, "--samples", 32, "--validation", validation, *options),
+        check=False,
+    )
+    assert process.returncode != 0
+    assert not list(tmp_path.glob("checkpoints/*"))  # It was before training.
+    for message in messages:
+        assert re.search(message, process.stderr), process.stderr[-3000:]
