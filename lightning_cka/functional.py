@@ -129,7 +129,8 @@ def _kernel_gram(features: Tensor, function: KernelFn | None) -> Tensor:
     gram = mirrored(gram)
     wide = gram.to(accumulator_dtype(gram.device))
     sums = wide.diagonal()[:, None] + wide.diagonal()
-    return function(beyond_rounding(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2)
+    found: Tensor = function(beyond_rounding(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2)
+    return found
 
 
 def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:

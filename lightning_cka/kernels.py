@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +22,7 @@ from lightning_cka.packed import (
     squared_distances,
 )
 
-KernelFn = Callable[[Tensor], Tensor]
-Kernel = str | KernelFn
+KernelFn = Callable[[Tensor], Any]
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -76,6 +75,9 @@ class RBF:
         gram = torch.expm1(-squared_distances / (2 * self.threshold**2 * median[..., None, None]))
         no_variance = squared_distances.amax((-2, -1), keepdim=True) == 0
         return gram.where(~no_variance, torch.zeros_like(gram))
+
+
+Kernel = str | RBF | KernelFn
 
 
 def distance(squared_distances: Tensor) -> Tensor:

@@ -6,13 +6,16 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-LayerSelector = str | type[nn.Module]
+if TYPE_CHECKING:
+    LayerSelector = str | type[nn.Module]
+else:
+    LayerSelector = str  # LightningCLI takes no class here, but its help would list all that there are.
 Layers = LayerSelector | Sequence[LayerSelector] | None
-FeatureFn = str | Callable[[Any], Tensor] | None
+FeatureFn = str | Callable[[Any], Any] | None
 
 MAX_DEFAULT_LAYERS = 64
 

@@ -24,6 +24,7 @@ from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, k
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, describe_function
 from lightning_cka.live import LiveProbe, ProbeOptions
 from lightning_cka.memory import Kind, Memory
+from lightning_cka.namespaces import join_namespaces
 from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.report import Report
 from lightning_cka.result import CKAResult
@@ -98,7 +99,7 @@ class CKAMonitor(Callback):
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
-        kernel: Kernel | Sequence[Kernel] = "linear",
+        kernel: Sequence[Kernel] | Kernel = "linear",
         unbiased: bool = True,
         thresholds: Thresholds | None = None,
         every_n_epochs: int = 1,
@@ -108,6 +109,7 @@ class CKAMonitor(Callback):
         save_banks: bool | Literal["float16"] = False,
         trajectory: bool = False,
     ) -> None:
+        join_namespaces(CKAMonitor)
         _check_at_least(every_n_epochs, 1, "every_n_epochs")
         _check_at_least(num_samples, MIN_SAMPLES, "num_samples")
         _check_at_least(batch_size, MIN_SAMPLES, "batch_size")
@@ -372,6 +374,9 @@ class CKAMonitor(Callback):
     def _needs_bank(self, epoch: int) -> bool:
         """Whether the model's Gram matrices of this epoch will be asked for again."""
         return bool(self._save_banks) or any(r.source == "previous" or r.epoch == epoch for r in self.references)
+
+
+join_namespaces(CKAMonitor)
 
 
 def _check_at_least(value: int | None, minimum: int, name: str) -> None:

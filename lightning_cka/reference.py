@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -17,7 +17,10 @@ from lightning_cka.weights import detached_copy, is_sharded, lent_weights, read_
 LIVE = ("initial", "previous", "self")
 RESERVED = ("banks", "diagnostics", "trajectory")
 """What else is logged, or written, under names beside the references'."""
-ReferenceSource = str | Path | int | nn.Module
+if TYPE_CHECKING:
+    ReferenceSource = str | Path | int | nn.Module
+else:
+    ReferenceSource = str | Path | int  # In the help of LightningCLI, nn.Module would be all classes that there are.
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import Net, loaders, run_script, trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning_cka import CKAMonitor
+from lightning_cka import CKAMonitor, CKAResult
 from strategy_script import Late
 
 REFERENCES = ["initial", "previous", "self", "module", "frozen.pt"]
@@ -41,6 +41,15 @@ def test_sharded_weights_give_the_matrices_of_whole_ones_and_are_left_alone(tmp_
             np.testing.assert_allclose(other["matrices"][name], whole["matrices"][name], rtol=0, atol=1e-12)
     frozen, initial = (np.array(sharded["matrices"][name]) for name in ("frozen", "initial"))
     assert abs(frozen - initial).max() > 1e-3
+
+
+def test_spawned_processes_leave_their_results_in_files(tmp_path):
+    references = ["--references", '["initial", "previous"]']
+    run_script("strategy_script.py", tmp_path, "--devices", 2, "--strategy", "ddp_spawn", *references)
+    alone = outcome(tmp_path / "alone", "--devices", 1, *references)
+    for name in ("initial", "previous"):
+        found = [CKAResult.load(path).matrix for path in sorted((tmp_path / "cka" / name).glob("*.json"))]
+        np.testing.assert_allclose(torch.stack(found), alone["matrices"][name], rtol=0, atol=1e-12)
 
 
 def test_tensor_parallel_layers_are_refused(tmp_path):
