@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -132,8 +133,12 @@ def _video_to_wandb(logger: Any, key: str, path: Path, step: int) -> None:
     logger.log_video(key, [str(path)], step=step, format=["gif"])
 
 
-def _video_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:  # noqa: ARG001  # It has its frames' steps.
-    logger.experiment.log_artifact(logger.run_id, str(path), _artifact(key))
+def _video_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:
+    # An artifact has the name of its file, which may have characters that MLflow refuses.
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, f"step={step:06d}{path.suffix}")
+        copy.write_bytes(path.read_bytes())
+        logger.experiment.log_artifact(logger.run_id, str(copy), _artifact(key))
 
 
 def _artifact(key: str) -> str:
