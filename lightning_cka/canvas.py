@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def short_labels(names: Sequence[str], max_length: int = MAX_LABEL) -> tuple[lis
     shared = zip(*(name.split(".")[:-1] for name in names), strict=False)
     prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, shared))
     labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
-    return [elided(label, max_length) for label in labels], prefix
+    return [plain(elided(label, max_length)) for label in labels], prefix
 
 
 def elided(text: str, max_length: int = MAX_LABEL) -> str:
@@ -56,10 +57,15 @@ def elided(text: str, max_length: int = MAX_LABEL) -> str:
     return text if len(text) <= max_length else f"{text[: half - 1]}…{text[-half:]}"
 
 
+def plain(text: str) -> str:
+    """The text as matplotlib shows it as it is: what is between dollar signs would be mathematics, or an error."""
+    return re.sub(r"(?<!\\)\$", r"\\$", text)
+
+
 def axis_title(name: str, prefix: str) -> str:
     """The model's name, and the prefix that its layers share."""
     title = f"{elided(name)}: {prefix}.*" if prefix else elided(name)
-    return title if len(title) <= 40 else f"{elided(name)}: …"
+    return plain(title if len(title) <= 40 else f"{elided(name)}: …")
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -14,13 +14,15 @@ from typing import Any, NoReturn
 
 from lightning_cka.animation import write_animation
 from lightning_cka.bank import GramBank
+from lightning_cka.canvas import render
 from lightning_cka.compare import compare_banks, trajectories
 from lightning_cka.diagnostics import LayerDiagnostics
 from lightning_cka.files import BANK_SUFFIX, result_files
 from lightning_cka.heatmap import plot_cka
 from lightning_cka.kernels import RBF, Kernel
+from lightning_cka.loggers import write_picture
 from lightning_cka.result import CKAResult
-from lightning_cka.summary import log_trajectories
+from lightning_cka.summary import trajectory_figures
 from lightning_cka.tables import table, write_csv
 from lightning_cka.version import __version__
 
@@ -162,7 +164,8 @@ def _trajectory(options: Any) -> None:
     found = trajectories(options.folder, options.layers, kernel=options.kernel, unbiased=not options.biased)
     moments = next(iter(found.values())).layers
     output = options.output or options.folder / "trajectory"
-    log_trajectories([], "", output, found, 0)
+    for draw, path in trajectory_figures(output, found).values():
+        write_picture(path, render(draw()))
     _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
     _say(table(("layer", *moments), ((name, *map(_number, r.matrix[:, -1].tolist())) for name, r in found.items())))
     _say(f"\nFigures: {output}")

@@ -20,6 +20,7 @@ from lightning_cka.canvas import (
     figure_of,
     label_room,
     new_axes,
+    plain,
     set_ticks,
     short_labels,
     write_cells,
@@ -143,7 +144,8 @@ def marked(labels: Sequence[str], flagged: set[int]) -> list[str]:
 
 def wrap_notes(notes: Sequence[str], width: float) -> list[str]:
     """Lines that fit a figure of that width in inches."""
-    return [line for note in notes for line in textwrap.wrap(note, int(width / 0.068), subsequent_indent="    ")]
+    lines = (textwrap.wrap(note, int(width / 0.068), subsequent_indent="    ") for note in notes)
+    return [plain(line) for wrapped in lines for line in wrapped]
 
 
 def notes_height(lines: Sequence[str]) -> float:

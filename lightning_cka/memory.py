@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,16 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.bank import GramBank
 from lightning_cka.collectives import all_gather
-from lightning_cka.files import BANK_SUFFIX, INITIAL, digest, moment, parse_moment, result_files, set_aside
+from lightning_cka.files import (
+    BANK_SUFFIX,
+    INITIAL,
+    digest,
+    moment,
+    parse_moment,
+    result_files,
+    set_aside,
+    write_atomically,
+)
 from lightning_cka.reference import Reference
 from lightning_cka.result import CKAResult
 
@@ -284,8 +292,7 @@ class Memory:
         for name, path in paths.items():
             home = self._folder / "banks" / f"{name}{BANK_SUFFIX}"
             if path.resolve() != home.resolve():
-                home.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, home)
+                write_atomically(home, path.read_bytes())
             self.banks[name]["path"] = str(home.resolve())
         for key, history in self.results.items():
             for result in history:

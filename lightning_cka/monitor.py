@@ -23,6 +23,7 @@ from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.kernels import Kernel, check_feature_kernel, check_kernels, kernel_name
 from lightning_cka.layers import FeatureFn, Layers, check_feature_fn, check_layers, describe_function
 from lightning_cka.live import LiveProbe, ProbeOptions
+from lightning_cka.loggers import run_folder
 from lightning_cka.memory import Kind, Memory
 from lightning_cka.namespaces import join_namespaces
 from lightning_cka.reference import ReferenceSource, parse_references
@@ -65,8 +66,8 @@ class CKAMonitor(Callback):
         every_n_epochs: log at the end of every n-th epoch.
         seed: of the choice of probe samples, and of any randomness while they are shown.
         log_key_prefix: of all logged keys.
-        dirpath: folder of figures, results and banks; None: one named as the prefix in the Trainer's ``log_dir``. What
-            another run left there is moved to a folder ``earlier-1`` in it.
+        dirpath: folder of figures, results and banks; None: one named as the prefix in the folder of the run, where
+            Lightning keeps its checkpoints. What another run left there is moved to a folder ``earlier-1`` in it.
         save_banks: write the Gram matrices of each logged epoch to ``dirpath/banks``, to be compared later with those
             of any other model; "float16" in half the space, with CKA within 1e-4. Those that a resumed run needs are
             written in any case.
@@ -199,7 +200,7 @@ class CKAMonitor(Callback):
             if not reference.is_ready and not is_trial(trainer):
                 self._report.warn_once(f"'{reference.name}' was not compared with: that epoch had no validation")
         if self._report.writes:
-            self._report.attempt(self._summarize)
+            self._report.outlet.attempt(self._summarize)
 
     def _summarize(self) -> None:
         self._report.summarize(self.results)
@@ -234,8 +235,8 @@ class CKAMonitor(Callback):
                 raise ValueError("two CKAMonitors would write to one folder, or into each other's: set dirpath=")
 
     def _place(self, trainer: Trainer) -> Path:
-        """The folder of all files. Every process must ask: the Trainer broadcasts its log_dir."""
-        default = Path(trainer.log_dir or trainer.default_root_dir, self._log_key_prefix.strip("/") or "cka")
+        """The folder of all files. Every process must ask."""
+        default = run_folder(trainer) / (self._log_key_prefix.strip("/") or "cka")
         return default if self._dirpath is None else Path(self._dirpath)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -297,7 +298,7 @@ class CKAMonitor(Callback):
         for message in messages:
             report.warn_once(message)
         if report.writes:
-            report.attempt(lambda: memory.tidy(state, now))
+            report.outlet.attempt(lambda: memory.tidy(state, now))
         if now is not None and unsaved:
             self._keep(trainer, unsaved, now)
 
@@ -320,7 +321,7 @@ class CKAMonitor(Callback):
             try:
                 self._memory.keep(name, bank)
             except OSError as error:
-                self._report.warn_once(f"a bank could not be written, resuming will lack it, training goes on: {error}")
+                self._report.outlet.warn_of(error, "a bank could not be written, resuming will lack it")
 
     def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         report = self._report

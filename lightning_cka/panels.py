@@ -18,6 +18,7 @@ from lightning_cka.canvas import (
     elided,
     figure_of,
     new_grid,
+    plain,
     set_ticks,
     short_labels,
 )
@@ -66,7 +67,7 @@ def plot_comparison(
     if not results:
         raise ValueError("there is no result to draw")
     if titles is None:
-        titles = [_title(result) for result in results]
+        titles = [plain(_title(result)) for result in results]
     if len(titles) != len(results):
         raise ValueError(f"there are {len(results)} results, but {len(titles)} titles")
     style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
@@ -99,7 +100,7 @@ def plot_trajectory(result: CKAResult, ax: Axes | None = None, *, cmap: str = "m
     """
     figure, ax = plot_cka(result, ax, cmap=cmap)
     _name_epochs(ax, result.layers)
-    ax.set_title(elided(result.model_name), fontsize=10)
+    ax.set_title(plain(elided(result.model_name)), fontsize=10)
     return figure, ax
 
 
@@ -116,7 +117,8 @@ def plot_trajectories(
     Returns:
         The figure, and the axes of each layer.
     """
-    figure, grid = plot_comparison(list(results.values()), list(results), across=across, cmap=cmap)
+    titles = [plain(name) for name in results]
+    figure, grid = plot_comparison(list(results.values()), titles, across=across, cmap=cmap)
     for ax, result in zip(grid, results.values(), strict=True):
         _name_epochs(ax, result.layers)
     return figure, grid

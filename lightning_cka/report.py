@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,12 +12,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_cka.comparison import Outcome
 from lightning_cka.exchangeability import variation_message
 from lightning_cka.live import LiveProbe
-from lightning_cka.loggers import log_figures, log_text
+from lightning_cka.loggers import Outlet, log_figures
 from lightning_cka.memory import result_path
 from lightning_cka.notices import Notices
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import cka_scalars, diagnostic_scalars, logged_name
-from lightning_cka.summary import log_trajectories, write_summary
+from lightning_cka.summary import trajectory_figures, write_summary
 from lightning_cka.trainer_checks import is_trial
 
 
@@ -29,6 +29,9 @@ class Report:
         key_prefix: of all logged keys.
         folder: of the files.
         kernels: their names.
+
+    Attributes:
+        outlet: where figures, animations and texts go.
     """
 
     def __init__(self, trainer: Trainer, key_prefix: str, folder: Path, kernels: Sequence[str]) -> None:
@@ -37,6 +40,7 @@ class Report:
         self._folder = folder
         self._kernels = kernels
         self._notices = Notices()
+        self.outlet = Outlet(trainer.loggers, folder, self.warn_once)
 
     @property
     def writes(self) -> bool:
@@ -57,13 +61,6 @@ class Report:
         if self._notices.is_new(message):
             rank_zero_warn(message)
 
-    def attempt(self, write: Callable[[], object]) -> None:
-        """Write files. The first process is alone in that, and must not fail alone where training can go on."""
-        try:
-            write()
-        except (OSError, ValueError) as error:
-            self.warn_once(f"the CKA figures could not be written, training goes on: {error}")
-
     def take(self, module: LightningModule, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
         """Log the last result of a history, draw it, and write it to its file.
 
@@ -79,14 +76,14 @@ class Report:
                 self.warn_once(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
         self._log(module, prefix, cka_scalars(result))
         if self.writes:
-            self.attempt(lambda: self._write(key, history, told))
+            self._write(key, history, told)
 
     def _write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
-        loggers, step = self._trainer.loggers, self.step
-        history[-1].save(result_path(self._folder, key, history[-1]))
+        outlet, step = self.outlet, self.step
+        outlet.attempt(lambda: history[-1].save(result_path(self._folder, key, history[-1])))
         for message in told:
-            log_text(loggers, f"{self._prefix}diagnostics", message, step)
-        self._warn_unable(log_figures(loggers, f"{self._prefix}{key}/", self._folder / key, history, step))
+            outlet.log("text", f"{self._prefix}diagnostics", message, step)
+        log_figures(outlet, f"{self._prefix}{key}/", self._folder / key, history, step)
 
     def take_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
         """Log the diagnostics of the model's layers, by names of reference and kernel."""
@@ -101,17 +98,12 @@ class Report:
     def summarize(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Write tables and animations of whole histories, by their keys."""
         for key, history in results.items():
-            write_summary(self._trainer.loggers, f"{self._prefix}{key}/", self._folder / key, history)
+            write_summary(self.outlet, f"{self._prefix}{key}/", self._folder / key, history)
 
     def take_trajectories(self, kernel: str, results: Mapping[str, CKAResult], step: int) -> None:
         """Draw and log how each layer moved, up to a step."""
         name = self.key("trajectory", kernel)
-        path, prefix = self._folder / name, f"{self._prefix}{name}/"
-        self._warn_unable(log_trajectories(self._trainer.loggers, prefix, path, results, step))
-
-    def _warn_unable(self, loggers: Sequence[str]) -> None:
-        if loggers:
-            self.warn_once(f"{', '.join(loggers)} cannot take images: the CKA figures are in {self._folder}")
+        self.outlet.figures(f"{self._prefix}{name}/", trajectory_figures(self._folder / name, results), step)
 
     def warn_of(self, name: str, outcome: Outcome, probe: LiveProbe) -> list[str]:
         """Warn of what is new about a comparison with a reference, and give what is to be logged of it."""

@@ -20,6 +20,7 @@ from lightning_cka.canvas import (
     figure_of,
     label_room,
     new_axes,
+    plain,
     set_ticks,
     short_labels,
 )
@@ -64,7 +65,7 @@ def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: st
     set_ticks(ax.yaxis, rows, flagged)
     ax.set_xlabel(axis)
     ax.set_ylabel(axis_title(results[-1].model_name, prefix))
-    ax.set_title(f"CKA with {elided(results[-1].reference_name)}", fontsize=10, pad=17 if flagged else None)
+    ax.set_title(f"CKA with {plain(elided(results[-1].reference_name))}", fontsize=10, pad=17 if flagged else None)
     if flagged:
         _write_when(ax, results, {names[place] for place in flagged}, columns)
     if own and len(results) > 1:
@@ -117,7 +118,7 @@ def plot_trend(
         ax = new_axes(columns, [" " * 6] * 8, legend=[labels[row] for row in chosen])
     for order, row in enumerate(chosen):
         _draw_line(ax, labels[row], values[row], (bands[0][row], bands[1][row]), order / max(1, len(chosen) - 1))
-    _finish_lines(ax, columns, axis, value_label(results[-1]), f"CKA with {elided(results[-1].reference_name)}")
+    _finish_lines(ax, columns, axis, value_label(results[-1]), f"CKA with {plain(elided(results[-1].reference_name))}")
     return figure_of(ax), ax
 
 
@@ -142,7 +143,8 @@ def plot_layer_trend(
     if other := [result for result in results if list(result.same_named_pairs()) != names]:
         raise ValueError(f"the results must have the same layers, but one has {list(other[0].same_named_pairs())}")
     if labels is None:
-        labels = [r.reference_name if r.epoch is None else f"{r.reference_name}, epoch {r.epoch}" for r in results]
+        names_of = [plain(r.reference_name) for r in results]
+        labels = [n if r.epoch is None else f"{n}, epoch {r.epoch}" for n, r in zip(names_of, results, strict=True)]
     if len(labels) != len(results):
         raise ValueError(f"there are {len(results)} results, but {len(labels)} labels")
     columns, prefix = short_labels(names)

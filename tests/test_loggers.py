@@ -1,16 +1,21 @@
 """What arrives in TensorBoard, W&B, CSV and other people's loggers, read back from disk."""
 
 import json
+import logging
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Net, loaders, trainer
+import torch
+from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning_cka import CKAMonitor
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
 KEYS = {"cka/initial/heatmap", "cka/initial/drift", "cka/self/heatmap"}
 
@@ -66,31 +71,59 @@ def wandb_records(path):
             message = b""
 
 
-def test_wandb_offline_has_images_with_the_global_step(tmp_path, monkeypatch):
+def wandb_rows(folder):
+    """What one offline run has logged, and the run's folder."""
     import wandb
 
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
-    fit(tmp_path, logger)
     wandb.finish()
     wandb.teardown()  # Ends the process that writes the file: on a busy machine it may lag behind.
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     rows = []
     for record in wandb_records(file):
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
             rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in items})
+    return rows, file.parent
+
+
+def test_wandb_offline_has_images_with_the_global_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
+    fit(tmp_path, logger)
+    rows, run = wandb_rows(tmp_path)
     for key in KEYS:
         logged = [row for row in rows if key in row]
         assert [row["trainer/global_step"] for row in logged] == [7, 15]
     assert [row["trainer/global_step"] for row in rows if "cka/initial/mean" in row] == [7, 15]
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
-    assert len(list(file.parent.glob("files/media/images/cka/*/*.png"))) == 6
+    assert len(list(run.glob("files/media/images/cka/*/*.png"))) == 6
     for name in ("initial", "self"):
         (row,) = [row for row in rows if f"cka/{name}/evolution" in row]
         assert row["trainer/global_step"] == 15
-        (found,) = file.parent.glob(f"files/media/videos/cka/{name}/evolution*.gif")
+        (found,) = run.glob(f"files/media/videos/cka/{name}/evolution*.gif")
         assert found.read_bytes() == (tmp_path / "figures" / f"{name}-evolution.gif").read_bytes()
+
+
+def outlier_loader():
+    """One sample dominates the layers, which is told as a text."""
+    inputs, labels = dataset(128, seed=2).tensors
+    inputs[5] *= 300
+    return DataLoader(TensorDataset(inputs, labels), batch_size=16)
+
+
+def test_wandb_gets_texts_and_two_fits(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
+    for _ in range(2):
+        seed_everything(0, verbose=False)
+        trainer(CKAMonitor(), logger=logger, max_epochs=1).fit(Net(), loaders()[0], outlier_loader())
+    rows, run = wandb_rows(tmp_path)
+    for key in ("heatmap", "drift", "mean", "net.0", "evolution"):
+        assert [row["trainer/global_step"] for row in rows if f"cka/initial/{key}" in row] == [7, 7], key
+    assert {row["trainer/global_step"] for row in rows if "cka/diagnostics" in row} == {7}
+    tables = [json.loads(path.read_text()) for path in run.glob("files/media/table/cka/diagnostics_*")]
+    assert sum("single samples dominate" in table["data"][0][0] for table in tables) == 2
+    assert len(list(tmp_path.glob("test/*/cka/initial/heatmap-*.png"))) == 1  # In the run's own folder.
 
 
 class OnlyMetrics(Logger):
@@ -132,3 +165,165 @@ def test_every_logger_of_a_list_is_served(tmp_path):
         events = EventAccumulator(logger.log_dir)
         events.Reload()
         assert set(events.Tags()["images"]) == KEYS
+
+
+@pytest.fixture
+def _mlflow(monkeypatch):
+    """MLflow 3 warns of stores in files, and refuses them unless told."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
+        yield
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def artifacts(logger, path=""):
+    """Local paths of all artifacts of a run, by their path in it."""
+    client, found = logger.experiment, {}
+    for each in client.list_artifacts(logger.run_id, path):
+        if each.is_dir:
+            found |= artifacts(logger, each.path)
+        else:
+            found[each.path] = Path(client.download_artifacts(logger.run_id, each.path))
+    return found
+
+
+@pytest.mark.usefixtures("_mlflow")
+def test_mlflow_has_images_texts_and_animations_as_artifacts(tmp_path, caplog):
+    logger = MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs")
+    seed_everything(0, verbose=False)
+    monitor = CKAMonitor(["initial", "self"])
+    trainer(monitor, logger=logger).fit(Net(), loaders()[0], outlier_loader())
+    found = artifacts(logger)
+    folder = tmp_path / "runs" / logger.name / logger.run_id / "cka"
+    for step, moment in ((7, "epoch=000-step=000007"), (15, "epoch=001-step=000015")):
+        for name in ("initial", "self"):
+            image = pixels_of(found.pop(f"cka/{name}/heatmap/step={step:06d}.png"))
+            assert np.array_equal(image, pixels_of(folder / name / f"heatmap-{moment}.png"))
+        last = pixels_of(found.pop(f"cka/initial/drift/step={step:06d}.png"))
+    assert np.array_equal(last, pixels_of(folder / "initial" / "drift.png"))
+    for name in ("initial", "self"):
+        evolution = found.pop(f"cka/{name}/evolution/step=000015.gif")
+        assert evolution.read_bytes() == (folder / f"{name}-evolution.gif").read_bytes()
+    assert {path[: len("cka/diagnostics/step=0000")] for path in found} == {"cka/diagnostics/step=0000"}, found
+    texts = [path.read_text() for path in found.values()]
+    assert any("single samples dominate" in text and "net.0" in text for text in texts)
+    for key, values in (("mean", [r.mean() for r in monitor.results["initial"]]), ("net.0", None)):
+        history = logger.experiment.get_metric_history(logger.run_id, f"cka/initial/{key}")
+        assert [each.step for each in history] == [7, 15]
+        assert values is None or [each.value for each in history] == pytest.approx(values, abs=1e-6)
+    # Our folder is none of MLflow's experiments.
+    assert {each.name for each in logger.experiment.search_experiments()} == {"Default", "experiment"}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING and "cka" in record.message]
+
+
+@pytest.mark.usefixtures("_mlflow")
+@pytest.mark.filterwarnings("ignore:MLFlow only allows .* special characters in metric name")
+def test_mlflow_gets_names_that_it_would_refuse(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "a#1=[x].pt")
+    logger = MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs")
+    trainer(CKAMonitor("a#1=[x].pt"), logger=logger, max_epochs=1).fit(Net(), *loaders())
+    images = {path for path in artifacts(logger) if path.endswith(".png")}
+    assert images == {f"cka/a1=x/{name}/step=000007.png" for name in ("heatmap", "drift")}
+    assert "cka/a1x/mean" in logger.experiment.get_run(logger.run_id).data.metrics
+
+
+class TakesImages(OnlyMetrics):
+    """As several loggers of other people do, as W&B's."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.images.append((key, step, [image.size for image in images]))
+
+
+def test_other_peoples_loggers_may_take_images_as_wandbs_does(tmp_path):
+    logger = TakesImages()
+    monitor = fit(tmp_path, logger, max_epochs=1)
+    height, width, _ = pixels_of(tmp_path / "figures" / "initial" / "heatmap-epoch=000-step=000007.png").shape
+    assert logger.images[0] == ("cka/initial/heatmap", 7, [(width, height)])
+    assert {key for key, _, _ in logger.images} == KEYS
+    assert len(monitor.results["self"]) == 1
+
+
+class Raises(TensorBoardLogger):
+    """Whatever is not a scalar is too much for it."""
+
+    @property
+    def experiment(self):
+        writer = super().experiment
+
+        def fail(key, *args, **kwargs):
+            raise ConnectionError(f"no way to bring {key}")
+
+        writer.add_image = writer.add_text = fail
+        return writer
+
+
+def test_a_logger_that_raises_stops_neither_training_nor_the_others(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    good = TensorBoardLogger(tmp_path, name="good")
+
+    def run(*callbacks):
+        seed_everything(0, verbose=False)
+        model, logger = Net(), [Raises(tmp_path, name="bad"), good] if callbacks else False
+        trainer(*callbacks, logger=logger).fit(model, loaders()[0], outlier_loader())
+        return model.state_dict()
+
+    plain = run()
+    monitor = CKAMonitor(["initial", "self"], dirpath=tmp_path / "figures")
+    with pytest.warns(UserWarning) as caught:
+        watched = run(monitor)
+    assert all(torch.equal(value, watched[name]) for name, value in plain.items())
+    # One for each kind of thing.
+    assert sorted(str(w.message) for w in caught if "training goes on" in str(w.message)) == [
+        f"Raises could not take the CKA {kind}s, training goes on: ConnectionError: no way to bring cka/{key}; "
+        f"the folder is {tmp_path / 'figures'}"
+        for kind, key in (("image", "initial/heatmap"), ("text", "diagnostics"))
+    ]
+    assert len(list((tmp_path / "figures" / "initial").glob("*.png"))) == 3
+    events = EventAccumulator(good.log_dir, size_guidance={"images": 0, "tensors": 0}).Reload()
+    assert set(events.Tags()["images"]) == KEYS
+    assert [event.step for event in events.Images("cka/initial/heatmap")] == [7, 15]
+    assert "cka/diagnostics/text_summary" in events.Tags()["tensors"]
+
+
+@pytest.mark.usefixtures("_mlflow", "_without_figures")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TensorBoardLogger("runs"),
+        lambda: CSVLogger("runs"),
+        lambda: MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs"),
+        lambda: WandbLogger(project="project", save_dir="runs", offline=True),
+        OnlyMetrics,
+        lambda: False,
+        lambda: [
+            OnlyMetrics(),
+            TensorBoardLogger("runs"),
+            CSVLogger("runs"),
+            MLFlowLogger(tracking_uri=f"file:{Path.cwd()}/ml"),
+        ],
+    ],
+    ids=["TensorBoard", "CSV", "MLflow", "W&B", "own", "none", "list"],
+)
+def test_files_are_beside_lightnings_checkpoints(tmp_path, monkeypatch, make):
+    """Not in a folder that is that of all runs."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    checkpoint, monitor = ModelCheckpoint(), CKAMonitor()
+    logger = make()
+    used = trainer(monitor, checkpoint, logger=logger, max_epochs=1, enable_checkpointing=True)
+    used.fit(Net(), *loaders())
+    if isinstance(logger, WandbLogger):
+        wandb_rows(tmp_path / "runs")
+    (result,) = tmp_path.rglob("epoch=000-step=000007.json")
+    assert result.parent == Path(checkpoint.dirpath).resolve().parent / "cka" / "initial"
+    assert logger or result.parent == tmp_path / "cka" / "initial"
