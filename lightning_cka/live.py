@@ -167,7 +167,8 @@ def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     if not loaders:
         raise ValueError(
             "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
-            "loop (no val_dataloaders or validation_step, or limit_val_batches=0); give fit() one, or pass dataloader="
+            "loop (no val_dataloaders or validation_step, limit_val_batches=0, or barebones=True); give fit() one, or "
+            "pass dataloader="
         )
     if not 0 <= options.dataloader_idx < len(loaders):
         raise ValueError(f"dataloader_idx is {options.dataloader_idx}, but there are {len(loaders)} validation loaders")
@@ -186,7 +187,11 @@ def _validation_loaders(trainer: Trainer) -> list[Any]:
         # then as if nothing had been asked for now.
         with isolated_rng(0):
             loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
-    return [] if loaders is None else list(CombinedLoader(loaders, "sequential").flattened)
+    if loaders is None:
+        return []
+    if "CombinedLoader" in class_names(loaders):
+        loaders = loaders.iterables
+    return list(CombinedLoader(loaders, "sequential").flattened)
 
 
 @contextmanager
