@@ -167,8 +167,7 @@ def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     if not loaders:
         raise ValueError(
             "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
-            "loop (no val_dataloaders or validation_step, limit_val_batches=0, or barebones=True); give fit() one, or "
-            "pass dataloader="
+            "loop (no val_dataloaders or validation_step, or limit_val_batches=0); give fit() one, or pass dataloader="
         )
     if not 0 <= options.dataloader_idx < len(loaders):
         raise ValueError(f"dataloader_idx is {options.dataloader_idx}, but there are {len(loaders)} validation loaders")

@@ -351,7 +351,9 @@ class CKAMonitor(Callback):
     def _compare(self, trainer: Trainer, pl_module: LightningModule) -> _Seen | None:
         """Show the live model the probe set; None if there is nothing to compare with."""
         report = self._report
-        epoch, step, is_training = trainer.current_epoch, report.step, trainer.state.fn != "validate"
+        epoch, is_training = trainer.current_epoch, trainer.state.fn != "validate"
+        # Counted up already where a training epoch is at its end: Lightning's own scalars are one step before.
+        step = report.step if trainer.validating else report.step - 1
         live = self._probe.empty_bank(pl_module, epoch, step) if is_training and self._needs_bank(epoch) else None
         for reference in self.references:
             if live is not None and reference.epoch == epoch:

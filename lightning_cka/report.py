@@ -82,8 +82,9 @@ class Report:
             self.attempt(lambda: self._write(key, history, told))
 
     def _write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
-        loggers, step = self._trainer.loggers, self.step
-        history[-1].save(result_path(self._folder, key, history[-1]))
+        loggers, result = self._trainer.loggers, history[-1]
+        step = self.step if result.step is None else result.step
+        result.save(result_path(self._folder, key, result))
         for message in told:
             log_text(loggers, f"{self._prefix}diagnostics", message, step)
         self._warn_unable(log_figures(loggers, f"{self._prefix}{key}/", self._folder / key, history, step))
