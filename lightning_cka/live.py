@@ -186,7 +186,7 @@ def _validation_loaders(trainer: Trainer) -> list[Any]:
         # then as if nothing had been asked for now.
         with isolated_rng(0):
             loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
-    if loaders is None:
+    if loaders is None or loaders in ([], (), {}):
         return []
     if "CombinedLoader" in class_names(loaders):
         loaders = loaders.iterables

@@ -47,19 +47,25 @@ class CKAMonitor(Callback):
     ``results``. Layers whose CKA is not to be trusted are flagged in all of them, and named in a warning.
     Training is bit for bit what it is without the callback.
 
+    The weights that are compared are those that were validated, also if a callback put an average in their place for
+    validation, wherever in the list of callbacks it is; "initial" are those at the start of training. Without a
+    validation loop, they are those at the end of the training epoch. What the Trainer's tuners run is not compared.
+
     Args:
         reference: what to compare with: "initial" (the weights at the start of training), "previous"
-            (those of the last logged epoch, at first the initial ones), the number of an epoch (those at its end, from
-            then on), "self" (the model's own other layers), the path of a checkpoint of the same architecture, a
-            module, or a sequence of these.
+            (those of the last logged epoch, at first the initial ones), the number of an epoch (those at its last
+            validation, from its end on), "self" (the model's own other layers), the path of a checkpoint of the same
+            architecture, a module, or a sequence of these.
         layers: glob patterns over the names of the LightningModule's submodules, module classes, or a
             sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced.
         reference_layers: the layers of references that are modules; None: as for the model.
-        num_samples: size of the probe set, at most; None: the whole validation dataset.
+        num_samples: size of the probe set, at most; None: the whole validation dataset. It is drawn from all of it,
+            whatever part of it ``limit_val_batches`` or ``overfit_batches`` leave.
         batch_size: of the probe set; None: the validation loader's, lowered if need be to have 8 batches.
         dataloader: a probe loader of your own, taken as it is; it should shuffle, since CKA averaged over
             batches of similar samples is biased.
-        dataloader_idx: which of several validation loaders the probe set is drawn from.
+        dataloader_idx: which of several validation loaders the probe set is drawn from, in the order of the list,
+            the mapping or the ``CombinedLoader`` that they are in.
         forward_fn: called with a module and a batch; None: ``module(batch)``, with the first element of a
             tuple or list, a mapping being spread over the arguments that ``forward`` names.
         feature_fn: "flatten" (default), "mean" (over all but batch and channel), "cls" (first token), or a
@@ -68,7 +74,8 @@ class CKAMonitor(Callback):
             "distance"; a function of ``(n, n)`` squared distances; or a sequence of these, each with keys of its own.
         unbiased: False takes the biased HSIC, for comparison with papers that do; its values depend on the batch size.
         thresholds: from where on a layer is flagged; None: the defaults of `lightning_cka.diagnostics.Thresholds`.
-        every_n_epochs: log at the end of every n-th epoch.
+        every_n_epochs: log at the validations of every n-th epoch, of which there may be several; in training by steps,
+            where an epoch may never end, leave it at 1, and set the Trainer's ``val_check_interval``.
         seed: of the choice of probe samples, and of any randomness while they are shown.
         log_key_prefix: of all logged keys.
         dirpath: folder of figures, results and banks; None: one named as the prefix in the Trainer's ``log_dir``. What
@@ -174,6 +181,9 @@ class CKAMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Forget an earlier checkpoint: the one that is resumed from, if any, is read after this."""
         self._resumed, self._seen = {}, None
+        if stage == "fit":
+            # A tuner saves a checkpoint before training, and reads it again: nothing of an earlier run shall be in it.
+            self._memory = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check everything, and take or restore the Gram matrices of all references, before the first step."""
