@@ -663,7 +663,7 @@ def test_tuners_leave_nothing_behind(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: LearningRateFinder(num_training_steps=20), lambda: BatchSizeFinder(max_trials=1)]
+    "make", [lambda: LearningRateFinder(num_training_steps=20), lambda: BatchSizeFinder(init_val=16, max_trials=1)]
 )
 def test_tuners_as_callbacks(make, tmp_path):
     def fit(*callbacks):
