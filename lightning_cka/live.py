@@ -231,7 +231,11 @@ def _validation_loaders(trainer: Trainer) -> list[Any]:
         # then as if nothing had been asked for now.
         with isolated_rng(0):
             loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
-    return [] if loaders is None else list(CombinedLoader(loaders, "sequential").flattened)
+    if loaders is None or loaders in ([], (), {}):
+        return []
+    if "CombinedLoader" in class_names(loaders):
+        loaders = loaders.iterables
+    return list(CombinedLoader(loaders, "sequential").flattened)
 
 
 @contextmanager

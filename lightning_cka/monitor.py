@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
@@ -15,7 +15,7 @@ from torch import nn
 from lightning_cka.bank import GramBank
 from lightning_cka.capture import ForwardFn
 from lightning_cka.collectives import sums_device
-from lightning_cka.comparison import Comparison
+from lightning_cka.comparison import Comparison, Outcome
 from lightning_cka.exchangeability import variation_flags
 from lightning_cka.files import INITIAL, moment
 from lightning_cka.flags import Thresholds, check_thresholds
@@ -30,7 +30,15 @@ from lightning_cka.reference import ReferenceSource, parse_references
 from lightning_cka.report import Report
 from lightning_cka.result import CKAResult
 from lightning_cka.scalars import scalar_names
-from lightning_cka.trainer_checks import check_epochs, check_monitored_keys, check_strategy, is_trial
+from lightning_cka.trainer_checks import (
+    check_epochs,
+    check_monitored_keys,
+    check_schedule,
+    check_strategy,
+    is_last_validation_batch,
+    is_trial,
+    validates,
+)
 from lightning_cka.trajectory import trajectories
 
 
@@ -42,19 +50,25 @@ class CKAMonitor(Callback):
     ``results``. Layers whose CKA is not to be trusted are flagged in all of them, and named in a warning.
     Training is bit for bit what it is without the callback.
 
+    The weights that are compared are those that were validated, also if a callback put an average in their place for
+    validation, wherever in the list of callbacks it is; "initial" are those at the start of training. Without a
+    validation loop, they are those at the end of the training epoch. What the Trainer's tuners run is not compared.
+
     Args:
         reference: what to compare with: "initial" (the weights at the start of training), "previous"
-            (those of the last logged epoch, at first the initial ones), the number of an epoch (those at its end, from
-            then on), "self" (the model's own other layers), the path of a checkpoint of the same architecture, a
-            module, or a sequence of these.
+            (those of the last logged epoch, at first the initial ones), the number of an epoch (those at its last
+            validation, from its end on), "self" (the model's own other layers), the path of a checkpoint of the same
+            architecture, a module, or a sequence of these.
         layers: glob patterns over the names of the LightningModule's submodules, module classes, or a
             sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced.
         reference_layers: the layers of references that are modules; None: as for the model.
-        num_samples: size of the probe set, at most; None: the whole validation dataset.
+        num_samples: size of the probe set, at most; None: the whole validation dataset. It is drawn from all of it,
+            whatever part of it ``limit_val_batches`` or ``overfit_batches`` leave.
         batch_size: of the probe set; None: the validation loader's, lowered if need be to have 8 batches.
         dataloader: a probe loader of your own, taken as it is; it should shuffle, since CKA averaged over
             batches of similar samples is biased.
-        dataloader_idx: which of several validation loaders the probe set is drawn from.
+        dataloader_idx: which of several validation loaders the probe set is drawn from, in the order of the list,
+            the mapping or the ``CombinedLoader`` that they are in.
         forward_fn: called with a module and a batch; None: ``module(batch)``, with the first element of a
             tuple or list, a mapping being spread over the arguments that ``forward`` names.
         feature_fn: "flatten" (default), "mean" (over all but batch and channel), "cls" (first token), or a
@@ -63,7 +77,8 @@ class CKAMonitor(Callback):
             "distance"; a function of ``(n, n)`` squared distances; or a sequence of these, each with keys of its own.
         unbiased: False takes the biased HSIC, for comparison with papers that do; its values depend on the batch size.
         thresholds: from where on a layer is flagged; None: the defaults of `lightning_cka.diagnostics.Thresholds`.
-        every_n_epochs: log at the end of every n-th epoch.
+        every_n_epochs: log at the validations of every n-th epoch, of which there may be several; in training by steps,
+            where an epoch may never end, leave it at 1, and set the Trainer's ``val_check_interval``.
         seed: of the choice of probe samples, and of any randomness while they are shown.
         log_key_prefix: of all logged keys.
         dirpath: folder of figures, results and banks; None: one named as the prefix in the folder of the run, where
@@ -143,6 +158,7 @@ class CKAMonitor(Callback):
         self._trajectory = trajectory
         self._memory: Memory | None = None
         self._resumed: dict[str, Any] = {}
+        self._seen: _Seen | None = None
 
     @property
     def state_key(self) -> str:
@@ -168,10 +184,14 @@ class CKAMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Forget an earlier checkpoint: the one that is resumed from, if any, is read after this."""
-        self._resumed = {}
+        self._resumed, self._seen = {}, None
+        if stage == "fit":
+            # A tuner saves a checkpoint before training, and reads it again: nothing of an earlier run shall be in it.
+            self._memory = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check everything, and take or restore the Gram matrices of all references, before the first step."""
+        check_schedule(self._every_n_epochs, trainer)
         check_epochs(self.references, self._every_n_epochs, trainer)
         self._prepare(trainer, pl_module)
         check_monitored_keys(trainer, self._log_key_prefix, self.references, self._keys(), self._every_n_epochs)
@@ -182,23 +202,39 @@ class CKAMonitor(Callback):
         if trainer.state.fn == "validate":
             self._prepare(trainer, pl_module)
 
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_args: Any, **_kwargs: Any
+    ) -> None:
+        """Compare, if this epoch is due, with the weights that were validated.
+
+        A callback that put averaged weights in their place for validation may take them out again at the epoch's end,
+        before or after this one, as the order of the callbacks has it.
+        """
+        if self._is_due(trainer) and is_last_validation_batch(trainer):
+            self._seen = self._compare(trainer, pl_module)
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare and log, if this epoch is due."""
-        if trainer.sanity_checking:
-            return
-        if trainer.state.fn == "validate" or self._is_due(trainer):
-            self._compare_and_log(trainer, pl_module)
+        """Log what was compared."""
+        if self._is_due(trainer):
+            # There is no last batch of a loader that gave none.
+            self._log(trainer, pl_module, self._seen or self._compare(trainer, pl_module))
+            self._seen = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare and log where there is no validation loop to do it in."""
-        if not trainer.enable_validation and self._is_due(trainer):
-            self._compare_and_log(trainer, pl_module)
+        if not validates(trainer) and self._is_due(trainer):
+            self._log(trainer, pl_module, self._compare(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write tables and animations of the whole run, and log the trajectories."""
         for reference in self.references:
             if not reference.is_ready and not is_trial(trainer):
                 self._report.warn_once(f"'{reference.name}' was not compared with: that epoch had no validation")
+        if not self.results and all(reference.is_ready for reference in self.references):
+            self._report.warn_once(
+                f"CKAMonitor has no results: training ended before a validation in an epoch that was due "
+                f"(every_n_epochs={self._every_n_epochs}, check_val_every_n_epoch={trainer.check_val_every_n_epoch})"
+            )
         if self._report.writes:
             self._report.outlet.attempt(self._summarize)
 
@@ -240,6 +276,10 @@ class CKAMonitor(Callback):
         return default if self._dirpath is None else Path(self._dirpath)
 
     def _is_due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        if trainer.state.fn == "validate" or is_trial(trainer):
+            return True
         return (trainer.current_epoch + 1) % self._every_n_epochs == 0
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -323,9 +363,12 @@ class CKAMonitor(Callback):
             except OSError as error:
                 self._report.outlet.warn_of(error, "a bank could not be written, resuming will lack it")
 
-    def _compare_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _compare(self, trainer: Trainer, pl_module: LightningModule) -> _Seen | None:
+        """Show the live model the probe set; None if there is nothing to compare with."""
         report = self._report
-        epoch, step, is_training = trainer.current_epoch, report.step, trainer.state.fn != "validate"
+        epoch, is_training = trainer.current_epoch, trainer.state.fn != "validate"
+        # Counted up already where a training epoch is at its end: Lightning's own scalars are one step before.
+        step = report.step if trainer.validating else report.step - 1
         live = self._probe.empty_bank(pl_module, epoch, step) if is_training and self._needs_bank(epoch) else None
         for reference in self.references:
             if live is not None and reference.epoch == epoch:
@@ -333,14 +376,14 @@ class CKAMonitor(Callback):
             if not reference.is_ready and not is_training:
                 report.warn_once(f"there is no '{reference.name}' to compare with: this model was not trained here")
         # Of several validations in an epoch, its reference is that of the last one.
-        at_end = not trainer.enable_validation or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        at_end = not validates(trainer) or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         ready = {
             reference.name: reference
             for reference in self.references
             if reference.is_ready and (at_end or not is_training or reference.epoch != epoch)
         }
         if not ready and live is None:
-            return
+            return None
         comparison = Comparison(
             self._probe.plan.names,
             {name: reference.bank for name, reference in ready.items()},
@@ -359,22 +402,40 @@ class CKAMonitor(Callback):
             epoch=epoch if is_training else None,
             step=step if is_training else None,
         )
+        return _Seen(outcomes, {name: reference.title for name, reference in ready.items()}, live)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, seen: _Seen | None) -> None:
+        """Tell what came out, and keep the Gram matrices that will be asked for again."""
+        if seen is None:
+            return
+        report, outcomes, live = self._report, seen.outcomes, seen.live
         for (name, kernel), outcome in outcomes.items():
-            result = replace(outcome.result, reference_name=ready[name].title)
+            result = replace(outcome.result, reference_name=seen.titles[name])
             history = self.results.setdefault(report.key(name, kernel), [])
             history.append(result)
             told = report.warn_of(name, outcome, self._probe)
             report.take(pl_module, report.key(name, kernel), history, told)
         report.take_diagnostics(pl_module, outcomes)
         if live is not None:
+            name = moment(live.epoch, live.step)
             for reference in self.references:
                 if reference.source == "previous":
-                    reference.stand_for(live, moment(epoch, step))
-            self._keep(trainer, moment(epoch, step), live)
+                    reference.stand_for(live, name)
+            self._keep(trainer, name, live)
 
     def _needs_bank(self, epoch: int) -> bool:
         """Whether the model's Gram matrices of this epoch will be asked for again."""
         return bool(self._save_banks) or any(r.source == "previous" or r.epoch == epoch for r in self.references)
+
+
+class _Seen(NamedTuple):
+    """What came of one pass of the live model."""
+
+    outcomes: dict[tuple[str, str], Outcome]
+    titles: dict[str, str]
+    """Of the references, by name."""
+    live: GramBank | None
+    """The model's Gram matrices, if they will be asked for again."""
 
 
 join_namespaces(CKAMonitor)

@@ -79,8 +79,9 @@ class Report:
             self._write(key, history, told)
 
     def _write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
-        outlet, step = self.outlet, self.step
-        outlet.attempt(lambda: history[-1].save(result_path(self._folder, key, history[-1])))
+        outlet, result = self.outlet, history[-1]
+        step = self.step if result.step is None else result.step
+        outlet.attempt(lambda: result.save(result_path(self._folder, key, result)))
         for message in told:
             outlet.log("text", f"{self._prefix}diagnostics", message, step)
         log_figures(outlet, f"{self._prefix}{key}/", self._folder / key, history, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from math import inf
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -45,6 +46,55 @@ def check_strategy(trainer: Trainer) -> None:
         )
 
 
+def validates(trainer: Trainer) -> bool:
+    """Whether training has a validation loop, with batches in it as far as that is known by now."""
+    if not trainer.enable_validation:
+        return False
+    return trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0
+
+
+def is_last_validation_batch(trainer: Trainer) -> bool:
+    """Whether the validation batch that is at its end is the last one, of all loaders."""
+    loop = trainer.validate_loop if trainer.state.fn == "validate" else trainer.fit_loop.epoch_loop.val_loop
+    return loop.batch_progress.is_last_batch
+
+
+def _validates_within_epochs(trainer: Trainer) -> bool:
+    return validates(trainer) and trainer.val_check_batch not in (inf, trainer.num_training_batches)
+
+
+def _may_never_end(trainer: Trainer) -> bool:
+    """Whether nothing tells that a training epoch ends, and validation does not wait for it either."""
+    endless = trainer.num_training_batches == inf and trainer.max_epochs == -1
+    return endless and _validates_within_epochs(trainer) and not is_trial(trainer)
+
+
+_ENDLESS = (
+    "the training data have no length and max_epochs is -1, so that an epoch may never end; limit_train_batches= gives "
+    "it a length"
+)
+
+
+def check_schedule(every_n_epochs: int, trainer: Trainer) -> None:
+    """Refuse to log nothing.
+
+    Args:
+        every_n_epochs: of the monitor.
+        trainer: of the training that is about to start.
+
+    Raises:
+        ValueError: no epoch is due.
+    """
+    if every_n_epochs > 1 and _may_never_end(trainer):
+        raise ValueError(
+            f"every_n_epochs={every_n_epochs} would log nothing: {_ENDLESS}. With every_n_epochs=1 there is a result "
+            "at each validation, and val_check_interval= says how often that is"
+        )
+    last = trainer.max_epochs
+    if last is not None and 0 <= last < every_n_epochs and not is_trial(trainer):
+        raise ValueError(f"every_n_epochs={every_n_epochs} would log nothing: max_epochs={last} comes before that")
+
+
 def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: Trainer | None = None) -> None:
     """Refuse reference epochs that will not be logged.
 
@@ -56,8 +106,7 @@ def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: 
     Raises:
         ValueError: there is such an epoch.
     """
-    validates = trainer is not None and trainer.enable_validation
-    often = (trainer.check_val_every_n_epoch or 1) if trainer is not None and validates else 1
+    often = (trainer.check_val_every_n_epoch or 1) if trainer is not None and validates(trainer) else 1
     last = None if trainer is None or is_trial(trainer) else trainer.max_epochs
     for reference in references:
         epoch = reference.epoch
@@ -72,6 +121,8 @@ def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: 
             raise ValueError(
                 f"epoch {epoch} cannot be a reference: check_val_every_n_epoch={often} leaves it without validation"
             )
+        if trainer is not None and _may_never_end(trainer):
+            raise ValueError(f"epoch {epoch} cannot be a reference: {_ENDLESS}")
         if last is not None and 0 <= last <= epoch:
             raise ValueError(f"epoch {epoch} cannot be a reference: with max_epochs={last} it is not reached")
 
@@ -79,10 +130,10 @@ def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: 
 def check_monitored_keys(
     trainer: Trainer, prefix: str, references: Sequence[Reference], keys: Collection[str], every_n_epochs: int
 ) -> None:
-    """Refuse callbacks that would find their key missing.
+    """Refuse callbacks and schedulers that would find their key missing.
 
     Args:
-        trainer: whose callbacks are looked at.
+        trainer: whose callbacks and schedulers are looked at.
         prefix: of all keys of the monitor.
         references: of the monitor.
         keys: that the monitor will log, besides those of the diagnostics.
@@ -92,23 +143,26 @@ def check_monitored_keys(
         ValueError: one looks for a key that the monitor does not log, or not at each epoch.
     """
     callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Set by a connector.
-    for callback in callbacks:
+    plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    for callback in [*callbacks, *plateaus]:
         key = getattr(callback, "monitor", None)
         if not isinstance(key, str) or not key.startswith(prefix) or not getattr(callback, "strict", True):
             continue
-        who = f"{type(callback).__name__} looks for {key!r}"
+        who = f"{type(getattr(callback, 'scheduler', callback)).__name__} looks for {key!r}"
         if key not in keys and not key.startswith(f"{prefix}diagnostics/"):
             if not prefix:
                 continue  # It may be anyone's.
             close = get_close_matches(key, keys, n=3) or sorted(keys)
             raise ValueError(f"{who}, which CKAMonitor does not log; it logs {shortened(close)}")
         who += " at each validation, but CKAMonitor logs it"
-        often = getattr(callback, "_every_n_epochs", 1) or 1
+        often = getattr(callback, "_every_n_epochs", getattr(callback, "frequency", 1)) or 1
         if often % every_n_epochs and (trainer.check_val_every_n_epoch or 1) % every_n_epochs:
             raise ValueError(
                 f"{who} every {every_n_epochs} epochs; use every_n_epochs=1, or "
                 f"check_val_every_n_epoch={every_n_epochs} in the Trainer"
             )
         for reference in references:
-            if reference.epoch and key.startswith(f"{prefix}{reference.name}/"):
-                raise ValueError(f"{who} from epoch {reference.epoch} on")
+            if reference.epoch is None or not key.startswith(f"{prefix}{reference.name}/"):
+                continue
+            if reference.epoch or _validates_within_epochs(trainer):
+                raise ValueError(f"{who} from the end of epoch {reference.epoch} on")

@@ -333,7 +333,7 @@ def test_epochs_that_are_not_logged_are_refused(tmp_path, options, trainer_optio
 
 def test_a_callback_that_would_miss_the_key_of_an_epoch_is_refused(tmp_path):
     other = ModelCheckpoint(tmp_path / "best", monitor="cka/epoch-2/mean")
-    with pytest.raises(ValueError, match=r"looks for 'cka/epoch-2/mean' at each validation, .* from epoch 2 on"):
+    with pytest.raises(ValueError, match=r"looks for 'cka/epoch-2/mean' at each .* from the end of epoch 2 on"):
         trainer(CKAMonitor(2), other, max_epochs=4, enable_checkpointing=True).fit(
             Net(), DataLoader(dataset(), batch_size=16), DataLoader(dataset(), batch_size=16)
         )
