@@ -729,7 +729,7 @@ def test_a_corrupt_checkpoint(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"checkpoint '{name}' cannot be read"):
             trainer(CKAMonitor(tmp_path / name)).fit(Net(), *loaders())
-    with pytest.raises(ValueError, match=r"is a folder.* python -m lightning"):
+    with pytest.raises(ValueError, match=r"is a folder.*`python -m lightning"):
         trainer(CKAMonitor(tmp_path)).fit(Net(), *loaders())
 
 
