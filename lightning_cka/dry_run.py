@@ -21,6 +21,7 @@ from lightning_cka.layers import (
     match_layers,
     named_layers,
     read_tensor,
+    shortened,
     spread_evenly,
 )
 from lightning_cka.probe import ProbeBatch, ProbeSet
@@ -68,7 +69,7 @@ def dry_run(
         outputs = _observe(model, batch, candidates, showing)
         fewer = _observe_fewer(model, probe, batch.num_samples, candidates, showing)
     found: dict[str, int] = {}
-    problems: dict[str, str] = {}
+    problems: dict[str, tuple[str, str]] = {}
     order = {name: place for place, name in enumerate(outputs)}
     for name in sorted(candidates, key=lambda name: (candidates[name], order.get(name, -1))):
         dim = _batch_dim(outputs.get(name), fewer.get(name), batch.num_samples)
@@ -82,14 +83,14 @@ def dry_run(
     if selectors is not None and refused:
         raise ValueError(
             f"cannot compare these {argument} on a batch of {batch.num_samples} samples: "
-            f"{'; '.join(problems[name] for name in refused)}. Choose other {argument}, or pass feature_fn= to turn an "
+            f"{_told(problems[name] for name in refused)}. Choose other {argument}, or pass feature_fn= to turn an "
             "output into (n, features)"
         )
     if not found:
-        raise ValueError(f"no layer of {type(model).__name__} can be compared: {'; '.join(problems.values())}")
+        raise ValueError(f"no layer of {type(model).__name__} can be compared: {_told(problems.values())}")
     if problems:
         which = f"the default {argument}" if selectors is None else f"{argument}="
-        rank_zero_info(f"CKA leaves out of {which}: {'; '.join(problems.values())}")
+        rank_zero_info(f"CKA leaves out of {which}: {_told(problems.values())}")
     if selectors is None:
         found = _thinned(found)
     if repeated := [name for name in found if outputs[name].calls > 1]:
@@ -109,15 +110,23 @@ def _batch_first(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return (shape[dim], *shape[:dim], *shape[dim + 1 :])
 
 
-def _problem(name: str, module: nn.Module, output: _Output | None, fewer: _Output | None, n: int) -> str:
+def _problem(name: str, module: nn.Module, output: _Output | None, fewer: _Output | None, n: int) -> tuple[str, str]:
+    """What cannot be compared, and why."""
     if output is None:
-        return f"layer '{name}' ({type(module).__name__}) did not run in forward"
-    what = "has no floating-point tensor of one dimension or more"
-    if output.shape is not None:
-        what = "has no dimension with one entry per sample" + _why_folded(
-            output.shape, fewer.shape if fewer else None, n
-        )
-    return f"the output of layer '{name}' ({output.description}) {what}"
+        return f"layer '{name}' ({type(module).__name__})", "did not run in forward"
+    what = f"the output of layer '{name}' ({output.description})"
+    if output.shape is None:
+        return what, "has no floating-point tensor of one dimension or more"
+    folded = _why_folded(output.shape, fewer.shape if fewer else None, n)
+    return what, f"has no dimension with one entry per sample{folded}"
+
+
+def _told(problems: Iterable[tuple[str, str]]) -> str:
+    """Each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for what, reason in problems:
+        reasons.setdefault(reason, []).append(what)
+    return "; ".join(f"{shortened(what)} {reason}" for reason, what in reasons.items())
 
 
 def _why_folded(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:

@@ -45,19 +45,27 @@ def logged(module, data, collate_fn=None, layers=None, reference="self", batch_s
 
 def collected(module, data, reads, collate_fn=None, show=lambda module, batch: module(batch[0]), batch_size=8):
     """CKA of the module as it is now, within the features that are made of each layer's output and the batch."""
-    loader = DataLoader(data, batch_size=batch_size, collate_fn=collate_fn)
+    probe = ProbeSet.from_loader(DataLoader(data, batch_size=batch_size, collate_fn=collate_fn))
+    return cka_within(module, [batch.data for batch in probe.batches()], reads, show)
+
+
+def cka_within(module, batches, reads, show):
+    """CKA of the module within the features that are made of each layer's output and the batch."""
     metric = MinibatchCKA(list(reads))
     module.eval()
-    for batch in ProbeSet.from_loader(loader).batches():
-        features, hooks = {}, []
-        for name, read in reads.items():
+    for batch in batches:
+        features = {}
 
-            def keep(_module, _args, output, name=name, read=read, data=batch.data):
-                features[name] = read(output, data)
+        def keeps(name, features=features, batch=batch):
+            def keep(_module, _args, output):
+                if name not in features:  # The first call counts.
+                    features[name] = reads[name](output, batch).clone()
 
-            hooks.append(module.get_submodule(name).register_forward_hook(keep))
+            return keep
+
+        hooks = [module.get_submodule(name).register_forward_hook(keeps(name)) for name in reads]
         with torch.no_grad():
-            show(module, batch.data)
+            show(module, batch)
         for hook in hooks:
             hook.remove()
         metric.update(features)

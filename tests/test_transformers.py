@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from lightning_cka import CKAMonitor, compare_models
+from lightning_cka import compare_models
 from observed import Wrapped, assert_same, collected, logged
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -228,5 +228,5 @@ def test_a_module_without_forward_is_shown_batches_by_forward_fn():
     reads = dict.fromkeys(("bert.embeddings", "bert.encoder", "bert.pooler"), lambda output, _: first(output))
     result = logged(module, sentences(), padded(), list(reads), forward_fn=show)
     assert_same(result, collected(module, sentences(), reads, padded(), show))
-    with pytest.raises(ValueError, match="forward_fn could not show StepsAlone a probe batch, a dict of.*has no attr"):
+    with pytest.raises(ValueError, match=r"forward_fn could not show StepsAlone a probe batch, a dict of.*has no attr"):
         logged(StepsAlone(), sentences(), padded(), forward_fn=lambda module, batch: module.model(**batch))
