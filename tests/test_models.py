@@ -452,8 +452,8 @@ def test_nested_inputs(layout):
     result = logged(module, sequences(), collate)
     assert_same(result, collected(module, sequences(), reads, collate, lambda module, batch: module(batch)))
     loader = DataLoader(sequences(), batch_size=8, collate_fn=collate)
+    wrong = nn.Sequential(nn.Linear(4, 5))
     with pytest.raises(ValueError, match="the batch is a nested Tensor of 8 float32; it raised"):
-        wrong = nn.Sequential(nn.Linear(4, 5))
         compare_models(wrong, wrong, loader, progress_bar=False)
     # Of a stream, too, a sample can be left out.
     assert compare_models(module, module, Stream(loader), progress_bar=False).layers == ("net.0", "net.1")
