@@ -191,7 +191,7 @@ def _why_not_shown(model: nn.Module, data: Any, showing: Showing, error: Excepti
     name = type(model).__name__
     cause = f"it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
     if showing.forward_fn is not None:
-        return f"forward_fn could not show {name} a probe batch, a {describe(data)}; {cause}"
+        return f"{name} could not be shown a probe batch with this forward_fn. The batch is a {describe(data)}; {cause}"
     defined_by = next(owner.__name__ for owner in type(model).__mro__ if "forward" in vars(owner))
     if defined_by in ("Module", "LightningModule"):
         sizes = {child: sum(p.numel() for p in module.parameters()) for child, module in model.named_children()}
@@ -199,8 +199,8 @@ def _why_not_shown(model: nn.Module, data: Any, showing: Showing, error: Excepti
         first, inputs = (data[0], "batch[0]") if isinstance(data, list | tuple) and data else (data, "batch")
         call = f"module.{child}({'**' if isinstance(first, Mapping) else ''}{inputs})"
         return (
-            f"{name} defines no forward to show a probe batch to: pass forward_fn=, a function of the module and the "
-            f"batch, such as forward_fn=lambda module, batch: {call}. The batch is a {describe(data)}"
+            f"{name} could not be shown a probe batch, since it defines no forward: pass forward_fn=, a function of the "
+            f"module and the batch, such as forward_fn=lambda module, batch: {call}. The batch is a {describe(data)}"
         )
     takes = ", ".join(inspect.signature(model.forward).parameters)
     return (
