@@ -131,7 +131,7 @@ def _told(problems: Iterable[tuple[str, str]]) -> str:
 
 def _why_folded(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:
     """What the first dimension seems to be, if it depends on the samples."""
-    if not fewer or len(fewer) < 2 or fewer[0] >= shape[0]:
+    if not fewer or fewer[0] >= shape[0]:
         return ""
     each, rest = divmod(shape[0], n)
     if rest or fewer[0] != each * (n - 1):
@@ -199,8 +199,9 @@ def _why_not_shown(model: nn.Module, data: Any, showing: Showing, error: Excepti
         first, inputs = (data[0], "batch[0]") if isinstance(data, list | tuple) and data else (data, "batch")
         call = f"module.{child}({'**' if isinstance(first, Mapping) else ''}{inputs})"
         return (
-            f"{name} could not be shown a probe batch, since it defines no forward: pass forward_fn=, a function of the "
-            f"module and the batch, such as forward_fn=lambda module, batch: {call}. The batch is a {describe(data)}"
+            f"{name} could not be shown a probe batch, since it defines no forward: pass forward_fn=, a function of "
+            f"the module and the batch, such as forward_fn=lambda module, batch: {call}. The batch is a "
+            f"{describe(data)}"
         )
     takes = ", ".join(inspect.signature(model.forward).parameters)
     return (
