@@ -147,7 +147,8 @@ def means(output, batch):
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_the_fast_path_of_transformer_layers_hides_nothing():
+@pytest.mark.parametrize(("feature_fn", "read"), [("mean", means), ("flatten", lambda output, _: output)])
+def test_the_fast_path_of_transformer_layers_hides_nothing_and_changes_nothing(feature_fn, read):
     class Masked(Lengths):
         def forward(self, x, lengths, attention_mask=None):
             return self.net(x, lengths)
@@ -164,9 +165,9 @@ def test_the_fast_path_of_transformer_layers_hides_nothing():
     module = Masked(Encoder())
     names = ["net.embed", "net.encoder.layers.0.linear1", "net.encoder.layers.0", "net.encoder.layers.1.norm2"]
     names += ["net.encoder"]
-    result = logged(module, sequences(), masked, names, feature_fn="mean")
+    result = logged(module, sequences(), masked, names, feature_fn=feature_fn)
     assert result.layers == tuple(names)
-    assert_same(result, collected(module, sequences(), dict.fromkeys(names, means), masked, show))
+    assert_same(result, collected(module, sequences(), dict.fromkeys(names, read), masked, show))
     assert torch.backends.mha.get_fastpath_enabled()
 
 
