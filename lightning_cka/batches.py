@@ -42,10 +42,19 @@ def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
             yield from tensors_in(part, seen)
 
 
+def token_mask(batch: Any, num_samples: int) -> Tensor | None:
+    """``(n, T)``: which tokens are no padding, by the ``attention_mask`` of a mapping, or of a first element."""
+    if isinstance(batch, list | tuple) and batch:
+        batch = batch[0]
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    return mask != 0 if isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) == num_samples else None
+
+
 def fingerprint(data: Any) -> str:
     """Hash of a batch's shapes and of some thousands of its values, to see that it is the same again."""
     digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors_in(data):
+    parts = (part for found in tensors_in(data) for part in (found.unbind() if found.is_nested else [found]))
+    for tensor in parts:
         digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
         flat = tensor.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 4096)].contiguous().cpu()

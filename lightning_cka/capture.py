@@ -14,7 +14,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from lightning_cka.bank import ShownBatch
-from lightning_cka.batches import fingerprint
+from lightning_cka.batches import fingerprint, token_mask
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.grams import Workspace, lower_gram
 from lightning_cka.layers import (
@@ -146,7 +146,12 @@ def show(
             seed_rng(probe.batch_seed(batch.index), showing.device)
             data = showing.bring(batch.data)
             inputs = fingerprint(data)  # Before a model writes to its inputs.
-            grams = _BatchGrams(batch.num_samples, plan, showing, workspace, observe)
+            mask = token_mask(data, batch.num_samples) if showing.feature_fn == "mean" else None
+            if mask is not None and not mask.any(1).all():
+                found = zip(batch.samples, mask.any(1).tolist(), strict=True)
+                names = ", ".join(str(sample) for sample, has_tokens in found if not has_tokens)
+                warn(f"attention_mask leaves no token of samples ({probe.sample_kind}) {names}: their mean is nan")
+            grams = _BatchGrams(batch.num_samples, plan, showing, workspace, observe, mask)
             with ExitStack() as hooks:
                 for row, name in enumerate(plan.names):
                     hooks.enter_context(modules[name].register_forward_hook(grams.hook(row, name)))
@@ -158,9 +163,16 @@ class _BatchGrams:
     """Gram matrices of one batch, filled in as the hooks fire."""
 
     def __init__(
-        self, num_samples: int, plan: LayerPlan, showing: Showing, workspace: Workspace, observe: Observer | None
+        self,
+        num_samples: int,
+        plan: LayerPlan,
+        showing: Showing,
+        workspace: Workspace,
+        observe: Observer | None,
+        mask: Tensor | None,
     ) -> None:
         self._observe = observe
+        self._mask = mask
         self._n = num_samples
         self._workspace = workspace
         self._plan = plan
@@ -183,7 +195,7 @@ class _BatchGrams:
                 warn(f"layer '{name}' gave {describe(output)} for a batch of {self._n} samples: its CKA is nan")
                 self._set_undefined(row)
                 return
-            features = to_features(tensor, batch_dim, self._showing.feature_fn)
+            features = to_features(tensor, batch_dim, self._showing.feature_fn, self._mask)
             if self._observe is not None:
                 self._observe(row, features)
             gram, scale = lower_gram(features, self._workspace)

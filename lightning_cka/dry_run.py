@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from lightning_cka.batches import token_mask
 from lightning_cka.capture import LayerPlan, Showing, warn
 from lightning_cka.functional import MIN_SAMPLES
 from lightning_cka.layers import (
     LayerSelector,
     describe,
+    is_of_tokens,
     match_layers,
     named_layers,
     read_tensor,
+    shortened,
     spread_evenly,
 )
 from lightning_cka.probe import ProbeBatch, ProbeSet
@@ -36,7 +39,8 @@ def dry_run(
 ) -> LayerPlan:
     """Show the model one probe batch, and the same with one sample fewer, to find its layers.
 
-    The second batch tells which dimension of an output is the batch.
+    The second batch tells which dimension of an output is the batch. Of the layers that a pattern or a class
+    matches, those that cannot be compared are left out, if others remain.
 
     Args:
         model: left as it was found.
@@ -50,8 +54,9 @@ def dry_run(
         The layers, by selector and then in execution order.
 
     Raises:
-        ValueError: a selector that matches nothing, a chosen layer that does not run or whose output
-            has no batch dimension, a model that cannot be shown the batch, or batches that are too small.
+        ValueError: a selector that matches nothing, a layer chosen by name, or all that a selector matches, that
+            does not run or whose output has no batch dimension, a model that cannot be shown the batch, or
+            batches that are too small.
     """
     candidates = match_layers(model, selectors)
     with left_as_found(model), isolated_rng(probe.seed, showing.device):
@@ -62,35 +67,82 @@ def dry_run(
                 "batches"
             )
         outputs = _observe(model, batch, candidates, showing)
-        fewer = _observe_fewer(model, probe, candidates, showing)
+        fewer = _observe_fewer(model, probe, batch.num_samples, candidates, showing)
     found: dict[str, int] = {}
-    problems = []
+    problems: dict[str, tuple[str, str]] = {}
     order = {name: place for place, name in enumerate(outputs)}
     for name in sorted(candidates, key=lambda name: (candidates[name], order.get(name, -1))):
         dim = _batch_dim(outputs.get(name), fewer.get(name), batch.num_samples)
         if dim is None:
-            problems.append(_problem(name, named_layers(model)[name], outputs.get(name)))
+            module = named_layers(model)[name]
+            problems[name] = _problem(name, module, outputs.get(name), fewer.get(name), batch.num_samples)
         else:
             found[name] = dim
-    if selectors is not None and problems:
+    kept = {candidates[name] for name in found}
+    refused = [name for name in problems if candidates[name] not in kept or name in (selectors or ())]
+    if selectors is not None and refused:
         raise ValueError(
-            f"cannot compare these {argument} on a batch of {batch.num_samples} samples: {'; '.join(problems)}. "
-            f"Choose other {argument}, or pass feature_fn= to turn an output into (n, features)"
+            f"cannot compare these {argument} on a batch of {batch.num_samples} samples: "
+            f"{_told(problems[name] for name in refused)}. Choose other {argument}, or pass feature_fn= to turn an "
+            "output into (n, features)"
         )
     if not found:
-        raise ValueError(f"no layer of {type(model).__name__} can be compared: {'; '.join(problems)}")
+        raise ValueError(f"no layer of {type(model).__name__} can be compared: {_told(problems.values())}")
+    if problems:
+        which = f"the default {argument}" if selectors is None else f"{argument}="
+        rank_zero_info(f"CKA leaves out of {which}: {_told(problems.values())}")
     if selectors is None:
-        found = _thinned(found, problems)
+        found = _thinned(found)
     if repeated := [name for name in found if outputs[name].calls > 1]:
         warn(f"layers that run several times in one forward are compared at their first call: {', '.join(repeated)}")
+    mask = token_mask(batch.data, batch.num_samples) if showing.feature_fn == "mean" else None
+    if mask is not None and not mask.all():
+        shapes = {name: _batch_first(outputs[name].shape or (), dim) for name, dim in found.items()}
+        if padded := [name for name, shape in shapes.items() if len(shape) > 2 and not is_of_tokens(shape, mask)]:
+            warn(
+                f"feature_fn='mean' takes padding into the mean of layers whose output is not (n, T, d) with the "
+                f"{tuple(mask.shape)} of attention_mask: {', '.join(padded)}"
+            )
     return LayerPlan(found, batch.num_samples)
 
 
-def _problem(name: str, module: nn.Module, output: _Output | None) -> str:
+def _batch_first(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return (shape[dim], *shape[:dim], *shape[dim + 1 :])
+
+
+def _problem(name: str, module: nn.Module, output: _Output | None, fewer: _Output | None, n: int) -> tuple[str, str]:
+    """What cannot be compared, and why."""
     if output is None:
-        return f"layer '{name}' ({type(module).__name__}) did not run in forward"
-    what = "has no floating-point tensor" if output.shape is None else "has no dimension with one entry per sample"
-    return f"the output of layer '{name}' ({output.description}) {what}"
+        return f"layer '{name}' ({type(module).__name__})", "did not run in forward"
+    what = f"the output of layer '{name}' ({output.description})"
+    if output.shape is None:
+        return what, "has no floating-point tensor of one dimension or more"
+    folded = _why_folded(output.shape, fewer.shape if fewer else None, n)
+    return what, f"has no dimension with one entry per sample{folded}"
+
+
+def _told(problems: Iterable[tuple[str, str]]) -> str:
+    """Each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for what, reason in problems:
+        reasons.setdefault(reason, []).append(what)
+    return "; ".join(f"{shortened(what)} {reason}" for reason, what in reasons.items())
+
+
+def _why_folded(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:
+    """What the first dimension seems to be, if it depends on the samples."""
+    if not fewer or fewer[0] >= shape[0]:
+        return ""
+    each, rest = divmod(shape[0], n)
+    if rest or fewer[0] != each * (n - 1):
+        return (
+            f": its first has {shape[0]} for {n} samples and {fewer[0]} for {n - 1}, as if nodes or tokens of all "
+            "samples were in a row, which only feature_fn= can pool for each sample"
+        )
+    return (
+        f": its first has {each} for each, as if windows or nodes of all samples were in a row. If so, compare such "
+        f"layers alone, with feature_fn=lambda output: output.unflatten(0, (-1, {each})).flatten(1)"
+    )
 
 
 @dataclass
@@ -131,21 +183,43 @@ def _observe(model: nn.Module, batch: ProbeBatch, names: Iterable[str], showing:
         except _FeatureFnError:
             raise
         except Exception as error:
-            takes = ", ".join(inspect.signature(model.forward).parameters)
-            cause = (str(error).splitlines() or [""])[0][:300]
-            raise ValueError(
-                f"{type(model).__name__} could not be shown a probe batch: pass forward_fn=, a function of the module "
-                f"and the batch. Its forward takes ({takes}), the batch is a {describe(batch.data)}; it raised "
-                f"{type(error).__name__}: {cause}"
-            ) from error
+            raise ValueError(_why_not_shown(model, batch.data, showing, error)) from error
     return outputs
 
 
-def _observe_fewer(model: nn.Module, probe: ProbeSet, names: Iterable[str], showing: Showing) -> dict[str, _Output]:
+def _why_not_shown(model: nn.Module, data: Any, showing: Showing, error: Exception) -> str:
+    name = type(model).__name__
+    cause = f"it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    if showing.forward_fn is not None:
+        return f"{name} could not be shown a probe batch with this forward_fn. The batch is a {describe(data)}; {cause}"
+    defined_by = next(owner.__name__ for owner in type(model).__mro__ if "forward" in vars(owner))
+    if defined_by in ("Module", "LightningModule"):
+        sizes = {child: sum(p.numel() for p in module.parameters()) for child, module in model.named_children()}
+        child = max(sizes, key=lambda child: sizes[child], default="net")
+        first, inputs = (data[0], "batch[0]") if isinstance(data, list | tuple) and data else (data, "batch")
+        call = f"module.{child}({'**' if isinstance(first, Mapping) else ''}{inputs})"
+        return (
+            f"{name} could not be shown a probe batch, since it defines no forward: pass forward_fn=, a function of "
+            f"the module and the batch, such as forward_fn=lambda module, batch: {call}. The batch is a "
+            f"{describe(data)}"
+        )
+    takes = ", ".join(inspect.signature(model.forward).parameters)
+    return (
+        f"{name} could not be shown a probe batch: pass forward_fn=, a function of the module and the batch. Its "
+        f"forward takes ({takes}), the batch is a {describe(data)}; {cause}"
+    )
+
+
+def _observe_fewer(
+    model: nn.Module, probe: ProbeSet, num_samples: int, names: Iterable[str], showing: Showing
+) -> dict[str, _Output]:
     try:
         return _observe(model, probe.first_batch(drop_last_sample=True), names, showing)
     except ValueError as error:
-        warn(f"the batch is taken to be the first dimension of each output, since one sample fewer failed: {error}")
+        warn(
+            f"the {num_samples} samples of a batch are taken to lie along the first dimension of each output, since "
+            f"one sample fewer failed: {error}"
+        )
         return {}
 
 
@@ -163,9 +237,7 @@ def _batch_dim(output: _Output | None, fewer: _Output | None, n: int) -> int | N
     return next((dim for dim, pair in sizes if pair == (n, n - 1)), None)
 
 
-def _thinned(found: dict[str, int], problems: list[str]) -> dict[str, int]:
-    if problems:
-        rank_zero_info(f"CKA leaves out of the default layers: {'; '.join(problems)}")
+def _thinned(found: dict[str, int]) -> dict[str, int]:
     chosen = spread_evenly(list(found))
     if len(chosen) < len(found):
         rank_zero_info(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, unpack_sequence
 
 if TYPE_CHECKING:
     LayerSelector = str | type[nn.Module]
@@ -80,7 +82,7 @@ def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) 
         else:
             found = [name for name, module in layers.items() if isinstance(module, selector)]
         if not found:
-            raise ValueError(_no_match(selector, layers))
+            raise ValueError(_no_match(selector, model))
         for name in found:
             matches.setdefault(name, place)
     return matches
@@ -93,8 +95,14 @@ def _owns_parameters(name: str, module: nn.Module) -> bool:
     return not children and any(True for _ in module.parameters())
 
 
-def _no_match(selector: LayerSelector, layers: dict[str, nn.Module]) -> str:
+def _no_match(selector: LayerSelector, model: nn.Module) -> str:
+    layers = named_layers(model)
     if isinstance(selector, str):
+        names = {id(module): name for name, module in layers.items()}
+        every = {without_compiled(name): module for name, module in model.named_modules(remove_duplicate=False)}
+        for name in names_matching(selector, every):
+            if id(every[name]) in names:
+                return f"layer '{name}' is the same module as '{names[id(every[name])]}': choose it by that name"
         closest = difflib.get_close_matches(selector.replace("*", ""), layers, n=3, cutoff=0.3) or list(layers)[:3]
         return f"layer pattern {selector!r} matches no module; closest: {', '.join(map(repr, closest))}"
     classes = sorted({type(module).__name__ for module in layers.values()})
@@ -108,11 +116,12 @@ def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str
     return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
 
 
-def float_tensors(output: Any) -> Iterator[Tensor]:
-    """Floating-point tensors in a module's output, ``last_hidden_state`` first."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output.to_padded_tensor(0.0) if output.is_nested else output
+def float_tensors(output: Any) -> Iterator[Tensor | PackedSequence]:
+    """Floating-point tensors in a module's output, ``last_hidden_state`` first; no scalars, such as a loss."""
+    if isinstance(output, Tensor | PackedSequence):
+        entries = output.data if isinstance(output, PackedSequence) else output
+        if entries.is_floating_point() and entries.ndim:
+            yield output
         return
     if dataclasses.is_dataclass(output) and not isinstance(output, Mapping | type):
         output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
@@ -126,6 +135,8 @@ def float_tensors(output: Any) -> Iterator[Tensor]:
 
 def describe(value: Any) -> str:
     """A short description of tensors and of what contains them, for messages."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return f"nested Tensor of {value.size(0)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Tensor):
         return f"Tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Mapping):
@@ -148,6 +159,11 @@ def shortened(names: Sequence[str], limit: int = 8) -> str:
     """The names in one line, of many the first few."""
     rest = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
+
+
+def is_of_tokens(shape: Sequence[int], mask: Tensor) -> bool:
+    """Whether features are ``(n, T, d)`` of the tokens of an ``(n, T)`` mask."""
+    return len(shape) == 3 and tuple(shape[:2]) == tuple(mask.shape)
 
 
 def mean_feature(x: Tensor) -> Tensor:
@@ -180,11 +196,30 @@ def check_feature_fn(feature_fn: FeatureFn) -> None:
 
 
 def read_tensor(output: Any, feature_fn: FeatureFn) -> Tensor | None:
-    """The tensor of a module's output that holds its samples: what a callable gives, or the first float tensor."""
-    return next(float_tensors(feature_fn(output) if callable(feature_fn) else output), None)
+    """The tensor of a module's output that holds its samples: what a callable gives, or the first float tensor.
+
+    Samples of unequal lengths, in a nested tensor or packed sequences, are padded with zeros; for "mean", reduced.
+    """
+    found = next(float_tensors(feature_fn(output) if callable(feature_fn) else output), None)
+    if isinstance(found, PackedSequence):
+        return _own_means(unpack_sequence(found)) if feature_fn == "mean" else pad_packed_sequence(found, True)[0]
+    if found is not None and found.is_nested:
+        return _own_means(found.unbind()) if feature_fn == "mean" else found.to_padded_tensor(0.0)
+    return found
 
 
-def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn) -> Tensor:
-    """Features ``(n, ...)`` of what `read_tensor` gave, whose samples lie along ``batch_dim``."""
+def _own_means(samples: Iterable[Tensor]) -> Tensor:
+    return torch.stack([mean_feature(sample[None])[0] for sample in samples])
+
+
+def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn, mask: Tensor | None = None) -> Tensor:
+    """Features ``(n, ...)`` of what `read_tensor` gave, whose samples lie along ``batch_dim``.
+
+    The ``(n, T)`` mask tells which tokens "mean" is over in outputs ``(n, T, d)``.
+    """
     tensor = tensor.movedim(batch_dim, 0)
+    if feature_fn == "mean" and mask is not None and is_of_tokens(tensor.shape, mask):
+        # In half precision, a sum may overflow where a mean does not.
+        dtype = torch.promote_types(tensor.dtype, torch.float32)
+        return tensor.masked_fill(~mask[..., None], 0).sum(1, dtype=dtype) / mask.sum(1, keepdim=True)
     return tensor if callable(feature_fn) else FEATURE_FNS[feature_fn or "flatten"](tensor)

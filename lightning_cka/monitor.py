@@ -60,7 +60,8 @@ class CKAMonitor(Callback):
             validation, from its end on), "self" (the model's own other layers), the path of a checkpoint of the same
             architecture, a module, or a sequence of these.
         layers: glob patterns over the names of the LightningModule's submodules, module classes, or a
-            sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced.
+            sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced. Of what a
+            pattern or a class matches, layers that do not run are left out; those chosen by name are refused.
         reference_layers: the layers of references that are modules; None: as for the model.
         num_samples: size of the probe set, at most; None: the whole validation dataset. It is drawn from all of it,
             whatever part of it ``limit_val_batches`` or ``overfit_batches`` leave.
@@ -71,8 +72,8 @@ class CKAMonitor(Callback):
             the mapping or the ``CombinedLoader`` that they are in.
         forward_fn: called with a module and a batch; None: ``module(batch)``, with the first element of a
             tuple or list, a mapping being spread over the arguments that ``forward`` names.
-        feature_fn: "flatten" (default), "mean" (over all but batch and channel), "cls" (first token), or a
-            function from a layer's output to ``(n, ...)`` features.
+        feature_fn: "flatten" (default), "mean" (over all but batch and channel; of tokens, over those that the batch's
+            ``attention_mask`` has), "cls" (first token), or a function from a layer's output to ``(n, ...)`` features.
         kernel: "linear"; "rbf" or `lightning_cka.kernels.RBF`, whose bandwidths the first probe batch fixes;
             "distance"; a function of ``(n, n)`` squared distances; or a sequence of these, each with keys of its own.
         unbiased: False takes the biased HSIC, for comparison with papers that do; its values depend on the batch size.

@@ -258,8 +258,19 @@ class StreamProbe(ProbeSet):
             raise ValueError("the probe dataloader gave no batch")
         if not drop_last_sample:
             return batch
-        n = batch.num_samples
-        data = map_tensors(batch.data, lambda t: t[:-1] if t.ndim and len(t) == n else t)
+        n, cut = batch.num_samples, []
+
+        def drop(tensor: Tensor) -> Tensor:
+            if not tensor.ndim or tensor.size(0) != n:
+                return tensor
+            cut.append(tensor)
+            if tensor.is_nested:
+                return torch.nested.as_nested_tensor(list(tensor.unbind()[:-1]), layout=tensor.layout)
+            return tensor[:-1]
+
+        data = map_tensors(batch.data, drop)
+        if not cut:
+            raise ValueError(f"a batch of {n} samples in a {type(batch.data).__name__} cannot be cut")
         return replace(batch, data=data, num_samples=n - 1, samples=batch.samples[:-1])
 
 
@@ -284,7 +295,9 @@ class _SeededDataset(Dataset[Any]):
 def _as_probe_batch(index: int, batch: Any, start: int, step: int = 1) -> ProbeBatch:
     if isinstance(batch, ProbeBatch):
         return batch
-    size = next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), None)
+    # Of graphs, the first tensor has an entry per node, and batches of them say their size.
+    said = getattr(batch, "batch_size", None)
+    size = said if isinstance(said, int) else next((t.size(0) for t in tensors_in(batch) if t.ndim), None)
     if size is None:
         raise ValueError(f"cannot tell the batch size of a {type(batch).__name__} without tensors")
     return ProbeBatch(index, batch, size, tuple(range(start, start + size * step, step)))

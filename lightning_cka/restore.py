@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, no compiled graphs; everything as before afterwards, also on an error."""
+    """Evaluation mode, no gradients, no compiled graphs or fused transformer layers; all as before afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
         # Outside inference mode, so that what is kept can be used anywhere.
@@ -23,6 +23,9 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # Else nothing is compiled, and importing it takes seconds.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        # Of transformer layers: it skips the hooks of their children, and is not what training computes.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
         for module, _ in modes:
             stack.callback(_restore_state, module, _state(module))
         try:

@@ -1,0 +1,235 @@
+"""Models of the `transformers` library, small and random, as people wrap them: nothing is downloaded."""
+
+import lightning as L
+import pytest
+import torch
+from lightning_cka import compare_models
+from observed import Wrapped, assert_same, collected, logged
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+
+transformers = pytest.importorskip("transformers")
+
+pytestmark = [
+    pytest.mark.usefixtures("_without_figures"),
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+]
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def bert():
+    return transformers.BertModel(transformers.BertConfig(vocab_size=50, max_position_embeddings=32, **SMALL))
+
+
+def gpt2():
+    ids = {"bos_token_id": 0, "eos_token_id": 0}
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32, **ids)
+    )
+
+
+def vit():
+    return transformers.ViTModel(transformers.ViTConfig(image_size=8, patch_size=4, num_channels=1, **SMALL))
+
+
+def sentences(n=64):
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, 9, (n,), generator=generator).tolist()
+    return [torch.randint(1, 50, (length,), generator=generator) for length in lengths]
+
+
+def padded(extra=0):
+    """Pads to the longest sentence of a batch, and further."""
+
+    def collate(samples):
+        ids = torch.nn.functional.pad(pad_sequence(samples, batch_first=True), (0, extra))
+        return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+    return collate
+
+
+def labelled(samples):
+    batch = padded()(samples)
+    return batch | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+
+
+class Named(Wrapped):
+    def forward(self, input_ids, attention_mask, labels=None):
+        return self.net(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+class Spread(Wrapped):
+    def forward(self, **batch):
+        return self.net(**batch)
+
+    def training_step(self, batch, batch_idx):
+        output = self(**batch)
+        return output.loss if "labels" in batch else output.last_hidden_state.square().mean()
+
+
+class StepsAlone(L.LightningModule):
+    """Calls its network in its steps, and defines no forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.bert = torch.nn.Parameter(torch.ones(())), bert()
+
+    def training_step(self, batch, batch_idx):
+        return self.scale * self.bert(**batch).last_hidden_state.square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def first(output):
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def mean_of_tokens(output, batch):
+    masks = batch["attention_mask"].bool()
+    return torch.stack([tokens[mask].mean(0) for tokens, mask in zip(first(output), masks, strict=True)])
+
+
+def spread(module, batch):
+    module(**batch)
+
+
+@pytest.mark.parametrize("wrapper", [Named, Spread])
+def test_the_mean_is_over_tokens_that_are_no_padding(wrapper):
+    module = wrapper(bert())
+    names = [f"net.{name}" for name in ("embeddings", "encoder.layer.0.attention", "encoder.layer.1", "encoder")]
+    result = logged(module, sentences(), padded(), [*names, "net.pooler", "net"], feature_fn="mean")
+    reads = dict.fromkeys(names, mean_of_tokens) | {"net.pooler": lambda output, _: output, "net": mean_of_tokens}
+    assert result.layers == tuple(reads)
+    assert_same(result, collected(module, sentences(), reads, padded(), spread))
+    # A ModelOutput is read by its last hidden state, which is what the encoder gave.
+    assert result.matrix[-1, -3] == pytest.approx(1, abs=1e-9)
+    # With padding in the mean, the values would be others.
+    careless = reads | {names[2]: lambda output, _: first(output).mean(1)}
+    assert (result.matrix - collected(module, sentences(), careless, padded(), spread)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("feature_fn", ["mean", "cls"])
+def test_values_do_not_depend_on_how_far_sentences_are_padded(feature_fn):
+    module = Named(bert(), lr=0.0)
+    layers = ["net.embeddings", "net.encoder.layer.*.output", "net.pooler"]
+    short, long = (logged(module, sentences(), padded(extra), layers, feature_fn=feature_fn).matrix for extra in (0, 7))
+    torch.testing.assert_close(short, long, rtol=0, atol=1e-5)
+
+
+def test_the_mask_is_found_in_a_first_element_too_and_whatever_forward_is_given():
+    module = Named(bert(), lr=0.0)
+    layers = ["net.embeddings", "net.encoder.layer.*.output"]
+    batches = list(DataLoader(sentences(), batch_size=8, collate_fn=padded(2)))
+    expected, *others = (
+        compare_models(module, module, shown, layers, feature_fn="mean", progress_bar=False, **kwargs).matrix
+        for shown, kwargs in (
+            (batches, {}),
+            ([(batch, torch.zeros(8)) for batch in batches], {}),
+            (batches, {"forward_fn": lambda module, batch: module.net(*batch.values())}),
+        )
+    )
+    for other in others:
+        assert torch.equal(other, expected)
+
+
+def test_sentences_without_tokens_are_named():
+    data = sentences()
+    data[5] = torch.zeros(3, dtype=torch.long)
+    with pytest.warns(UserWarning) as caught:
+        result = logged(Named(bert()), data, padded(), ["net.embeddings", "net.encoder"], feature_fn="mean")
+    messages = [str(warning.message) for warning in caught]
+    assert "attention_mask leaves no token of samples (dataset index) 5: their mean is nan" in messages
+    assert result.matrix.isnan().all()
+
+
+class Halved(torch.nn.Module):
+    """Tokens that are no more those of the mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.bert, self.pool = bert(), torch.nn.AvgPool1d(2)
+
+    def forward(self, **batch):
+        return self.pool(self.bert(**batch).last_hidden_state.transpose(1, 2)).transpose(1, 2)
+
+
+def test_a_mean_that_padding_enters_is_said():
+    class Pools(Spread):
+        def training_step(self, batch, batch_idx):
+            return self(**batch).square().mean()
+
+    with pytest.warns(UserWarning, match=r"takes padding into the mean of layers whose output.*\(8, 13\).*: net.pool"):
+        logged(Pools(Halved()), sentences(), padded(5), ["net.bert.encoder", "net.pool"], feature_fn="mean")
+
+
+def test_a_language_model_with_labels_and_tied_weights(caplog):
+    module = Spread(gpt2())
+    assert module.net.lm_head.weight is module.net.transformer.wte.weight
+    names = ("net.transformer.wte", "net.transformer.h.0.attn.c_attn", "net.transformer.h.1", "net.transformer")
+    reads = dict.fromkeys((*names, "net.lm_head"), lambda output, _: first(output))
+    # The whole network gives a loss, logits and a cache; and it is the logits that have samples.
+    reads["net"] = lambda output, _: output.logits
+    result = logged(module, sentences(), labelled, list(reads))
+    assert result.layers == tuple(reads)
+    assert_same(result, collected(module, sentences(), reads, labelled, spread))
+    assert result.matrix[-1, -2] == pytest.approx(1, abs=1e-9)
+    every = logged(module, sentences(), labelled)
+    assert {"net.transformer.wte", "net.lm_head"} < set(every.layers)
+    assert "layer 'net.transformer.wpe' (Tensor(1, 8, 16) float32) has no dimension with one entry" in caplog.text
+
+
+def test_patterns_and_classes_leave_out_what_does_not_run(caplog):
+    result = logged(Spread(bert()), sentences(), padded(), "net.encoder.layer.*")
+    assert "net.encoder.layer.1.output.dropout" in result.layers
+    assert "CKA leaves out of layers=: layer 'net.encoder.layer.0.attention.self.dropout' (Dropout)" in caplog.text
+    with pytest.raises(ValueError, match=r"self.dropout' \(Dropout\) did not run in forward.*Choose other layers"):
+        logged(Spread(bert()), sentences(), padded(), "net.encoder.layer.*.attention.self.dropout")
+    with pytest.raises(ValueError, match=r"self.dropout' \(Dropout\) did not run in forward.*Choose other layers"):
+        logged(Spread(bert()), sentences(), padded(), ["net.*", "net.encoder.layer.0.attention.self.dropout"])
+
+
+def test_an_image_transformer():
+    generator = torch.Generator().manual_seed(1)
+    images = [(torch.randn(1, 8, 8, generator=generator), 0) for _ in range(64)]
+
+    class Images(Wrapped):
+        def forward(self, images):
+            return self.net(images).last_hidden_state
+
+    module = Images(vit())
+    assert "net.embeddings.patch_embeddings.projection" in logged(module, images).layers
+    reads = {
+        "net.embeddings.patch_embeddings.projection": lambda output, _: output,
+        "net.layers.0": lambda output, _: output[:, 0],
+        "net": lambda output, _: output.last_hidden_state[:, 0],
+    }
+    assert_same(logged(module, images, layers=list(reads), feature_fn="cls"), collected(module, images, reads))
+
+
+def test_a_module_without_forward_is_told_what_to_pass():
+    with pytest.raises(
+        ValueError, match="StepsAlone could not be shown a probe batch, since it defines no forward: pass"
+    ) as caught:
+        logged(StepsAlone(), sentences(), padded())
+    assert "forward_fn=lambda module, batch: module.bert(**batch). The batch is a dict of {'input_ids':" in str(
+        caught.value
+    )
+
+
+def test_a_module_without_forward_is_shown_batches_by_forward_fn():
+    def show(module, batch):
+        module.bert(**batch)
+
+    module = StepsAlone()
+    reads = dict.fromkeys(("bert.embeddings", "bert.encoder", "bert.pooler"), lambda output, _: first(output))
+    result = logged(module, sentences(), padded(), list(reads), forward_fn=show)
+    assert_same(result, collected(module, sentences(), reads, padded(), show))
+    with pytest.raises(
+        ValueError, match=r"could not be shown a probe batch with this forward_fn.*dict of.*no attribute"
+    ):
+        logged(StepsAlone(), sentences(), padded(), forward_fn=lambda module, batch: module.model(**batch))
