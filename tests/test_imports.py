@@ -16,7 +16,7 @@ LEVELS = {
     "uncertainty": 0,
     "inputs": 2,
     "batches": 0,
-    "restore": 0,
+    "restore": 1,
     "packed": 1,
     "functional": 3,
     "kernels": 2,
