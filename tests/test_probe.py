@@ -2,11 +2,13 @@
 
 import random
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from lightning_cka.batches import fingerprint
+from lightning_cka.layers import describe
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.rng import isolated_rng
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
@@ -231,6 +233,24 @@ def test_random_numbers_are_restored_also_after_an_error():
 class Custom:
     def __init__(self, x):
         self.inner = {"x": [x.numpy()], "me": self}
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    x: torch.Tensor
+    y: torch.Tensor | None = None
+
+
+def test_batches_that_are_dataclasses():
+    first, other = Slotted(torch.arange(8)), Slotted(torch.arange(1, 9))
+    assert fingerprint(first) != fingerprint(other)
+    probe = StreamProbe([first, other], 0)
+    assert sizes(probe) == [8, 8]
+    fewer = probe.first_batch(drop_last_sample=True).data
+    assert isinstance(fewer, Slotted)
+    assert (fewer.x.tolist(), fewer.y) == (list(range(7)), None)
+    assert len(first.x) == 8
+    assert describe(first) == "Slotted of {'x': Tensor(8,) int64, 'y': NoneType}"
 
 
 def test_fingerprints_tell_inputs_apart():

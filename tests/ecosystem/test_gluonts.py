@@ -44,8 +44,8 @@ def forward(module, batch):
 def test_the_feed_forward_estimator_needs_to_be_told_how_a_batch_is_shown():
     with pytest.raises(
         ValueError,
-        match="SimpleFeedForwardLightningModule could not be shown a probe batch: pass forward_fn=, a function of the "
-        "module and the batch.*the batch is a dict of {'past_target': Tensor.*unexpected keyword argument 'future",
+        match=r"SimpleFeedForwardLightningModule could not be shown a probe batch: pass forward_fn=, a function of the "
+        r"module and the batch.*the batch is a dict of \{'past_target': Tensor.*unexpected keyword argument 'future",
     ):
         train(CKAMonitor(REFERENCES))
     monitor = CKAMonitor(REFERENCES, forward_fn=forward)

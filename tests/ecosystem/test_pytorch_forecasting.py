@@ -33,7 +33,12 @@ def train(*callbacks):
     validation = TimeSeriesDataSet.from_dataset(training, data, min_prediction_idx=20)
     L.seed_everything(0)
     model = TemporalFusionTransformer.from_dataset(
-        training, hidden_size=8, hidden_continuous_size=4, attention_head_size=2, loss=QuantileLoss(), learning_rate=0.01
+        training,
+        hidden_size=8,
+        hidden_continuous_size=4,
+        attention_head_size=2,
+        loss=QuantileLoss(),
+        learning_rate=0.01,
     )
     run = Record()
     trainer = L.Trainer(

@@ -40,8 +40,8 @@ def forward(module, batch):
 def test_the_variational_autoencoder_needs_to_be_told_how_a_batch_is_shown():
     with pytest.raises(
         ValueError,
-        match="TrainingPlan could not be shown a probe batch: pass forward_fn=, a function of the module and the batch."
-        ".*the batch is a dict of {'X': Tensor.*unexpected keyword argument 'X'",
+        match=r"TrainingPlan could not be shown a probe batch: pass forward_fn=, a function of the module and the batch"
+        r".*the batch is a dict of \{'X': Tensor.*unexpected keyword argument 'X'",
     ):
         train(CKAMonitor(REFERENCES))
     monitor = CKAMonitor(REFERENCES, forward_fn=forward)
