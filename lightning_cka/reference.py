@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_cka.bank import GramBank
 from lightning_cka.layers import shortened, without_compiled
+from lightning_cka.restore import left_as_found
 
 LIVE = ("initial", "previous", "self")
 RESERVED = ("banks", "diagnostics", "trajectory")
@@ -134,7 +135,8 @@ def _name(source: ReferenceSource) -> str:
 def detached_copy(model: nn.Module) -> nn.Module:
     """A deep copy that shares nothing with the model, a compiled LightningModule's methods included."""
     try:
-        duplicate = copy.deepcopy(model)
+        with left_as_found(model):  # Metrics of a loss hold its graph, which cannot be copied.
+            duplicate = copy.deepcopy(model)
     except Exception as error:
         raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error})") from error
     # `torch.compile` of a LightningModule sets these on the instance, bound to the model that was copied.

@@ -12,6 +12,7 @@ from lightning_cka.dry_run import dry_run
 from lightning_cka.layers import check_layers
 from lightning_cka.packed import half_vectors, pair_products
 from lightning_cka.probe import StreamProbe
+from lightning_cka.reference import detached_copy
 from torch import nn
 from torchmetrics import MeanMetric
 
@@ -203,6 +204,7 @@ def test_a_metric_of_the_training_loss_still_has_its_graph():
     loss = model.seen(2 * weight)
     total = model.seen.mean_value
     show(model, probe, dry_run(model, probe, None, Showing(CPU)), Showing(CPU), lambda *args: None)
+    assert detached_copy(model).seen.compute() == 2
     assert model.seen.mean_value is total
     loss.backward()
     assert (weight.grad, model.seen.compute(), model.seen.update_count) == (2, 2, 1)
