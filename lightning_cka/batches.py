@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cka.layers import dataclass_values
+
 
 def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
-    """Apply ``fn`` to the tensors of a batch, in mappings and sequences of any depth."""
+    """Apply ``fn`` to the tensors of a batch, in mappings, sequences and dataclasses of any depth."""
     if isinstance(data, Tensor):
         return fn(data)
     if isinstance(data, Mapping):
@@ -20,6 +23,10 @@ def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
     if isinstance(data, list | tuple):
         values = [map_tensors(value, fn) for value in data]
         return type(data)(*values) if hasattr(data, "_fields") else type(data)(values)
+    if found := dataclass_values(data):
+        data = copy.copy(data)
+        for name, value in found.items():
+            object.__setattr__(data, name, map_tensors(value, fn))  # Frozen ones, too.
     return data
 
 
@@ -37,7 +44,7 @@ def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
         elif isinstance(data, list | tuple):
             parts = data
         else:
-            parts = getattr(data, "__dict__", {}).values()
+            parts = (getattr(data, "__dict__", {}) | dataclass_values(data)).values()
         for part in parts:
             yield from tensors_in(part, seen)
 

@@ -146,17 +146,23 @@ def show(
             seed_rng(probe.batch_seed(batch.index), showing.device)
             data = showing.bring(batch.data)
             inputs = fingerprint(data)  # Before a model writes to its inputs.
-            mask = token_mask(data, batch.num_samples) if showing.feature_fn == "mean" else None
-            if mask is not None and not mask.any(1).all():
-                found = zip(batch.samples, mask.any(1).tolist(), strict=True)
-                names = ", ".join(str(sample) for sample, has_tokens in found if not has_tokens)
-                warn(f"attention_mask leaves no token of samples ({probe.sample_kind}) {names}: their mean is nan")
+            mask = _token_mask(batch, data, probe.sample_kind) if showing.feature_fn == "mean" else None
             grams = _BatchGrams(batch.num_samples, plan, showing, workspace, observe, mask)
             with ExitStack() as hooks:
                 for row, name in enumerate(plan.names):
                     hooks.enter_context(modules[name].register_forward_hook(grams.hook(row, name)))
                 showing.forward(model, data)
             consume(ShownBatch(batch.index, grams.finish(), inputs, batch.samples))
+
+
+def _token_mask(batch: ProbeBatch, data: Any, sample_kind: str) -> Tensor | None:
+    """Which tokens of a batch are no padding, if it tells."""
+    mask = token_mask(data, batch.num_samples)
+    if mask is not None and not mask.any(1).all():
+        told = zip(batch.samples, mask.any(1).tolist(), strict=True)
+        names = ", ".join(str(sample) for sample, has_tokens in told if not has_tokens)
+        warn(f"attention_mask leaves no token of samples ({sample_kind}) {names}: their mean is nan")
+    return mask
 
 
 class _BatchGrams:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
@@ -123,8 +123,8 @@ def float_tensors(output: Any) -> Iterator[Tensor | PackedSequence]:
         if entries.is_floating_point() and entries.ndim:
             yield output
         return
-    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping | type):
-        output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    if not isinstance(output, Mapping):
+        output = dataclass_values(output) or output
     if isinstance(output, Mapping):
         values = [output["last_hidden_state"]] if "last_hidden_state" in output else []
         output = values + list(output.values())
@@ -133,14 +133,22 @@ def float_tensors(output: Any) -> Iterator[Tensor | PackedSequence]:
             yield from float_tensors(value)
 
 
+def dataclass_values(data: Any) -> dict[str, Any]:
+    """By name, the fields of a dataclass that are set, slots included; none of anything else."""
+    if not is_dataclass(data) or isinstance(data, type):
+        return {}
+    return {field.name: getattr(data, field.name) for field in fields(data) if hasattr(data, field.name)}
+
+
 def describe(value: Any) -> str:
     """A short description of tensors and of what contains them, for messages."""
     if isinstance(value, Tensor) and value.is_nested:
         return f"nested Tensor of {value.size(0)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Tensor):
         return f"Tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, Mapping):
-        return f"{type(value).__name__} of {{{', '.join(f'{k!r}: {describe(v)}' for k, v in value.items())}}}"
+    parts = value if isinstance(value, Mapping) else dataclass_values(value)
+    if parts or isinstance(value, Mapping):
+        return f"{type(value).__name__} of {{{', '.join(f'{k!r}: {describe(v)}' for k, v in parts.items())}}}"
     if isinstance(value, list | tuple):
         shown = [describe(v) for v in value[:4]] + ["..."] * (len(value) > 4)
         return f"{type(value).__name__} of ({', '.join(shown)})"

@@ -123,18 +123,24 @@ class ProbeSet(ABC):
         Raises:
             ValueError: fewer than 4 samples, or fewer than 4 in a batch.
         """
-        if not isinstance(loader, DataLoader):
-            _warn_in_order(f"a {type(loader).__name__}")
+        is_stream = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+        is_whole = not isinstance(loader, DataLoader) or loader.batch_sampler is None
+        what = f"the iterable dataset {type(loader.dataset).__name__}" if is_stream else f"a {type(loader).__name__}"
+        if is_whole and batch_size is not None:
+            raise ValueError(
+                f"batch_size= has no effect on {what} that gives whole batches; pass a dataloader= with batches of "
+                "that size"
+            )
+        if is_stream or is_whole:
+            _warn_in_order(what)
+        if is_stream and num_samples is None and not hasattr(loader.dataset, "__len__"):
+            raise ValueError("num_samples=None needs a dataset with a length; say how many samples to take")
+        if is_whole:
             with isolated_rng(seed):
-                return StreamProbe(_take_batches(loader, num_samples), seed)
-        if isinstance(loader.dataset, IterableDataset):
-            _warn_in_order(f"the iterable dataset {type(loader.dataset).__name__}")
-            if num_samples is None and not hasattr(loader.dataset, "__len__"):
-                raise ValueError("num_samples=None needs a dataset with a length; say how many samples to take")
+                return StreamProbe(_take_batches(_whole_batches(loader), num_samples), seed)
+        if is_stream:
             with isolated_rng(seed):
                 dataset = _copied(loader.dataset)
-                if loader.batch_size is None:
-                    return StreamProbe(_take_batches(dataset, num_samples), seed)
                 samples = list(islice(iter(dataset), num_samples))
                 chunks = _chunks(samples, _choose_batch_size(len(samples), loader, batch_size))
                 places = _chunks(range(len(samples)), len(chunks[0]))
@@ -316,6 +322,15 @@ def _copied(dataset: IterableDataset[Any]) -> IterableDataset[Any]:
         return dataset
 
 
+def _whole_batches(loader: Iterable[Any]) -> Iterable[Any]:
+    """Of a loader that does not put samples together: its sampler's or dataset's items are batches already."""
+    if not isinstance(loader, DataLoader):
+        return loader
+    if isinstance(loader.dataset, IterableDataset):
+        return map(loader.collate_fn, _copied(loader.dataset))
+    return (loader.collate_fn(loader.dataset[index]) for index in _own_sampler(loader))
+
+
 def _take_batches(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:
     batches: list[ProbeBatch] = []
     count = 0
@@ -358,13 +373,16 @@ def _check_enough(count: int) -> None:
 
 def _indices(loader: DataLoader[Any]) -> Sequence[int]:
     """Of the samples that the loader draws from: all of the dataset, or those that its sampler was given."""
-    sampler: Any = loader.sampler
-    # To deal a sampler's samples out to processes, Lightning wraps it as if it were a dataset.
-    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    sampler = _own_sampler(loader)
     if isinstance(sampler, SubsetRandomSampler):
         return [_plain(index) for index in sampler.indices]
     size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
     return range(size)
+
+
+def _own_sampler(loader: DataLoader[Any]) -> Any:
+    """The sampler that the user gave. Lightning wraps it as if it were a dataset, to deal it out to processes."""
+    return getattr(getattr(loader.sampler, "dataset", None), "_sampler", loader.sampler)
 
 
 def _plain(index: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from torchmetrics import Metric
+
+from lightning_cka.batches import map_tensors
 
 
 @contextmanager
@@ -27,7 +28,10 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         for module, _ in modes:
-            stack.callback(_restore_state, module, _state(module))
+            state = _state(module)
+            stack.callback(_restore_state, module, state)
+            # Metrics are lent a copy: their own tensors may be part of a graph that is still needed.
+            module.__dict__.update(map_tensors(state["metric"], torch.clone))
         try:
             for module, _ in modes:
                 module.training = False
@@ -40,17 +44,15 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
 def _state(module: nn.Module) -> dict[str, Any]:
     """What a forward pass in evaluation mode may write to: buffers, and the states of metrics."""
     buffers = dict(module._buffers)
-    state = {"buffers": buffers, "copies": {name: b.clone() for name, b in buffers.items() if b is not None}}
-    if isinstance(module, Metric):
-        attributes = (*module.metric_state, "_update_count", "_computed", "_forward_cache")
-        state["metric"] = copy.deepcopy({name: module.__dict__[name] for name in attributes})
-    return state
+    copies = {name: b.clone() for name, b in buffers.items() if b is not None}
+    own = (*module.metric_state, "_update_count", "_computed", "_forward_cache") if isinstance(module, Metric) else ()
+    return {"buffers": buffers, "copies": copies, "metric": {name: module.__dict__[name] for name in own}}
 
 
 def _restore_state(module: nn.Module, state: dict[str, Any]) -> None:
     module._buffers.clear()
     module._buffers.update(state["buffers"])
-    module.__dict__.update(state.get("metric", {}))
+    module.__dict__.update(state["metric"])
     with torch.inference_mode():  # Else a buffer that was made in it could not be written to.
         for name, copied in state["copies"].items():
             # Always: not all kernels that write to a tensor count up its version.

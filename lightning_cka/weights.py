@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from lightning_cka.layers import shortened, without_compiled
 from lightning_cka.namespaces import class_names
+from lightning_cka.restore import left_as_found
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
     """A deep copy that shares nothing with the model, a compiled LightningModule's methods included."""
     try:
-        duplicate = copy.deepcopy(model)
+        with left_as_found(model):  # Metrics of a loss hold its graph, which cannot be copied.
+            duplicate = copy.deepcopy(model)
     except Exception as error:
         raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error})") from error
     # `torch.compile` of a LightningModule sets these on the instance, bound to the model that was copied.

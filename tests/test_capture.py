@@ -12,6 +12,7 @@ from lightning_cka.dry_run import dry_run
 from lightning_cka.layers import check_layers
 from lightning_cka.packed import half_vectors, pair_products
 from lightning_cka.probe import StreamProbe
+from lightning_cka.reference import detached_copy
 from torch import nn
 from torchmetrics import MeanMetric
 
@@ -198,6 +199,18 @@ def test_everything_is_left_as_it_was_found(fail):
     assert torch.equal(torch.get_rng_state(), rng)
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.is_grad_enabled()
+
+
+def test_a_metric_of_the_training_loss_still_has_its_graph():
+    model, probe = Mutable(), StreamProbe([torch.randn(8, 4) + 3], 0)
+    weight = torch.ones((), requires_grad=True)
+    loss = model.seen(2 * weight)
+    total = model.seen.mean_value
+    show(model, probe, dry_run(model, probe, None, Showing(CPU)), Showing(CPU), lambda *args: None)
+    assert detached_copy(model).seen.compute() == 2
+    assert model.seen.mean_value is total
+    loss.backward()
+    assert (weight.grad, model.seen.compute(), model.seen.update_count) == (2, 2, 1)
 
 
 def test_the_model_is_in_evaluation_mode_without_gradients_and_outside_inference_mode():

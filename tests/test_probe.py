@@ -2,11 +2,13 @@
 
 import random
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from lightning_cka.batches import fingerprint
+from lightning_cka.layers import describe
 from lightning_cka.probe import ProbeSet, StreamProbe
 from lightning_cka.rng import isolated_rng
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
@@ -159,6 +161,39 @@ def test_loaders_of_another_kind_give_their_first_batches_with_a_warning():
     assert sizes(probe) == [8, 8, 8]
 
 
+class Rows(Dataset):
+    """Gives rows for a list of indices, as arrays."""
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, indices):
+        return {"x": np.arange(64.0)[indices]}
+
+
+class RowsInOrder(IterableDataset):
+    def __iter__(self):
+        return (Rows()[range(start, start + 8)] for start in range(0, 64, 8))
+
+
+def test_a_loader_whose_sampler_or_dataset_makes_the_batches_gives_its_first_ones():
+    from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+
+    sampler = BatchSampler(range(63, -1, -1), batch_size=8, drop_last=False)
+    one, dealt = (
+        DataLoader(Rows(), batch_size=None, sampler=s) for s in (sampler, DistributedSamplerWrapper(sampler, 2, 1))
+    )
+    for loader, first in ((one, 63), (dealt, 63), (DataLoader(RowsInOrder(), batch_size=None), 0)):
+        with pytest.warns(
+            UserWarning, match="first samples of (a DataLoader|the iterable dataset RowsInOrder), in their"
+        ):
+            probe = ProbeSet.from_loader(loader, num_samples=20)
+        assert sizes(probe) == [8, 8, 8]
+        batch = probe.first_batch()
+        assert batch.data["x"].tolist() == next(iter(one if first else loader))["x"].tolist()
+        assert batch.data["x"][0] == first
+
+
 def test_a_users_own_shuffling_loader_is_the_same_at_each_pass_and_left_as_found():
     generator = torch.Generator().manual_seed(5)
     for kwargs in ({}, {"generator": generator}):
@@ -200,6 +235,24 @@ class Custom:
         self.inner = {"x": [x.numpy()], "me": self}
 
 
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    x: torch.Tensor
+    y: torch.Tensor | None = None
+
+
+def test_batches_that_are_dataclasses():
+    first, other = Slotted(torch.arange(8)), Slotted(torch.arange(1, 9))
+    assert fingerprint(first) != fingerprint(other)
+    probe = StreamProbe([first, other], 0)
+    assert sizes(probe) == [8, 8]
+    fewer = probe.first_batch(drop_last_sample=True).data
+    assert isinstance(fewer, Slotted)
+    assert (fewer.x.tolist(), fewer.y) == (list(range(7)), None)
+    assert len(first.x) == 8
+    assert describe(first) == "Slotted of {'x': Tensor(8,) int64, 'y': NoneType}"
+
+
 def test_fingerprints_tell_inputs_apart():
     a, b = torch.randn(2, 5)
     assert fingerprint(Custom(a)) == fingerprint(Custom(a)) != fingerprint(Custom(b))
@@ -223,6 +276,11 @@ def test_fingerprints_tell_inputs_apart():
             lambda: ProbeSet.from_loader(DataLoader(numbers(9), batch_sampler=[[0, 1, 2, 3]])),
             ValueError,
             "cannot tell the batch size of the validation loader",
+        ),
+        (
+            lambda: ProbeSet.from_loader([torch.randn(8, 2)], batch_size=4),
+            ValueError,
+            "batch_size= has no effect on a list that gives whole batches; pass a dataloader=",
         ),
         (lambda: StreamProbe(iter([1]), 0), TypeError, "again and again, which a list_iterator does not"),
         (lambda: StreamProbe([], 0).first_batch(), ValueError, "gave no batch"),

@@ -1,0 +1,81 @@
+"""What is asked of any run of other people's LightningModules."""
+
+from __future__ import annotations
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from naive import minibatch_cka
+
+REFERENCES = ["initial", "previous", "self"]
+
+
+class Record(L.Callback):
+    """Weights and logged values, to be compared with those of a run without a monitor."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.module, self.first = pl_module, weights(pl_module)
+
+    def on_train_end(self, trainer, pl_module):
+        self.last = weights(pl_module)
+        logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.logged = {name: value for name, value in logged.items() if not name.startswith("cka/")}
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def assert_same_training(run, plain):
+    for name, value in plain.last.items():
+        torch.testing.assert_close(run.last[name], value, rtol=0, atol=0, equal_nan=True)
+    assert run.logged == pytest.approx(plain.logged, rel=0, abs=0, nan_ok=True)
+    assert any("val" in name for name in run.logged)
+    assert any(not torch.equal(value, run.first[name]) for name, value in run.last.items())
+
+
+def assert_watched(monitor):
+    """Two epochs of matrices that can be: 1 with itself, and moving away from the initial weights."""
+    assert list(monitor.results) == REFERENCES
+    for results in monitor.results.values():
+        assert [result.epoch for result in results] == [0, 1]
+        for result in results:
+            assert len(result.layers) > 1
+            assert result.matrix.isfinite().all()
+            if result.reference_name == "self":
+                assert result.matrix.diagonal().tolist() == pytest.approx([1] * len(result.layers))
+    initial, previous = monitor.results["initial"], monitor.results["previous"]
+    torch.testing.assert_close(initial[0].matrix, previous[0].matrix)
+    assert all(min(result.same_named().values()) < 1 - 1e-4 for result in initial)
+    assert not torch.equal(initial[1].matrix, previous[1].matrix)
+
+
+def assert_right(monitor, run, layers, forward):
+    """The last values of these layers are those of their activations, collected here."""
+    batches = [batch.data for batch in monitor._probe.probe.batches()]
+    first, last = (_activations(run.module, state, layers, batches, forward) for state in (run.first, run.last))
+    for reference, other in (("initial", first), ("self", last)):
+        result = monitor.results[reference][-1]
+        places = [result.layers.index(name) for name in layers]
+        assert result.num_samples == sum(len(features[0]) for features in last)
+        expected = minibatch_cka(last, other)
+        np.testing.assert_allclose(result.matrix[places][:, places].numpy(), expected, rtol=0, atol=2e-5)
+
+
+def _activations(module, state, layers, batches, forward):
+    """By batch, the features of each layer."""
+    module.load_state_dict(state, strict=False)
+    module.eval()
+    found = []
+    hooks = [
+        module.get_submodule(name).register_forward_hook(lambda _m, _a, out, name=name: found[-1].setdefault(name, out))
+        for name in layers
+    ]
+    for batch in batches:
+        found.append({})
+        with torch.no_grad():
+            forward(module, batch)
+    for hook in hooks:
+        hook.remove()
+    return [[outputs[name].double().flatten(1).numpy() for name in layers] for outputs in found]
