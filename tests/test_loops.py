@@ -171,7 +171,7 @@ def test_the_probe_set_does_not_depend_on_how_much_is_validated():
     run(shuffled, validation=DataLoader(dataset(seed=2), batch_size=16, shuffle=True), limit_val_batches=0.5)
     assert few.results["initial"][0].num_samples == 128
     assert same_results(few, all_of_them)
-    assert few._probe.probe.indices == shuffled._probe.probe.indices
+    assert few._session.probe.probe.indices == shuffled._session.probe.probe.indices
 
 
 @pytest.mark.parametrize("limits", [{"check_val_every_n_epoch": None}, {}])
@@ -538,7 +538,7 @@ def test_weights_that_are_swapped_in_for_validation_are_those_that_are_compared(
     models = [Net() for _ in range(3)]  # The first one has the initial weights.
     for model, state in zip(models[1:], validated.states, strict=True):
         model.load_state_dict(state)
-    batches = [batch.data for batch in monitor._probe.probe.batches()]
+    batches = [batch.data for batch in monitor._session.probe.probe.batches()]
     for epoch in range(2):
         for reference, other in (("initial", models[0]), ("previous", models[epoch])):
             expected = compare_models(models[epoch + 1], other, batches, progress_bar=False).matrix
@@ -708,7 +708,7 @@ def test_validating_a_checkpoint_with_a_monitor_that_never_trained(tmp_path):
     reference, other = Net(), Net()
     monitor = CKAMonitor([reference, "self"], dirpath=tmp_path / "cka")
     trainer(monitor).validate(other, loaders()[1], ckpt_path=tmp_path / "trained.ckpt", verbose=False)
-    batches = [batch.data for batch in monitor._probe.probe.batches()]
+    batches = [batch.data for batch in monitor._session.probe.probe.batches()]
     (result,), (own,) = monitor.results["Net"], monitor.results["self"]
     expected = compare_models(trained, reference, batches, progress_bar=False).matrix
     torch.testing.assert_close(result.matrix, expected, rtol=0, atol=1e-12)

@@ -68,7 +68,7 @@ def test_results_are_those_of_the_naive_reference():
         """Plain copies of activations at the same moments, by hand."""
 
         def activations(self, model):
-            probe = monitor._probe.probe
+            probe = monitor._session.probe.probe
             model.eval()
             with torch.no_grad():
                 batches = [x for x, _ in (b.data for b in probe.batches())]
@@ -113,7 +113,7 @@ def test_frozen_references(tmp_path):
     assert all(torch.equal(matrix, matrices[0]) for matrix in matrices)
     assert other.training
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-    batches = [b.data for b in monitor._probe.probe.batches()]
+    batches = [b.data for b in monitor._session.probe.probe.batches()]
     offline = compare_models(model, other, batches, progress_bar=False)
     assert torch.allclose(offline.matrix, matrices[0], atol=1e-12)
 

@@ -239,7 +239,7 @@ def test_a_run_whose_folder_was_moved(tmp_path, whole):
     for name in whole.results:
         assert_equal(history(whole, name), history(monitor, name))
     # What is to be read at the end of training is found where it is now.
-    assert [path.parent for path in monitor._memory.trajectory()[0]] == [tmp_path / "moved" / "banks"] * 5
+    assert [path.parent for path in monitor._session.memory.trajectory()[0]] == [tmp_path / "moved" / "banks"] * 5
 
 
 def test_a_bank_that_was_set_aside_is_found(tmp_path, whole):

@@ -194,7 +194,7 @@ def test_kernels_in_training_are_those_of_compare_models(kernel):
     reference = Wide()
     monitor = CKAMonitor(reference, "first", kernel=kernel)
     model, _ = fit(monitor, max_epochs=1)
-    batches = [batch.data for batch in monitor._probe.probe.batches()]
+    batches = [batch.data for batch in monitor._session.probe.probe.batches()]
     offline = compare_models(model, reference, batches, "first", kernel=kernel, progress_bar=False)
     result = monitor.results["Wide"][-1]
     assert torch.allclose(result.matrix, offline.matrix, rtol=1e-10)
@@ -206,7 +206,7 @@ def test_the_biased_estimator():
     monitor = CKAMonitor("self", ["first", "mean"], unbiased=False)
     model, _ = fit(monitor, max_epochs=1)
     with torch.no_grad():
-        batches = [batch.data[0] for batch in monitor._probe.probe.batches()]
+        batches = [batch.data[0] for batch in monitor._session.probe.probe.batches()]
         shown = [[model.first(x), model.mean(model.first(x).relu())] for x in batches]
     expected = naive.minibatch_cka(shown, shown, naive.biased_hsic, lambda n: (n - 1) ** 2)
     result = monitor.results["self"][-1]

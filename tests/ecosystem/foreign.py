@@ -53,7 +53,7 @@ def assert_watched(monitor):
 
 def assert_right(monitor, run, layers, forward):
     """The last values of these layers are those of their activations, collected here."""
-    batches = [batch.data for batch in monitor._probe.probe.batches()]
+    batches = [batch.data for batch in monitor._session.probe.probe.batches()]
     first, last = (_activations(run.module, state, layers, batches, forward) for state in (run.first, run.last))
     for reference, other in (("initial", first), ("self", last)):
         result = monitor.results[reference][-1]
