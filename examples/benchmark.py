@@ -183,19 +183,20 @@ def measure(name, samples, repeats, device, tmp):
 
     class Measure(L.Callback):
         def on_validation_epoch_end(self, trainer, module):
-            batches = [batch.data[0] for batch in monitor._probe.probe.batches()]
-            names = monitor._probe.plan.names
+            session, probe = monitor._session, monitor._session.probe
+            batches = [batch.data[0] for batch in probe.probe.batches()]
+            names = probe.plan.names
 
             def compare():
                 comparison = Comparison(names, {"initial": monitor.references[0].bank}, {"linear": "linear"}, device)
-                monitor._probe.show(trainer, module, comparison.add)
+                probe.show(trainer, module, comparison.add)
                 comparison.results()
 
             works = {
                 "bare": lambda: bare_forward(module, batches, device),
                 "floor": lambda: floor(module, batches, device, names),
                 "pass": compare,
-                "epoch": lambda: monitor._compare_and_log(trainer, module),
+                "epoch": session.log,
             }
             handles = [
                 m.register_forward_hook(lambda _m, _a, out: largest.append(out.numel() * out.element_size()))
@@ -214,7 +215,7 @@ def measure(name, samples, repeats, device, tmp):
 
     trainer.callbacks.append(Measure())
     trainer.fit(module.to(device), loader, loader)
-    layers_count, batch = len(monitor._probe.plan.names), batch_size
+    layers_count, batch = len(monitor._session.probe.plan.names), batch_size
     grams = layers_count * samples // batch * batch * (batch + 1) // 2 * 4
     median = {key: statistics.median(values) for key, values in runs.items()}
     return {

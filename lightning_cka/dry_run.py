@@ -203,7 +203,8 @@ def _why_not_shown(model: nn.Module, data: Any, showing: Showing, error: Excepti
             f"the module and the batch, such as forward_fn=lambda module, batch: {call}. The batch is a "
             f"{describe(data)}"
         )
-    takes = ", ".join(inspect.signature(model.forward).parameters)
+    parameters = inspect.signature(model.forward).parameters.values()
+    takes = ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in parameters)
     return (
         f"{name} could not be shown a probe batch: pass forward_fn=, a function of the module and the batch. Its "
         f"forward takes ({takes}), the batch is a {describe(data)}; {cause}"

@@ -125,7 +125,7 @@ class ProbeSet(ABC):
         """
         is_stream = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
         is_whole = not isinstance(loader, DataLoader) or loader.batch_sampler is None
-        what = f"the iterable dataset {type(loader.dataset).__name__}" if is_stream else f"a {type(loader).__name__}"
+        what = f"the iterable dataset {type(loader.dataset).__name__}" if is_stream else f"the {type(loader).__name__}"
         if is_whole and batch_size is not None:
             raise ValueError(
                 f"batch_size= has no effect on {what} that gives whole batches; pass a dataloader= with batches of "
@@ -393,6 +393,6 @@ def _plain(index: Any) -> Any:
 def _warn_in_order(what: str) -> None:
     warnings.warn(
         f"the probe set is made of the first samples of {what}, in their order: if that order is not random, "
-        "CKA is biased. Pass a shuffled dataloader= with a map-style dataset.",
+        "CKA is biased. Then pass a dataloader= that shuffles.",
         stacklevel=3,
     )

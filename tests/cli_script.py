@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-namespace = sys.argv.pop(1)
+# Only when it is run: pytest looks into this file, too.
+namespace = sys.argv.pop(1) if __name__ == "__main__" else "lightning.pytorch"
 L = importlib.import_module(namespace)
-cli = importlib.import_module(f"{namespace}.cli")
 
 
 class Net(L.LightningModule):
@@ -42,6 +42,7 @@ class Data(L.LightningDataModule):
 
 
 if __name__ == "__main__":
+    cli = importlib.import_module(f"{namespace}.cli")
     run = cli.LightningCLI(Net, Data, seed_everything_default=0)
     results = run.trainer.callbacks[0].results
     rows = {name: [result.matrix.tolist() for result in history] for name, history in results.items()}

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Tests run in several processes, whose threads would wait for each other. To be set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import lightning as L
 import pytest
 import torch

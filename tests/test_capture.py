@@ -336,11 +336,22 @@ def test_layers_that_cannot_be_compared_are_refused_by_name(layers, message):
         plan_of(Odd(), [torch.randn(8, 3)], layers)
 
 
+class Wrapper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, *batches: torch.Tensor, **options: str):
+        return self.layer(*batches)
+
+
 def test_other_refusals():
     with pytest.raises(
         ValueError, match=r"Odd could not be shown a probe batch: pass forward_fn=.*takes \(x\), the batch is a dict of"
     ):
         plan_of(Odd(), [{"image": torch.randn(8, 3)}])
+    with pytest.raises(ValueError, match=r"Its forward takes \(\*batches, \*\*options\)"):
+        plan_of(Wrapper(), [torch.randn(8, 3)])
     with pytest.raises(ValueError, match="need at least 4 samples, but the first has 3"):
         plan_of(Odd(), [torch.randn(3, 3)])
     with pytest.raises(ValueError, match="feature_fn failed on the output of layer 'good'"):

@@ -156,7 +156,7 @@ def test_an_iterable_dataset_that_cannot_be_copied_is_read_and_said():
 
 
 def test_loaders_of_another_kind_give_their_first_batches_with_a_warning():
-    with pytest.warns(UserWarning, match="first samples of a list"):
+    with pytest.warns(UserWarning, match="first samples of the list"):
         probe = ProbeSet.from_loader([torch.randn(8, 2) for _ in range(10)], num_samples=20)
     assert sizes(probe) == [8, 8, 8]
 

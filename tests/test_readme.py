@@ -93,3 +93,11 @@ def test_names_of_the_section_on_memory_exist():
     options = inspect.signature(lightning_cka.plot_cka).parameters
     assert {"add_text", "triangle", "cmap", "vmin", "vmax", "max_ticks", "max_label"} <= set(options)
     assert {"save_banks", "trajectory"} <= set(inspect.signature(lightning_cka.CKAMonitor).parameters)
+
+
+def test_every_line_of_what_works_names_its_tests():
+    section = README[README.index("## Works with") : README.index("The tests with other people's modules")]
+    rows = re.findall(r"^\|.*\|.*\|.*\| (`.*`) \|$", section, re.MULTILINE)
+    assert len(rows) > 40
+    for name in {name for row in rows for name in re.findall(r"`(\w+)`", row)}:
+        assert (ROOT / "tests" / f"test_{name}.py").exists() or (ROOT / "tests" / name).is_dir()

@@ -49,7 +49,7 @@ def test_the_feed_forward_estimator_needs_to_be_told_how_a_batch_is_shown():
     ):
         train(CKAMonitor(REFERENCES))
     monitor = CKAMonitor(REFERENCES, forward_fn=forward)
-    with pytest.warns(UserWarning, match="first samples of a IterableSlice, in their order"):
+    with pytest.warns(UserWarning, match="first samples of the IterableSlice, in their order"):
         run = train(monitor)
     assert_same_training(run, train())
     assert_watched(monitor)
