@@ -15,11 +15,9 @@ from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
     StochasticWeightAveraging,
-    WeightAveraging,
 )
 from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
@@ -28,6 +26,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
+try:  # Of Lightning 2.6.
+    from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+except ImportError:
+    EMAWeightAveraging = WeightAveraging = None
+
+# What it has not: WeightAveraging, intervals of time, and a LearningRateFinder that does not skip an epoch.
+needs_lightning_26 = pytest.mark.skipif(EMAWeightAveraging is None, reason="Lightning before 2.6")
 pytestmark = [
     # Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
     pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
@@ -136,7 +141,10 @@ SETTINGS = {
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train dataloader shuffling")
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[needs_lightning_26] if name.startswith("whenever") else []) for name in SETTINGS],
+)
 def test_training_is_as_it_was_and_there_is_a_result_at_each_validation(name):
     settings, expected = SETTINGS[name]
     seen = []
@@ -514,20 +522,23 @@ class ValidatedWeights(Callback):
 
 
 AVERAGES = {
-    "EMAWeightAveraging": lambda: EMAWeightAveraging(decay=0.9),
-    "EMAWeightAveraging from epoch 1": lambda: EMAWeightAveraging(decay=0.9, update_starting_at_epoch=1),
-    "WeightAveraging without buffers": lambda: WeightAveraging(use_buffers=False),
+    "EMA": lambda: EMAWeightAveraging(decay=0.9),
+    "EMA from epoch 1": lambda: EMAWeightAveraging(decay=0.9, update_starting_at_epoch=1),
+    "average without buffers": lambda: WeightAveraging(use_buffers=False),
     "on_validation_start": RawEMA,
     "on_validation_epoch_start": SwapsAtEpochs,
-    "the module's own hooks": Callback,
+    "module": Callback,
 }
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("name", AVERAGES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[needs_lightning_26] if " " in name or name == "EMA" else []) for name in AVERAGES],
+)
 def test_weights_that_are_swapped_in_for_validation_are_those_that_are_compared(name, order):
     """Wherever the monitor is in the list of callbacks."""
-    make = SwapsItself if name == "the module's own hooks" else Net
+    make = SwapsItself if name == "module" else Net
     monitor, average, validated = CKAMonitor(["initial", "previous"]), AVERAGES[name](), ValidatedWeights()
     callbacks = [monitor, average] if order == "before" else [average, monitor]
     watched, _ = run(*callbacks, validated, model=make)
@@ -545,6 +556,7 @@ def test_weights_that_are_swapped_in_for_validation_are_those_that_are_compared(
             torch.testing.assert_close(monitor.results[reference][epoch].matrix, expected, rtol=0, atol=1e-12)
 
 
+@needs_lightning_26
 def test_after_training_validation_sees_the_average():
     """`WeightAveraging` leaves the average in the model at the end of training."""
     monitor = CKAMonitor()
@@ -554,6 +566,7 @@ def test_after_training_validation_sees_the_average():
     torch.testing.assert_close(during.matrix, after.matrix, rtol=0, atol=1e-12)
 
 
+@needs_lightning_26
 def test_a_resumed_run_with_averaged_weights_is_one_that_never_stopped(tmp_path):
     def fit(folder, epochs, ckpt_path=None, *, first=False):
         seed_everything(3, workers=True, verbose=False)
@@ -663,7 +676,11 @@ def test_tuners_leave_nothing_behind(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: LearningRateFinder(num_training_steps=20), lambda: BatchSizeFinder(init_val=16, max_trials=1)]
+    "make",
+    [
+        pytest.param(lambda: LearningRateFinder(num_training_steps=20), marks=needs_lightning_26),
+        lambda: BatchSizeFinder(init_val=16, max_trials=1),
+    ],
 )
 def test_tuners_as_callbacks(make, tmp_path):
     def fit(*callbacks):
@@ -681,6 +698,7 @@ def test_tuners_as_callbacks(make, tmp_path):
     assert not list((tmp_path / "cka").glob("earlier-*"))
 
 
+@needs_lightning_26
 def test_a_tuner_does_not_bring_back_an_earlier_run_of_the_same_monitor():
     """It saves a checkpoint before training, with the state of callbacks, and reads it."""
     monitor = CKAMonitor(["initial", "previous"])

@@ -185,7 +185,7 @@ def test_a_loader_whose_sampler_or_dataset_makes_the_batches_gives_its_first_one
     )
     for loader, first in ((one, 63), (dealt, 63), (DataLoader(RowsInOrder(), batch_size=None), 0)):
         with pytest.warns(
-            UserWarning, match="first samples of (a DataLoader|the iterable dataset RowsInOrder), in their"
+            UserWarning, match="first samples of (the DataLoader|the iterable dataset RowsInOrder), in their"
         ):
             probe = ProbeSet.from_loader(loader, num_samples=20)
         assert sizes(probe) == [8, 8, 8]
@@ -280,7 +280,7 @@ def test_fingerprints_tell_inputs_apart():
         (
             lambda: ProbeSet.from_loader([torch.randn(8, 2)], batch_size=4),
             ValueError,
-            "batch_size= has no effect on a list that gives whole batches; pass a dataloader=",
+            "batch_size= has no effect on the list that gives whole batches; pass a dataloader=",
         ),
         (lambda: StreamProbe(iter([1]), 0), TypeError, "again and again, which a list_iterator does not"),
         (lambda: StreamProbe([], 0).first_batch(), ValueError, "gave no batch"),
