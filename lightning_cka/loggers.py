@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -31,7 +33,8 @@ class Outlet:
     """Where figures, animations and texts go: to the loggers of a Trainer, and to files.
 
     The first process is alone in that, and training can go on without: what fails is warned of, and all else is
-    served.
+    served. Figures are drawn in a thread of their own, which takes longer than the comparison; loggers, which may not
+    like threads, get them from whoever calls `deliver`.
 
     Args:
         loggers: of the Trainer; told by class name, so that either Lightning namespace will do.
@@ -44,6 +47,8 @@ class Outlet:
         self._folder = folder
         self._warn = warn
         self._failures: set[tuple[Any, ...]] = set()
+        self._artist: ThreadPoolExecutor | None = None
+        self._drawn: deque[tuple[str, int, Future[_Drawn]]] = deque()
 
     def attempt(self, act: Callable[[], object], failure: str = "the CKA figures could not be written") -> None:
         """Do what may fail; if it does, warn of that, and go on."""
@@ -61,21 +66,32 @@ class Outlet:
             self._warn(f"{failure}, training goes on: {type(error).__name__}: {cause}; the folder is {self._folder}")
 
     def figures(self, key_prefix: str, figures: Figures, step: int) -> None:
-        """Draw figures, log each, and write it to its file.
+        """Have figures drawn and written to their files; `deliver` brings them to the loggers.
 
         Args:
             key_prefix: of the images' keys.
             figures: what to draw.
             step: on the axis of Lightning's own scalars.
         """
+        if self._artist is None:
+            self._artist = ThreadPoolExecutor(1, "cka-figures")
         for key, (draw, path) in figures.items():
-            self.attempt(partial(self._figure, key_prefix + key, draw, path, step))
+            self._drawn.append((key_prefix + key, step, self._artist.submit(_draw, draw, path)))
 
-    def _figure(self, key: str, draw: Callable[[], Figure], path: Path, step: int) -> None:
-        pixels = render(draw())
+    def deliver(self, *, wait: bool) -> None:
+        """Log the figures that are drawn by now; with ``wait``, all of them, and let the thread go."""
+        while self._drawn and (wait or self._drawn[0][2].done()):
+            self.attempt(partial(self._deliver, *self._drawn.popleft()))
+        if wait and self._artist is not None:
+            self._artist.shutdown()
+            self._artist = None
+
+    def _deliver(self, key: str, step: int, drawn: Future[_Drawn]) -> None:
+        pixels, error = drawn.result()
         if unable := self.log("image", key, pixels, step):
             self._warn(f"{', '.join(unable)} cannot take images: the CKA figures are in {self._folder}")
-        write_picture(path, pixels)
+        if error is not None:
+            raise error
 
     def log(self, kind: str, key: str, value: Any, step: int) -> list[str]:
         """Bring something to each logger that can take it.
@@ -100,6 +116,21 @@ class Outlet:
             else:
                 self.attempt(partial(send, logger, key, value, step), f"{names[0]} could not take the CKA {kind}s")
         return unable
+
+
+class _Drawn(NamedTuple):
+    pixels: Pixels
+    error: OSError | None
+    """Why they could not be written to their file."""
+
+
+def _draw(draw: Callable[[], Figure], path: Path) -> _Drawn:
+    pixels = render(draw())
+    try:
+        write_picture(path, pixels)
+    except OSError as error:
+        return _Drawn(pixels, error)
+    return _Drawn(pixels, None)
 
 
 def _image_to_tensorboard(logger: Any, key: str, pixels: Pixels, step: int) -> None:

@@ -219,6 +219,19 @@ class CKAMonitor(Callback):
         """Log what was compared."""
         if session := self._due(trainer):
             session.log()
+            if trainer.state.fn == "validate":
+                session.deliver(wait=True)
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,  # noqa: ARG002  # Lightning passes it to all hooks.
+        pl_module: LightningModule,  # noqa: ARG002  # Likewise.
+        *_args: Any,
+        **_kwargs: Any,
+    ) -> None:
+        """Log the figures of the last comparison, once they are drawn."""
+        if self._session is not None:
+            self._session.deliver(wait=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Compare and log where there is no validation loop to do it in."""
@@ -229,6 +242,11 @@ class CKAMonitor(Callback):
         """Write tables and animations of the whole run, and log the trajectories."""
         if self._session is not None:
             self._session.end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Do not lose the figures of the last comparison."""
+        if self._session is not None:
+            self._session.deliver(wait=True)
 
     def _due(self, trainer: Trainer) -> Session | None:
         """The session, if there is something to compare in it now."""

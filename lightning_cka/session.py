@@ -224,6 +224,7 @@ class Session:
         seen, self._seen = self._seen, None
         if seen is None:
             return  # There is nothing to compare with yet.
+        self.deliver(wait=True)  # Whatever is not drawn yet, or else ever more would wait.
         report, outcomes, live = self._report, seen.outcomes, seen.live
         for (name, kernel), outcome in outcomes.items():
             result = replace(outcome.result, reference_name=seen.titles[name])
@@ -239,6 +240,10 @@ class Session:
                     reference.stand_for(live, name)
             self._keep(name, live)
 
+    def deliver(self, *, wait: bool) -> None:
+        """Log the figures that were drawn since the last comparison, if any; see `Outlet.deliver`."""
+        self._report.outlet.deliver(wait=wait)
+
     def end(self) -> None:
         """Write tables and animations of the whole run, and log the trajectories."""
         for reference in self._references:
@@ -250,8 +255,10 @@ class Session:
                 f"(every_n_epochs={self._settings.every_n_epochs}, "
                 f"check_val_every_n_epoch={self._trainer.check_val_every_n_epoch})"
             )
+        self.deliver(wait=True)
         if self._report.writes:
             self._report.outlet.attempt(self._summarize)
+        self.deliver(wait=True)
 
     def _summarize(self) -> None:
         self._report.summarize(self.results)
