@@ -50,11 +50,23 @@ def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
 
 
 def token_mask(batch: Any, num_samples: int) -> Tensor | None:
-    """``(n, T)``: which tokens are no padding, by the ``attention_mask`` of a mapping, or of a first element."""
+    """``(n, T)``: which tokens are no padding, by the ``attention_mask`` of a mapping, or of a first element.
+
+    Raises:
+        ValueError: the mask is one to be added to attention scores, where 0 stands for a token.
+    """
     if isinstance(batch, list | tuple) and batch:
         batch = batch[0]
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    return mask != 0 if isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) == num_samples else None
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or len(mask) != num_samples:
+        return None
+    if mask.is_floating_point() and (mask < 0).any():
+        raise ValueError(
+            "the batch's attention_mask has negative values, as one that is added to attention scores, but "
+            "feature_fn='mean' takes 1 for a token and 0 for padding: give it such a mask, or pass a feature_fn= of "
+            "your own"
+        )
+    return mask != 0
 
 
 def fingerprint(data: Any) -> str:

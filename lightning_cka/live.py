@@ -146,9 +146,8 @@ class LiveProbe:
         """Bring a frozen reference to where the live model is, and find its layers."""
         if _is_lightning(model):
             if not any(True for _ in model.parameters()):  # Its layers are yet to be made.
-                with isolated_rng(self.probe.seed, module.device):
-                    model.configure_model()  # type: ignore[operator]  # A LightningModule has one.
-            model.trainer = trainer  # type: ignore[assignment]  # Likewise.
+                _configure(model, self.probe.seed, module.device)
+            model.trainer = trainer  # type: ignore[assignment]  # A LightningModule has one.
         if model is not module:
             trainer.precision_plugin.convert_module(model).to(module.device)
         with _as_validation(trainer), _without_log(model), _without_log(module):
@@ -247,6 +246,18 @@ def _as_validation(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.state.stage = stage
+
+
+def _configure(model: nn.Module, seed: int, device: torch.device) -> None:
+    """Have a LightningModule make its layers."""
+    try:
+        with isolated_rng(seed, device):
+            model.configure_model()  # type: ignore[operator]  # A LightningModule has one.
+    except Exception as error:
+        raise ValueError(
+            f"{type(model).__name__} has no layers yet, and configure_model() raised {type(error).__name__}: {error}. "
+            "Outside a strategy there is no device_mesh; pass a module that has its layers, or a checkpoint"
+        ) from error
 
 
 def _is_lightning(module: nn.Module) -> bool:

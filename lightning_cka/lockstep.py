@@ -16,7 +16,8 @@ def in_step(batches: Iterator[T], device: torch.device) -> Iterator[T | None]:
     """This process's batches, and then None for as long as another process still has some.
 
     Args:
-        batches: of this process. An error that they raise is raised here once all processes are through.
+        batches: of this process. An error that they raise is raised here once all processes are through. (One of the
+            forward pass itself cannot wait for that: its process ends, and the others with it.)
         device: that the processes talk through.
     """
     failure: Exception | None = None

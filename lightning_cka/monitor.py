@@ -257,10 +257,10 @@ class CKAMonitor(Callback):
     def _begin(self, trainer: Trainer, module: LightningModule) -> Session:
         check_strategy(trainer)
         self._check_other_monitors(trainer)
-        earlier, folder = self._session, self._place(trainer)
-        self._session = Session(self._settings, self.references, folder, self.results, trainer, module)
-        if earlier is not None:
-            self._session.memory = earlier.memory
+        memory = self._session.memory if self._session is not None else None
+        self._session = Session(
+            self._settings, self.references, self._place(trainer), self.results, trainer, module, memory
+        )
         return self._session
 
     def _check_other_monitors(self, trainer: Trainer) -> None:

@@ -81,7 +81,8 @@ class Report:
     def _write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
         outlet, result = self.outlet, history[-1]
         step = self.step if result.step is None else result.step
-        outlet.attempt(lambda: result.save(result_path(self._folder, key, result)))
+        path = result_path(self._folder, key, result)
+        outlet.attempt(lambda: result.save(path), "a result could not be written")
         for message in told:
             outlet.log("text", f"{self._prefix}diagnostics", message, step)
         log_figures(outlet, f"{self._prefix}{key}/", self._folder / key, history, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from lightning_cka.batches import map_tensors
+from lightning_cka.namespaces import class_names
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         # Of transformer layers: it skips the hooks of their children, and is not what training computes.
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(reshard, [module for module in fsdp_modules(model) if is_resharded(module)])
         for module, _ in modes:
             state = _state(module)
             stack.callback(_restore_state, module, state)
@@ -39,6 +41,22 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def fsdp_modules(model: nn.Module) -> list[nn.Module]:
+    """Modules whose weights `torch.distributed.fsdp.fully_shard` has shared out to processes."""
+    return [module for module in model.modules() if "FSDPModule" in class_names(module)]
+
+
+def is_resharded(module: nn.Module) -> bool:
+    """Whether a module's weights are in shards, and not gathered by a forward pass that has left them so."""
+    return all("DTensor" in class_names(parameter) for parameter in module.parameters())
+
+
+def reshard(modules: Iterable[nn.Module]) -> None:
+    """Free what a forward pass has gathered: what is written to it is lost, and it is of the weights of then."""
+    for module in modules:
+        module.reshard()  # type: ignore[operator]  # Of an FSDPModule.
 
 
 def _state(module: nn.Module) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Session:
         folder: of all files.
         trainer: of the run.
         module: the live model.
+        memory: of an earlier session, whose checkpoint is still to be saved.
 
     Attributes:
         probe: shows the probe set.
@@ -82,6 +83,7 @@ class Session:
         results: dict[str, list[CKAResult]],
         trainer: Trainer,
         module: LightningModule,
+        memory: Memory | None = None,
     ) -> None:
         self._settings = settings
         self._references = references
@@ -89,7 +91,7 @@ class Session:
         self._trainer = trainer
         self._module = module
         self.results = results
-        self.memory: Memory | None = None
+        self.memory = memory
         self._seen: Seen | None = None
         self.probe = LiveProbe(settings.probe, trainer, module)
         if len(self.probe.plan.names) == 1 and any(reference.source == "self" for reference in references):
@@ -158,7 +160,7 @@ class Session:
         for message in messages:
             report.warn_once(message)
         if report.writes:
-            report.outlet.attempt(lambda: memory.tidy(state, now))
+            report.outlet.attempt(lambda: memory.tidy(state, now), "what another run left could not be set aside")
         if now is not None and unsaved:
             self._keep(unsaved, now)
 
@@ -257,7 +259,7 @@ class Session:
             )
         self.deliver(wait=True)
         if self._report.writes:
-            self._report.outlet.attempt(self._summarize)
+            self._report.outlet.attempt(self._summarize, "tables and animations could not be written")
         self.deliver(wait=True)
 
     def _summarize(self) -> None:

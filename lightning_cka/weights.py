@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_cka.layers import shortened, without_compiled
 from lightning_cka.namespaces import class_names
-from lightning_cka.restore import left_as_found
+from lightning_cka.restore import fsdp_modules, is_resharded, left_as_found, reshard
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
@@ -33,9 +33,7 @@ def detached_copy(model: nn.Module) -> nn.Module:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether processes share the model's weights, as with `torch.distributed.fsdp.fully_shard`."""
-    return any("FSDPModule" in class_names(module) for module in model.modules()) or any(
-        "DTensor" in class_names(parameter) for parameter in model.parameters()
-    )
+    return bool(fsdp_modules(model)) or any("DTensor" in class_names(parameter) for parameter in model.parameters())
 
 
 @contextmanager
@@ -50,23 +48,21 @@ def lent_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-    _reshard(model)
+    modules = fsdp_modules(model)
+    gathered = [module for module in modules if not is_resharded(module)]
+    reshard(modules)
     own = [(tensor, tensor.detach().clone()) for tensor in chain(model.parameters(), model.buffers())]
+    named: dict[str, Any] = {without_compiled(key): value for key, value in weights.items()}
     try:
-        set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
+        set_model_state_dict(model, named, options=StateDictOptions(full_state_dict=True))
         yield model
     finally:
-        _reshard(model)
+        reshard(modules)
         with torch.no_grad():
             for tensor, kept in own:
                 tensor.copy_(kept)
-
-
-def _reshard(model: nn.Module) -> None:
-    """Free what the last forward pass left gathered: it is of the weights of then."""
-    for module in model.modules():
-        if "FSDPModule" in class_names(module):
-            module.reshard()  # type: ignore[operator]  # Of an FSDPModule.
+        for module in gathered:
+            module.unshard()  # type: ignore[operator]  # Of an FSDPModule.
 
 
 def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:

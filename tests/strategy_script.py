@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 class Late(L.LightningModule):
     """Layers that are made in ``configure_model``, and shared by processes if the strategy says so."""
 
-    def __init__(self):
+    def __init__(self, *, compiled=False):
         super().__init__()
-        self.net = None
+        self.net, self.compiled = None, compiled
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def configure_model(self):
@@ -41,6 +41,14 @@ class Late(L.LightningModule):
         else:
             for layer in (self.net[0], self.net[2], self.net):
                 fully_shard(layer, mesh=self.device_mesh["data_parallel"])
+            if self.compiled:
+                self.net = torch.compile(self.net, backend="eager")
+
+    def on_train_start(self):
+        """After the monitor's: what is written to weights that a forward pass has gathered would be lost."""
+        if self.global_step == 0:
+            with torch.no_grad():
+                getattr(self.net, "_orig_mod", self.net)[4].weight.mul_(3)
 
     def forward(self, x):
         return self.net(x)
@@ -80,7 +88,8 @@ def validation_loader(kind, rank, samples):
     """Validation data with a fault in them, or without."""
     if kind in ("raise", "die"):
         return DataLoader(Faulty(kind), batch_size=8, num_workers=int(kind == "die"))
-    x, y = dataset(0 if kind == "empty on 1" and rank else samples).tensors
+    some = {"empty on 1": 0, "few on 1": 8}.get(kind, samples)
+    x, y = dataset(some if rank else samples).tensors
     return DataLoader(TensorDataset(x.double(), y), batch_size=8)
 
 
@@ -94,6 +103,7 @@ def main():
     parser.add_argument("--validation", default="")
     parser.add_argument("--own-dataloader", action="store_true")
     parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     strategies = {
@@ -117,7 +127,7 @@ def main():
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    model = Late()
+    model = Late(compiled=args.compile)
     rank = int(os.environ.get("LOCAL_RANK", 0))
     trainer.fit(model, loader, validation_loader(args.validation, rank, args.samples), ckpt_path=args.checkpoint)
     is_sharded = args.strategy == "fsdp2" and args.devices > 1

@@ -43,6 +43,9 @@ def test_sharded_weights_give_the_matrices_of_whole_ones_and_are_left_alone(tmp_
         assert np.shape(whole["matrices"][name]) == (3, 3, 3)
         for other in (sharded, resumed):
             np.testing.assert_allclose(other["matrices"][name], whole["matrices"][name], rtol=0, atol=1e-12)
+    compiled = outcome(tmp_path / "compiled", "--devices", 2, *references, "--epochs", 1, "--compile")
+    for name, matrices in compiled["matrices"].items():
+        np.testing.assert_allclose(matrices, whole["matrices"][name][:1], rtol=0, atol=1e-12)
     frozen, initial = (np.array(sharded["matrices"][name]) for name in ("frozen", "initial"))
     assert abs(frozen - initial).max() > 1e-3
 
@@ -56,10 +59,26 @@ def test_spawned_processes_leave_their_results_in_files(tmp_path):
         np.testing.assert_allclose(torch.stack(found), alone["matrices"][name], rtol=0, atol=1e-12)
 
 
+def test_processes_need_not_validate_on_as_many_batches(tmp_path):
+    """They compare at the last one of their own."""
+    own = ["--devices", 2, "--strategy", "ddp", "--own-dataloader"]
+    uneven, even = (outcome(tmp_path / str(i), *own, "--validation", kind) for i, kind in enumerate(("few on 1", "")))
+    assert uneven["matrices"] == even["matrices"]
+
+
 def test_tensor_parallel_layers_are_refused(tmp_path):
     process = run_script("strategy_script.py", tmp_path, "--devices", 2, "--strategy", "tensor parallel", check=False)
     assert process.returncode != 0
     assert "does not work with tensor parallelism: ModelParallelStrategy has 2 processes for 1 share" in process.stderr
+
+
+def test_a_reference_whose_layers_need_a_strategy_is_named():
+    class Needs(Late):
+        def configure_model(self):
+            self.device_mesh["data_parallel"]
+
+    with pytest.raises(ValueError, match=r"reference 'Needs': Needs has no layers yet.* pass a module that has its"):
+        trainer(CKAMonitor(Needs())).fit(Net(), *loaders())
 
 
 @pytest.mark.parametrize(("name", "message"), [("DeepSpeedStrategy", "compare_models"), ("FSDPStrategy", "FSDP2")])

@@ -147,6 +147,15 @@ def test_sentences_without_tokens_are_named():
     assert result.matrix.isnan().all()
 
 
+def test_a_mask_that_is_added_to_scores_is_refused():
+    def collate(samples):
+        batch = padded()(samples)
+        return batch | {"attention_mask": (batch["attention_mask"] - 1.0) * 1e4}
+
+    with pytest.raises(ValueError, match=r"attention_mask has negative values.* takes 1 for a token"):
+        logged(Named(bert()), sentences(), collate, ["net.embeddings"], feature_fn="mean")
+
+
 class Halved(torch.nn.Module):
     """Tokens that are no more those of the mask."""
 
