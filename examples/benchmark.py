@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import logging
 import platform
@@ -72,23 +73,26 @@ def compare_with_peers(args, device, folder):
 
 def grow(args, device, folder):
     print("\n## As the work grows\n")
-    print(", ".join(f"{key}: {value}" for key, value in growth.BASE.items()), "unless said otherwise. Lines: of the "
-          "least relative squares.\n")  # fmt: skip
+    base = {key: min(value, args.growth_limit.get(key, value)) for key, value in growth.BASE.items()}
+    print(
+        ", ".join(f"{key}: {value}" for key, value in base.items()), "unless said otherwise; an MLP, batches of "
+        f"{growth.BATCH}; lines of the least relative squares\n",
+    )  # fmt: skip
     every = {}
     for vary, sizes in growth.SIZES.items():
         chosen = [size for size in sizes if size <= args.growth_limit.get(vary, size)]
         every[vary] = [
-            growth.measure(vary, size, args.repeats, device, folder / "growth" / f"{vary}-{size}") for size in chosen
+            growth.measure(base | {vary: size}, args.repeats, device, folder / "growth" / f"{vary}-{size}")
+            for size in chosen
         ]
         rows, lines = growth.table_of(vary, every[vary])
         print(f"\n### {vary.capitalize()}: {growth.EXPECTED[vary]}\n\n{table(rows)}\n")
         print("\n".join(f"- {line}" for line in lines), flush=True)
     print("\n### Processes, of one thread each\n")
     every["processes"] = []
-    for samples in args.process_samples:
-        for width in args.process_widths:
-            every["processes"].append(growth.in_processes(samples, width, args.repeats, folder / "processes"))
-            print_growing([growth.row_of_processes(each) for each in every["processes"]])
+    for sizes in itertools.product(args.process_samples, args.process_widths, args.process_layers):
+        every["processes"].append(growth.in_processes(*sizes, args.repeats, folder / "processes"))
+        print_growing([growth.row_of_processes(each) for each in every["processes"]])
     return every
 
 
@@ -114,11 +118,12 @@ def main():
     parser.add_argument("--peer-samples", type=int, default=512)
     parser.add_argument("--peer-repeats", type=int, default=3)
     parser.add_argument("--peer-references", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--peer-limit", type=float, default=40.0, help="seconds of one run of one package")
+    parser.add_argument("--peer-limit", type=float, default=100.0, help="seconds of one run of one package")
     parser.add_argument("--growth", action="store_true", help="tables of the cost as the work grows")
     parser.add_argument("--growth-limit", nargs="*", default=[], metavar="SIZE=N", help="such as layers=100")
     parser.add_argument("--process-samples", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--process-widths", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--process-layers", type=int, nargs="+", default=[20, 40])
     args = parser.parse_args()
     args.growth_limit = {key: int(value) for key, value in (each.split("=") for each in args.growth_limit)}
     device = torch.device(args.device)

@@ -139,13 +139,13 @@ def measure(name, samples, repeats, device, folder):
             "pass": peak_memory(session.compare, device),
         }
         session.log()
-        layers, batch = len(moment.names), network.batch
-        grams = layers * samples // batch * batch * (batch + 1) // 2 * 4
+        layers, sizes = len(moment.names), [len(x) for x in moment.batches]
+        grams = sum(layers * n * (n + 1) // 2 * 4 for n in sizes)
         row = {
             "network": name,
             "layers": layers,
             "samples": samples,
-            "batch": batch,
+            "batch": sizes[0],
             "seconds": runs | start,
             "first_start_s": moment.start_s,
             "pass_ratio": ratios(runs["pass"], runs["floor"]),

@@ -39,9 +39,8 @@ def network_of(layers, width):
     return Network(lambda: mlp(width, layers), (width,), BATCH, "net.*[02468]", f"MLP, {layers} layers of {width}")
 
 
-def measure(vary, value, repeats, device, folder, base=None):
-    """Seconds of bare forward, floor and pass, with one size changed."""
-    sizes = (base or BASE) | {vary: value}
+def measure(sizes, repeats, device, folder):
+    """Seconds of bare forward, floor and pass."""
     network = network_of(sizes["layers"], sizes["width"])
     references = [Lit(network.make()) for _ in range(sizes["references"])]
 
@@ -80,7 +79,7 @@ def table_of(vary, found):
                 "bare forward": seconds(runs["bare"]),
                 "pass": seconds(runs["pass"]),
                 "above the bare forward": seconds(own),
-                f"of it per {vary.removesuffix('s')}": f"{1e6 * own / each[vary]:.1f} µs",
+                f"of it per {vary.removesuffix('s')}": seconds(own / each[vary]),
                 "floor above the bare forward": seconds(needed),
             }
         )
@@ -97,21 +96,22 @@ def table_of(vary, found):
     return rows, lines
 
 
-def in_processes(samples, width, repeats, folder, counts=(1, 2)):
+def in_processes(samples, width, layers, repeats, folder, counts=(1, 2)):
     """The pass in several processes of one thread each, against one: by number of processes, what each measured."""
     found = {}
     for count in counts:
-        output = folder / f"processes-{count}-{samples}-{width}.json"
+        output = folder / f"processes-{count}-{samples}-{width}-{layers}.json"
         output.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "benchmarks.processes", "--devices", str(count), "--samples", str(samples),
-                   "--width", str(width), "--repeats", str(repeats), "--output", str(output.resolve())]  # fmt: skip
+        sizes = {"devices": count, "samples": samples, "width": width, "layers": layers, "repeats": repeats}
+        options = [f"--{key}={value}" for key, value in sizes.items()]
+        command = [sys.executable, "-m", "benchmarks.processes", *options, f"--output={output.resolve()}"]
         path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{count} processes failed:\n{done.stderr[-3000:]}")
         found[count] = json.loads(output.read_text())
-    return {"samples": samples, "width": width, "processes": found}
+    return {"samples": samples, "width": width, "layers": layers, "processes": found}
 
 
 def row_of_processes(found):
@@ -122,6 +122,7 @@ def row_of_processes(found):
     return {
         "samples": found["samples"],
         "width": found["width"],
+        "layers": found["layers"],
         "1 process": seconds(alone),
         "2 processes": seconds(together),
         "of 1 process": f"{100 * together / alone:.0f} %",

@@ -139,6 +139,8 @@ def differences(over, under):
 def seconds(values):
     """The median, in a unit that suits it."""
     value = statistics.median(values) if isinstance(values, list) else values
+    if abs(value) < 0.001:
+        return f"{1e6 * value:.1f} µs"
     if abs(value) < 0.1:
         return f"{1000 * value:.1f} ms"
     return f"{value:.2f} s" if abs(value) < 10 else f"{value:.1f} s"

@@ -62,7 +62,7 @@ def main():
     parser.add_argument("--devices", type=int, required=True)
     parser.add_argument("--samples", type=int, required=True)
     parser.add_argument("--width", type=int, required=True)
-    parser.add_argument("--layers", type=int, default=20)
+    parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
