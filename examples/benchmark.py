@@ -1,270 +1,158 @@
-"""What watching costs: the monitor's work of one epoch against its floor, and its memory.
+"""What watching costs: the monitor's work of one epoch against its floor, its memory, and its share of an epoch.
 
 The floor is one bare forward pass over the probe set, the float32 products X X^T of each layer, and one
-product over all pairs of layers. Peak memory is what is allocated at once above the bare forward pass.
+product over all pairs of layers. Tables are in Markdown; all single runs are in a JSON file beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import itertools
 import json
+import logging
 import platform
-import statistics
-import time
-from collections import OrderedDict
+import tempfile
+import warnings
 from pathlib import Path
 
-import lightning as L
 import torch
-from lightning_cka import CKAMonitor
-from lightning_cka.comparison import Comparison
-from lightning_cka.layers import named_layers
-from torch import nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader, TensorDataset
+from benchmarks import epoch, growth, peers
+from benchmarks.moment import table
+from benchmarks.networks import NETWORKS, ON_CPU
 
 
-class BasicBlock(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride > 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        return (y + self.shortcut(x)).relu()
-
-
-def resnet18():
-    """ResNet-18 for 32x32 images."""
-    blocks, inputs = [], 64
-    for stage, width in enumerate((64, 128, 256, 512)):
-        blocks += [BasicBlock(inputs, width, 1 + (stage > 0)), BasicBlock(width, width, 1)]
-        inputs = width
-    stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+def epochs(args, device, folder):
+    print("## The monitor's work in an epoch\n")
+    print(
+        f"{args.samples} samples, medians of {args.repeats} runs made in turns, in parentheses the smallest and the "
+        "largest. pass: samples,\nforward, Gram matrices, comparison, diagnostics; epoch: that, figures and files. "
+        "Extra memory: peak above a bare forward; bound: a\nmodel's Gram matrices and twice the largest activation.\n"
+    )
+    found = []
+    for name in args.networks:
+        found.append(epoch.measure(name, args.samples, args.repeats, device, folder / "epoch" / name))
+        print_growing([epoch.row_of(each) for each in found])
+    print(f"\nTraining epoch: over {epoch.TRAINING_SAMPLES} samples, told from a few steps.\n")
+    print(table([epoch.detail_of(each) for each in found]), flush=True)
+    return found
 
 
-class Block(nn.Module):
-    def __init__(self, d, heads=3):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
-        self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
-        self.heads = heads
+def digits(args, folder):
+    from benchmarks import digits_share
 
-    def forward(self, x):
-        n, t, d = x.shape
-        qkv = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        attended = nn.functional.scaled_dot_product_attention(*qkv)
-        x = x + self.out(attended.transpose(1, 2).reshape(n, t, d))
-        return x + self.mlp(self.norm2(x))
+    print("\n## Share of a training epoch of the digits example\n")
+    print(f"Medians of {args.repeats} runs of {args.digits_epochs} epochs, made in turns; TensorBoard is the logger.\n")
+    found = digits_share.measure(args.repeats, args.digits_epochs, folder / "digits")
+    print(table(digits_share.rows_of(found)), flush=True)
+    return found
 
 
-def transformer(d=192, depth=12):
-    """ViT-Ti sized: 64 patches of a 32x32 image and a class token make 65 tokens; the tokens are the input."""
-    return nn.Sequential(OrderedDict([(f"block{i}", Block(d)) for i in range(depth)]))
+def compare_with_peers(args, device, folder):
+    _, missing = peers.installed()
+    print("\n## Other packages\n")
+    for name, why in missing.items():
+        print(f"{name} cannot be imported: {why}\n")
+    print(
+        f"{args.peer_samples} samples, R references over {peers.EPOCHS} epochs, with what it takes to show ours to the "
+        "references. error: the worst cell\nagainst float64 on the same float32 features; to all batches: where a "
+        "package gives the last batch's CKA, which the first\ncolumn compares it with, instead of that of all, as "
+        f"documented. about: told from one batch, since it would take more than {args.peer_limit:.0f} s.\n"
+    )
+    every = []
+    for name in args.networks:
+        every.append(
+            peers.measure(
+                name, args.peer_samples, args.peer_repeats, args.peer_references, args.peer_limit, device,
+                folder / "peers" / name,
+            )
+        )  # fmt: skip
+        print_growing([row for each in every for row in peers.rows_of(each)], len(every[-1]))
+    return every
 
 
-def mlp(width=512, depth=50):
-    """Linear layers and ReLUs, initialised so that the signal survives 50 layers."""
-    net = nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())])
-    for layer in net[::2]:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    return net
-
-
-NETWORKS = {
-    "ResNet-18": (resnet18, (3, 32, 32), 128, [nn.Conv2d, BasicBlock]),
-    "transformer": (transformer, (65, 192), 128, ["net.block?", "net.block??", "*.out", "*.mlp"]),
-    "MLP": (mlp, (512,), 256, nn.Linear),
-}
-
-
-class Lit(L.LightningModule):
-    """The network, with as little training as the Trainer accepts."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        return self(batch[0][:4]).mean() * 0
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-def bare_forward(model, batches, device):
-    model.eval()
-    with torch.inference_mode():
-        for x in batches:
-            model(x.to(device))
-    model.train()
-
-
-def floor(model, batches, device, names):
-    """Bare forward, X X^T in float32, and the product over all pairs."""
-    modules, grams = named_layers(model), {}
-
-    def hook(name):
-        def reduce(module, args, output):
-            flat = output.flatten(1)
-            grams[name] = flat @ flat.T
-
-        return reduce
-
-    handles = [modules[name].register_forward_hook(hook(name)) for name in names]
-    model.eval()
-    with torch.inference_mode():
-        for x in batches:
-            model(x.to(device))
-            stack = torch.stack([grams[name].flatten() for name in names])
-            stack @ stack.T
-    model.train()
-    for handle in handles:
-        handle.remove()
-
-
-def timed(fn, device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    fn()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_memory(fn, device):
-    """Bytes of tensors allocated at once above what was there before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        fn()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        fn()
-    current = peak = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            current += event.nbytes()
-            peak = max(peak, current)
-    return peak
-
-
-def measure(name, samples, repeats, device, tmp):
-    make, shape, batch_size, layers = NETWORKS[name]
-    torch.manual_seed(0)
-    data = TensorDataset(torch.randn(samples, *shape), torch.zeros(samples))
-    loader = DataLoader(data, batch_size=batch_size)
-    module = Lit(make())
-    monitor = CKAMonitor("initial", layers, num_samples=samples, batch_size=batch_size, dirpath=tmp)
-    trainer = L.Trainer(
-        max_epochs=1, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0, logger=False,
-        accelerator=device.type, devices=1, callbacks=[monitor], enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
+def grow(args, device, folder):
+    print("\n## As the work grows\n")
+    base = {key: min(value, args.growth_limit.get(key, value)) for key, value in growth.BASE.items()}
+    print(
+        ", ".join(f"{key}: {value}" for key, value in base.items()), "unless said otherwise; an MLP, batches of "
+        f"{growth.BATCH}; lines of the least relative squares\n",
     )  # fmt: skip
-    # The monitor's work is called again by hand, at the moment when the Trainer would call it.
-    runs = {"bare": [], "floor": [], "pass": [], "epoch": []}
-    peaks, largest = {}, [0]
+    every = {}
+    for vary, sizes in growth.SIZES.items():
+        chosen = [size for size in sizes if size <= args.growth_limit.get(vary, size)]
+        every[vary] = [
+            growth.measure(base | {vary: size}, args.repeats, device, folder / "growth" / f"{vary}-{size}")
+            for size in chosen
+        ]
+        rows, lines = growth.table_of(vary, every[vary])
+        print(f"\n### {vary.capitalize()}: {growth.EXPECTED[vary]}\n\n{table(rows)}\n")
+        print("\n".join(f"- {line}" for line in lines), flush=True)
+    print("\n### Processes, of one thread each\n")
+    every["processes"] = []
+    for sizes in itertools.product(args.process_samples, args.process_widths, args.process_layers):
+        every["processes"].append(growth.in_processes(*sizes, args.repeats, folder / "processes"))
+        print_growing([growth.row_of_processes(each) for each in every["processes"]])
+    return every
 
-    class Measure(L.Callback):
-        def on_validation_epoch_end(self, trainer, module):
-            session, probe = monitor._session, monitor._session.probe
-            batches = [batch.data[0] for batch in probe.probe.batches()]
-            names = probe.plan.names
 
-            def compare():
-                comparison = Comparison(names, {"initial": monitor.references[0].bank}, {"linear": "linear"}, device)
-                probe.show(trainer, module, comparison.add)
-                comparison.results()
-
-            works = {
-                "bare": lambda: bare_forward(module, batches, device),
-                "floor": lambda: floor(module, batches, device, names),
-                "pass": compare,
-                "epoch": session.log,
-            }
-            handles = [
-                m.register_forward_hook(lambda _m, _a, out: largest.append(out.numel() * out.element_size()))
-                for m in module.modules()
-            ]
-            bare_forward(module, batches[:1], device)
-            for handle in handles:
-                handle.remove()
-            for work in works.values():
-                work()
-            for _ in range(repeats):
-                for key, work in works.items():
-                    runs[key].append(timed(work, device))
-            for key in ("bare", "floor", "pass"):
-                peaks[key] = peak_memory(works[key], device)
-
-    trainer.callbacks.append(Measure())
-    trainer.fit(module.to(device), loader, loader)
-    layers_count, batch = len(monitor._session.probe.plan.names), batch_size
-    grams = layers_count * samples // batch * batch * (batch + 1) // 2 * 4
-    median = {key: statistics.median(values) for key, values in runs.items()}
-    return {
-        "network": name,
-        "layers": layers_count,
-        "samples": samples,
-        "batch": batch,
-        "bare_s": median["bare"],
-        "floor_s": median["floor"],
-        "floor_spread_s": max(runs["floor"]) - min(runs["floor"]),
-        "pass_s": median["pass"],
-        "epoch_s": median["epoch"],
-        "epoch_spread_s": max(runs["epoch"]) - min(runs["epoch"]),
-        "pass_ratio": statistics.median(p / f for p, f in zip(runs["pass"], runs["floor"], strict=True)),
-        "epoch_ratio": statistics.median(e / f for e, f in zip(runs["epoch"], runs["floor"], strict=True)),
-        "peak_bare_mib": peaks["bare"] / 2**20,
-        "extra_mib": (peaks["pass"] - peaks["bare"]) / 2**20,
-        "floor_extra_mib": (peaks["floor"] - peaks["bare"]) / 2**20,
-        "grams_mib": grams / 2**20,
-        "allowed_mib": (grams + 2 * max(largest)) / 2**20,
-    }
+def print_growing(rows, new=1):
+    """Those rows of a table that are new, under its head if they are the first."""
+    lines = table(rows).splitlines()
+    print("\n".join(lines if len(rows) == new else lines[-new:]), flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument(
+        "--networks", nargs="*", choices=list(NETWORKS), help="default: those for a CPU, on a GPU all of them"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"))
+    parser.add_argument("--no-epoch", action="store_true", help="leave the table of networks out")
+    parser.add_argument("--no-digits", action="store_true", help="leave the digits example out")
+    parser.add_argument("--digits-epochs", type=int, default=8, help="of each run")
+    parser.add_argument("--peers", action="store_true", help="compare with other packages that are installed")
+    parser.add_argument("--peer-samples", type=int, default=512)
+    parser.add_argument("--peer-repeats", type=int, default=3)
+    parser.add_argument("--peer-references", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--peer-limit", type=float, default=100.0, help="seconds of one run of one package")
+    parser.add_argument("--growth", action="store_true", help="tables of the cost as the work grows")
+    parser.add_argument("--growth-limit", nargs="*", default=[], metavar="SIZE=N", help="such as layers=100")
+    parser.add_argument("--process-samples", type=int, nargs="+", default=[1024, 2048])
+    parser.add_argument("--process-widths", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--process-layers", type=int, nargs="+", default=[20, 40])
     args = parser.parse_args()
+    args.growth_limit = {key: int(value) for key, value in (each.split("=") for each in args.growth_limit)}
     device = torch.device(args.device)
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {platform.machine()}")
-    print(f"{args.samples} samples, medians of {args.repeats} interleaved runs")
-    print("pass: forward, Gram matrices and comparison; epoch: that, figures and files; Gram matrices: of one bank\n")
-    print(
-        "network      layers   bare    floor      pass   ratio     epoch   ratio | extra MiB  allowed (Gram matrices)"
-    )
-    rows = []
-    for name in args.networks:
-        row = measure(name, args.samples, args.repeats, device, args.output.parent / "runs" / "benchmark")
-        rows.append(row)
-        print(
-            f"{name:12} {row['layers']:5}  {row['bare_s']:6.2f}s {row['floor_s']:6.2f}s±{row['floor_spread_s'] / 2:.2f}"
-            f" {row['pass_s']:6.2f}s  {row['pass_ratio']:5.2f} {row['epoch_s']:6.2f}s±{row['epoch_spread_s'] / 2:.2f}"
-            f" {row['epoch_ratio']:5.2f} | {row['extra_mib']:8.1f} {row['allowed_mib']:8.1f} ({row['grams_mib']:.1f})",
-            flush=True,
-        )
-    args.output.write_text(json.dumps(rows, indent=1))
+    if args.networks is None:
+        args.networks = ON_CPU if device.type == "cpu" else list(NETWORKS)
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {name}\n")
+    found = {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads()}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(part, value):
+        found[part] = value
+        args.output.write_text(json.dumps(found, indent=1))
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if not args.no_epoch:
+            keep("epoch", epochs(args, device, folder))
+        if not args.no_digits:
+            if importlib.util.find_spec("sklearn") is None:
+                print('\nThe digits example needs scikit-learn: pip install -e ".[examples]"')
+            else:
+                keep("digits", digits(args, folder))
+        if args.peers:
+            keep("peers", compare_with_peers(args, device, folder))
+        if args.growth:
+            keep("growth", grow(args, device, folder))
     print(f"\nWritten to {args.output}")
 
 
