@@ -26,8 +26,9 @@ def epochs(args, device, folder):
     print("## The monitor's work in an epoch\n")
     print(
         f"{args.samples} samples, medians of {args.repeats} runs made in turns, in parentheses the smallest and the "
-        "largest. pass: samples,\nforward, Gram matrices, comparison, diagnostics; epoch: that, figures and files. "
-        "Extra memory: peak above a bare forward; bound: a\nmodel's Gram matrices and twice the largest activation.\n"
+        "largest. pass: samples,\nforward, Gram matrices, comparison, diagnostics; training waits for that, logging, "
+        "and files; a thread draws the figures\nmeanwhile. Extra memory: peak above a bare forward; bound: a model's Gram "
+        "matrices and twice the largest activation.\n"
     )
     found = []
     for name in args.networks:

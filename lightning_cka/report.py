@@ -61,24 +61,22 @@ class Report:
         if self._notices.is_new(message):
             rank_zero_warn(message)
 
-    def take(self, module: LightningModule, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
-        """Log the last result of a history, draw it, and write it to its file.
+    def log(self, module: LightningModule, key: str, result: CKAResult) -> None:
+        """Log the scalars of a result; every process must.
 
         Args:
-            module: logs the scalars.
-            key: of the history.
-            history: of one reference through one kernel.
-            told: warnings about the last result.
+            module: logs them.
+            key: of the result's history.
+            result: of one reference through one kernel.
         """
-        result, prefix = history[-1], f"{self._prefix}{key}/"
+        prefix = f"{self._prefix}{key}/"
         for name in () if result.within else result.same_named():
             if logged_name(name) != name:
                 self.warn_once(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
         self._log(module, prefix, cka_scalars(result))
-        if self.writes:
-            self._write(key, history, told)
 
-    def _write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
+    def write(self, key: str, history: Sequence[CKAResult], told: Sequence[str]) -> None:
+        """Write the last result of a history to its file, have it drawn, and log the warnings about it as text."""
         outlet, result = self.outlet, history[-1]
         step = self.step if result.step is None else result.step
         path = result_path(self._folder, key, result)
@@ -87,7 +85,7 @@ class Report:
             outlet.log("text", f"{self._prefix}diagnostics", message, step)
         log_figures(outlet, f"{self._prefix}{key}/", self._folder / key, history, step)
 
-    def take_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
+    def log_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
         """Log the diagnostics of the model's layers, by names of reference and kernel."""
         for kernel in self._kernels:
             results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]

@@ -228,19 +228,23 @@ class Session:
             return  # There is nothing to compare with yet.
         self.deliver(wait=True)  # Whatever is not drawn yet, or else ever more would wait.
         report, outcomes, live = self._report, seen.outcomes, seen.live
+        told: dict[str, list[str]] = {}
         for (name, kernel), outcome in outcomes.items():
             result = replace(outcome.result, reference_name=seen.titles[name])
-            history = self.results.setdefault(report.key(name, kernel), [])
-            history.append(result)
-            told = report.warn_of(name, outcome, self.probe)
-            report.take(self._module, report.key(name, kernel), history, told)
-        report.take_diagnostics(self._module, outcomes)
+            key = report.key(name, kernel)
+            self.results.setdefault(key, []).append(result)
+            told[key] = report.warn_of(name, outcome, self.probe)
+            report.log(self._module, key, result)
+        report.log_diagnostics(self._module, outcomes)
         if live is not None:
             name = moment(live.epoch, live.step)
             for reference in self._references:
                 if reference.source == "previous":
                     reference.stand_for(live, name)
             self._keep(name, live)
+        if report.writes:  # Last, since a thread that draws takes turns with this one.
+            for key, messages in told.items():
+                report.write(key, self.results[key], messages)
 
     def deliver(self, *, wait: bool) -> None:
         """Log the figures that were drawn since the last comparison, if any; see `Outlet.deliver`."""
