@@ -27,8 +27,8 @@ def epochs(args, device, folder):
     print(
         f"{args.samples} samples, medians of {args.repeats} runs made in turns, in parentheses the smallest and the "
         "largest. pass: samples,\nforward, Gram matrices, comparison, diagnostics; training waits for that, logging, "
-        "and files; a thread draws the figures\nmeanwhile. Extra memory: peak above a bare forward; bound: a model's Gram "
-        "matrices and twice the largest activation.\n"
+        "and files; a thread draws the figures\nmeanwhile. Extra memory: peak above a bare forward; bound: a model's "
+        "Gram matrices and twice the largest activation.\n"
     )
     found = []
     for name in args.networks:
