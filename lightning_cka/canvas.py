@@ -44,11 +44,19 @@ def render(figure: Figure) -> Pixels:
 
 
 def short_labels(names: Sequence[str], max_length: int = MAX_LABEL) -> tuple[list[str], str]:
-    """Layer names without the dotted prefix that all share, long ones cut in the middle; and that prefix."""
+    """Layer names without the dotted prefix that all share, and that prefix.
+
+    Long ones are cut in the middle, but by no more than leaves them distinct.
+    """
     shared = zip(*(name.split(".")[:-1] for name in names), strict=False)
     prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, shared))
     labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
-    return [plain(elided(label, max_length)) for label in labels], prefix
+    longest = max(map(len, labels), default=0)
+    for length in range(max_length, max(longest, max_length) + 1):
+        shown = [elided(label, length) for label in labels]
+        if len(set(shown)) == len(set(labels)):
+            break
+    return [plain(label) for label in shown], prefix
 
 
 def elided(text: str, max_length: int = MAX_LABEL) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,7 +127,11 @@ def _told(problems: Iterable[tuple[str, str]]) -> str:
     reasons: dict[str, list[str]] = {}
     for what, reason in problems:
         reasons.setdefault(reason, []).append(what)
-    return "; ".join(f"{shortened(what)} {reason}" for reason, what in reasons.items())
+    # Of several outputs, the verb is another one.
+    return "; ".join(
+        f"{shortened(what)} {re.sub('^has ', 'have ', reason) if len(what) > 1 else reason}"
+        for reason, what in reasons.items()
+    )
 
 
 def _why_folded(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:
@@ -137,7 +142,8 @@ def _why_folded(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -
     if rest or fewer[0] != each * (n - 1):
         return (
             f": its first has {shape[0]} for {n} samples and {fewer[0]} for {n - 1}, as if nodes or tokens of all "
-            "samples were in a row, which only feature_fn= can pool for each sample"
+            "samples were in a row. To pool them by sample, let forward_fn= keep the batch's index of each row's "
+            "sample, for a feature_fn= that uses it"
         )
     return (
         f": its first has {each} for each, as if windows or nodes of all samples were in a row. If so, compare such "

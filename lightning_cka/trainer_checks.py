@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cka.layers import shortened
 from lightning_cka.namespaces import class_names
@@ -89,6 +90,11 @@ def check_schedule(every_n_epochs: int, trainer: Trainer) -> None:
         raise ValueError(
             f"every_n_epochs={every_n_epochs} would log nothing: {_ENDLESS}. With every_n_epochs=1 there is a result "
             "at each validation, and val_check_interval= says how often that is"
+        )
+    if trainer.num_training_batches == inf and trainer.max_epochs == -1 and not validates(trainer):
+        rank_zero_warn(
+            "CKAMonitor compares once, when training stops: there is no validation loop, and the training data have no "
+            "length. A validation loader, or limit_train_batches=, gives results before that"
         )
     last = trainer.max_epochs
     if last is not None and 0 <= last < every_n_epochs and not is_trial(trainer):

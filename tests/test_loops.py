@@ -355,7 +355,8 @@ def test_without_validation_an_own_dataloader_is_compared_at_the_end_of_each_tra
 
 def test_an_endless_epoch_without_validation_is_compared_when_training_ends():
     monitor = CKAMonitor(dataloader=loaders()[1])
-    run(monitor, train=infinite(), limit_val_batches=0, max_epochs=-1, max_steps=10)
+    with pytest.warns(UserWarning, match="compares once, when training stops: there is no validation loop"):
+        run(monitor, train=infinite(), limit_val_batches=0, max_epochs=-1, max_steps=10)
     assert moments(monitor) == [(0, 9)]
 
 

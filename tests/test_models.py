@@ -305,13 +305,15 @@ def test_layers_of_nodes_are_refused_and_layers_of_graphs_compared(wrapper, coll
     result = logged(module, data, collate_fn)
     assert result.num_samples == 64
     assert result.layers == ("net.readout", "net.head")
-    assert f"the output of layer 'net.message' (Tensor(38, 8) float32) has {why}" in caplog.text
+    assert f"the output of layer 'net.message' (Tensor(38, 8) float32) have {why}" in caplog.text
     reads = dict.fromkeys(result.layers, lambda output, _: output)
     show = (
         (lambda module, batch: module(**batch)) if wrapper is OfDicts else lambda module, batch: module(batch.to("cpu"))
     )
     assert_same(result, collected(module, data, reads, collate_fn, show))
-    with pytest.raises(ValueError, match=r"net.message.*has 38 for 8 samples and 33 for 7.*which only feature_fn= can"):
+    with pytest.raises(
+        ValueError, match=r"net.message.*has 38 for 8 samples and 33 for 7.*let forward_fn= keep"
+    ):
         logged(module, data, collate_fn, layers=["net.message", "net.head"])
 
 

@@ -198,6 +198,11 @@ def test_labels_lose_their_common_prefix_and_long_ones_their_middle():
     assert short_labels(["net.block1.conv", "net.block2.conv"]) == (["block1.conv", "block2.conv"], "net")
     assert short_labels(["conv", "convert"]) == (["conv", "convert"], "")
     assert short_labels(["net.a"]) == (["a"], "net")
+    # Cut to 32 characters, these would be one.
+    blocks = [f"bert.encoder.layer.{i}.attention.output.dense" for i in range(12)] + ["bert.pooler.dense"]
+    labels, prefix = short_labels(blocks)
+    assert len(set(labels)) == 13
+    assert max(map(len, labels)) < max(map(len, blocks)) - len("bert.")
     assert short_labels(["net", "net.a"]) == (["net", "net.a"], "")
     labels, prefix = short_labels([LONG.format(i) for i in range(2)])
     assert prefix == "backbone.encoder.stages"
