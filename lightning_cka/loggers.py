@@ -50,7 +50,7 @@ class Outlet:
         self._artist: ThreadPoolExecutor | None = None
         self._drawn: deque[tuple[str, int, Future[_Drawn]]] = deque()
 
-    def attempt(self, act: Callable[[], object], failure: str = "the CKA figures could not be written") -> None:
+    def attempt(self, act: Callable[[], object], failure: str = "CKA figures or files could not be written") -> None:
         """Do what may fail; if it does, warn of that, and go on."""
         try:
             act()

@@ -79,8 +79,7 @@ class Report:
         """Write the last result of a history to its file, have it drawn, and log the warnings about it as text."""
         outlet, result = self.outlet, history[-1]
         step = self.step if result.step is None else result.step
-        path = result_path(self._folder, key, result)
-        outlet.attempt(lambda: result.save(path), "a result could not be written")
+        outlet.attempt(lambda: result.save(result_path(self._folder, key, result)))
         for message in told:
             outlet.log("text", f"{self._prefix}diagnostics", message, step)
         log_figures(outlet, f"{self._prefix}{key}/", self._folder / key, history, step)

@@ -263,7 +263,7 @@ class Session:
             )
         self.deliver(wait=True)
         if self._report.writes:
-            self._report.outlet.attempt(self._summarize, "tables and animations could not be written")
+            self._report.outlet.attempt(self._summarize)
         self.deliver(wait=True)
 
     def _summarize(self) -> None:

@@ -43,8 +43,8 @@ def write_summary(outlet: Outlet, key_prefix: str, path: Path, results: Sequence
         write_animation(trained, animation, pictures=[path / heatmap_file(result) for result in trained])
         outlet.log("video", f"{key_prefix}evolution", animation, trained[-1].step or 0)
 
-    outlet.attempt(lambda: write_csv(trained, path.with_name(f"{path.name}.csv")), "a table could not be written")
-    outlet.attempt(animate, "an animation could not be written")
+    outlet.attempt(lambda: write_csv(trained, path.with_name(f"{path.name}.csv")))
+    outlet.attempt(animate)
 
 
 def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figures:

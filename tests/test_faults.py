@@ -212,7 +212,7 @@ def test_training_goes_on_where_files_cannot_be_written(tmp_path, condition, sai
         model, told = fit(monitor)
     assert_unharmed(model, monitor)
     assert list(folder.rglob("*.*")) == []  # Nothing half written.
-    what = ["a bank could not be written, resuming will lack it", "the CKA figures could not be written"]
+    what = ["CKA figures or files could not be written", "a bank could not be written, resuming will lack it"]
     for message, begin in zip(sorted(told), what, strict=True):
         assert message.startswith(f"{begin}, training goes on: ")
         assert message.endswith(f"; the folder is {folder}")
@@ -248,7 +248,7 @@ def test_a_figure_that_cannot_be_drawn_stops_neither_training_nor_other_figures(
     monitor = CKAMonitor(dirpath=tmp_path)
     model, told = fit(monitor)
     assert_unharmed(model, monitor)
-    what = "the CKA figures could not be written, training goes on: ZeroDivisionError: in matplotlib"
+    what = "CKA figures or files could not be written, training goes on: ZeroDivisionError: in matplotlib"
     assert told == [f"{what}; the folder is {tmp_path}"]
     assert {path.name for path in (tmp_path / "initial").glob("*.png")} == {"drift.png"}
 
@@ -308,5 +308,5 @@ def test_two_processes_go_on_where_the_first_cannot_write_or_log(tmp_path):
     process = run(tmp_path, "output")
     assert process.returncode == 0, process.stderr[-3000:]
     assert "Wrong could not take the CKA images, training goes on: RuntimeError: a fault" in process.stderr
-    assert "the CKA figures could not be written, training goes on: FileExistsError" in process.stderr
+    assert "CKA figures or files could not be written, training goes on: FileExistsError" in process.stderr
     assert [path.read_text() for path in tmp_path.glob("done-*")] == ["2 results"] * 2

@@ -311,9 +311,7 @@ def test_layers_of_nodes_are_refused_and_layers_of_graphs_compared(wrapper, coll
         (lambda module, batch: module(**batch)) if wrapper is OfDicts else lambda module, batch: module(batch.to("cpu"))
     )
     assert_same(result, collected(module, data, reads, collate_fn, show))
-    with pytest.raises(
-        ValueError, match=r"net.message.*has 38 for 8 samples and 33 for 7.*let forward_fn= keep"
-    ):
+    with pytest.raises(ValueError, match=r"net.message.*has 38 for 8 samples and 33 for 7.*let forward_fn= keep"):
         logged(module, data, collate_fn, layers=["net.message", "net.head"])
 
 

@@ -322,7 +322,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_training(tmp_path):
     messages = [str(w.message) for w in caught]
     for what in (
         "a bank could not be written, resuming will lack it, training goes on",
-        "figures could not be written, training goes on",
+        "figures or files could not be written, training goes on",
     ):
         assert any(what in message for message in messages)
     assert len(monitor.results["initial"]) == 2
