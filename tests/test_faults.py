@@ -213,6 +213,8 @@ def test_training_goes_on_where_files_cannot_be_written(tmp_path, condition, sai
     assert_unharmed(model, monitor)
     assert list(folder.rglob("*.*")) == []  # Nothing half written.
     what = ["CKA figures or files could not be written", "a bank could not be written, resuming will lack it"]
+    if condition is nobody:  # Who cannot look into the folder, either.
+        what.append("what another run left could not be set aside")
     for message, begin in zip(sorted(told), what, strict=True):
         assert message.startswith(f"{begin}, training goes on: ")
         assert message.endswith(f"; the folder is {folder}")
