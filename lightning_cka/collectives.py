@@ -40,9 +40,9 @@ def gather_objects(value: Any, *, distributed: bool) -> list[Any]:
     return values or []
 
 
-def any_process(condition: bool, device: torch.device) -> bool:
-    """Whether it is so on any process."""
-    return bool(torch.stack(all_gather(torch.tensor(condition, device=device), distributed=True)).any())
+def on_each_process(condition: bool, device: torch.device) -> list[bool]:
+    """Whether it is so on each process, in the order of their ranks."""
+    return [bool(told) for told in all_gather(torch.tensor(condition, device=device), distributed=True)]
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def failing_together(device: torch.device, what: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001  # Raised below, once the others know.
         failure = error
-    failed = all_gather(torch.tensor(failure is not None, device=device), distributed=True)
+    failed = on_each_process(failure is not None, device)
     if failure is not None:
         raise failure
     if ranks := [rank for rank, has_failed in enumerate(failed) if has_failed]:

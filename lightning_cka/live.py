@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_cka.bank import GramBank
 from lightning_cka.capture import Consumer, ForwardFn, LayerPlan, Observer, Showing, show
-from lightning_cka.collectives import all_gather, failing_together, sums_device
+from lightning_cka.collectives import failing_together, on_each_process, sums_device
 from lightning_cka.dry_run import dry_run
 from lightning_cka.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.layers import FeatureFn, LayerSelector
@@ -215,7 +215,7 @@ def _build_probe(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
 
 def _check_all_validate(validates: bool, device: torch.device) -> None:
     """Refuse validation on some processes only, who would wait for the others when they compare."""
-    all_validate = [bool(each) for each in all_gather(torch.tensor(validates, device=device), distributed=True)]
+    all_validate = on_each_process(validates, device)
     if any(all_validate) and not all(all_validate):
         idle = ", ".join(str(rank) for rank, each in enumerate(all_validate) if not each)
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from lightning_cka.collectives import any_process
+from lightning_cka.collectives import on_each_process
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def in_step(batches: Iterator[T], device: torch.device) -> Iterator[T | None]:
             batch = next(batches, None) if failure is None else None
         except Exception as error:  # noqa: BLE001  # Raised below: the others would wait for this process.
             failure = error
-        if not any_process(batch is not None, device):
+        if not any(on_each_process(batch is not None, device)):
             break
         yield batch
     if failure is not None:
