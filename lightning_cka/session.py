@@ -120,20 +120,19 @@ class Session:
         Args:
             state: of the checkpoint that training goes on from; empty if there is none, or none in it.
         """
-        trainer, report = self._trainer, self._report
-        settings = self._settings
+        trainer, report, settings = self._trainer, self._report, self._settings
         features = ", ".join(map(describe_function, (settings.probe.forward_fn, settings.probe.feature_fn)))
         kinds = {
             report.key(reference.name, name): Kind(
                 kernel_name(kernel),
-                self._settings.unbiased,
+                settings.unbiased,
                 list(self.probe.plan.names),
                 features,
                 self.probe.probe.description,
                 f"{reference.identity} {reference.bank.layers}" if reference.is_frozen and reference.bank else "",
             )
             for reference in self._references
-            for name, kernel in self._settings.kernels.items()
+            for name, kernel in settings.kernels.items()
         }
         memory = self.memory = Memory(
             self._folder,
@@ -142,12 +141,12 @@ class Session:
             sums_device(self._module.device),
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            float16=self._settings.save_banks == "float16",
+            float16=settings.save_banks == "float16",
         )
         self.results = memory.results
         messages = memory.restore_results(state)
         skipped = self._skipped_epoch() if state else None
-        needs = memory.earlier or self._settings.save_banks
+        needs = memory.earlier or settings.save_banks
         now = self.probe.bank(trainer, self._module, skipped, report.step) if needs else None
         goes_on = bool(state) or report.step > 0
         unsaved = ""
@@ -156,7 +155,7 @@ class Session:
                 messages += memory.restore_banks(state, now, trainer.current_epoch, trainer.global_step)
             else:
                 memory.begin(now)
-            unsaved = memory.unsaved(now) or (INITIAL if self._settings.save_banks and not goes_on else "")
+            unsaved = memory.unsaved(now) or (INITIAL if settings.save_banks and not goes_on else "")
         for message in messages:
             report.warn_once(message)
         if report.writes:
