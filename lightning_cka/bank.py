@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_cka.collectives import all_gather, all_reduce_sum, gather_objects
 from lightning_cka.files import write_atomically
 from lightning_cka.kernels import median_squared_distances
-from lightning_cka.packed import PackedGrams
+from lightning_cka.packed import PackedGrams, fold, unfold
 from lightning_cka.version import __version__
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class BatchInputs(NamedTuple):
 class GramBank:
     """What is kept of a model that was shown the probe set: Gram matrices, in host memory.
 
-    Takes ``4 L (n (n + 3) / 2 + 1)`` bytes per batch of n samples, for L layers in float32. Under several
+    Takes ``4 L (n (ceil(n/2) + 2) + 1)`` bytes per batch of n samples, for L layers in float32. Under several
     processes each one's bank holds the batches that it was shown.
 
     Args:
@@ -151,8 +151,9 @@ class GramBank:
     def save(self, path: str | Path, *, float16: bool = False) -> bytes:
         """Write all to a safetensors file, whole or not at all.
 
-        Per batch ``i``, it has the tensors ``i.halves``, ``i.offsets``, ``i.scales`` and ``i.row_squares`` of
-        `lightning_cka.packed.PackedGrams`, and in its header, under "lightning_cka", JSON: the format's and the
+        Per batch ``i``, it has the tensors ``i.offsets``, ``i.scales`` and ``i.row_squares`` of
+        `lightning_cka.packed.PackedGrams`; as ``i.halves``, ``(L, n(n-1)/2)``, the strictly lower triangles of its
+        U-centered Gram matrices, row by row; and in its header, under "lightning_cka", JSON: the format's and the
         package's version, the model's class, layers, epoch, step, batch sizes, and the probe set's fingerprint: its
         seed, and of each batch the samples' numbers and a hash of the inputs.
 
@@ -170,8 +171,9 @@ class GramBank:
         tensors: dict[str, Tensor] = {}
         for batch in self:
             parts = dict(batch.grams._asdict())
+            parts["halves"] = _row_by_row(batch.grams)
             if float16:
-                parts["halves"], parts["halves_unit"] = _to_half(batch.grams.halves)
+                parts["halves"], parts["halves_unit"] = _to_half(parts["halves"])
             tensors.update((f"{batch.index}.{name}", part.contiguous()) for name, part in parts.items())
         content = to_safetensors(tensors, {_HEADER: json.dumps(self._header(), separators=(",", ":"))})
         write_atomically(Path(path), content)
@@ -277,7 +279,23 @@ def _read_grams(file: Any, index: int) -> PackedGrams:
     if parts["halves"].dtype == torch.float16:
         unit = file.get_tensor(f"{index}.halves_unit")
         parts["halves"] = parts["halves"].to(unit.dtype) * unit[:, None]
+    n = parts["offsets"].shape[1]
+    full = parts["halves"].new_zeros(len(parts["halves"]), n, n)
+    full[_below_diagonal(n)] = parts["halves"]
+    parts["halves"] = fold(full + full.mT)
     return PackedGrams(**parts)
+
+
+def _row_by_row(grams: PackedGrams) -> Tensor:
+    """``(L, n(n-1)/2)``: what is below the diagonals of the U-centered Gram matrices."""
+    n = grams.num_samples
+    return unfold(grams.halves, n)[_below_diagonal(n)]
+
+
+def _below_diagonal(n: int) -> tuple[slice, Tensor, Tensor]:
+    """Of ``(L, n, n)`` matrices, the place of what is below the diagonal, row by row."""
+    rows, columns = torch.tril_indices(n, n, -1)
+    return slice(None), rows, columns
 
 
 def _to_half(halves: Tensor) -> tuple[Tensor, Tensor]:

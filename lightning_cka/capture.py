@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_cka.bank import ShownBatch
 from lightning_cka.batches import fingerprint, token_mask
 from lightning_cka.functional import MIN_SAMPLES
-from lightning_cka.grams import Workspace, lower_gram
+from lightning_cka.grams import Workspace
 from lightning_cka.layers import (
     FeatureFn,
     describe,
@@ -25,7 +25,7 @@ from lightning_cka.layers import (
     to_features,
 )
 from lightning_cka.lockstep import in_step
-from lightning_cka.packed import PackedGrams, empty_packed, pack
+from lightning_cka.packed import GramStack, PackedGrams
 from lightning_cka.probe import ProbeBatch, ProbeSet
 from lightning_cka.restore import left_as_found
 from lightning_cka.rng import isolated_rng, seed_rng
@@ -180,11 +180,10 @@ class _BatchGrams:
         self._observe = observe
         self._mask = mask
         self._n = num_samples
-        self._workspace = workspace
         self._plan = plan
         self._showing = showing
         self._missing = dict.fromkeys(plan.names)
-        self._packed = empty_packed(
+        self._stack = GramStack(
             len(plan.names), num_samples, dtype=torch.float32, device=showing.device, workspace=workspace
         )
 
@@ -199,15 +198,12 @@ class _BatchGrams:
             tensor = read_tensor(output, self._showing.feature_fn)
             if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
                 warn(f"layer '{name}' gave {describe(output)} for a batch of {self._n} samples: its CKA is nan")
-                self._set_undefined(row)
+                self._stack.set_undefined(row)
                 return
             features = to_features(tensor, batch_dim, self._showing.feature_fn, self._mask)
             if self._observe is not None:
                 self._observe(row, features)
-            gram, scale = lower_gram(features, self._workspace)
-            if gram.dtype == torch.float64:
-                self._packed = PackedGrams(*(part.to(gram.dtype) for part in self._packed))
-            pack(gram.to(self._packed.halves), scale, out=self._packed, layer=row)
+            self._stack.add(row, features)
 
         return reduce
 
@@ -216,12 +212,8 @@ class _BatchGrams:
         for row, name in enumerate(self._plan.names):
             if name in self._missing:
                 warn(f"layer '{name}' did not run on every probe batch: its CKA is nan")
-                self._set_undefined(row)
-        return self._packed
-
-    def _set_undefined(self, row: int) -> None:
-        for part in self._packed:
-            part[row] = torch.nan
+                self._stack.set_undefined(row)
+        return self._stack.packed()
 
 
 def warn(message: str) -> None:

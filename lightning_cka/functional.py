@@ -7,10 +7,9 @@ Kornblith et al. 2019 (https://arxiv.org/abs/1905.00414) for CKA; Song et al. 20
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lightning_cka.grams import Workspace, check_floating, doubly_centered, lower_gram, mirrored, u_centered
+from lightning_cka.grams import check_floating, doubly_centered, full_gram, gram_dtype, u_centered
 from lightning_cka.kernels import Kernel, KernelFn, beyond_rounding, resolve_kernel
 from lightning_cka.packed import accumulator_dtype
 
@@ -41,8 +40,8 @@ def centered_gram(features: Tensor) -> Tensor:
                 [ 0.,  0.,  0.],
                 [-1.,  0.,  1.]])
     """
-    gram, scale = lower_gram(features, Workspace())
-    return doubly_centered(mirrored(gram)) * scale**2
+    gram, scale = full_gram(features)
+    return doubly_centered(gram) * scale**2
 
 
 def unbiased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
@@ -112,21 +111,19 @@ def cka(x: Tensor, y: Tensor, *, kernel: Kernel = "linear", unbiased: bool = Tru
         1.0
     """
     function = resolve_kernel(kernel)
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     grams = [z if kernel == "precomputed" else _kernel_gram(z, function) for z in (x, y)]
     _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
     center = u_centered if unbiased else doubly_centered
     # The product of two HSICs of float32 size can be beyond float32. What they are divided by cancels.
     k, ell = (center(gram).to(accumulator_dtype(gram.device)) for gram in grams)
-    return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(dtype)
+    return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(gram_dtype(x))
 
 
 def _kernel_gram(features: Tensor, function: KernelFn | None) -> Tensor:
     """A Gram matrix but for a factor, which does not change CKA."""
-    gram, scale = lower_gram(features, Workspace())
+    gram, scale = full_gram(features)
     if function is None:
-        return mirrored(gram) * scale.sign()
-    gram = mirrored(gram)
+        return gram * scale.sign()
     wide = gram.to(accumulator_dtype(gram.device))
     sums = wide.diagonal()[:, None] + wide.diagonal()
     found: Tensor = function(beyond_rounding(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2)

@@ -7,7 +7,7 @@ U-centering: Székely & Rizzo 2014 (https://arxiv.org/abs/1310.2926).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -17,9 +17,6 @@ from torch import Tensor
 _CHUNK_BYTES_CPU = 2 * 2**20
 
 _CHUNK_BYTES_ACCELERATOR = 64 * 2**20
-
-# Above the diagonal the product would be computed twice; smaller blocks than this are slower than that.
-_ROWS_CPU = 64
 
 
 class Workspace:
@@ -36,46 +33,81 @@ class Workspace:
         return self._memory[key][: rows * columns].view(rows, columns)
 
 
-def lower_gram(features: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
-    """The lower triangle of the Gram matrix of (features - location) / scale, and the scale.
+def half_size(n: int) -> int:
+    """How many samples the first half of n has; the other one has as many, or one fewer."""
+    return (n + 1) // 2
+
+
+def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    """The Gram matrix K of (features - location) / scale, without the quarter that is the mirror image of another.
 
     HSIC does not depend on the location, but its digits do. A mean would be dragged along by a far outlier, and
     leave all other samples at its distance over n from the origin; a median of the means of some groups of
     samples stays where most samples are.
 
+    Args:
+        features: ``(n, ...)``.
+        folded: receives ``K[:, :h]``, h being `half_size` of n, in its own dtype.
+        corner: ``(n - h, n - h)``, receives ``K[h:, h:]``.
+        workspace: for centered features.
+
     Returns:
-        An ``(n, n)`` matrix of which the strictly upper triangle means nothing, made in the workspace and
-        overwritten by the next call with that; and a scalar, a power of 2 near the features' size, or 0 where
-        the features are constant but for rounding.
+        The scale, a power of 2 near the features' size; and the squared norm of location / scale.
     """
+    flat = _in_memory_order(features)
+    (n, d), h, dtype, device = flat.shape, folded.shape[1], folded.dtype, flat.device
+    budget = _CHUNK_BYTES_CPU if device.type == "cpu" else _CHUNK_BYTES_ACCELERATOR
+    width = max(1, min(d, budget // max(1, n * dtype.itemsize)))
+    squares: list[Tensor] = []
+    with full_precision(device.type):
+        for start in range(0, d, width):
+            chunk = flat[:, start : start + width]
+            location = _location(chunk, dtype)
+            if start == 0:
+                scale = _magnitude(location)
+                inverse = scale.reciprocal()
+            location = location * inverse
+            centered = workspace.matrix("chunk", n, len(location), dtype, device)
+            # A product with a power of 2 is exact: this is (location - chunk) / scale in one pass.
+            torch.addcmul(location, chunk.to(dtype), inverse, value=-1, out=centered)
+            first, second = centered[:h], centered[h:]
+            folded.addmm_(centered, first.T, beta=start > 0)
+            corner.addmm_(second, second.T, beta=start > 0)
+            squares.append(location.dot(location))
+    return scale, sum(squares[1:], squares[0])
+
+
+def full_gram(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The whole Gram matrix of `folded_gram`, exactly symmetric, and the scale; 0 if nothing but rounding varies.
+
+    Returns:
+        ``(n, n)``, in float32, or float64 if the features are; and a scalar.
+    """
+    check_floating(features)
+    n = features.shape[0] if features.ndim else 0
+    h, dtype = half_size(n), gram_dtype(features)
+    folded, corner = features.new_empty(n, h, dtype=dtype), features.new_empty(n - h, n - h, dtype=dtype)
+    scale, square = folded_gram(features, folded, corner, Workspace())
+    lower = torch.cat([folded, torch.cat([folded.new_zeros(h, n - h), corner])], 1).tril()
+    return lower + lower.tril(-1).T, scale * exceeds_rounding(lower.trace().sqrt(), (n * square).sqrt())
+
+
+def gram_dtype(*features: Tensor) -> torch.dtype:
+    """What their Gram matrices are computed in: float32, or float64 if any of them are."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
+
+
+def _in_memory_order(features: Tensor) -> Tensor:
+    """``(n, d)`` of ``(n, ...)``, the features in the order in which they are in memory, which needs no copy."""
     check_floating(features)
     if features.ndim == 0:
         raise ValueError("features must have shape (n, ...), but came as a scalar")
-    # The Gram matrix does not depend on the order of the features: the order in memory needs no copy.
-    by_stride = sorted(range(1, features.ndim), key=features.stride, reverse=True)
-    flat = features.detach().permute(0, *by_stride).reshape(features.shape[0], -1)
-    dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
-    n, d = flat.shape
-    budget = _CHUNK_BYTES_CPU if flat.device.type == "cpu" else _CHUNK_BYTES_ACCELERATOR
-    width = max(1, min(d, budget // max(1, n * dtype.itemsize)))
-    rows = _ROWS_CPU if flat.device.type == "cpu" and n >= 4 * _ROWS_CPU else max(1, n)
-    gram = workspace.matrix("gram", n, n, dtype, flat.device).zero_()
-    mean_square = torch.zeros((), dtype=dtype, device=flat.device)
-    scale = torch.ones((), dtype=dtype, device=flat.device)
-    with full_precision(flat.device.type):
-        for start in range(0, d, width):
-            chunk = flat[:, start : start + width]
-            mean = _location(chunk, dtype)
-            if start == 0:
-                scale = _magnitude(mean, chunk[0].to(dtype))
-            mean = mean / scale
-            centered = workspace.matrix("chunk", n, len(mean), dtype, flat.device)
-            # A product with a power of 2 is exact: this is (chunk - mean) / scale in one pass.
-            torch.addcmul(-mean, chunk.to(dtype), 1 / scale, out=centered)
-            for row in range(0, n, rows):
-                gram[row : row + rows, : row + rows].addmm_(centered[row : row + rows], centered[: row + rows].T)
-            mean_square += mean.dot(mean)
-    return gram, scale * exceeds_rounding(gram.trace().sqrt(), (n * mean_square).sqrt())
+    flat = features.detach()
+    if flat.ndim != 2:
+        # The Gram matrix does not depend on the order of the features.
+        by_stride = sorted(range(1, flat.ndim), key=flat.stride, reverse=True)
+        flat = flat.permute(0, *by_stride).reshape(len(flat), -1)
+    return flat if flat.shape[1] else flat.new_zeros(len(flat), 1)
 
 
 def _location(features: Tensor, dtype: torch.dtype) -> Tensor:
@@ -86,18 +118,12 @@ def _location(features: Tensor, dtype: torch.dtype) -> Tensor:
     """
     n = len(features)
     groups = 9 if n >= 9 else min(n, 3)
-    size = n // groups
-    means = features[: groups * size].reshape(groups, size, -1).mean(1, dtype=dtype)
+    size = min(n // groups, 8)
+    means = features[: groups * size].view(groups, size, -1).mean(1, dtype=dtype)
     while len(means) >= 3:
-        first, second, third = means.unflatten(0, (3, -1))  # type: ignore[no-untyped-call]  # Of torch.
-        means = torch.maximum(torch.minimum(first, second), torch.minimum(torch.maximum(first, second), third))
+        first, second, third = means.view(3, -1, means.shape[1]).unbind()
+        means = third.clamp(torch.minimum(first, second), torch.maximum(first, second))
     return means[0]
-
-
-def mirrored(lower: Tensor) -> Tensor:
-    """The symmetric matrix of that lower triangle."""
-    lower = lower.tril()
-    return lower + lower.tril(-1).T
 
 
 def u_centered(gram: Tensor) -> Tensor:
@@ -140,17 +166,22 @@ def exceeds_rounding(magnitude: Tensor, scale: Tensor) -> Tensor:
     return exceeds
 
 
-def _magnitude(*vectors: Tensor) -> Tensor:
+def _magnitude(values: Tensor) -> Tensor:
     """A power of 2 of the size of the largest entry; 1 if there is none but zero."""
-    largest = torch.stack([vector.abs().amax() for vector in vectors]).amax()
-    exponent = torch.frexp(largest).exponent
+    exponent = torch.frexp(torch.linalg.vector_norm(values, torch.inf)).exponent
     # Beyond these, the power or its inverse would leave float32's range.
-    return torch.ldexp(torch.ones_like(largest), exponent.clamp(-120, 120))
+    return torch.ldexp(values.new_ones(()), exponent.clamp_(-120, 120))
+
+
+def full_precision(device_type: str) -> AbstractContextManager[None]:
+    """Multiply in the operands' own precision: no autocast, no TF32, no bfloat16 passes."""
+    if not torch.is_autocast_enabled(device_type) and not _reduced_backends():
+        return nullcontext()  # Asked for in each layer: the switches below cost as much as a small product.
+    return _full_precision(device_type)
 
 
 @contextmanager
-def full_precision(device_type: str) -> Iterator[None]:
-    """Multiply in the operands' own precision: no autocast, no TF32, no bfloat16 passes."""
+def _full_precision(device_type: str) -> Iterator[None]:
     with torch.autocast(device_type, enabled=False):
         if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9
             precision = torch.get_float32_matmul_precision()
@@ -160,10 +191,7 @@ def full_precision(device_type: str) -> Iterator[None]:
             finally:
                 torch.set_float32_matmul_precision(precision)
             return
-        # The legacy getter raises once a user has used these newer switches, so read the switches.
-        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
-        reduced = {backend: backend.fp32_precision for backend in backends}
-        reduced = {backend: value for backend, value in reduced.items() if value not in ("none", "ieee")}
+        reduced = _reduced_backends()
         try:
             for backend, value in reduced.items():
                 backend.fp32_precision = "none"
@@ -174,6 +202,16 @@ def full_precision(device_type: str) -> Iterator[None]:
         finally:
             for backend, value in reduced.items():
                 backend.fp32_precision = value
+
+
+def _reduced_backends() -> dict[Any, str]:
+    """Whether products are made in less than their operands' precision: where, and in which."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9 has one switch.
+        precision = torch.get_float32_matmul_precision()
+        return {} if precision == "highest" else {"float32_matmul_precision": precision}
+    # The legacy getter raises once a user has used these newer switches, so read the switches.
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
+    return {backend: value for backend in backends if (value := backend.fp32_precision) not in ("none", "ieee")}
 
 
 def check_floating(tensor: Tensor) -> None:

@@ -9,9 +9,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.grams import Workspace, exceeds_rounding, full_precision, lower_gram, u_centered
+from lightning_cka.grams import (
+    Workspace,
+    exceeds_rounding,
+    folded_gram,
+    full_precision,
+    gram_dtype,
+    half_size,
+    u_centered,
+)
 
-_PAIR_BLOCK = 4096
+_PAIR_BLOCK = 2048
+
+_GROUP_ENTRIES_CPU = 2**19
+"""Of the matrices that are centered at a time: they should stay in cache, and yet be worth an operation."""
+
+_GROUP_ENTRIES_ACCELERATOR = 2**24
 
 _LOST = 0.05
 """Largest relative error of a squared distance."""
@@ -25,7 +38,7 @@ class PackedGrams(NamedTuple):
     """
 
     halves: Tensor
-    """(L, n(n-1)/2): strictly lower triangles of the U-centered Gram matrices, row by row."""
+    """(L, n ceil(n/2)): the U-centered Gram matrices, each entry once; see `fold`."""
     offsets: Tensor
     """(L, n): s, what U-centering takes from row i and from column i of -D/2."""
     scales: Tensor
@@ -40,46 +53,169 @@ class PackedGrams(NamedTuple):
         return int(self.offsets.shape[-1])
 
 
-def empty_packed(
-    num_layers: int, n: int, *, dtype: torch.dtype, device: torch.device, workspace: Workspace
-) -> PackedGrams:
-    """Room for the Gram matrices of ``num_layers`` layers on n samples, in the workspace."""
-    return PackedGrams(
-        workspace.matrix("halves", num_layers, n * (n - 1) // 2, dtype, device),
-        workspace.matrix("offsets", num_layers, n, dtype, device),
-        workspace.matrix("scales", 1, num_layers, dtype, device)[0],
-        workspace.matrix("row_squares", num_layers, n, dtype, device),
-    )
-
-
-def pack(gram: Tensor, scale: Tensor, *, out: PackedGrams, layer: int) -> None:
-    """Write one Gram matrix into row ``layer`` of ``out``.
+class GramStack:
+    """Makes the Gram matrices of the layers of one batch of n samples, and centers and packs some of them at a time.
 
     Args:
-        gram: ``(n, n)`` Gram matrix, centered or not, of which the lower triangle is read; it is overwritten.
-        scale: of the features that it is of.
-        out: receives the result, of the same n.
-        layer: the row of ``out``.
+        num_layers: L.
+        n: at least 4.
+        dtype: becomes float64 once features are.
+        device: of the Gram matrices.
+        workspace: in which all is made: the next stack of the same n has the same memory.
     """
-    n = gram.shape[-1]
-    diagonal = gram.diagonal().clone()
-    # Not `tril_`, which wakes all threads for however small a matrix.
-    mask = _lower_mask(n, gram.dtype, gram.device)
-    gram.mul_(mask)
-    before = torch.maximum(*map(torch.abs, gram.aminmax()))
-    shift = _u_shift(gram.sum(0) + gram.sum(1))
-    gram -= shift[:, None]
-    gram -= shift
-    gram.mul_(mask)
-    after = torch.maximum(*map(torch.abs, gram.aminmax()))
-    # A single sample apart from the others, and these all alike, leaves rounding errors. Beyond the range of
-    # float32, the squared norm of a sample is infinite, and 0 times that is nan.
-    gram.mul_(exceeds_rounding(after, before) + 0 * diagonal.sum())
-    torch.index_select(gram.view(-1), 0, lower_indices(n, gram.device), out=out.halves[layer])
-    out.offsets[layer] = shift - diagonal / 2
-    out.scales[layer] = scale
-    gram.square_()
-    torch.add(gram.sum(0), gram.sum(1), out=out.row_squares[layer])
+
+    def __init__(
+        self, num_layers: int, n: int, *, dtype: torch.dtype, device: torch.device, workspace: Workspace
+    ) -> None:
+        self._n = n
+        self._workspace = workspace
+        entries = _GROUP_ENTRIES_CPU if device.type == "cpu" else _GROUP_ENTRIES_ACCELERATOR
+        self._group = max(1, min(num_layers, entries // n**2))
+        # Layers whose matrices are not centered yet, with what `folded_gram` said of each.
+        self._start = self._stop = 0
+        self._scales: list[Tensor] = []
+        self._squares: list[Tensor] = []
+        self._take(
+            PackedGrams(
+                workspace.matrix("halves", num_layers, n * half_size(n), dtype, device),
+                workspace.matrix("offsets", num_layers, n, dtype, device),
+                workspace.matrix("scales", 1, num_layers, dtype, device)[0],
+                workspace.matrix("row_squares", num_layers, n, dtype, device),
+            )
+        )
+
+    def _take(self, packed: PackedGrams) -> None:
+        n, m = self._n, self._n - half_size(self._n)
+        self._packed = packed
+        # The two parts that `folded_gram` makes: of all layers, and of those that are not centered yet.
+        self._folded = packed.halves.view(len(packed.halves), n, n - m)
+        corners = self._workspace.matrix("corners", self._group, m * m, packed.halves.dtype, packed.halves.device)
+        self._corners = corners.view(self._group, m, m)
+
+    def add(self, layer: int, features: Tensor) -> None:
+        """Take one layer's features ``(n, ...)``."""
+        if features.dtype == torch.float64 != self._folded.dtype:
+            self._center()
+            self._take(PackedGrams(*(part.to(torch.float64) for part in self._packed)))
+        if layer != self._stop or layer - self._start == self._group:
+            self._center()
+            self._start = layer
+        self._stop = layer + 1
+        folded, corner = self._folded[layer], self._corners[layer - self._start]
+        if features.device == folded.device:
+            scale, square = folded_gram(features, folded, corner, self._workspace)
+        else:  # Of a model on several devices, Gram matrices travel, and not activations.
+            there = features.device
+            columns, rest = torch.empty_like(folded, device=there), torch.empty_like(corner, device=there)
+            scale, square = folded_gram(features, columns, rest, self._workspace)
+            folded.copy_(columns)
+            corner.copy_(rest)
+            scale, square = scale.to(folded.device), square.to(folded.device)
+        self._scales.append(scale)
+        self._squares.append(square)
+
+    def set_undefined(self, layer: int) -> None:
+        """There are no features of that layer."""
+        self._center()
+        for part in self._packed:
+            part[layer] = torch.nan
+
+    def packed(self) -> PackedGrams:
+        """The Gram matrices of all layers."""
+        self._center()
+        return self._packed
+
+    def _center(self) -> None:
+        """Center and pack what is not yet."""
+        chosen, n = slice(self._start, self._stop), self._n
+        self._start = self._stop
+        if not self._scales:
+            return
+        folded, corners = self._folded[chosen], self._corners[: len(self._scales)]
+        h = folded.shape[2]
+        diagonals = (folded.diagonal(dim1=1, dim2=2), corners.diagonal(dim1=1, dim2=2))
+        diagonal = torch.cat(diagonals, 1)
+        for each in diagonals:
+            each.zero_()
+        shift = _u_shift(_row_sums(corners.sum(1), folded))
+        for matrices, rows, columns in ((folded, shift, shift[:, :h]), (corners, shift[:, h:], shift[:, h:])):
+            matrices -= rows[:, :, None]
+            matrices -= columns[:, None]
+        for each in diagonals:
+            each.zero_()
+        squares = _row_sums(corners.square().sum(1), folded.square())
+        # A single sample apart from the others, and these all alike, leaves rounding errors of what was taken away.
+        # Beyond the range of float32, the squared norm of a sample is infinite, and 0 times that is nan.
+        trace = diagonal.sum(1)
+        taken = 2 * n**0.5 * shift.abs().amax(1)
+        factor = exceeds_rounding(squares.amax(1).sqrt(), taken) + 0 * trace
+        _fold_in(folded, corners)
+        folded *= factor[:, None, None]
+        torch.mul(squares, factor[:, None], out=self._packed.row_squares[chosen])
+        torch.sub(shift, diagonal / 2, out=self._packed.offsets[chosen])
+        varies = exceeds_rounding(trace.sqrt(), (n * torch.stack(self._squares)).sqrt())
+        torch.mul(torch.stack(self._scales), varies, out=self._packed.scales[chosen])
+        self._scales.clear()
+        self._squares.clear()
+
+
+def fold(matrices: Tensor) -> Tensor:
+    """The entries off the diagonal of symmetric matrices, each once, and some zeros.
+
+    The first h = ceil(n/2) columns, n times h, hold all of a matrix but the last n - h of its rows and columns. These
+    come above the diagonal, in the place of entries that are below it, too; zeros are on it.
+
+    Args:
+        matrices: ``(L, n, n)``.
+
+    Returns:
+        ``(L, n h)``.
+    """
+    h = half_size(matrices.shape[-1])
+    folded = matrices[:, :, :h].clone()
+    _fold_in(folded, matrices[:, h:, h:])
+    folded.diagonal(dim1=1, dim2=2).zero_()
+    return folded.flatten(1)
+
+
+def _fold_in(folded: Tensor, corners: Tensor) -> None:
+    """Complete ``(L, n, h)``, the first columns of symmetric matrices, by ``(L, n - h, n - h)``, their last corners."""
+    m = corners.shape[-1]
+    square = folded[:, :m, :m]
+    # With weights of 0 and 1, one of the two, exactly; `torch.where` takes three times as long.
+    torch.lerp(corners, square, _below_diagonal(m, folded.dtype, folded.device), out=square)
+    folded[:, :m, m : folded.shape[2]] = 0  # A column that has no partner, if n is odd.
+
+
+def unfold(halves: Tensor, n: int) -> Tensor:
+    """The symmetric matrices ``(L, n, n)`` that were folded, zero on the diagonal."""
+    h = half_size(n)
+    m = n - h
+    folded = halves.reshape(-1, n, h)
+    full = halves.new_zeros(len(halves), n, n)
+    below, above = folded[:, :h].tril(-1), folded[:, :m, :m].triu(1)
+    full[:, :h, :h] = below + below.mT
+    full[:, h:, h:] = above + above.mT
+    full[:, h:, :h] = folded[:, h:]
+    full[:, :h, h:] = folded[:, h:].mT
+    return full
+
+
+def _folded_row_sums(folded: Tensor) -> Tensor:
+    """Row sums ``(L, n)`` of the symmetric matrices of which these, ``(L, n, h)``, hold each entry once."""
+    n, h = folded.shape[1:]
+    top, rest = folded[:, :h], folded[:, h:]
+    lower = top * _below_diagonal(h, folded.dtype, folded.device)
+    upper = top - lower
+    first = lower.sum(1) + lower.sum(2) + rest.sum(1)
+    second = (upper.sum(1) + upper.sum(2))[:, : n - h] + rest.sum(2)
+    return torch.cat([first, second], 1)
+
+
+def _row_sums(of_corners: Tensor, folded: Tensor) -> Tensor:
+    """Row sums ``(L, n)`` of symmetric matrices, given those of their last corners, and their first columns."""
+    h = folded.shape[2]
+    return torch.cat([folded.sum(1), folded[:, h:].sum(2) + of_corners], 1)
 
 
 def pack_stack(grams: Tensor) -> PackedGrams:
@@ -92,21 +228,19 @@ def pack_stack(grams: Tensor) -> PackedGrams:
         Their packed form, in the dtype of ``grams``.
     """
     centered = u_centered(grams)
-    halves = centered.flatten(1).index_select(1, lower_indices(grams.shape[-1], grams.device))
     diagonal = grams.diagonal(dim1=-2, dim2=-1)
     offsets = _u_shift(grams.sum(-1) - diagonal) - diagonal / 2
-    return PackedGrams(halves, offsets, offsets.new_ones(len(offsets)), centered.square().sum(-1))
+    return PackedGrams(fold(centered), offsets, offsets.new_ones(len(offsets)), centered.square().sum(-1))
 
 
 def pack_features(features: Sequence[Tensor]) -> PackedGrams:
     """The linear Gram matrices of L layers' features ``(n, ...)``, in float32, or float64 if any of them are."""
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
-    workspace, device = Workspace(), features[0].device
-    packed = empty_packed(len(features), len(features[0]), dtype=dtype, device=device, workspace=workspace)
+    stack = GramStack(
+        len(features), len(features[0]), dtype=gram_dtype(*features), device=features[0].device, workspace=Workspace()
+    )
     for layer, tensor in enumerate(features):
-        gram, scale = lower_gram(tensor, workspace)
-        pack(gram.to(dtype), scale, out=packed, layer=layer)
-    return packed
+        stack.add(layer, tensor)
+    return stack.packed()
 
 
 def pack_precomputed(grams: Sequence[Tensor]) -> PackedGrams:
@@ -120,8 +254,7 @@ def pack_precomputed(grams: Sequence[Tensor]) -> PackedGrams:
             raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")
         if not torch.allclose(gram, gram.T, rtol=1e-3, atol=1e-3 * float(gram.abs().max()), equal_nan=True):
             raise ValueError("kernel='precomputed' takes symmetric Gram matrices, but got one that is not")
-    dtype = torch.float64 if any(gram.dtype == torch.float64 for gram in grams) else torch.float32
-    return pack_stack(torch.stack([gram.to(dtype) for gram in grams]))
+    return pack_stack(torch.stack([gram.to(gram_dtype(*grams)) for gram in grams]))
 
 
 def select_layers(packed: PackedGrams, layers: slice | list[int]) -> PackedGrams:
@@ -138,9 +271,7 @@ def unpack(packed: PackedGrams) -> Tensor:
 def squared_distances(packed: PackedGrams) -> Tensor:
     """Squared distances ``(L, n, n)`` between samples, of features / scale; zero but for rounding where these agree."""
     n, s = packed.num_samples, packed.offsets
-    full = packed.halves.new_zeros(len(s), n * n).index_copy_(1, lower_indices(n, s.device), packed.halves)
-    full = full.view(len(s), n, n)
-    full = -2 * (full + full.mT + s[:, :, None] + s[:, None, :])
+    full = -2 * (unfold(packed.halves, n) + s[:, :, None] + s[:, None, :])
     full.diagonal(dim1=-2, dim2=-1).zero_()
     return full
 
@@ -178,11 +309,10 @@ def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
     if unbiased:
         return packed.halves
     n = packed.num_samples
-    vectors = packed.halves.new_empty(len(packed.halves), n * (n + 1) // 2)
+    vectors = packed.halves.new_empty(len(packed.halves), n * (half_size(n) + 1))
     for layer in range(len(vectors)):  # Whole matrices of all layers at once would take much memory.
         one = select_layers(packed, slice(layer, layer + 1))
-        lower = unpack(one).view(-1).index_select(0, lower_indices(n, vectors.device))
-        torch.cat([lower, diagonals(one)[0] / 2**0.5], out=vectors[layer])
+        torch.cat([fold(unpack(one))[0], diagonals(one)[0] / 2**0.5], out=vectors[layer])
     return vectors
 
 
@@ -202,11 +332,12 @@ def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> t
     dtype = accumulator_dtype(x_vectors.device)
     x_scales = x.scales.to(dtype).square()
     y_scales = x_scales if y is None else y.scales.to(dtype).square()
-    pairs = pair_products(x_vectors, y_vectors) * x_scales[:, None] * y_scales
+    pairs, x_norms, y_norms = inner_products(x_vectors, y_vectors)
+    pairs = pairs * x_scales[:, None] * y_scales
     if y is None:
         # Taken from the pairs themselves: only then is the diagonal of CKA exactly 1.
         return pairs, pairs.diagonal(), pairs.diagonal()
-    return pairs, squared_norms(x_vectors) * x_scales**2, squared_norms(y_vectors) * y_scales**2
+    return pairs, x_norms * x_scales**2, y_norms * y_scales**2
 
 
 def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:
@@ -223,41 +354,34 @@ def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:
     dtype = accumulator_dtype(x.halves.device)
     product = half_vectors(x, unbiased=unbiased) * half_vectors(y, unbiased=unbiased)
     n = x.num_samples
-    lower = product.new_zeros(len(product), n * n)
-    lower.index_copy_(1, lower_indices(n, product.device), product[:, : n * (n - 1) // 2])
-    matrix = lower.view(len(product), n, n)
-    rows = (matrix.sum(1) + matrix.sum(2)).to(dtype)
+    folded, diagonal = product[:, : n * half_size(n)], product[:, n * half_size(n) :]
+    rows = _folded_row_sums(folded.reshape(-1, n, half_size(n))).to(dtype)
     if not unbiased:
-        rows = rows + 2 * product[:, n * (n - 1) // 2 :]
+        rows = rows + 2 * diagonal
     return rows * (x.scales.to(dtype) * y.scales.to(dtype)).square()[:, None]
 
 
-def pair_products(x: Tensor, y: Tensor) -> Tensor:
-    """All inner products ``<., .>_F`` between the matrices of two sets of half vectors.
+def inner_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All inner products ``<., .>_F`` between the matrices of two sets of half vectors, and of each with itself.
 
     Args:
         x: ``(L, p)`` half vectors.
         y: ``(R, p)`` half vectors.
 
     Returns:
-        ``(L, R)``, accumulated in float64 (float32 on devices without it).
+        ``(L, R)``, ``(L,)`` and ``(R,)``, accumulated in float64 (float32 on devices without it).
     """
     dtype = accumulator_dtype(x.device)
-    total = torch.zeros(len(x), len(y), dtype=dtype, device=x.device)
+    pairs = torch.zeros(len(x), len(y), dtype=dtype, device=x.device)
+    x_norms, y_norms = pairs.new_zeros(len(x)), pairs.new_zeros(len(y))
     with full_precision(x.device.type):
         for block, other in zip(torch.split(x, _PAIR_BLOCK, dim=1), torch.split(y, _PAIR_BLOCK, dim=1), strict=True):
             left = block.to(dtype)
-            total.addmm_(left, (left if y is x else other.to(dtype)).T)
-    return 2 * total
-
-
-def squared_norms(x: Tensor) -> Tensor:
-    """``(L,)`` of ``<., .>_F`` of each matrix with itself, from its half vectors ``(L, p)``."""
-    dtype = accumulator_dtype(x.device)
-    total = torch.zeros(len(x), dtype=dtype, device=x.device)
-    for block in torch.split(x, _PAIR_BLOCK, dim=1):
-        total += block.to(dtype).square().sum(1)
-    return 2 * total
+            right = left if y is x else other.to(dtype)
+            pairs.addmm_(left, right.T)
+            x_norms += torch.linalg.vector_norm(left, dim=1).square()
+            y_norms += torch.linalg.vector_norm(right, dim=1).square()
+    return 2 * pairs, 2 * x_norms, 2 * y_norms
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:
@@ -266,17 +390,8 @@ def accumulator_dtype(device: torch.device) -> torch.dtype:
 
 
 @lru_cache(maxsize=8)
-def lower_indices(n: int, device: torch.device) -> Tensor:
-    """Flat indices ``(n(n-1)/2,)`` of the strictly lower triangle of an ``(n, n)`` matrix."""
+def _below_diagonal(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``(n, n)``: 1 below the diagonal, else 0."""
     # A cached tensor made in inference mode could not be used outside it.
-    with torch.inference_mode(False):
-        rows, columns = torch.tril_indices(n, n, -1, device=device)
-        indices: Tensor = rows * n + columns
-        return indices
-
-
-@lru_cache(maxsize=8)
-def _lower_mask(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``(n, n)``: 1 under the diagonal, else 0."""
     with torch.inference_mode(False):
         return torch.ones(n, n, dtype=dtype, device=device).tril(-1)

@@ -10,7 +10,7 @@ from lightning_cka.bank import GramBank
 from lightning_cka.capture import Showing, default_forward, show
 from lightning_cka.dry_run import dry_run
 from lightning_cka.layers import check_layers
-from lightning_cka.packed import half_vectors, pair_products
+from lightning_cka.packed import half_vectors, inner_products
 from lightning_cka.probe import StreamProbe
 from lightning_cka.reference import detached_copy
 from torch import nn
@@ -34,7 +34,7 @@ def grams_of(model, batches, layers=None, **kwargs):
 def hsic(packed):
     vectors = half_vectors(packed, unbiased=True)
     scales = packed.scales.double().square()
-    return pair_products(vectors, vectors) * scales[:, None] * scales
+    return inner_products(vectors, vectors)[0] * scales[:, None] * scales
 
 
 class Tokens(nn.Module):

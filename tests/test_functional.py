@@ -137,11 +137,11 @@ def test_scale_does_not_matter_in_float32(scale):
 
 def test_a_scale_is_a_power_of_two_and_changes_no_digit():
     x = torch.randn(32, 6)
-    gram, scale = grams.lower_gram(x * 2.0**-90, grams.Workspace())
-    same, one = grams.lower_gram(x, grams.Workspace())
-    assert torch.equal(gram.tril(), same.tril())
+    gram, scale = grams.full_gram(x * 2.0**-90)
+    same, one = grams.full_gram(x)
+    assert torch.equal(gram, same)
     assert (scale / one).log2() == -90
-    assert grams.lower_gram(torch.zeros(5, 2), grams.Workspace())[1] == 0
+    assert grams.full_gram(torch.zeros(5, 2))[1] == 0
 
 
 def test_reduced_precision_switches_are_left_to_their_parents():
@@ -172,20 +172,23 @@ def test_independent_wide_features():
 
 
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_packed_grams_hold_everything(unbiased):
-    x = torch.randn(3, 9, 4, dtype=torch.float64)
+@pytest.mark.parametrize("n", [9, 4, 12])
+def test_packed_grams_hold_everything(unbiased, n):
+    x = torch.randn(3, n, 4, dtype=torch.float64)
     full = torch.stack([F.centered_gram(layer) for layer in x])
-    held = packed.empty_packed(3, 9, dtype=torch.float64, device=torch.device("cpu"), workspace=grams.Workspace())
-    for i, gram in enumerate(full):
-        packed.pack(gram.clone(), torch.tensor(1.0), out=held, layer=i)
+    held = packed.pack_features(x)
     for other in (held, packed.pack_stack(full), packed.pack_stack(x @ x.mT)):
-        assert torch.allclose(packed.unpack(other), full, atol=1e-12)
+        scales = held.scales.square()[:, None, None] if other is held else 1.0
+        assert torch.allclose(packed.unpack(other) * scales, full, atol=1e-12)
+        assert torch.allclose(other.row_squares, packed.unfold(other.halves, n).square().sum(2))
     vectors = packed.half_vectors(held, unbiased=unbiased)
     slow = HSIC[unbiased][1]
-    scale = 9 * 6 if unbiased else 64
-    expected = [[scale * slow(naive.gram(a), naive.gram(b)) for b in x] for a in x]
-    assert np.allclose(packed.pair_products(vectors, vectors), expected, rtol=1e-10)
-    assert np.allclose(packed.squared_norms(vectors), np.diag(expected), rtol=1e-10)
+    scale = n * (n - 3) if unbiased else (n - 1) ** 2
+    scale = scale / (held.scales[:, None] * held.scales).square().numpy()
+    expected = scale * [[slow(naive.gram(a), naive.gram(b)) for b in x] for a in x]
+    found = packed.inner_products(vectors, vectors[1:])
+    for each, known in zip(found, (expected[:, 1:], np.diag(expected), np.diag(expected)[1:]), strict=True):
+        assert np.allclose(each, known, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
