@@ -107,7 +107,8 @@ class GramBank:
         batch = self.batches.get(index)
         if batch is None or batch.fingerprint != fingerprint:
             return None
-        return PackedGrams(*(part.to(device) for part in batch.grams))
+        # From pageable memory, that is safe: what is copied is read before the call returns.
+        return PackedGrams(*(part.to(device, non_blocking=True) for part in batch.grams))
 
     def __iter__(self) -> Iterator[ShownBatch]:
         """The batches, in order."""

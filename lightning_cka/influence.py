@@ -107,7 +107,7 @@ def leave_one_out(
         telling = (left > part * layers[:, None]) & (right > part * references[:, None])
         without = without.where(telling, torch.full_like(without, torch.nan))
         change, place = (without - value[:, None]).abs().max(1)
-        sample = torch.tensor(record.samples, device=value.device, dtype=value.dtype)[place]
+        sample = torch.tensor(record.samples, dtype=value.dtype).to(value.device, non_blocking=True)[place]
         found = torch.stack([change, without.gather(1, place[:, None])[:, 0], sample])
         largest = _larger(largest, found)
     for other in all_gather(largest, distributed=distributed):
@@ -157,7 +157,9 @@ def mean_standard_error(
     for record in records:
         c, a, b = record.products
         influence = c / norms - matrix / 2 * ((a / layers)[:, None] + b / references)
-        total = total + torch.stack([influence[cells].mean().square(), torch.ones_like(total[0])])
+        # Not `influence[cells]`, for whose size a GPU would be waited for.
+        mean = influence.where(cells, torch.zeros_like(influence)).sum() / cells.sum()
+        total = total + torch.stack([mean.square(), torch.ones_like(mean)])
     squares, count = all_reduce_sum(total, distributed=distributed)
     error = (effective_batches / (effective_batches - 1) * squares).sqrt()
     return float(error) if count > 1 else float("nan")

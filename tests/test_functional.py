@@ -191,6 +191,40 @@ def test_packed_grams_hold_everything(unbiased, n):
         assert np.allclose(each, known, rtol=1e-10)
 
 
+@pytest.mark.parametrize("n", [4, 5, 8])
+def test_folding_keeps_each_entry_once(n):
+    full = torch.randn(2, n, n)
+    full = full + full.mT
+    folded = packed.fold(full)
+    assert folded.shape == (2, n * -(-n // 2))
+    off_diagonal = full - full.diagonal(dim1=1, dim2=2).diag_embed()
+    assert torch.equal(packed.unfold(folded, n), off_diagonal)
+    rows, columns = torch.tril_indices(n, n, -1)
+    entries = off_diagonal[0, rows, columns]
+    assert torch.equal(folded[0][folded[0] != 0].sort().values, entries.sort().values)
+
+
+@pytest.mark.parametrize("group", [1, 2, 100])
+def test_a_stack_takes_layers_in_any_order_and_precision(group, monkeypatch):
+    monkeypatch.setattr(packed, "_GROUP_ENTRIES_CPU", group * 10**2)
+    features = [torch.randn(10, d) for d in (3, 7, 5, 4, 6, 2)]
+    expected = [packed.pack_features([each]) for each in features]
+    features[3] = features[3].double()
+    expected[3] = packed.pack_features([features[3]])
+    stack = packed.GramStack(6, 10, dtype=torch.float32, device=torch.device("cpu"), workspace=grams.Workspace())
+    for layer in (4, 5, 0, 3, 2):
+        stack.add(layer, features[layer])
+    stack.set_undefined(1)
+    found = stack.packed()
+    for layer, alone in enumerate(expected):
+        for part, one in zip(found, alone, strict=True):
+            assert part.dtype == torch.float64
+            if layer == 1:
+                assert part[layer].isnan().all()
+            else:
+                assert torch.allclose(part[layer], one[0].double(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
