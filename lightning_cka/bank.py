@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_gather, all_reduce_sum, gather_objects
 from lightning_cka.files import write_atomically
+from lightning_cka.grams import half_size
 from lightning_cka.kernels import median_squared_distances
-from lightning_cka.packed import PackedGrams, fold, unfold
+from lightning_cka.packed import PackedGrams, sent, triangle_places
 from lightning_cka.version import __version__
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ class GramBank:
         batch = self.batches.get(index)
         if batch is None or batch.fingerprint != fingerprint:
             return None
-        # From pageable memory, that is safe: what is copied is read before the call returns.
-        return PackedGrams(*(part.to(device, non_blocking=True) for part in batch.grams))
+        return PackedGrams(*(sent(part, device) for part in batch.grams))
 
     def __iter__(self) -> Iterator[ShownBatch]:
         """The batches, in order."""
@@ -172,7 +172,7 @@ class GramBank:
         tensors: dict[str, Tensor] = {}
         for batch in self:
             parts = dict(batch.grams._asdict())
-            parts["halves"] = _row_by_row(batch.grams)
+            parts["halves"] = parts["halves"].index_select(1, triangle_places(batch.grams.num_samples))
             if float16:
                 parts["halves"], parts["halves_unit"] = _to_half(parts["halves"])
             tensors.update((f"{batch.index}.{name}", part.contiguous()) for name, part in parts.items())
@@ -281,22 +281,9 @@ def _read_grams(file: Any, index: int) -> PackedGrams:
         unit = file.get_tensor(f"{index}.halves_unit")
         parts["halves"] = parts["halves"].to(unit.dtype) * unit[:, None]
     n = parts["offsets"].shape[1]
-    full = parts["halves"].new_zeros(len(parts["halves"]), n, n)
-    full[_below_diagonal(n)] = parts["halves"]
-    parts["halves"] = fold(full + full.mT)
+    folded = parts["halves"].new_zeros(len(parts["halves"]), n * half_size(n))
+    parts["halves"] = folded.index_copy_(1, triangle_places(n), parts["halves"])
     return PackedGrams(**parts)
-
-
-def _row_by_row(grams: PackedGrams) -> Tensor:
-    """``(L, n(n-1)/2)``: what is below the diagonals of the U-centered Gram matrices."""
-    n = grams.num_samples
-    return unfold(grams.halves, n)[_below_diagonal(n)]
-
-
-def _below_diagonal(n: int) -> tuple[slice, Tensor, Tensor]:
-    """Of ``(L, n, n)`` matrices, the place of what is below the diagonal, row by row."""
-    rows, columns = torch.tril_indices(n, n, -1)
-    return slice(None), rows, columns
 
 
 def _to_half(halves: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,6 @@ def _some_bytes(tensor: Tensor) -> Tensor:
 
 def _on_host(parts: list[Tensor]) -> tuple[Tensor, ...]:
     """The same vectors in host memory. An accelerator is waited for once, and not for each of them."""
-    if len({part.device for part in parts}) != 1:
+    if len({part.device for part in parts}) != 1 or parts[0].device.type == "cpu":
         return tuple(part.cpu() for part in parts)
     return torch.split(torch.cat(parts).cpu(), [len(part) for part in parts])

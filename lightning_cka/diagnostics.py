@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_gather, all_reduce_sum
 from lightning_cka.flags import Flag, Thresholds
-from lightning_cka.packed import PackedGrams, diagonals, hidden_distances
+from lightning_cka.packed import PackedGrams, diagonals, hidden_distances, sent
 
 __all__ = [
     "Diagnostics",
@@ -146,7 +146,7 @@ class ModelDiagnostics:
         rows = grams.row_squares.to(self.sums) * scale**4
         self.sums = self.sums + torch.stack([numerator, norms * scales, rows.sum(1), d.sum(1)])
         self.num_samples += grams.num_samples
-        numbers = torch.tensor(samples).to(d.device, non_blocking=True).expand(2, len(d), -1)
+        numbers = sent(torch.tensor(samples), d.device).expand(2, len(d), -1)
         self._keep_largest(torch.stack([d, rows]), numbers)
 
     def result(self, *, distributed: bool) -> dict[str, LayerDiagnostics]:

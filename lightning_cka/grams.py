@@ -43,7 +43,7 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
 
     HSIC does not depend on the location, but its digits do. A mean would be dragged along by a far outlier, and
     leave all other samples at its distance over n from the origin; a median of the means of some groups of
-    samples stays where most samples are.
+    samples stays where most samples are. The scale keeps squares of squares in float32's range.
 
     Args:
         features: ``(n, ...)``.
@@ -62,11 +62,11 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
     with full_precision(device.type):
         for start in range(0, d, width):
             chunk = flat[:, start : start + width]
-            location = _location(chunk, dtype)
+            means = _group_means(chunk, dtype)
             if start == 0:
-                scale = _magnitude(location)
+                scale = _magnitude(means)
                 inverse = scale.reciprocal()
-            location = location * inverse
+            location = _middle(means) * inverse
             centered = workspace.matrix("chunk", n, len(location), dtype, device)
             # A product with a power of 2 is exact: this is (location - chunk) / scale in one pass.
             torch.addcmul(location, chunk.to(dtype), inverse, value=-1, out=centered)
@@ -89,7 +89,12 @@ def full_gram(features: Tensor) -> tuple[Tensor, Tensor]:
     folded, corner = features.new_empty(n, h, dtype=dtype), features.new_empty(n - h, n - h, dtype=dtype)
     scale, square = folded_gram(features, folded, corner, Workspace())
     lower = torch.cat([folded, torch.cat([folded.new_zeros(h, n - h), corner])], 1).tril()
-    return lower + lower.tril(-1).T, scale * exceeds_rounding(lower.trace().sqrt(), (n * square).sqrt())
+    return lower + lower.tril(-1).T, scale * varies(lower.trace(), n * square)
+
+
+def varies(trace: Tensor, square: Tensor) -> Tensor:
+    """Whether features vary by more than rounding, by the trace of their Gram matrix and n |location|^2."""
+    return exceeds_rounding(trace.sqrt(), square.sqrt())
 
 
 def gram_dtype(*features: Tensor) -> torch.dtype:
@@ -110,16 +115,24 @@ def _in_memory_order(features: Tensor) -> Tensor:
     return flat if flat.shape[1] else flat.new_zeros(len(flat), 1)
 
 
-def _location(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(d,)``: of ``(n, d)`` features, the median of three medians of three means of groups of samples each.
+def _group_means(features: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(g, d)``: of ``(n, d)`` features, the means of 9 groups of up to 8 samples from all of the batch.
 
-    Outliers in any three of the nine groups leave it where most samples are (for n < 9, in one of three groups).
-    `torch.median` along columns takes longer than the Gram product.
+    For n < 9, of 3 groups, or as many as there are samples.
     """
     n = len(features)
     groups = 9 if n >= 9 else min(n, 3)
     size = min(n // groups, 8)
-    means = features[: groups * size].view(groups, size, -1).mean(1, dtype=dtype)
+    some = features[:: n // (groups * size)][: groups * size]
+    return some.view(groups, size, -1).mean(1, dtype=dtype)
+
+
+def _middle(means: Tensor) -> Tensor:
+    """``(d,)``: the median of three medians of three means each.
+
+    Outliers in any three of nine groups leave it where most samples are (of three groups, in one of them).
+    `torch.median` along columns takes longer than the Gram product.
+    """
     while len(means) >= 3:
         first, second, third = means.view(3, -1, means.shape[1]).unbind()
         means = third.clamp(torch.minimum(first, second), torch.maximum(first, second))
@@ -166,16 +179,19 @@ def exceeds_rounding(magnitude: Tensor, scale: Tensor) -> Tensor:
     return exceeds
 
 
-def _magnitude(values: Tensor) -> Tensor:
-    """A power of 2 of the size of the largest entry; 1 if there is none but zero."""
-    exponent = torch.frexp(torch.linalg.vector_norm(values, torch.inf)).exponent
+def _magnitude(means: Tensor) -> Tensor:
+    """A power of 2 of the size of the largest entry of a middling group, which few outliers do not change; not 0.
+
+    Not that of the location, which is next to nothing where each feature is that of few samples.
+    """
+    largest = torch.linalg.vector_norm(means, torch.inf, dim=1).median()
     # Beyond these, the power or its inverse would leave float32's range.
-    return torch.ldexp(values.new_ones(()), exponent.clamp_(-120, 120))
+    return torch.ldexp(means.new_ones(()), torch.frexp(largest).exponent.clamp(-120, 120))
 
 
 def full_precision(device_type: str) -> AbstractContextManager[None]:
     """Multiply in the operands' own precision: no autocast, no TF32, no bfloat16 passes."""
-    if not torch.is_autocast_enabled(device_type) and not _reduced_backends():
+    if not torch.is_autocast_enabled(device_type) and not _reduced_precision():
         return nullcontext()  # Asked for in each layer: the switches below cost as much as a small product.
     return _full_precision(device_type)
 
@@ -191,7 +207,7 @@ def _full_precision(device_type: str) -> Iterator[None]:
             finally:
                 torch.set_float32_matmul_precision(precision)
             return
-        reduced = _reduced_backends()
+        reduced = _reduced_precision()
         try:
             for backend, value in reduced.items():
                 backend.fp32_precision = "none"
@@ -204,7 +220,7 @@ def _full_precision(device_type: str) -> Iterator[None]:
                 backend.fp32_precision = value
 
 
-def _reduced_backends() -> dict[Any, str]:
+def _reduced_precision() -> dict[Any, str]:
     """Whether products are made in less than their operands' precision: where, and in which."""
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9 has one switch.
         precision = torch.get_float32_matmul_precision()

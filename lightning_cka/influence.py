@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_gather, all_reduce_sum
 from lightning_cka.diagnostics import LeaveOneOut
-from lightning_cka.packed import PackedGrams, diagonals, row_products, select_layers
+from lightning_cka.packed import PackedGrams, diagonals, row_products, select_layers, sent
 
 _TELLING = 1e3
 """Times the precision of the Gram matrices: a smaller part of a sum cannot be told from rounding by subtraction."""
@@ -107,7 +107,7 @@ def leave_one_out(
         telling = (left > part * layers[:, None]) & (right > part * references[:, None])
         without = without.where(telling, torch.full_like(without, torch.nan))
         change, place = (without - value[:, None]).abs().max(1)
-        sample = torch.tensor(record.samples, dtype=value.dtype).to(value.device, non_blocking=True)[place]
+        sample = sent(torch.tensor(record.samples, dtype=value.dtype), value.device)[place]
         found = torch.stack([change, without.gather(1, place[:, None])[:, 0], sample])
         largest = _larger(largest, found)
     for other in all_gather(largest, distributed=distributed):

@@ -17,6 +17,7 @@ from lightning_cka.grams import (
     gram_dtype,
     half_size,
     u_centered,
+    varies,
 )
 
 _PAIR_BLOCK = 2048
@@ -24,7 +25,7 @@ _PAIR_BLOCK = 2048
 _GROUP_ENTRIES_CPU = 2**19
 """Of the matrices that are centered at a time: they should stay in cache, and yet be worth an operation."""
 
-_GROUP_ENTRIES_ACCELERATOR = 2**24
+_GROUP_ENTRIES_ACCELERATOR = 2**22
 
 _LOST = 0.05
 """Largest relative error of a squared distance."""
@@ -99,20 +100,24 @@ class GramStack:
             self._take(PackedGrams(*(part.to(torch.float64) for part in self._packed)))
         if layer != self._stop or layer - self._start == self._group:
             self._center()
-            self._start = layer
-        self._stop = layer + 1
+            self._start = self._stop = layer
         folded, corner = self._folded[layer], self._corners[layer - self._start]
-        if features.device == folded.device:
+        if features.device == folded.device and gram_dtype(features) == folded.dtype:
             scale, square = folded_gram(features, folded, corner, self._workspace)
-        else:  # Of a model on several devices, Gram matrices travel, and not activations.
-            there = features.device
-            columns, rest = torch.empty_like(folded, device=there), torch.empty_like(corner, device=there)
+        else:
+            # In the layer's own precision. Of a model on several devices, Gram matrices travel, and not activations.
+            columns, rest = (
+                part.new_empty(part.shape, dtype=gram_dtype(features), device=features.device)
+                for part in (folded, corner)
+            )
             scale, square = folded_gram(features, columns, rest, self._workspace)
+            scale = scale * varies(columns.trace() + rest.trace(), self._n * square)
             folded.copy_(columns)
             corner.copy_(rest)
-            scale, square = scale.to(folded.device), square.to(folded.device)
+            scale, square = scale.to(folded), square.to(folded)
         self._scales.append(scale)
         self._squares.append(square)
+        self._stop = layer + 1
 
     def set_undefined(self, layer: int) -> None:
         """There are no features of that layer."""
@@ -137,15 +142,16 @@ class GramStack:
         diagonal = torch.cat(diagonals, 1)
         for each in diagonals:
             each.zero_()
-        shift = _u_shift(_row_sums(corners.sum(1), folded))
+        shift = _u_shift(_row_sums_of_parts(corners.sum(1), folded))
         for matrices, rows, columns in ((folded, shift, shift[:, :h]), (corners, shift[:, h:], shift[:, h:])):
             matrices -= rows[:, :, None]
             matrices -= columns[:, None]
         for each in diagonals:
             each.zero_()
-        squares = _row_sums(corners.square().sum(1), folded.square())
-        # A single sample apart from the others, and these all alike, leaves rounding errors of what was taken away.
-        # Beyond the range of float32, the squared norm of a sample is infinite, and 0 times that is nan.
+        squares = _row_sums_of_parts(corners.square().sum(1), folded.square())
+        # A single sample apart from the others, and these all alike, leaves rounding errors of what was taken away: in
+        # each of the n entries of a row, at most of twice the largest shift. Beyond the range of float32, the squared
+        # norm of a sample is infinite, and 0 times that is nan.
         trace = diagonal.sum(1)
         taken = 2 * n**0.5 * shift.abs().amax(1)
         factor = exceeds_rounding(squares.amax(1).sqrt(), taken) + 0 * trace
@@ -153,8 +159,8 @@ class GramStack:
         folded *= factor[:, None, None]
         torch.mul(squares, factor[:, None], out=self._packed.row_squares[chosen])
         torch.sub(shift, diagonal / 2, out=self._packed.offsets[chosen])
-        varies = exceeds_rounding(trace.sqrt(), (n * torch.stack(self._squares)).sqrt())
-        torch.mul(torch.stack(self._scales), varies, out=self._packed.scales[chosen])
+        has_variance = varies(trace, n * torch.stack(self._squares))
+        torch.mul(torch.stack(self._scales), has_variance, out=self._packed.scales[chosen])
         self._scales.clear()
         self._squares.clear()
 
@@ -201,6 +207,13 @@ def unfold(halves: Tensor, n: int) -> Tensor:
     return full
 
 
+def triangle_places(n: int) -> Tensor:
+    """``(n(n-1)/2,)``: where in ``(n h,)``, a folded matrix, the entries below its diagonal are, row by row."""
+    h = half_size(n)
+    rows, columns = torch.tril_indices(n, n, -1)
+    return torch.where(columns < h, rows * h + columns, (columns - h) * h + rows - h)
+
+
 def _folded_row_sums(folded: Tensor) -> Tensor:
     """Row sums ``(L, n)`` of the symmetric matrices of which these, ``(L, n, h)``, hold each entry once."""
     n, h = folded.shape[1:]
@@ -212,7 +225,7 @@ def _folded_row_sums(folded: Tensor) -> Tensor:
     return torch.cat([first, second], 1)
 
 
-def _row_sums(of_corners: Tensor, folded: Tensor) -> Tensor:
+def _row_sums_of_parts(of_corners: Tensor, folded: Tensor) -> Tensor:
     """Row sums ``(L, n)`` of symmetric matrices, given those of their last corners, and their first columns."""
     h = folded.shape[2]
     return torch.cat([folded.sum(1), folded[:, h:].sum(2) + of_corners], 1)
@@ -335,7 +348,7 @@ def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> t
     pairs, x_norms, y_norms = inner_products(x_vectors, y_vectors)
     pairs = pairs * x_scales[:, None] * y_scales
     if y is None:
-        # Taken from the pairs themselves: only then is the diagonal of CKA exactly 1.
+        # Taken from the pairs themselves, whatever rounding the scales add: only then is CKA's diagonal exactly 1.
         return pairs, pairs.diagonal(), pairs.diagonal()
     return pairs, x_norms * x_scales**2, y_norms * y_scales**2
 
@@ -379,9 +392,18 @@ def inner_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             left = block.to(dtype)
             right = left if y is x else other.to(dtype)
             pairs.addmm_(left, right.T)
+            if y is x:
+                continue
             x_norms += torch.linalg.vector_norm(left, dim=1).square()
             y_norms += torch.linalg.vector_norm(right, dim=1).square()
+    if y is x:
+        x_norms = y_norms = pairs.diagonal()
     return 2 * pairs, 2 * x_norms, 2 * y_norms
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's memory on a device, without waiting where that is safe: CUDA has read pageable memory."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:

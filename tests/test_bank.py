@@ -80,6 +80,18 @@ def test_the_header_says_what_it_is(tmp_path):
     assert probe["batches"][1]["samples"] == list(range(100, 116))
 
 
+@pytest.mark.parametrize("float16", [False, True])
+@pytest.mark.parametrize("n", [4, 9, 90])
+def test_a_bank_that_is_loaded_and_saved_again_is_the_same_file(tmp_path, n, float16):
+    bank = GramBank(("far", "random", "constant"), "Net")
+    far = torch.full((n, 50), 0.1)
+    far[2] = 1e6  # Leaves zeros of both signs.
+    features = [far, torch.randn(n, 3), torch.ones(n, 2)]
+    bank.add(ShownBatch(0, pack_features(features), "", tuple(range(n))))
+    content = bank.save(tmp_path / "a.safetensors", float16=float16)
+    assert GramBank.load(tmp_path / "a.safetensors").save(tmp_path / "b.safetensors", float16=float16) == content
+
+
 def test_symmetric_halves_only(tmp_path):
     bank = make_bank()
     content = bank.save(tmp_path / "a.safetensors")

@@ -191,6 +191,50 @@ def test_packed_grams_hold_everything(unbiased, n):
         assert np.allclose(each, known, rtol=1e-10)
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e-12, 1.0, 1e10, 1e20])
+def test_features_that_few_samples_have_need_no_scaling_by_the_user(factor):
+    """Their median is 0, and yet float32's range is not left."""
+    classes = torch.randint(60, (64,))
+    x = torch.nn.functional.one_hot(classes, 60) * torch.rand(64, 1)
+    y = x @ torch.randn(60, 60) + torch.randn(64, 60)
+    held = packed.pack_features([factor * x, y])
+    assert held.row_squares.isfinite().all()
+    pairs, a, b = packed.hsic_products(held, None, unbiased=True)
+    expected = F.cka(x.double(), y.double()).item()
+    assert (pairs[0, 1] / (a[0] * b[1]).sqrt()).item() == pytest.approx(expected, abs=1e-6)
+    assert F.cka(factor * x, y).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_softmax_that_is_sure_keeps_its_digits():
+    x = torch.randn(64, 100)
+    x[torch.arange(64), torch.randint(100, (64,))] += 50
+    x, y = x.softmax(1), torch.randn(64, 100)
+    assert packed.pack_features([x]).row_squares.isfinite().all()
+    assert F.cka(x, y + x).item() == pytest.approx(F.cka(x.double(), (y + x).double()).item(), abs=1e-6)
+
+
+def test_samples_far_away_at_the_start_of_a_batch_cost_the_others_no_digits():
+    x = torch.randn(1000, 30)
+    near = x[80:].clone()
+    x[:80] += 1000
+    distances = packed.squared_distances(packed.pack_features([x]))[0, 80:, 80:]
+    scale = packed.pack_features([x]).scales.square()
+    expected = torch.cdist(near.double(), near.double()).square()
+    error = (distances * scale - expected).abs() / expected.clamp(min=1)
+    assert error.median() < 1e-3
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_layer_is_judged_in_its_own_precision(order):
+    constant = torch.full((32, 20), 1.0) * (1 + torch.randn(20))
+    constant = torch.nextafter(constant, torch.randn(32, 20) * 1e9)
+    features = [constant, torch.randn(32, 5, dtype=torch.float64)]
+    stack = packed.GramStack(2, 32, dtype=torch.float32, device=torch.device("cpu"), workspace=grams.Workspace())
+    for layer in order:
+        stack.add(layer, features[layer])
+    assert stack.packed().scales[0] == 0
+
+
 @pytest.mark.parametrize("n", [4, 5, 8])
 def test_folding_keeps_each_entry_once(n):
     full = torch.randn(2, n, n)
