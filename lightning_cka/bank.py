@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lightning_cka.collectives import all_gather, all_reduce_sum, gather_objects
 from lightning_cka.files import write_atomically
-from lightning_cka.grams import half_size
+from lightning_cka.folding import half_size, triangle_places
 from lightning_cka.kernels import median_squared_distances
-from lightning_cka.packed import PackedGrams, sent, triangle_places
+from lightning_cka.packed import PackedGrams, sent
 from lightning_cka.version import __version__
 
 if TYPE_CHECKING:

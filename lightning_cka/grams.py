@@ -13,8 +13,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lightning_cka.folding import half_size
+
 # A chunk of centered features should stay in a CPU core's cache; an accelerator wants larger products.
-_CHUNK_BYTES_CPU = 2 * 2**20
+_CHUNK_BYTES_CPU = 4 * 2**20
 
 _CHUNK_BYTES_ACCELERATOR = 64 * 2**20
 
@@ -31,11 +33,6 @@ class Workspace:
         if key not in self._memory or len(self._memory[key]) < rows * columns:
             self._memory[key] = torch.empty(rows * columns, dtype=dtype, device=device)
         return self._memory[key][: rows * columns].view(rows, columns)
-
-
-def half_size(n: int) -> int:
-    """How many samples the first half of n has; the other one has as many, or one fewer."""
-    return (n + 1) // 2
 
 
 def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:

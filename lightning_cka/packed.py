@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_cka.folding import fold, fold_in, folded_row_sums, half_size, row_sums, unfold
 from lightning_cka.grams import (
     Workspace,
     exceeds_rounding,
     folded_gram,
     full_precision,
     gram_dtype,
-    half_size,
     u_centered,
     varies,
 )
@@ -142,20 +141,20 @@ class GramStack:
         diagonal = torch.cat(diagonals, 1)
         for each in diagonals:
             each.zero_()
-        shift = _u_shift(_row_sums_of_parts(corners.sum(1), folded))
+        shift = _u_shift(row_sums(corners.sum(1), folded))
         for matrices, rows, columns in ((folded, shift, shift[:, :h]), (corners, shift[:, h:], shift[:, h:])):
             matrices -= rows[:, :, None]
             matrices -= columns[:, None]
         for each in diagonals:
             each.zero_()
-        squares = _row_sums_of_parts(corners.square().sum(1), folded.square())
+        squares = row_sums(corners.square().sum(1), folded.square())
         # A single sample apart from the others, and these all alike, leaves rounding errors of what was taken away: in
         # each of the n entries of a row, at most of twice the largest shift. Beyond the range of float32, the squared
         # norm of a sample is infinite, and 0 times that is nan.
         trace = diagonal.sum(1)
         taken = 2 * n**0.5 * shift.abs().amax(1)
         factor = exceeds_rounding(squares.amax(1).sqrt(), taken) + 0 * trace
-        _fold_in(folded, corners)
+        fold_in(folded, corners)
         folded *= factor[:, None, None]
         torch.mul(squares, factor[:, None], out=self._packed.row_squares[chosen])
         torch.sub(shift, diagonal / 2, out=self._packed.offsets[chosen])
@@ -163,72 +162,6 @@ class GramStack:
         torch.mul(torch.stack(self._scales), has_variance, out=self._packed.scales[chosen])
         self._scales.clear()
         self._squares.clear()
-
-
-def fold(matrices: Tensor) -> Tensor:
-    """The entries off the diagonal of symmetric matrices, each once, and some zeros.
-
-    The first h = ceil(n/2) columns, n times h, hold all of a matrix but the last n - h of its rows and columns. These
-    come above the diagonal, in the place of entries that are below it, too; zeros are on it.
-
-    Args:
-        matrices: ``(L, n, n)``.
-
-    Returns:
-        ``(L, n h)``.
-    """
-    h = half_size(matrices.shape[-1])
-    folded = matrices[:, :, :h].clone()
-    _fold_in(folded, matrices[:, h:, h:])
-    folded.diagonal(dim1=1, dim2=2).zero_()
-    return folded.flatten(1)
-
-
-def _fold_in(folded: Tensor, corners: Tensor) -> None:
-    """Complete ``(L, n, h)``, the first columns of symmetric matrices, by ``(L, n - h, n - h)``, their last corners."""
-    m = corners.shape[-1]
-    square = folded[:, :m, :m]
-    # With weights of 0 and 1, one of the two, exactly; `torch.where` takes three times as long.
-    torch.lerp(corners, square, _below_diagonal(m, folded.dtype, folded.device), out=square)
-    folded[:, :m, m : folded.shape[2]] = 0  # A column that has no partner, if n is odd.
-
-
-def unfold(halves: Tensor, n: int) -> Tensor:
-    """The symmetric matrices ``(L, n, n)`` that were folded, zero on the diagonal."""
-    h = half_size(n)
-    m = n - h
-    folded = halves.reshape(-1, n, h)
-    full = halves.new_zeros(len(halves), n, n)
-    below, above = folded[:, :h].tril(-1), folded[:, :m, :m].triu(1)
-    full[:, :h, :h] = below + below.mT
-    full[:, h:, h:] = above + above.mT
-    full[:, h:, :h] = folded[:, h:]
-    full[:, :h, h:] = folded[:, h:].mT
-    return full
-
-
-def triangle_places(n: int) -> Tensor:
-    """``(n(n-1)/2,)``: where in ``(n h,)``, a folded matrix, the entries below its diagonal are, row by row."""
-    h = half_size(n)
-    rows, columns = torch.tril_indices(n, n, -1)
-    return torch.where(columns < h, rows * h + columns, (columns - h) * h + rows - h)
-
-
-def _folded_row_sums(folded: Tensor) -> Tensor:
-    """Row sums ``(L, n)`` of the symmetric matrices of which these, ``(L, n, h)``, hold each entry once."""
-    n, h = folded.shape[1:]
-    top, rest = folded[:, :h], folded[:, h:]
-    lower = top * _below_diagonal(h, folded.dtype, folded.device)
-    upper = top - lower
-    first = lower.sum(1) + lower.sum(2) + rest.sum(1)
-    second = (upper.sum(1) + upper.sum(2))[:, : n - h] + rest.sum(2)
-    return torch.cat([first, second], 1)
-
-
-def _row_sums_of_parts(of_corners: Tensor, folded: Tensor) -> Tensor:
-    """Row sums ``(L, n)`` of symmetric matrices, given those of their last corners, and their first columns."""
-    h = folded.shape[2]
-    return torch.cat([folded.sum(1), folded[:, h:].sum(2) + of_corners], 1)
 
 
 def pack_stack(grams: Tensor) -> PackedGrams:
@@ -368,7 +301,7 @@ def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:
     product = half_vectors(x, unbiased=unbiased) * half_vectors(y, unbiased=unbiased)
     n = x.num_samples
     folded, diagonal = product[:, : n * half_size(n)], product[:, n * half_size(n) :]
-    rows = _folded_row_sums(folded.reshape(-1, n, half_size(n))).to(dtype)
+    rows = folded_row_sums(folded.reshape(-1, n, half_size(n))).to(dtype)
     if not unbiased:
         rows = rows + 2 * diagonal
     return rows * (x.scales.to(dtype) * y.scales.to(dtype)).square()[:, None]
@@ -409,11 +342,3 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def accumulator_dtype(device: torch.device) -> torch.dtype:
     """float64, or float32 on the one device type that lacks it."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-@lru_cache(maxsize=8)
-def _below_diagonal(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``(n, n)``: 1 below the diagonal, else 0."""
-    # A cached tensor made in inference mode could not be used outside it.
-    with torch.inference_mode(False):
-        return torch.ones(n, n, dtype=dtype, device=device).tril(-1)

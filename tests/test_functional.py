@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_cka import functional as F
-from lightning_cka import grams, packed
+from lightning_cka import folding, grams, packed
 
 HSIC = {True: (F.unbiased_hsic, naive.unbiased_hsic), False: (F.biased_hsic, naive.biased_hsic)}
 
@@ -180,7 +180,7 @@ def test_packed_grams_hold_everything(unbiased, n):
     for other in (held, packed.pack_stack(full), packed.pack_stack(x @ x.mT)):
         scales = held.scales.square()[:, None, None] if other is held else 1.0
         assert torch.allclose(packed.unpack(other) * scales, full, atol=1e-12)
-        assert torch.allclose(other.row_squares, packed.unfold(other.halves, n).square().sum(2))
+        assert torch.allclose(other.row_squares, folding.unfold(other.halves, n).square().sum(2))
     vectors = packed.half_vectors(held, unbiased=unbiased)
     slow = HSIC[unbiased][1]
     scale = n * (n - 3) if unbiased else (n - 1) ** 2
@@ -239,10 +239,10 @@ def test_a_layer_is_judged_in_its_own_precision(order):
 def test_folding_keeps_each_entry_once(n):
     full = torch.randn(2, n, n)
     full = full + full.mT
-    folded = packed.fold(full)
+    folded = folding.fold(full)
     assert folded.shape == (2, n * -(-n // 2))
     off_diagonal = full - full.diagonal(dim1=1, dim2=2).diag_embed()
-    assert torch.equal(packed.unfold(folded, n), off_diagonal)
+    assert torch.equal(folding.unfold(folded, n), off_diagonal)
     rows, columns = torch.tril_indices(n, n, -1)
     entries = off_diagonal[0, rows, columns]
     assert torch.equal(folded[0][folded[0] != 0].sort().values, entries.sort().values)

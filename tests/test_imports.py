@@ -9,6 +9,7 @@ import lightning_cka
 
 PACKAGE = Path(lightning_cka.__file__).parent
 LEVELS = {
+    "folding": -1,
     "grams": 0,
     "layers": 0,
     "rng": 0,
