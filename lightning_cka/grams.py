@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_cka.folding import half_size
 
-# A chunk of centered features should stay in a CPU core's cache; an accelerator wants larger products.
+# A chunk of centered features should stay in a CPU's cache; an accelerator wants larger products.
 _CHUNK_BYTES_CPU = 4 * 2**20
 
 _CHUNK_BYTES_ACCELERATOR = 64 * 2**20

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning_cka import functional as F
 from lightning_cka import folding, grams, packed
+from lightning_cka import functional as F
 
 HSIC = {True: (F.unbiased_hsic, naive.unbiased_hsic), False: (F.biased_hsic, naive.biased_hsic)}
 
