@@ -80,13 +80,12 @@ def full_gram(features: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``(n, n)``, in float32, or float64 if the features are; and a scalar.
     """
-    check_floating(features)
     n = features.shape[0] if features.ndim else 0
-    h, dtype = half_size(n), gram_dtype(features)
-    folded, corner = features.new_empty(n, h, dtype=dtype), features.new_empty(n - h, n - h, dtype=dtype)
-    scale, square = folded_gram(features, folded, corner, Workspace())
-    lower = torch.cat([folded, torch.cat([folded.new_zeros(h, n - h), corner])], 1).tril()
-    return lower + lower.tril(-1).T, scale * varies(lower.trace(), n * square)
+    h = half_size(n)
+    gram = features.new_zeros(n, n, dtype=gram_dtype(features))
+    scale, square = folded_gram(features, gram[:, :h], gram[h:, h:], Workspace())
+    gram = gram.tril()
+    return gram + gram.tril(-1).T, scale * varies(gram.trace(), n * square)
 
 
 def varies(trace: Tensor, square: Tensor) -> Tensor:

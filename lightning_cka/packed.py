@@ -279,11 +279,8 @@ def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> t
     x_scales = x.scales.to(dtype).square()
     y_scales = x_scales if y is None else y.scales.to(dtype).square()
     pairs, x_norms, y_norms = inner_products(x_vectors, y_vectors)
-    pairs = pairs * x_scales[:, None] * y_scales
-    if y is None:
-        # Taken from the pairs themselves, whatever rounding the scales add: only then is CKA's diagonal exactly 1.
-        return pairs, pairs.diagonal(), pairs.diagonal()
-    return pairs, x_norms * x_scales**2, y_norms * y_scales**2
+    # Scales are powers of 2: that is exact.
+    return pairs * x_scales[:, None] * y_scales, x_norms * x_scales**2, y_norms * y_scales**2
 
 
 def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:
@@ -325,11 +322,11 @@ def inner_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             left = block.to(dtype)
             right = left if y is x else other.to(dtype)
             pairs.addmm_(left, right.T)
-            if y is x:
-                continue
-            x_norms += torch.linalg.vector_norm(left, dim=1).square()
-            y_norms += torch.linalg.vector_norm(right, dim=1).square()
+            if y is not x:
+                x_norms += torch.linalg.vector_norm(left, dim=1).square()
+                y_norms += torch.linalg.vector_norm(right, dim=1).square()
     if y is x:
+        # Taken from the pairs themselves: only then is the diagonal of CKA exactly 1.
         x_norms = y_norms = pairs.diagonal()
     return 2 * pairs, 2 * x_norms, 2 * y_norms
 
