@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from digits import digits
 from lightning_cka import MinibatchCKA
-from lightning_cka.kernels import RBF
+from lightning_cka.hsic.kernels import RBF
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor, nn

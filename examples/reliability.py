@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 from lightning_cka import CKAResult, compare_models
-from lightning_cka.diagnostics import Thresholds
+from lightning_cka.compare.flags import Thresholds
 from lightning_cka.functional import cka
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
@@ -35,7 +35,7 @@ CURVES = {
 }
 DIAGNOSTICS = {  # marker, label, range
     "effective_dimension": ("v", "effective\ndimension", (0.8, 80)),
-    "trace_share": ("D", "largest trace share\n(mean: 1)", (0.8, 800)),
+    "trace_ratio": ("D", "largest trace ratio\n(mean: 1)", (0.8, 800)),
     "leave_one_out": ("o", "change of linear CKA\nwithout one sample", (1e-5, 2)),
 }
 
@@ -105,7 +105,7 @@ def report(title, points, limit, far):
     print(f"{'c':>8}{heads}{'dimension':>11}{'trace':>7}{'leave-one-out':>17}  flags")
     for point in points[:: max(1, len(points) // 8)]:
         cells = "".join(f"{point.values[k, False]:8.3f}{point.values[k, True]:7.3f}" for k in KERNELS)
-        cells += f"{point.layer.effective_dimension:11.2f}{point.layer.trace_share:7.1f}"
+        cells += f"{point.layer.effective_dimension:11.2f}{point.layer.trace_ratio:7.1f}"
         cells += f"{point.change(False):9.4f}{point.change(True):8.4f}"
         reasons = dict.fromkeys(flag.reason for result in point.results.values() for flag in result.flags)
         print(f"{point.distance:8.1f}{cells}  {', '.join(reasons) or 'none'}")
@@ -133,7 +133,7 @@ def draw(columns):
             top.plot(distances, [point.values[key] for point in points], **style)
         dimension, share, change = below
         dimension.plot(distances, [point.layer.effective_dimension for point in points], color="black")
-        share.plot(distances, [point.layer.trace_share for point in points], color="black")
+        share.plot(distances, [point.layer.trace_ratio for point in points], color="black")
         for unbiased in ESTIMATORS:
             change.plot(distances, [point.change(unbiased) for point in points], **CURVES["linear", unbiased])
             for reason, point in first_flagged(points, unbiased).items():

@@ -8,22 +8,20 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isnan
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_cka.animation import write_animation
-from lightning_cka.bank import GramBank
-from lightning_cka.canvas import render
-from lightning_cka.compare import compare_banks, trajectories
-from lightning_cka.diagnostics import LayerDiagnostics
-from lightning_cka.files import BANK_SUFFIX, result_files
-from lightning_cka.heatmap import plot_cka
-from lightning_cka.kernels import RBF, Kernel
-from lightning_cka.loggers import write_picture
-from lightning_cka.result import CKAResult
-from lightning_cka.summary import trajectory_figures
-from lightning_cka.tables import table, write_csv
+from lightning_cka.compare.banks import compare_banks
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import BANK_SUFFIX, result_files
+from lightning_cka.compare.tables import DIAGNOSTIC_COLUMNS, format_value, layer_row, result_table, table, write_csv
+from lightning_cka.compare.trajectory import trajectories
+from lightning_cka.figures.animation import write_animation
+from lightning_cka.figures.canvas import render, write_picture
+from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.hsic.kernels import RBF, Kernel
+from lightning_cka.monitor.summary import trajectory_figures
+from lightning_cka.probe.bank import GramBank
 from lightning_cka.version import __version__
 
 
@@ -150,7 +148,7 @@ def _compare(options: Any) -> None:
     )
     if output is not None:
         writers[output.suffix](result, output)
-    _say(_result_table(result))
+    _say(result_table(result))
     if output is not None:
         _say(f"\n{output}")
 
@@ -167,7 +165,9 @@ def _trajectory(options: Any) -> None:
     for draw, path in trajectory_figures(output, found).values():
         write_picture(path, render(draw()))
     _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
-    _say(table(("layer", *moments), ((name, *map(_number, r.matrix[:, -1].tolist())) for name, r in found.items())))
+    _say(
+        table(("layer", *moments), ((name, *map(format_value, r.matrix[:, -1].tolist())) for name, r in found.items()))
+    )
     _say(f"\nFigures: {output}")
 
 
@@ -207,61 +207,9 @@ def _show(options: Any) -> None:
             warnings.simplefilter("ignore")  # The table says it.
             result = compare_banks(bank, bank)
         layers = result.diagnostics.layers if result.diagnostics else {}
-        _say(table(("layer", *_DIAGNOSTICS, "flags"), (_layer_row(result, name, layers[name]) for name in layers)))
+        _say(table(("layer", *DIAGNOSTIC_COLUMNS, "flags"), (layer_row(result, name, layers[name]) for name in layers)))
     else:
-        _say(_result_table(CKAResult.load(path)))
-
-
-_DIAGNOSTICS = ("effective dimension", "trace share", "HSIC share")
-
-
-def _layer_row(result: CKAResult, name: str, layer: LayerDiagnostics) -> tuple[str, ...]:
-    values = (layer.effective_dimension, layer.trace_share, layer.hsic_share)
-    return (name, *(f"{value:.2f}" for value in values), _flags(result, name))
-
-
-def _result_table(result: CKAResult) -> str:
-    """Of each layer, the CKA with its namesake, or else with the layer that is most alike."""
-    moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
-    estimator = "" if result.unbiased else ", biased"
-    head = (
-        f"{result.model_name}{moment} and {result.reference_name}: {result.kernel} CKA{estimator}, "
-        f"{result.num_samples} samples in {result.num_batches} batches, mean {_number(result.mean())}"
-    )
-    pairs = {} if result.within else result.same_named_pairs()
-    rows = []
-    for row, name in enumerate(result.layers):
-        values = result.matrix[row].clone()
-        if result.within:
-            values[row] = float("nan")
-        most = int(values.nan_to_num(-2).argmax())
-        _, own = pairs.get(name, (row, None))
-        own_value = "" if own is None else _with_error(result, row, own)
-        flags = _flags(result, name)
-        rows.append((name, own_value, result.reference_layers[most], _with_error(result, row, most), flags))
-    lines = [("layer", "CKA with namesake", "most alike", "CKA", "flags"), *rows]
-    columns = range(5) if pairs else (0, 2, 3, 4)
-    header, *body = [[line[column] for column in columns] for line in lines]
-    return f"{head}\n\n{table(header, body)}"
-
-
-def _with_error(result: CKAResult, row: int, column: int) -> str:
-    value = _number(float(result.matrix[row, column]))
-    error = float("nan") if result.standard_error is None else float(result.standard_error[row, column])
-    return value if isnan(error) else f"{value} ± {error:.3f}"
-
-
-def _flags(result: CKAResult, name: str) -> str:
-    reasons = [
-        flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "")
-        for flag in result.flags
-        if flag.layer == name
-    ]
-    return ", ".join(dict.fromkeys(reasons))
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}"
+        _say(result_table(CKAResult.load(path)))
 
 
 def _say(text: str) -> None:

@@ -68,12 +68,13 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
 
 
 def run_script(name, folder, *args, check=True, timeout=240):
-    """Run a script of this folder in processes of its own."""
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    """Run a script of ``tests/scripts`` in processes of its own."""
+    folder_of_tests = Path(__file__).parent
+    folders = [str(folder_of_tests), str(folder_of_tests / "scripts"), os.environ.get("PYTHONPATH", "")]
     process = subprocess.run(
-        [sys.executable, Path(__file__).with_name(name), *map(str, args)],
+        [sys.executable, folder_of_tests / "scripts" / name, *map(str, args)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -86,8 +87,8 @@ def run_script(name, folder, *args, check=True, timeout=240):
 @pytest.fixture
 def _without_figures(monkeypatch):
     """A monitor that draws no figures: it is these that take most of a test's time."""
-    monkeypatch.setattr("lightning_cka.report.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.report.write_summary", lambda *_args: None)
+    monkeypatch.setattr("lightning_cka.monitor.report.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.monitor.report.write_summary", lambda *_args: None)
 
 
 @pytest.fixture(autouse=True)

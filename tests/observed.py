@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from conftest import trainer
 from lightning_cka import CKAMonitor, MinibatchCKA
-from lightning_cka.probe import ProbeSet
+from lightning_cka.probe.sampling import draw_probe_set
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -45,7 +45,7 @@ def logged(module, data, collate_fn=None, layers=None, reference="self", batch_s
 
 def collected(module, data, reads, collate_fn=None, show=lambda module, batch: module(batch[0]), batch_size=8):
     """CKA of the module as it is now, within the features that are made of each layer's output and the batch."""
-    probe = ProbeSet.from_loader(DataLoader(data, batch_size=batch_size, collate_fn=collate_fn))
+    probe = draw_probe_set(DataLoader(data, batch_size=batch_size, collate_fn=collate_fn))
     return cka_within(module, [batch.data for batch in probe.batches()], reads, show)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from lightning_cka import CKAResult, compare_banks
 from lightning_cka.cli import main
-from lightning_cka.diagnostics import Thresholds
-from lightning_cka.kernels import RBF
+from lightning_cka.compare.flags import Thresholds
+from lightning_cka.hsic.kernels import RBF
 from PIL import Image
 from test_bank import make_bank
 

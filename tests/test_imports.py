@@ -1,84 +1,93 @@
-"""The architecture: imports go downward, and importing changes nothing."""
+"""The architecture: rooms import in one direction, no room has a circle, and importing changes nothing."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import lightning_cka
+import pytest
 
 PACKAGE = Path(lightning_cka.__file__).parent
-LEVELS = {
-    "folding": -1,
-    "grams": 0,
-    "layers": 0,
-    "rng": 0,
-    "collectives": 0,
-    "uncertainty": 0,
-    "inputs": 2,
-    "batches": 1,
-    "restore": 2,
-    "packed": 1,
-    "functional": 3,
-    "kernels": 2,
-    "diagnostics": 2,
-    "flags": 1,
-    "result": 3,
-    "influence": 3,
-    "exchangeability": 3,
-    "metric": 4,
-    "probe": 4,
-    "bank": 3,
-    "weights": 3,
-    "lockstep": 1,
-    "capture": 5,
-    "dry_run": 6,
-    "comparison": 5,
-    "scalars": 4,
-    "notices": 6,
-    "canvas": 0,
-    "plotting": 5,
-    "compare": 7,
-    "reference": 4,
-    "loggers": 5,
-    "live": 7,
-    "session": 10,
-    "monitor": 11,
-    "cli": 9,
-    "__init__": 12,
-    "version": 0,
-    "namespaces": 0,
-    "files": 0,
-    "alignment": 4,
-    "trajectory": 6,
-    "heatmap": 3,
-    "trends": 4,
-    "panels": 4,
-    "animation": 4,
-    "tables": 4,
-    "summary": 7,
-    "memory": 6,
-    "trainer_checks": 6,
-    "report": 8,
+ROOMS = {  # Each room, with the rooms that it may import from.
+    "hsic": set(),
+    "runtime": set(),
+    "probe": {"hsic", "runtime"},
+    "compare": {"hsic", "runtime", "probe"},
+    "figures": {"hsic", "runtime", "probe", "compare"},
+    "monitor": {"hsic", "runtime", "probe", "compare", "figures"},
+}
+LATE = {("compare", "figures")}
+"""`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called."""
+MODULES = {
+    "lightning_cka." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
 }
 
 
-def imported(tree):
-    """Modules of this package that are imported at the top level; type-only and late imports may go up."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_cka"):
-            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+def imported(path):
+    """The modules of this package that a module imports, and whether it does so inside a function."""
+
+    def visit(node, is_late):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.ImportFrom) and (child.module or "").startswith("lightning_cka"):
+                for alias in child.names:
+                    name = f"{child.module}.{alias.name}"
+                    yield (name if name in MODULES else child.module), is_late
+            yield from visit(child, is_late or isinstance(child, ast.FunctionDef))
+
+    yield from visit(ast.parse(path.read_text()), False)
 
 
-def test_imports_go_downward():
-    files = {path.stem: path for path in PACKAGE.glob("*.py")}
-    assert set(files) == set(LEVELS)
-    seen = 0
-    for name, path in files.items():
-        for other in imported(ast.parse(path.read_text())):
-            seen += 1
-            assert LEVELS[other] < LEVELS[name], f"{name} imports {other}"
-    assert seen > 20
+def room(module):
+    """The room of a module; None for those at the root."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def test_every_folder_is_a_room():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_rooms_import_from_left_to_right(name):
+    count = 0
+    for module, path in MODULES.items():
+        if room(module) != name:
+            continue
+        for other, is_late in imported(path):
+            count += 1
+            target = room(other)
+            if target is None:
+                assert other == "lightning_cka.version", f"{module} imports {other}, which only passes names on"
+            elif not (is_late and (name, target) in LATE):
+                assert target in ROOMS[name] | {name}, f"{module} imports {other}"
+    assert count > 3
+
+
+def test_no_circle():
+    graph = {
+        module: {other for other, is_late in imported(path) if (room(module), room(other)) not in LATE or not is_late}
+        for module, path in MODULES.items()
+    }
+    order = list(TopologicalSorter(graph).static_order())  # Raises CycleError for a circle.
+    assert set(MODULES) <= set(order)
+
+
+def test_few_modules_are_at_the_root():
+    assert len(list(PACKAGE.glob("*.py"))) <= 14
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_short_and_start_with_a_sentence(module):
+    source = MODULES[module].read_text()
+    assert len(source.splitlines()) <= 250
+    assert (ast.get_docstring(ast.parse(source)) or "").split("\n")[0].endswith((".", ":"))
 
 
 def test_importing_is_without_side_effects():
@@ -101,6 +110,9 @@ assert {name for name in own if not name.startswith("_")} <= known, own
 
 def test_public_names():
     assert set(lightning_cka.__all__) == {
+        "RBF",
+        "Thresholds",
+        "trajectories",
         "CKAMonitor",
         "CKAResult",
         "GramBank",
@@ -112,3 +124,18 @@ def test_public_names():
         "plot_cka",
     }
     assert all(hasattr(lightning_cka.functional, n) for n in ("centered_gram", "unbiased_hsic", "biased_hsic", "cka"))
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    {
+        "functional": ["biased_hsic", "centered_gram", "cka", "unbiased_hsic"],
+        "kernels": ["RBF", "Kernel", "KernelFn", "distance"],
+        "plotting": ["plot_cka", "plot_comparison", "plot_drift", "plot_layer_trend", "plot_trend"],
+        "compare": ["compare_banks", "compare_models", "trajectories"],
+        "diagnostics": ["Diagnostics", "Flag", "LayerDiagnostics", "LeaveOneOut", "SampleShare", "Thresholds"],
+    }.items(),
+)
+def test_import_paths_of_older_versions(path, names):
+    module = importlib.import_module(f"lightning_cka.{path}")
+    assert all(hasattr(module, name) for name in names)

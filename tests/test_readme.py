@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lightning_cka.diagnostics import Thresholds
-from lightning_cka.kernels import RBF
+from lightning_cka.compare.flags import Thresholds
+from lightning_cka.hsic.kernels import RBF
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,7 +30,7 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     linear, rbf = process.stdout.split("rbf")
-    assert re.search(r"flagged: 0 trace_share \d+\.\d+ \(77,\)", linear)
+    assert re.search(r"flagged: 0 trace_ratio \d+\.\d+ \(77,\)", linear)
     assert "flagged" not in rbf
     assert "at loader position 77" in process.stderr
 
@@ -38,7 +38,7 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
 def test_thresholds_are_those_of_the_code():
     thresholds = Thresholds()
     assert f"effective dimension < {thresholds.effective_dimension:g} |" in README
-    assert f"trace share > {thresholds.trace_share:g} |" in README
+    assert f"trace ratio > {thresholds.trace_ratio:g} |" in README
     assert f"leave-one-out > {thresholds.leave_one_out:g} |" in README
     assert f"standard error > {thresholds.standard_error:g} |" in README
     assert f"threshold ({RBF().threshold:g}) times" in README

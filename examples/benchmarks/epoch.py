@@ -7,8 +7,8 @@ import statistics
 import warnings
 
 import torch
-from lightning_cka.layers import named_layers
-from lightning_cka.reference import Reference
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.runtime.module_names import named_layers
 
 from benchmarks.moment import (
     at_validation,

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lightning_cka.comparison import Comparison
-from lightning_cka.layers import named_layers
-from lightning_cka.reference import Reference
+from lightning_cka.compare.comparison import Comparison
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.runtime.module_names import named_layers
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.epoch import bare_forward

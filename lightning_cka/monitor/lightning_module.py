@@ -1,0 +1,58 @@
+"""Run a LightningModule as the validation loop does, without logging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from lightning_cka.runtime.namespaces import class_names
+from lightning_cka.runtime.rng import isolated_rng
+
+
+@contextmanager
+def as_validation(trainer: Trainer) -> Iterator[None]:
+    """The Trainer's stage is validation, for the hooks and models that ask it."""
+    stage = trainer.state.stage
+    trainer.validating = True
+    try:
+        yield
+    finally:
+        trainer.state.stage = stage
+
+
+def configure(model: nn.Module, seed: int, device: torch.device) -> None:
+    """Have a LightningModule make its layers."""
+    try:
+        with isolated_rng(seed, device):
+            model.configure_model()  # type: ignore[operator]  # A LightningModule has one.
+    except Exception as error:
+        raise ValueError(
+            f"{type(model).__name__} has no layers yet, and configure_model() raised {type(error).__name__}: {error}. "
+            "Outside a strategy there is no device_mesh; pass a module that has its layers, or a checkpoint"
+        ) from error
+
+
+def is_lightning_module(module: nn.Module) -> bool:
+    """Whether this is a LightningModule, of ``lightning.pytorch`` or of ``pytorch_lightning``."""
+    return "LightningModule" in class_names(module)
+
+
+@contextmanager
+def without_log(module: nn.Module) -> Iterator[None]:
+    """What a LightningModule logs of probe batches is not logged: it would count as validation data."""
+    if not is_lightning_module(module):
+        yield
+        return
+    names = ("log", "log_dict")
+    found = {name: module.__dict__[name] for name in names if name in module.__dict__}
+    try:
+        module.__dict__.update(dict.fromkeys(names, lambda *_args, **_kwargs: None))
+        yield
+    finally:
+        for name in names:
+            module.__dict__.pop(name, None)
+        module.__dict__.update(found)

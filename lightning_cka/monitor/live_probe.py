@@ -1,0 +1,175 @@
+"""`LiveProbe`: the probe set, shown to models in the way that a Trainer's validation loop shows batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from lightning_cka.monitor.lightning_module import as_validation, configure, is_lightning_module, without_log
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.settings import ProbeOptions
+from lightning_cka.monitor.validation_data import build_probe_set, check_all_validate, validation_loaders
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.capture import Consumer, show
+from lightning_cka.probe.dry_run import dry_run
+from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
+from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.hooks import Observer
+from lightning_cka.probe.layers import LayerPlan, LayerSelector
+from lightning_cka.runtime.collectives import failing_together
+from lightning_cka.runtime.devices import sums_device
+from lightning_cka.runtime.sharding import is_sharded
+
+
+class LiveProbe:
+    """A probe set and the live model's layers, found by a dry run.
+
+    Args:
+        options: the user's.
+        trainer: whose validation data are used, and the way in which it brings them to the model.
+        module: the live model.
+
+    Attributes:
+        probe: the probe set.
+        plan: the live model's layers.
+        variation: layers in which the probe set's batches are not exchangeable, once the model was shown it.
+
+    Raises:
+        ValueError: no usable data, or layers or a model that cannot be used; see `dry_run`.
+    """
+
+    def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
+        self._options = options
+        self.variation: list[Variation] = []
+        self._is_tested = False
+        self._device = sums_device(module.device)
+        together = failing_together(self._device, "show the model a probe batch")
+        with together, as_validation(trainer), without_log(module):
+            self.probe = build_probe_set(options, trainer)
+            self.plan = dry_run(module, self.probe, options.selectors, self._forward_settings(trainer, module))
+            validates = trainer.enable_validation and any(
+                sized_len(loader) != 0 for loader in validation_loaders(trainer)
+            )
+        check_all_validate(validates, self._device)
+
+    def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
+        """Show this process's share of the probe set to the live model, once.
+
+        The first time, batches that the user's loader made are tested for whether they are alike but for chance.
+        """
+        variation = None
+        # What is read from a stream has been warned of before.
+        if not (self.probe.is_shuffled or self._is_tested or self._options.dataloader is None):
+            variation = BatchVariation(self.plan.names, self._device)
+        self._show(trainer, module, module, self.plan, consume, None if variation is None else variation.add)
+        if variation is not None:
+            self._is_tested = True
+            self.variation = variation.result(distributed=True)
+            if self.variation:
+                rank_zero_warn(variation_message(self.variation, "dataloader="))
+
+    def empty_bank(self, module: LightningModule, epoch: int | None, step: int | None) -> GramBank:
+        """Room for the Gram matrices of the live model at a moment of its training."""
+        name = type(module).__name__
+        return GramBank(self.plan.names, name, self.probe.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
+
+    def bank(self, trainer: Trainer, module: LightningModule, epoch: int | None, step: int) -> GramBank:
+        """The Gram matrices of the live model as it is now, between epochs; of the epoch that has just ended."""
+        bank = self.empty_bank(module, epoch, step)
+        self.show(trainer, module, bank.add)
+        return bank
+
+    def frozen_bank(self, reference: Reference, trainer: Trainer, module: LightningModule) -> GramBank:
+        """The Gram matrices of a frozen reference, whose weights are then released.
+
+        Raises:
+            ValueError: it cannot be loaded, or its layers cannot be compared.
+        """
+        selectors: tuple[LayerSelector, ...] = self.plan.names
+        argument, hint = "layers", ""
+        if isinstance(reference.source, nn.Module):
+            if self._options.reference_selectors:
+                selectors, argument = self._options.reference_selectors, "reference_layers"
+            else:
+                hint = " (reference_layers= chooses its own layers)"
+        with ExitStack() as stack:
+            with self._together(reference, hint):
+                weights = reference.read_weights(module)
+            with self._together(reference, hint):
+                model = stack.enter_context(reference.opened(module, weights))
+                plan = self._plan_of(model, trainer, module, selectors, argument)
+            bank = GramBank(plan.names, reference.name, self.probe.sample_kind, seed=self.probe.seed)
+            self._show(trainer, module, model, plan, bank.add)
+        return bank
+
+    @contextmanager
+    def _together(self, reference: Reference, hint: str) -> Iterator[None]:
+        """What is wrong with a reference is told with its name, and on all processes."""
+        with failing_together(self._device, f"show reference '{reference.name}' a probe batch"):
+            try:
+                yield
+            except ValueError as error:
+                raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
+
+    def _plan_of(
+        self,
+        model: nn.Module,
+        trainer: Trainer,
+        module: LightningModule,
+        selectors: tuple[LayerSelector, ...],
+        argument: str,
+    ) -> LayerPlan:
+        """Bring a frozen reference to where the live model is, and find its layers."""
+        if is_lightning_module(model):
+            if not any(True for _ in model.parameters()):  # Its layers are yet to be made.
+                configure(model, self.probe.seed, module.device)
+            model.trainer = trainer  # type: ignore[assignment]  # A LightningModule has one.
+        if model is not module:
+            trainer.precision_plugin.convert_module(model).to(module.device)
+        with as_validation(trainer), without_log(model), without_log(module):
+            return dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
+
+    def _show(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        model: nn.Module,
+        plan: LayerPlan,
+        consume: Consumer,
+        observe: Observer | None = None,
+    ) -> None:
+        together = failing_together(self._device, "show the model the probe set")
+        with together, as_validation(trainer), without_log(model), without_log(module):
+            show(
+                model,
+                self.probe,
+                plan,
+                self._forward_settings(trainer, module),
+                consume,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+                observe=observe,
+                sharded=is_sharded(model),
+            )
+
+    def _forward_settings(self, trainer: Trainer, module: LightningModule) -> ForwardSettings:
+        index = self._options.dataloader_idx
+
+        def transfer(batch: Any) -> Any:
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = module._on_before_batch_transfer(batch, dataloader_idx=index)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=index)
+
+        return ForwardSettings(
+            module.device,
+            self._options.forward_fn,
+            self._options.feature_fn,
+            transfer,
+            trainer.precision_plugin.val_step_context,
+        )

@@ -1,0 +1,63 @@
+"""Find the Trainer's validation data, and choose the probe set from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+
+from lightning_cka.monitor.settings import ProbeOptions
+from lightning_cka.monitor.trainer_state import is_trial
+from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.sampling import draw_probe_set, probe_set_of_loader
+from lightning_cka.runtime.collectives import on_each_process
+from lightning_cka.runtime.namespaces import class_names
+from lightning_cka.runtime.rng import isolated_rng
+
+FAST_DEV_RUN_SAMPLES = 32
+
+
+def build_probe_set(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
+    fast_dev_run = is_trial(trainer)
+    if options.dataloader is not None:
+        return probe_set_of_loader(options.dataloader, seed=options.seed, max_batches=1 if fast_dev_run else None)
+    loaders = validation_loaders(trainer)
+    if not loaders:
+        raise ValueError(
+            "CKAMonitor draws its probe set from the validation dataloader, but this Trainer has no validation "
+            "loop (no val_dataloaders or validation_step, or limit_val_batches=0); give fit() one, or pass dataloader="
+        )
+    if not 0 <= options.dataloader_idx < len(loaders):
+        raise ValueError(f"dataloader_idx is {options.dataloader_idx}, but there are {len(loaders)} validation loaders")
+    num_samples = options.num_samples
+    if fast_dev_run:
+        num_samples = min(num_samples or FAST_DEV_RUN_SAMPLES, FAST_DEV_RUN_SAMPLES)
+    return draw_probe_set(
+        loaders[options.dataloader_idx], num_samples=num_samples, batch_size=options.batch_size, seed=options.seed
+    )
+
+
+def check_all_validate(validates: bool, device: torch.device) -> None:
+    """Refuse validation on some processes only, who would wait for the others when they compare."""
+    all_validate = on_each_process(validates, device)
+    if any(all_validate) and not all(all_validate):
+        idle = ", ".join(str(rank) for rank, each in enumerate(all_validate) if not each)
+        raise ValueError(
+            f"process {idle} has no validation batch, and would not compare when the others do: give each process some"
+        )
+
+
+def validation_loaders(trainer: Trainer) -> list[Any]:
+    loaders = trainer.val_dataloaders
+    if loaders is None and trainer.enable_validation:
+        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off. It shall do so
+        # then as if nothing had been asked for now.
+        with isolated_rng(0):
+            loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
+    if loaders is None or loaders in ([], (), {}):
+        return []
+    if "CombinedLoader" in class_names(loaders):
+        loaders = loaders.iterables
+    return list(CombinedLoader(loaders, "sequential").flattened)

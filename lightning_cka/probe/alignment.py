@@ -1,0 +1,43 @@
+"""Load banks, choose their layers, and tell whether their probe sets agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lightning_cka.hsic.packed import select_layers
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.layers import Layers, check_layers, names_matching
+from lightning_cka.runtime.text import shortened
+
+
+def bank_of_layers(bank: GramBank, layers: Layers, argument: str = "layers") -> GramBank:
+    """A bank of some of a bank's layers, in their order there; the bank itself for None.
+
+    Raises:
+        ValueError: a pattern matches none of them.
+    """
+    selectors = check_layers(layers, argument)
+    if selectors is None:
+        return bank
+    places: set[int] = set()
+    for selector in selectors:
+        matching = names_matching(selector, bank.layers) if isinstance(selector, str) else []
+        if not matching:
+            raise ValueError(f"{argument}: {selector!r} matches none of the bank's layers: {shortened(bank.layers)}")
+        places |= set(map(bank.layers.index, matching))
+    chosen = sorted(places)
+    part = bank.empty(tuple(bank.layers[i] for i in chosen))
+    for batch in bank:
+        part.add(replace(batch, grams=select_layers(batch.grams, chosen)))
+    return part
+
+
+def aligned(a: GramBank, b: GramBank) -> tuple[GramBank, GramBank]:
+    """The batches that have equally many samples in both, as if their inputs were the same."""
+    left, right = a.empty(), b.empty()
+    for batch in a:
+        other = b.batches.get(batch.index)
+        if other is not None and other.grams.num_samples == batch.grams.num_samples:
+            left.add(batch)
+            right.add(replace(other, fingerprint=batch.fingerprint))
+    return left, right

@@ -1,0 +1,39 @@
+"""Short descriptions of values, functions and lists of names, for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lightning_cka.runtime.nested import dataclass_values
+
+
+def describe(value: Any) -> str:
+    """A short description of tensors and of what contains them, for messages."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return f"nested Tensor of {value.size(0)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Tensor):
+        return f"Tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    parts = value if isinstance(value, Mapping) else dataclass_values(value)
+    if parts or isinstance(value, Mapping):
+        return f"{type(value).__name__} of {{{', '.join(f'{k!r}: {describe(v)}' for k, v in parts.items())}}}"
+    if isinstance(value, list | tuple):
+        shown = [describe(v) for v in value[:4]] + ["..."] * (len(value) > 4)
+        return f"{type(value).__name__} of ({', '.join(shown)})"
+    return type(value).__name__
+
+
+def describe_function(function: Callable[..., Any] | str | None) -> str:
+    """A name that is the same in another process; of functions without one, their class."""
+    if function is None or isinstance(function, str):
+        return str(function)
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    return f"{owner.__module__}.{owner.__qualname__}"
+
+
+def shortened(names: Sequence[str], limit: int = 8) -> str:
+    """The names in one line, of many the first few."""
+    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

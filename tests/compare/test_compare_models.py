@@ -1,0 +1,171 @@
+"""Comparing without a Trainer."""
+
+import naive
+import numpy as np
+import pytest
+import torch
+from conftest import Net, dataset
+from lightning_cka import GramBank, compare_banks, compare_models
+from lightning_cka.probe.capture import show
+from lightning_cka.probe.dry_run import dry_run
+from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.stream_probe import StreamProbe
+from torch import nn
+from torch.utils.data import DataLoader
+
+# Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
+pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
+
+
+def loader(**kwargs):
+    return DataLoader(dataset(100), batch_size=16, **kwargs)
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5))
+
+
+def test_two_architectures_match_naive():
+    model, reference = Net(), mlp()
+    result = compare_models(model, reference, loader(), "net.*", reference_layers=nn.Linear, progress_bar=False)
+    model.eval()
+    with torch.no_grad():
+        xs = [[model.net[:i](x) for i in range(1, 7)] for x, _ in loader()]
+        ys = [[reference[:1](x), reference(x)] for x, _ in loader()]
+    assert abs(result.matrix.numpy() - naive.minibatch_cka(xs, ys)).max() < 1e-5
+    assert result.layers == tuple(f"net.{i}" for i in range(6))
+    assert result.reference_layers == ("0", "2")
+    assert (result.model_name, result.reference_name) == ("Net", "Sequential")
+    assert (result.num_samples, result.num_batches) == (100, 7)
+    assert result.standard_error.shape == (6, 2)
+
+
+def test_one_model_with_itself():
+    model = mlp()
+    result = compare_models(model, model, loader(shuffle=True), progress_bar=False)
+    assert torch.equal(result.matrix.diagonal(), torch.ones(2, dtype=torch.float64))
+    assert result.self_comparison
+    other = compare_models(model, model, loader(), "0", reference_layers="2", progress_bar=False)
+    assert other.matrix.shape == (1, 1)
+    assert not other.self_comparison
+
+
+def test_models_are_left_as_found(capsys):
+    model, reference = Net(), mlp().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    compare_models(model, reference, loader(shuffle=True), reference_layers="*", progress_bar=True)
+    assert model.training
+    assert not reference.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "CKA: Net: 100%" in captured.err
+    assert "CKA: Sequential: 100%" in captured.err
+
+
+def test_a_shuffling_loader_shows_both_models_the_same():
+    """Two copies of one model are equal, in whatever order the samples come."""
+    model, duplicate = mlp(), mlp()
+    duplicate.load_state_dict(model.state_dict())
+    result = compare_models(model, duplicate, loader(shuffle=True), progress_bar=False)
+    assert torch.allclose(result.matrix.diagonal(), torch.ones(2, dtype=torch.float64), atol=1e-12)
+
+
+def bank(model, batches):
+    probe, forward_settings = StreamProbe(batches, 0), ForwardSettings(torch.device("cpu"))
+    plan = dry_run(model, probe, None, forward_settings)
+    result = GramBank(plan.names, type(model).__name__)
+    show(model, probe, plan, forward_settings, result.add)
+    return result
+
+
+def test_banks_compare_as_their_models_do():
+    model, reference, batches = Net(), mlp(), [x for x, _ in loader()]
+    a, b = bank(model, batches), bank(reference, batches)
+    live = compare_models(model, reference, batches, reference_layers=nn.Linear, progress_bar=False)
+    offline = compare_banks(a, b)
+    assert torch.equal(offline.matrix, live.matrix)
+    assert torch.equal(offline.standard_error, live.standard_error)
+    assert compare_banks(a, a).matrix.diagonal().eq(1).all()
+    assert (a.num_samples, a.layers, b.layers) == (100, ("net.0", "net.1", "net.4", "head"), ("0", "2"))
+
+
+def test_banks_of_other_inputs_are_refused():
+    model, batches = mlp(), [x for x, _ in loader()]
+    with pytest.raises(ValueError, match="different probe sets: they differ in the inputs in 1 of 7 batches"):
+        compare_banks(bank(model, batches), bank(model, [*batches[:-1], batches[-1] + 1]))
+
+
+class Restless:
+    """Draws from random numbers that no seed reaches."""
+
+    private = torch.Generator().manual_seed(0)
+
+    def __iter__(self):
+        return iter([torch.randn(8, 8, generator=self.private) for _ in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: compare_models(mlp(), Net(), loader(), "0", progress_bar=False),
+            ValueError,
+            "reference: layer pattern '0' matches no module.*reference_layers=",
+        ),
+        (
+            lambda: compare_models(mlp(), mlp(), Restless(), progress_bar=False),
+            ValueError,
+            "other samples to the two models in 3 batches",
+        ),
+        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "again and again"),
+        (
+            lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
+            ValueError,
+            "pattern '9' matches no module",
+        ),
+        (
+            lambda: compare_models(mlp(), mlp(), loader(), kernel="x", progress_bar=False),
+            ValueError,
+            "unknown kernel 'x'",
+        ),
+        (
+            lambda: compare_models(mlp(), mlp(), loader(), feature_fn="x", progress_bar=False),
+            ValueError,
+            "unknown feature_fn",
+        ),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_undefined_layers_are_warned_of():
+    model = mlp()
+    nn.init.zeros_(model[0].weight)
+    with pytest.warns(UserWarning, match="no variance: 0, 2"):
+        result = compare_models(model, model, loader(), progress_bar=False)
+    assert result.matrix.isnan().all()
+
+
+@pytest.mark.parametrize("data", [torch.randn(64, 8), np.ones((64, 8)), dataset(64)])
+def test_data_that_are_not_in_batches_are_refused(data):
+    with pytest.raises(TypeError, match=f"is a {type(data).__name__}, not batches of samples; pass a DataLoader"):
+        compare_models(Net(), Net(), data, progress_bar=False)
+
+
+@pytest.mark.filterwarnings("ignore:CKA:UserWarning")
+def test_names_seed_and_summary():
+    loader = DataLoader(dataset(128), batch_size=16, shuffle=True)
+    torch.manual_seed(0)
+    one, other = Net(), Net()
+    result = compare_models(one, other, loader, progress_bar=False)
+    assert (result.model_name, result.reference_name) == ("Net", "Net (reference)")
+    again, elsewhere = (compare_models(one, other, loader, progress_bar=False, seed=seed) for seed in (0, 1))
+    assert torch.equal(result.matrix, again.matrix)
+    assert not torch.equal(result.matrix, elsewhere.matrix)
+    named = compare_models(one, other, loader, model_name="a", reference_name="b", progress_bar=False)
+    assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear kernel, 128 samples, mean 0.")
+    with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(CKAMonitor alone takes several\)"):
+        compare_models(one, other, loader, kernel=["linear", "rbf"])

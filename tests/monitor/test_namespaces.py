@@ -1,0 +1,119 @@
+"""The Trainer and modules of `pytorch_lightning`, whose classes are not those of `lightning.pytorch`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import dataset, run_script
+from lightning_cka import CKAMonitor
+from torch import nn
+from torch.utils.data import DataLoader
+
+pl = pytest.importorskip("pytorch_lightning")
+
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(self.trainer.state.stage)
+        self.log("inside", float(len(x)), batch_size=1)
+        return self.second(self.first(x).relu())
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:CKA with '.*'. layers (that|whose)")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")
+def test_the_other_trainer_and_its_modules(tmp_path):
+    reference = Net()
+    monitor = CKAMonitor(["initial", "previous", "self", reference], num_samples=64, dirpath=tmp_path)
+    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, monitor="cka/initial/mean")
+    trainer = pl.Trainer(
+        max_epochs=2,
+        callbacks=[monitor, checkpoint],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    data = DataLoader(dataset(128), batch_size=32)
+    model = Net()
+    trainer.fit(model, data, data)
+    assert {name: len(results) for name, results in monitor.results.items()} == dict.fromkeys(
+        ("initial", "previous", "self", "Net"), 2
+    )
+    assert checkpoint.best_model_score is not None
+    # What forward logs of probe batches, of 8 samples, counts neither as validation nor as training data.
+    assert trainer.callback_metrics["inside"] == 32
+    assert not reference.seen
+    monitor = CKAMonitor(["initial", "previous", "self", reference], num_samples=64, dirpath=tmp_path)
+    again = pl.Trainer(max_epochs=3, callbacks=[monitor], logger=False, enable_progress_bar=False, accelerator="cpu")
+    again.fit(Net(), data, data, ckpt_path=checkpoint.best_model_path)
+    assert [result.reference_name for result in monitor.results["initial"]][-1] == "initial"
+
+
+CONFIG = """
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  callbacks:
+    - class_path: lightning_cka.CKAMonitor
+      init_args:
+        reference: [initial, previous, self, 0]
+        layers: [first, sec*]
+        num_samples: 64
+        feature_fn: mean
+        kernel: [linear, {class_path: lightning_cka.kernels.RBF, init_args: {threshold: 0.4}}]
+        thresholds: {trace_ratio: 30}
+        dirpath: cka
+"""
+
+
+def test_both_command_lines_take_it_from_yaml(tmp_path):
+    """In the other one, from the configuration that the first has written down."""
+    (tmp_path / "ours.yaml").write_text(CONFIG)
+    run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "ours.yaml")
+    (tmp_path / "config.yaml").rename(tmp_path / "saved.yaml")
+    run_script("cli_script.py", tmp_path, "pytorch_lightning", "fit", "--config", "saved.yaml")
+    one, other = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("lightning.pytorch", "pytorch_lightning")
+    )
+    names = ("initial", "previous", "self", "epoch-0")
+    assert one == other
+    assert one.keys() == {f"{name}/{kernel}" for name in names for kernel in ("linear", "rbf")}
+
+
+def test_the_help_of_the_command_line_reads_well(tmp_path):
+    option = "--trainer.callbacks.help"
+    text = run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", option, "lightning_cka.CKAMonitor").stdout
+    text = " ".join(text.split())
+    assert "Logs how the representations of a model change while it trains" in text
+    assert 'what to compare with: "initial" (the weights at the start of training)' in text
+    assert "known subclasses" not in text  # There are some hundred modules.
+    assert len(text) < 7000
+
+
+def test_whichever_namespace_is_imported_first():
+    code = """
+import lightning_cka, pytorch_lightning as pl
+monitor = lightning_cka.CKAMonitor()
+assert isinstance(monitor, pl.Callback), type(monitor).__mro__
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
