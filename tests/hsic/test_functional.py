@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_cka import functional as F
-from lightning_cka.hsic import folding, grams, packed
+from lightning_cka.hsic import folding, grams, packed, products, stack
 
 HSIC = {True: (F.unbiased_hsic, naive.unbiased_hsic), False: (F.biased_hsic, naive.biased_hsic)}
 
@@ -176,17 +176,17 @@ def test_independent_wide_features():
 def test_packed_grams_hold_everything(unbiased, n):
     x = torch.randn(3, n, 4, dtype=torch.float64)
     full = torch.stack([F.centered_gram(layer) for layer in x])
-    held = packed.pack_features(x)
+    held = stack.pack_features(x)
     for other in (held, packed.pack_stack(full), packed.pack_stack(x @ x.mT)):
         scales = held.scales.square()[:, None, None] if other is held else 1.0
         assert torch.allclose(packed.unpack(other) * scales, full, atol=1e-12)
         assert torch.allclose(other.row_squares, folding.unfold(other.halves, n).square().sum(2))
-    vectors = packed.half_vectors(held, unbiased=unbiased)
+    vectors = products.half_vectors(held, unbiased=unbiased)
     slow = HSIC[unbiased][1]
     scale = n * (n - 3) if unbiased else (n - 1) ** 2
     scale = scale / (held.scales[:, None] * held.scales).square().numpy()
     expected = scale * [[slow(naive.gram(a), naive.gram(b)) for b in x] for a in x]
-    found = packed.inner_products(vectors, vectors[1:])
+    found = products.inner_products(vectors, vectors[1:])
     for each, known in zip(found, (expected[:, 1:], np.diag(expected), np.diag(expected)[1:]), strict=True):
         assert np.allclose(each, known, rtol=1e-10)
 
@@ -197,9 +197,9 @@ def test_features_that_few_samples_have_need_no_scaling_by_the_user(factor):
     classes = torch.randint(60, (64,))
     x = torch.nn.functional.one_hot(classes, 60) * torch.rand(64, 1)
     y = x @ torch.randn(60, 60) + torch.randn(64, 60)
-    held = packed.pack_features([factor * x, y])
+    held = stack.pack_features([factor * x, y])
     assert held.row_squares.isfinite().all()
-    pairs, a, b = packed.hsic_products(held, None, unbiased=True)
+    pairs, a, b = products.hsic_products(held, None, unbiased=True)
     expected = F.cka(x.double(), y.double()).item()
     assert (pairs[0, 1] / (a[0] * b[1]).sqrt()).item() == pytest.approx(expected, abs=1e-6)
     assert F.cka(factor * x, y).item() == pytest.approx(expected, abs=1e-6)
@@ -209,7 +209,7 @@ def test_a_softmax_that_is_sure_keeps_its_digits():
     x = torch.randn(64, 100)
     x[torch.arange(64), torch.randint(100, (64,))] += 50
     x, y = x.softmax(1), torch.randn(64, 100)
-    assert packed.pack_features([x]).row_squares.isfinite().all()
+    assert stack.pack_features([x]).row_squares.isfinite().all()
     assert F.cka(x, y + x).item() == pytest.approx(F.cka(x.double(), (y + x).double()).item(), abs=1e-6)
 
 
@@ -217,8 +217,8 @@ def test_samples_far_away_at_the_start_of_a_batch_cost_the_others_no_digits():
     x = torch.randn(1000, 30)
     near = x[80:].clone()
     x[:80] += 1000
-    distances = packed.squared_distances(packed.pack_features([x]))[0, 80:, 80:]
-    scale = packed.pack_features([x]).scales.square()
+    distances = packed.squared_distances(stack.pack_features([x]))[0, 80:, 80:]
+    scale = stack.pack_features([x]).scales.square()
     expected = torch.cdist(near.double(), near.double()).square()
     error = (distances * scale - expected).abs() / expected.clamp(min=1)
     assert error.median() < 1e-3
@@ -229,10 +229,10 @@ def test_a_layer_is_judged_in_its_own_precision(order):
     constant = torch.full((32, 20), 1.0) * (1 + torch.randn(20))
     constant = torch.nextafter(constant, torch.randn(32, 20) * 1e9)
     features = [constant, torch.randn(32, 5, dtype=torch.float64)]
-    stack = packed.GramStack(2, 32, dtype=torch.float32, device=torch.device("cpu"), workspace=grams.Workspace())
+    gram_stack = stack.GramStack(2, 32, dtype=torch.float32, device=torch.device("cpu"), workspace=grams.Workspace())
     for layer in order:
-        stack.add(layer, features[layer])
-    assert stack.packed().scales[0] == 0
+        gram_stack.add(layer, features[layer])
+    assert gram_stack.packed().scales[0] == 0
 
 
 @pytest.mark.parametrize("n", [4, 5, 8])
@@ -252,14 +252,14 @@ def test_folding_keeps_each_entry_once(n):
 def test_a_stack_takes_layers_in_any_order_and_precision(group, monkeypatch):
     monkeypatch.setattr(packed, "_GROUP_ENTRIES_CPU", group * 10**2)
     features = [torch.randn(10, d) for d in (3, 7, 5, 4, 6, 2)]
-    expected = [packed.pack_features([each]) for each in features]
+    expected = [stack.pack_features([each]) for each in features]
     features[3] = features[3].double()
-    expected[3] = packed.pack_features([features[3]])
-    stack = packed.GramStack(6, 10, dtype=torch.float32, device=torch.device("cpu"), workspace=grams.Workspace())
+    expected[3] = stack.pack_features([features[3]])
+    gram_stack = stack.GramStack(6, 10, dtype=torch.float32, device=torch.device("cpu"), workspace=grams.Workspace())
     for layer in (4, 5, 0, 3, 2):
-        stack.add(layer, features[layer])
-    stack.set_undefined(1)
-    found = stack.packed()
+        gram_stack.add(layer, features[layer])
+    gram_stack.set_undefined(1)
+    found = gram_stack.packed()
     for layer, alone in enumerate(expected):
         for part, one in zip(found, alone, strict=True):
             assert part.dtype == torch.float64

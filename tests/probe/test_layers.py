@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from lightning_cka import layers as lay
+from lightning_cka.probe import features, layers
+from lightning_cka.runtime.module_names import named_layers
 from torch import nn
 
 
@@ -20,7 +21,7 @@ def model():
 
 
 def test_default_layers_are_leaves_with_parameters():
-    assert list(lay.match_layers(model(), None)) == ["encoder.conv", "encoder.norm", "head"]
+    assert list(layers.match_layers(model(), None)) == ["encoder.conv", "encoder.norm", "head"]
 
 
 @pytest.mark.parametrize(
@@ -33,19 +34,19 @@ def test_default_layers_are_leaves_with_parameters():
     ],
 )
 def test_patterns_and_classes(selector, expected):
-    assert lay.match_layers(model(), lay.check_layers(selector)) == expected
+    assert layers.match_layers(model(), layers.check_layers(selector)) == expected
 
 
 def test_an_exact_name_is_no_pattern():
     net = nn.ModuleDict({"a[0]": nn.Linear(1, 1), "a0": nn.Linear(1, 1)})
-    assert lay.match_layers(net, ("a[0]",)) == {"a[0]": 0}
-    assert lay.match_layers(net, ("a[0-9]",)) == {"a0": 0}
+    assert layers.match_layers(net, ("a[0]",)) == {"a[0]": 0}
+    assert layers.match_layers(net, ("a[0-9]",)) == {"a0": 0}
 
 
 def test_compiled_wrappers_leave_no_trace_in_names():
     net = model()
     net.encoder = torch.compile(net.encoder)
-    names = lay.named_layers(net)
+    names = named_layers(net)
     assert list(names)[:4] == ["encoder", "encoder.conv", "encoder.act", "encoder.norm"]
     assert isinstance(names["encoder"], nn.Sequential)
 
@@ -62,20 +63,20 @@ def test_compiled_wrappers_leave_no_trace_in_names():
 )
 def test_bad_selection(selector, error, message):
     with pytest.raises(error, match=message):
-        lay.match_layers(model(), lay.check_layers(selector))
+        layers.match_layers(model(), layers.check_layers(selector))
 
 
 def test_no_layer_with_parameters():
     with pytest.raises(ValueError, match="Sequential has no layer with parameters"):
-        lay.match_layers(nn.Sequential(nn.ReLU()), None)
+        layers.match_layers(nn.Sequential(nn.ReLU()), None)
 
 
 def test_spread_evenly():
     names = [str(i) for i in range(200)]
-    chosen = lay.spread_evenly(names)
+    chosen = layers.spread_evenly(names)
     assert len(set(chosen)) == 64
     assert (chosen[0], chosen[-1]) == ("0", "199")
-    assert lay.spread_evenly(names[:64]) == names[:64]
+    assert layers.spread_evenly(names[:64]) == names[:64]
 
 
 @dataclass
@@ -87,18 +88,18 @@ class Output:
 def test_first_float_tensor_of_any_output():
     x, y, ids = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, dtype=torch.int64)
     for output in (x, (ids, x), [(x, y)], {"ids": ids, "a": x}, {"a": y, "last_hidden_state": x}, Output(ids, x)):
-        assert lay.read_tensor(output, None) is x
-    assert lay.read_tensor((ids, None, "text"), None) is None
-    assert lay.read_tensor((x, y), lambda output: output[1]) is y
+        assert features.read_tensor(output, None) is x
+    assert features.read_tensor((ids, None, "text"), None) is None
+    assert features.read_tensor((x, y), lambda output: output[1]) is y
 
 
 def test_feature_functions():
     tokens, image, vector = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 4), torch.randn(2, 3)
-    assert torch.equal(lay.to_features(tokens, 0, None), tokens)
-    assert torch.equal(lay.to_features(tokens, 0, "mean"), tokens.mean(1))
-    assert torch.allclose(lay.to_features(image, 0, "mean"), image.mean((2, 3)))
-    assert torch.equal(lay.to_features(vector, 0, "mean"), vector)
-    assert torch.equal(lay.to_features(tokens, 0, "cls"), tokens[:, 0])
-    assert torch.equal(lay.to_features(tokens.transpose(0, 1), 1, "cls"), tokens[:, 0])
+    assert torch.equal(features.to_features(tokens, 0, None), tokens)
+    assert torch.equal(features.to_features(tokens, 0, "mean"), tokens.mean(1))
+    assert torch.allclose(features.to_features(image, 0, "mean"), image.mean((2, 3)))
+    assert torch.equal(features.to_features(vector, 0, "mean"), vector)
+    assert torch.equal(features.to_features(tokens, 0, "cls"), tokens[:, 0])
+    assert torch.equal(features.to_features(tokens.transpose(0, 1), 1, "cls"), tokens[:, 0])
     with pytest.raises(ValueError, match=r"unknown feature_fn 'max'; expected one of \['cls', 'flatten', 'mean'\]"):
-        lay.check_feature_fn("max")
+        features.check_feature_fn("max")
