@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.diagnostics import LayerDiagnostics, SampleRatio
-from lightning_cka.hsic.packed import PackedGrams, diagonals, hidden_distances
+from lightning_cka.hsic.packed import PackedGrams, diagonals, has_imprecise_distances
 from lightning_cka.hsic.spectrum import effective_dimension_numerator
 from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
 from lightning_cka.runtime.devices import to_device
@@ -48,7 +48,7 @@ class ModelDiagnostics:
         offsets, norms = linear.offsets.to(self.sums), linear.row_squares.to(self.sums).sum(1)
         scales = linear.scales.to(self.sums) ** 4
         numerator = effective_dimension_numerator(offsets, norms) * scales
-        numerator = numerator.where(~hidden_distances(linear), torch.full_like(numerator, torch.nan))
+        numerator = numerator.where(~has_imprecise_distances(linear), torch.full_like(numerator, torch.nan))
         scale = grams.scales.to(self.sums)[:, None]
         d = diagonals(grams._replace(offsets=grams.offsets.to(self.sums))) * scale**2
         rows = grams.row_squares.to(self.sums) * scale**4

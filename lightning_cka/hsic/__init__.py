@@ -1,5 +1,5 @@
-"""Arithmetic on tensors: features to Gram matrices to HSIC.
+"""Arithmetic on tensors: from features to Gram matrices to HSIC and CKA.
 
 In: tensors of shape ``(n, ...)``. Out: Gram matrices, their inner products, CKA of single batches, standard errors.
-This room knows no model, no file and no process. It imports nothing from the other rooms.
+This room knows nothing of models, files and processes. It imports nothing from the other rooms.
 """

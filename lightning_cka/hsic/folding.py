@@ -1,4 +1,7 @@
-"""Symmetric matrices, each entry kept once, in a layout that two matrix products write and no gather packs."""
+"""The folded layout: symmetric matrices that store each off-diagonal entry once.
+
+Two plain matrix products write this layout directly. A packed triangle would need a gather, which is slower.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,22 @@ from torch import Tensor
 
 
 def half_size(n: int) -> int:
-    """How many samples the first half of n has; the other one has as many, or one fewer."""
+    """Return h = ceil(n/2), the number of samples in the first half of a batch of n."""
     return (n + 1) // 2
 
 
 def fold(matrices: Tensor) -> Tensor:
-    """The entries off the diagonal of symmetric matrices, each once, and some zeros.
+    """Return the off-diagonal entries of symmetric matrices, each once, padded with zeros.
 
-    The first h = ceil(n/2) columns, n times h, hold all of a matrix but the last n - h of its rows and columns. These
-    come above the diagonal, in the place of entries that are below it, too; zeros are on it.
+    Let h = ceil(n/2). The first h columns hold every entry except the lower right corner, ``(n - h, n - h)``.
+    The entries above the diagonal of these columns repeat those below it. The corner's entries above its diagonal
+    are stored in their place. The diagonal is zero.
 
     Args:
-        matrices: ``(L, n, n)``.
+        matrices: Symmetric matrices, ``(L, n, n)``.
 
     Returns:
-        ``(L, n h)``.
+        Folded matrices, ``(L, n h)``.
     """
     h = half_size(matrices.shape[-1])
     folded = matrices[:, :, :h].clone()
@@ -33,16 +37,21 @@ def fold(matrices: Tensor) -> Tensor:
 
 
 def fold_in(folded: Tensor, corners: Tensor) -> None:
-    """Complete ``(L, n, h)``, the first columns of symmetric matrices, by ``(L, n - h, n - h)``, their last corners."""
+    """Store the lower right corners of symmetric matrices above the diagonal of their first columns, in place.
+
+    Args:
+        folded: First h columns of the matrices, ``(L, n, h)``; completed in place.
+        corners: Lower right corners of the matrices, ``(L, n - h, n - h)``.
+    """
     m = corners.shape[-1]
     square = folded[:, :m, :m]
-    # With weights of 0 and 1, one of the two, exactly; `torch.where` takes three times as long.
+    # With weights 0 and 1, lerp selects one of its inputs exactly. `torch.where` takes three times as long.
     torch.lerp(corners, square, _below_diagonal(m, folded.dtype, folded.device), out=square)
-    folded[:, :m, m : folded.shape[2]] = 0  # A column that has no partner, if n is odd.
+    folded[:, :m, m : folded.shape[2]] = 0  # If n is odd, the last column has no counterpart in the corner.
 
 
 def unfold(halves: Tensor, n: int) -> Tensor:
-    """The symmetric matrices ``(L, n, n)`` that were folded, zero on the diagonal."""
+    """Return the symmetric matrices ``(L, n, n)`` of folded ones ``(L, n h)``, with zeros on the diagonal."""
     h = half_size(n)
     m = n - h
     folded = halves.reshape(-1, n, h)
@@ -55,17 +64,22 @@ def unfold(halves: Tensor, n: int) -> Tensor:
     return full
 
 
-def triangle_places(n: int) -> Tensor:
-    """``(n(n-1)/2,)``: where in ``(n h,)``, a folded matrix, the entries below its diagonal are, row by row."""
+def triangle_indices(n: int) -> Tensor:
+    """Return the positions of the strictly lower triangle in a folded matrix.
+
+    Returns:
+        Indices into ``(n h,)``, of shape ``(n(n-1)/2,)``, in row-major order of the triangle.
+    """
     h = half_size(n)
     rows, columns = torch.tril_indices(n, n, -1)
     return torch.where(columns < h, rows * h + columns, (columns - h) * h + rows - h)
 
 
 def folded_row_sums(folded: Tensor) -> Tensor:
-    """Row sums ``(L, n)`` of the symmetric matrices of which these, ``(L, n, h)``, hold each entry once."""
+    """Return the row sums ``(L, n)`` of the symmetric matrices that are folded in ``(L, n, h)``."""
     n, h = folded.shape[1:]
     top, rest = folded[:, :h], folded[:, h:]
+    # Below the diagonal of `top` is the upper left corner of the matrix; above it is the lower right corner.
     lower = top * _below_diagonal(h, folded.dtype, folded.device)
     upper = top - lower
     first = lower.sum(1) + lower.sum(2) + rest.sum(1)
@@ -73,15 +87,20 @@ def folded_row_sums(folded: Tensor) -> Tensor:
     return torch.cat([first, second], 1)
 
 
-def row_sums(of_corners: Tensor, folded: Tensor) -> Tensor:
-    """Row sums ``(L, n)`` of symmetric matrices, given those of their last corners, and their first columns."""
-    h = folded.shape[2]
-    return torch.cat([folded.sum(1), folded[:, h:].sum(2) + of_corners], 1)
+def row_sums(corner_row_sums: Tensor, columns: Tensor) -> Tensor:
+    """Return the row sums ``(L, n)`` of symmetric matrices that are not folded yet.
+
+    Args:
+        corner_row_sums: Row sums of the lower right corners, ``(L, n - h)``.
+        columns: First h columns of the matrices, ``(L, n, h)``.
+    """
+    h = columns.shape[2]
+    return torch.cat([columns.sum(1), columns[:, h:].sum(2) + corner_row_sums], 1)
 
 
 @lru_cache(maxsize=8)
 def _below_diagonal(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``(n, n)``: 1 below the diagonal, else 0."""
-    # A cached tensor made in inference mode could not be used outside it.
+    """Return an ``(n, n)`` mask: 1 below the diagonal, 0 elsewhere."""
+    # A cached tensor that was made in inference mode could not be used outside it.
     with torch.inference_mode(False):
         return torch.ones(n, n, dtype=dtype, device=device).tril(-1)

@@ -1,4 +1,4 @@
-"""HSIC and CKA of single batches: tensors in, tensors out.
+"""Functions for HSIC and CKA of a single batch, on plain tensors.
 
 Notation: ``n`` samples, ``d`` features, ``K = X X^T`` the linear Gram matrix of centered features. Sources:
 Kornblith et al. 2019 (https://arxiv.org/abs/1905.00414) for CKA; Song et al. 2012
@@ -10,26 +10,26 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_cka.hsic.grams import MIN_SAMPLES, check_floating, doubly_centered, full_gram, gram_dtype, u_centered
-from lightning_cka.hsic.kernel_grams import beyond_rounding
+from lightning_cka.hsic.kernel_grams import zero_rounding_errors
 from lightning_cka.hsic.kernels import Kernel, KernelFn, resolve_kernel
 from lightning_cka.hsic.precision import accumulator_dtype
 
 
 def centered_gram(features: Tensor) -> Tensor:
-    """Linear Gram matrix of features centered over the batch.
+    """Return the linear Gram matrix of features, centered over the batch.
 
-    Centering comes before the product, so that a large mean costs no digits. Half precision is
-    multiplied in float32, and neither autocast nor a reduced ``float32_matmul_precision`` applies.
+    Features are centered before the product, so that a large mean does not reduce the precision. Half precision is
+    multiplied in float32. Autocast and a reduced ``float32_matmul_precision`` do not apply.
 
     Args:
-        features: ``(n, ...)`` floating-point activations; all dimensions but the first are features.
+        features: Real floating-point activations, ``(n, ...)``. All dimensions but the first are features.
 
     Returns:
-        ``(n, n)`` doubly centered Gram matrix ``K``, float64 for float64 features and float32 otherwise.
+        Doubly centered Gram matrix ``K``, ``(n, n)``; float64 for float64 features, else float32.
 
     Raises:
-        TypeError: the features are not a real floating-point tensor.
-        ValueError: the features have no batch dimension.
+        TypeError: The features are not a real floating-point tensor.
+        ValueError: The features have no batch dimension.
 
     Example:
         >>> import torch
@@ -43,17 +43,18 @@ def centered_gram(features: Tensor) -> Tensor:
 
 
 def unbiased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
-    """Unbiased estimator of HSIC (HSIC_1 of Song et al. 2012) from two Gram matrices.
+    """Return the unbiased estimate of HSIC (HSIC_1 of Song et al. 2012) from two Gram matrices.
 
     Args:
-        x_gram: ``(n, n)`` symmetric Gram matrix, centered or not, n >= 4.
-        y_gram: ``(n, n)`` Gram matrix of the same samples.
+        x_gram: Symmetric Gram matrix, ``(n, n)``, centered or not, n >= 4.
+        y_gram: Gram matrix of the same samples, ``(n, n)``.
 
     Returns:
-        Scalar; may be negative.
+        Scalar ``<U_K, U_L>_F / (n (n - 3))`` of the U-centered matrices; can be negative.
 
     Raises:
-        ValueError: the shapes differ, are not square, or n < 4.
+        TypeError: A matrix is not a real floating-point tensor.
+        ValueError: The shapes differ or are not square, or n < 4.
 
     Example:
         >>> import torch
@@ -66,41 +67,43 @@ def unbiased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
 
 
 def biased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
-    """Biased estimator of HSIC (HSIC_0 of the literature) from two Gram matrices.
+    """Return the biased estimate of HSIC (HSIC_0 in the literature) from two Gram matrices.
 
-    Its bias grows with the number of features and falls with n: values compare across papers, but
-    not across batch sizes.
+    The bias grows with the number of features and falls with n. Values are comparable with those of papers, but not
+    between batch sizes.
 
     Args:
-        x_gram: ``(n, n)`` symmetric Gram matrix, centered or not, n >= 2.
-        y_gram: ``(n, n)`` Gram matrix of the same samples.
+        x_gram: Symmetric Gram matrix, ``(n, n)``, centered or not, n >= 2.
+        y_gram: Gram matrix of the same samples, ``(n, n)``.
 
     Returns:
         Scalar ``<K, L>_F / (n - 1)^2`` of the doubly centered matrices.
 
     Raises:
-        ValueError: the shapes differ, are not square, or n < 2.
+        TypeError: A matrix is not a real floating-point tensor.
+        ValueError: The shapes differ or are not square, or n < 2.
     """
     n = _check_gram_pair(x_gram, y_gram, 2)
     return (doubly_centered(x_gram) * doubly_centered(y_gram)).sum() / (n - 1) ** 2
 
 
 def cka(x: Tensor, y: Tensor, *, kernel: Kernel = "linear", unbiased: bool = True) -> Tensor:
-    """CKA of two representations of one batch (Kornblith et al. 2019).
+    """Return the CKA of two representations of one batch (Kornblith et al. 2019).
 
     Args:
-        x: ``(n, ...)`` features; ``(n, n)`` Gram matrix with ``kernel="precomputed"``.
-        y: likewise, for the same n samples; the number of features may differ.
-        kernel: "linear", "rbf" or `lightning_cka.kernels.RBF`, "distance", a function of ``(n, n)`` squared
-            distances that gives an ``(n, n)`` Gram matrix, or "precomputed".
-        unbiased: use the unbiased HSIC (n >= 4), which makes small negative values possible. False: the biased
-            one, comparable across papers, but not across batch sizes.
+        x: Features, ``(n, ...)``; with ``kernel="precomputed"``, a Gram matrix, ``(n, n)``.
+        y: Features or Gram matrix of the same n samples. The number of features may differ from that of x.
+        kernel: "linear", "rbf", `lightning_cka.kernels.RBF`, "distance" or "precomputed"; or a function from
+            ``(n, n)`` squared distances to an ``(n, n)`` Gram matrix.
+        unbiased: Whether to use the unbiased HSIC (n >= 4), which allows small negative values. The biased one is
+            comparable with values of papers, but not between batch sizes.
 
     Returns:
         Scalar in [-1, 1] (in [0, 1] if biased), up to rounding; ``nan`` if x or y has no variance.
 
     Raises:
-        ValueError: unknown kernel, differing n, or too few samples.
+        TypeError: x or y is not a real floating-point tensor.
+        ValueError: The kernel is unknown, n differs, or there are too few samples.
 
     Example:
         >>> import torch
@@ -112,23 +115,25 @@ def cka(x: Tensor, y: Tensor, *, kernel: Kernel = "linear", unbiased: bool = Tru
     grams = [z if kernel == "precomputed" else _kernel_gram(z, function) for z in (x, y)]
     _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
     center = u_centered if unbiased else doubly_centered
-    # The product of two HSICs of float32 size can be beyond float32. What they are divided by cancels.
+    # A product of two HSICs can overflow float32. Their normalisation cancels in the ratio and is left out.
     k, ell = (center(gram).to(accumulator_dtype(gram.device)) for gram in grams)
     return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(gram_dtype(x))
 
 
 def _kernel_gram(features: Tensor, function: KernelFn | None) -> Tensor:
-    """A Gram matrix but for a factor, which does not change CKA."""
+    """Return the Gram matrix of features, up to a factor that does not change CKA."""
     gram, scale = full_gram(features)
     if function is None:
         return gram * scale.sign()
     wide = gram.to(accumulator_dtype(gram.device))
     sums = wide.diagonal()[:, None] + wide.diagonal()
-    found: Tensor = function(beyond_rounding(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2)
-    return found
+    squared = zero_rounding_errors(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2
+    kernel_gram: Tensor = function(squared)
+    return kernel_gram
 
 
 def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:
+    """Return n if both are Gram matrices of the same n samples, and n is large enough; else raise."""
     for gram in (x_gram, y_gram):
         check_floating(gram)
         if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:

@@ -1,8 +1,6 @@
-"""HSIC and CKA of single batches: tensors in, tensors out.
+"""Linear Gram matrices of features, and the two ways to center them.
 
-Notation: ``n`` samples, ``d`` features, ``K = X X^T`` the linear Gram matrix of centered features. Sources:
-Kornblith et al. 2019 (https://arxiv.org/abs/1905.00414) for CKA; Song et al. 2012
-(https://jmlr.org/papers/v13/song12a.html) for the unbiased estimator.
+Notation: ``n`` samples, ``d`` features, ``K = X X^T`` the linear Gram matrix of centered features.
 """
 
 from __future__ import annotations
@@ -14,24 +12,21 @@ from lightning_cka.hsic.folding import half_size
 from lightning_cka.hsic.precision import full_precision
 
 MIN_SAMPLES = 4
-"""The unbiased HSIC divides by n - 3."""
+"""Smallest batch of the unbiased HSIC, which divides by n - 3."""
 
-
-# A chunk of centered features should stay in a CPU's cache; an accelerator wants larger products.
+# A chunk of centered features should fit a CPU's cache. An accelerator is faster with larger products.
 _CHUNK_BYTES_CPU = 4 * 2**20
-
-
 _CHUNK_BYTES_ACCELERATOR = 64 * 2**20
 
 
 class Workspace:
-    """Memory that is used again from batch to batch: fresh pages cost more than small products."""
+    """Memory that is reused from batch to batch: allocating new pages takes longer than a small product."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
     def matrix(self, name: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A ``(rows, columns)`` matrix of any content, in the memory of that name."""
+        """Return an uninitialized ``(rows, columns)`` matrix in the memory of that name."""
         key = (name, dtype, device)
         if key not in self._memory or len(self._memory[key]) < rows * columns:
             self._memory[key] = torch.empty(rows * columns, dtype=dtype, device=device)
@@ -39,20 +34,19 @@ class Workspace:
 
 
 def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
-    """The Gram matrix K of (features - location) / scale, without the quarter that is the mirror image of another.
+    """Compute the Gram matrix K of (features - location) / scale, without the redundant upper right quarter.
 
-    HSIC does not depend on the location, but its digits do. A mean would be dragged along by a far outlier, and
-    leave all other samples at its distance over n from the origin; a median of the means of some groups of
-    samples stays where most samples are. The scale keeps squares of squares in float32's range.
+    HSIC does not depend on the location, but its precision does. An outlier moves the mean, so features are centered
+    with a median of means, which stays near most samples. The scale keeps fourth powers in float32's range.
 
     Args:
-        features: ``(n, ...)``.
-        folded: receives ``K[:, :h]``, h being `half_size` of n, in its own dtype.
-        corner: ``(n - h, n - h)``, receives ``K[h:, h:]``.
-        workspace: for centered features.
+        features: Features, ``(n, ...)``.
+        folded: Receives ``K[:, :h]``, where h = `half_size` of n; ``(n, h)``. Its dtype is that of the product.
+        corner: Receives ``K[h:, h:]``; ``(n - h, n - h)``.
+        workspace: Memory for centered features.
 
     Returns:
-        The scale, a power of 2 near the features' size; and the squared norm of location / scale.
+        The scale, a power of 2 near the size of the features; and the squared norm of location / scale.
     """
     flat = _in_memory_order(features)
     (n, d), h, dtype, device = flat.shape, folded.shape[1], folded.dtype, flat.device
@@ -64,13 +58,14 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
             chunk = flat[:, start : start + width]
             means = _group_means(chunk, dtype)
             if start == 0:
-                scale = _magnitude(means)
+                scale = _power_of_two_near(means)
                 inverse = scale.reciprocal()
-            location = _middle(means) * inverse
+            location = _median_of_medians(means) * inverse
             centered = workspace.matrix("chunk", n, len(location), dtype, device)
-            # A product with a power of 2 is exact: this is (location - chunk) / scale in one pass.
+            # (location - chunk) / scale in one pass. Multiplying by a power of 2 is exact; the sign cancels in K.
             torch.addcmul(location, chunk.to(dtype), inverse, value=-1, out=centered)
             first, second = centered[:h], centered[h:]
+            # Two products write K without its upper right quarter. With beta = 0, old content is ignored, even nan.
             folded.addmm_(centered, first.T, beta=start > 0)
             corner.addmm_(second, second.T, beta=start > 0)
             squares.append(location.dot(location))
@@ -78,34 +73,43 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
 
 
 def full_gram(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The whole Gram matrix of `folded_gram`, exactly symmetric, and the scale; 0 if nothing but rounding varies.
+    """Return the full Gram matrix of `folded_gram`, exactly symmetric, and the scale.
+
+    Args:
+        features: Features, ``(n, ...)``.
 
     Returns:
-        ``(n, n)``, in float32, or float64 if the features are; and a scalar.
+        The Gram matrix, ``(n, n)``, in float32, or in float64 for float64 features; and the scale, a scalar. The scale
+        is 0 if the features vary by no more than rounding errors.
     """
     n = features.shape[0] if features.ndim else 0
     h = half_size(n)
     gram = features.new_zeros(n, n, dtype=gram_dtype(features))
     scale, square = folded_gram(features, gram[:, :h], gram[h:, h:], Workspace())
     gram = gram.tril()
-    return gram + gram.tril(-1).T, scale * varies(gram.trace(), n * square)
+    return gram + gram.tril(-1).T, scale * has_variance(gram.trace(), n * square)
 
 
-def varies(trace: Tensor, square: Tensor) -> Tensor:
-    """Whether features vary by more than rounding, by the trace of their Gram matrix and n |location|^2."""
+def has_variance(trace: Tensor, square: Tensor) -> Tensor:
+    """Return whether features vary by more than rounding errors.
+
+    Args:
+        trace: Trace of the Gram matrix of features - location.
+        square: n |location|^2, of the shape of ``trace``.
+    """
     return exceeds_rounding(trace.sqrt(), square.sqrt())
 
 
 def gram_dtype(*features: Tensor) -> torch.dtype:
-    """What their Gram matrices are computed in: float32, or float64 if any of them are."""
+    """Return the dtype of Gram matrices: float64 if any of the features are float64, else float32."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
 
 
 def _in_memory_order(features: Tensor) -> Tensor:
-    """``(n, d)`` of ``(n, ...)``, the features in the order in which they are in memory, which needs no copy."""
+    """Flatten features ``(n, ...)`` to ``(n, d)`` in the order of their memory, which avoids a copy."""
     check_floating(features)
     if features.ndim == 0:
-        raise ValueError("features must have shape (n, ...), but came as a scalar")
+        raise ValueError("features must have shape (n, ...), but are a scalar")
     flat = features.detach()
     if flat.ndim != 2:
         # The Gram matrix does not depend on the order of the features.
@@ -115,9 +119,14 @@ def _in_memory_order(features: Tensor) -> Tensor:
 
 
 def _group_means(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(g, d)``: of ``(n, d)`` features, the means of 9 groups of up to 8 samples from all of the batch.
+    """Return the means of g groups of up to 8 samples, spread over the batch.
 
-    For n < 9, of 3 groups, or as many as there are samples.
+    Args:
+        features: Features, ``(n, d)``.
+        dtype: Dtype of the means.
+
+    Returns:
+        Means, ``(g, d)``; g = 9 for n >= 9, else min(n, 3).
     """
     n = len(features)
     groups = 9 if n >= 9 else min(n, 3)
@@ -126,26 +135,35 @@ def _group_means(features: Tensor, dtype: torch.dtype) -> Tensor:
     return some.view(groups, size, -1).mean(1, dtype=dtype)
 
 
-def _middle(means: Tensor) -> Tensor:
-    """``(d,)``: the median of three medians of three means each.
+def _median_of_medians(means: Tensor) -> Tensor:
+    """Return the median of three medians of three means each, per feature.
 
-    Outliers in any three of nine groups leave it where most samples are (of three groups, in one of them).
-    `torch.median` along columns takes longer than the Gram product.
+    Outliers in up to three of nine groups, or in one of three, do not move it far. `torch.median` along columns
+    takes longer than the Gram product.
+
+    Args:
+        means: Means of 9, 3, 2 or 1 groups, ``(g, d)``. Of fewer than 3 groups, the first is returned.
+
+    Returns:
+        Location, ``(d,)``.
     """
     while len(means) >= 3:
         first, second, third = means.view(3, -1, means.shape[1]).unbind()
+        # The median of three values is the third, clamped to the range of the other two.
         means = third.clamp(torch.minimum(first, second), torch.maximum(first, second))
     return means[0]
 
 
 def u_centered(gram: Tensor) -> Tensor:
-    """U-centered Gram matrix: off-diagonal rows sum to zero and the diagonal is zero.
+    """Return U-centered Gram matrices: each row sums to zero, and the diagonal is zero.
+
+    Source: Székely and Rizzo 2014 (https://arxiv.org/abs/1310.2926).
 
     Args:
-        gram: ``(..., n, n)`` symmetric Gram matrices, centered or not, n >= 4.
+        gram: Symmetric Gram matrices, ``(..., n, n)``, centered or not, n >= 4.
 
     Returns:
-        ``(..., n, n)`` U-centered matrices, in the dtype of ``gram``.
+        U-centered matrices, ``(..., n, n)``, in the dtype of ``gram``; zero if only rounding errors remain.
     """
     n = gram.shape[-1]
     off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
@@ -157,38 +175,48 @@ def u_centered(gram: Tensor) -> Tensor:
 
 
 def doubly_centered(gram: Tensor) -> Tensor:
-    """Gram matrices ``(..., n, n)`` whose rows and columns sum to zero; exactly zero if nothing else is left."""
+    """Return Gram matrices whose rows and columns sum to zero.
+
+    Args:
+        gram: Symmetric Gram matrices, ``(..., n, n)``.
+
+    Returns:
+        Doubly centered matrices, ``(..., n, n)``; zero if only rounding errors remain.
+    """
     rows = gram.mean(-1, keepdim=True)
     return _zero_if_rounding(gram - rows - rows.mT + rows.mean(-2, keepdim=True), gram)
 
 
 def _zero_if_rounding(centered: Tensor, gram: Tensor) -> Tensor:
-    """``(..., n, n)`` centered matrices, those set to zero that hold nothing but rounding errors."""
+    """Set each centered matrix of ``(..., n, n)`` to zero that holds only rounding errors of ``gram``."""
     largest, scale = (matrix.abs().amax((-2, -1), keepdim=True) for matrix in (centered, gram))
     return centered * exceeds_rounding(largest, scale)
 
 
 def exceeds_rounding(magnitude: Tensor, scale: Tensor) -> Tensor:
-    """Whether a magnitude is more than what rounding leaves of a difference of values of that scale.
+    """Return whether a magnitude is larger than the rounding error of a difference of values of size ``scale``.
 
-    A constant layer less its mean is rarely exactly zero, and the CKA of rounding errors would look
-    like any other number. A tensor, not a branch: a branch would make an accelerator wait. False for ``nan``.
+    A constant layer minus its mean is rarely exactly zero. The CKA of such rounding errors would look like any other
+    number. The result is a tensor and not a branch, because a branch would wait for the accelerator.
+
+    Returns:
+        Booleans, of the shape of ``magnitude``; False for ``nan``.
     """
     exceeds: Tensor = magnitude > 8 * torch.finfo(magnitude.dtype).eps * scale
     return exceeds
 
 
-def _magnitude(means: Tensor) -> Tensor:
-    """A power of 2 of the size of the largest entry of a middling group, which few outliers do not change; not 0.
+def _power_of_two_near(means: Tensor) -> Tensor:
+    """Return a power of 2 near the largest entry of the median group of means ``(g, d)``; never 0.
 
-    Not that of the location, which is next to nothing where each feature is that of few samples.
+    The median group is robust to a few outliers. The location would not do: for sparse features it is close to zero.
     """
     largest = torch.linalg.vector_norm(means, torch.inf, dim=1).median()
-    # Beyond these, the power or its inverse would leave float32's range.
+    # With larger exponents, the power or its inverse would leave float32's range.
     return torch.ldexp(means.new_ones(()), torch.frexp(largest).exponent.clamp(-120, 120))
 
 
 def check_floating(tensor: Tensor) -> None:
-    """Refuse what is not a real floating-point tensor, with a `TypeError`."""
+    """Raise a `TypeError` unless a tensor is real and floating-point."""
     if not tensor.is_floating_point():
         raise TypeError(f"features must be a real floating-point tensor, but have dtype {tensor.dtype}")

@@ -1,4 +1,4 @@
-"""Kernel Gram matrices, computed from packed linear ones."""
+"""Kernel Gram matrices, computed from packed linear Gram matrices."""
 
 from __future__ import annotations
 
@@ -6,71 +6,80 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.kernels import RBF, Kernel, checked_gram, distance, median_of, resolve_kernel
-from lightning_cka.hsic.packed import PackedGrams, hidden_distances, pack_stack, select_layers, squared_distances
+from lightning_cka.hsic.packed import (
+    PackedGrams,
+    has_imprecise_distances,
+    pack_stack,
+    select_layers,
+    squared_distances,
+)
 from lightning_cka.hsic.precision import accumulator_dtype
 
-_ENTRIES = 2**18
-"""Of the matrices that are in memory at a time."""
+_CHUNK_ENTRIES = 2**18
+"""Number of matrix entries in memory at a time."""
 
 
 def apply_kernel(kernel: Kernel, grams: PackedGrams, medians: Tensor | None = None) -> PackedGrams:
-    """The kernel's Gram matrices of one batch.
+    """Return the kernel's Gram matrices of one batch.
 
     Args:
-        kernel: which.
-        grams: linear Gram matrices of L layers.
-        medians: ``(L,)`` median squared distances that fix the bandwidths; None: those of this batch.
+        kernel: The kernel; see `resolve_kernel`.
+        grams: Linear Gram matrices of L layers.
+        medians: Median squared distances ``(L,)`` that fix the bandwidths of an RBF kernel; None: those of this batch.
 
     Returns:
-        In float64, but for the linear kernel.
+        Packed Gram matrices in float64; for the linear kernel, ``grams`` itself.
     """
     function = resolve_kernel(kernel)
     if function is None:
         return grams
     packed = []
     for layers in _chunks(grams):
-        squared = _distances(grams, layers)
+        squared = _usable_distances(grams, layers)
         if isinstance(function, RBF):
             full = function(squared, None if medians is None else medians[layers].to(squared))
         elif function is distance:
             full = distance(squared)
         else:
-            # One layer at a time: a user's function need not know of more.
+            # A user's function gets one layer at a time: it need not accept a batch of matrices.
             full = torch.stack([checked_gram(function, each) for each in squared])
         packed.append(pack_stack(full))
     return PackedGrams(*(torch.cat(parts) for parts in zip(*packed, strict=True)))
 
 
-def beyond_rounding(squared: Tensor, magnitude: Tensor, dtype: torch.dtype) -> Tensor:
-    """Squared distances, those set to zero that are no more than rounding has left of the sums that they come from.
+def zero_rounding_errors(squared: Tensor, magnitude: Tensor, dtype: torch.dtype) -> Tensor:
+    """Set squared distances to zero where they are no larger than rounding errors.
 
     Args:
-        squared: ``(..., n, n)``.
-        magnitude: ``(..., n, n)``, of the terms of these sums.
-        dtype: in which they were computed.
+        squared: Squared distances, ``(..., n, n)``, computed as sums of larger terms.
+        magnitude: Size of these terms, ``(..., n, n)``.
+        dtype: Dtype in which the terms were computed.
+
+    Returns:
+        Squared distances, ``(..., n, n)``.
     """
     return squared.where(~(squared <= 8 * torch.finfo(dtype).eps * magnitude), torch.zeros_like(squared))
 
 
-def _distances(grams: PackedGrams, layers: slice) -> Tensor:
-    """``(l, n, n)`` squared distances of l of the layers, in float64."""
+def _usable_distances(grams: PackedGrams, layers: slice) -> Tensor:
+    """Return the squared distances ``(l, n, n)`` of l layers in float64; ``nan`` where they are imprecise."""
     dtype = accumulator_dtype(grams.halves.device)
     grams = select_layers(grams, layers)
     wide = PackedGrams(*(part.to(dtype) for part in grams))
     sizes = wide.offsets.abs()
     magnitude = 2 * (sizes[:, :, None] + sizes[:, None, :])
-    squared = beyond_rounding(squared_distances(wide), magnitude, grams.halves.dtype)
-    hidden = hidden_distances(grams)[:, None, None]
-    squared = squared.where(~hidden, torch.full_like(squared, torch.nan))
+    squared = zero_rounding_errors(squared_distances(wide), magnitude, grams.halves.dtype)
+    is_imprecise = has_imprecise_distances(grams)[:, None, None]
+    squared = squared.where(~is_imprecise, torch.full_like(squared, torch.nan))
     return squared * wide.scales.square()[:, None, None]
 
 
 def _chunks(grams: PackedGrams) -> list[slice]:
-    """Few layers at a time: whole matrices of all layers in float64 would take much memory."""
-    size = max(1, _ENTRIES // grams.num_samples**2)
+    """Return slices of few layers: full float64 matrices of all layers need much memory."""
+    size = max(1, _CHUNK_ENTRIES // grams.num_samples**2)
     return [slice(start, start + size) for start in range(0, len(grams.halves), size)]
 
 
 def median_squared_distances(grams: PackedGrams) -> Tensor:
-    """``(L,)`` in float64: the median of each layer's squared distances, over all n^2 entries."""
-    return torch.cat([median_of(_distances(grams, layers)) for layers in _chunks(grams)])
+    """Return each layer's median squared distance over all n^2 entries, ``(L,)``, in float64."""
+    return torch.cat([median_of(_usable_distances(grams, layers)) for layers in _chunks(grams)])

@@ -1,7 +1,7 @@
-"""Kernels, as functions of centered linear Gram matrices: no second look at the features is needed.
+"""Kernels, as functions of the squared distances between samples.
 
-A kernel is a name, an `RBF`, or a function of the squared distances between samples, which follow from a
-linear Gram matrix: ``D_ij = K_ii + K_jj - 2 K_ij``.
+A kernel is a name, an `RBF`, or a function of squared distances. These follow from a linear Gram matrix,
+``D_ij = K_ii + K_jj - 2 K_ij``, so that a kernel needs no features.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ import torch
 from torch import Tensor
 
 KernelFn = Callable[[Tensor], Any]
-
+"""A function from squared distances ``(n, n)`` to a Gram matrix ``(n, n)``."""
 
 DEFAULT_THRESHOLD = 0.5
+"""Threshold of "rbf"."""
 
 
 @dataclass(frozen=True)
 class RBF:
-    """The Gaussian kernel ``exp(-D / (2 sigma^2))``, whose bandwidth sigma is a multiple of the median distance.
+    """The Gaussian kernel ``exp(-D / (2 sigma^2))``. The bandwidth sigma is a multiple of the median distance.
 
-    The larger the bandwidth, the nearer to the linear kernel. A smaller one looks at near neighbours, and a far
-    outlier then counts for no more than any other sample. Source: Kornblith et al. 2019, section 4
+    CKA approaches that of the linear kernel as the bandwidth grows. A small bandwidth compares near neighbours, and
+    an outlier then counts no more than any other sample. Source: Kornblith et al. 2019, section 4
     (https://arxiv.org/abs/1905.00414).
 
     Args:
-        threshold: the multiple; the default is that of the authors' demonstration. Their layer identification has 0.2,
-            0.4 and 0.8.
+        threshold: The bandwidth divided by the median distance. The default is that of the authors' demonstration.
+            Their layer identification uses 0.2, 0.4 and 0.8.
 
     Raises:
-        ValueError: the threshold is not positive.
+        ValueError: The threshold is not positive.
 
     Example:
         >>> import torch
@@ -50,15 +51,17 @@ class RBF:
             raise ValueError(f"the threshold of an RBF kernel must be positive, but is {self.threshold}")
 
     def __call__(self, squared_distances: Tensor, median: Tensor | None = None) -> Tensor:
-        """The Gram matrices, less 1.
+        """Return the Gram matrices minus 1.
+
+        A constant does not change HSIC. Without the 1, a large bandwidth does not reduce the precision.
 
         Args:
-            squared_distances: ``(..., n, n)``.
-            median: ``(...)``, median squared distances; None: those of ``squared_distances``, of all n^2 entries.
+            squared_distances: Squared distances, ``(..., n, n)``.
+            median: Median squared distances, ``(...)``; None: the medians of all n^2 entries of ``squared_distances``.
 
         Returns:
-            ``(..., n, n)``: a constant does not change HSIC, and without the 1 a large bandwidth costs no digits.
-            ``nan`` if the median is zero, and yet not all distances are.
+            Gram matrices minus 1, ``(..., n, n)``; zero if all distances are zero. If only the median is zero, the
+            entries at distance zero are ``nan``.
         """
         median = median_of(squared_distances) if median is None else median
         gram = torch.expm1(-squared_distances / (2 * self.threshold**2 * median[..., None, None]))
@@ -67,42 +70,41 @@ class RBF:
 
 
 Kernel = str | RBF | KernelFn
+"""A name, an `RBF`, or a function of squared distances."""
 
 
 def distance(squared_distances: Tensor) -> Tensor:
-    """The negative distance, whose unbiased CKA is the bias-corrected distance correlation.
+    """Return the negative distances. Unbiased CKA of this kernel is the bias-corrected distance correlation.
 
     Source: Székely and Rizzo 2014 (https://arxiv.org/abs/1310.2926); Sejdinovic et al. 2013
     (https://arxiv.org/abs/1207.6076) for distances as kernels.
 
     Args:
-        squared_distances: ``(..., n, n)``.
+        squared_distances: Squared distances, ``(..., n, n)``.
 
     Returns:
-        ``(..., n, n)``.
+        Gram matrices, ``(..., n, n)``.
     """
     return -squared_distances.sqrt()
 
 
 LINEAR = ("linear", "precomputed")
-
-
 NAMED: dict[str, KernelFn] = {"rbf": RBF(), "distance": distance}
 
 
 def resolve_kernel(kernel: Kernel) -> KernelFn | None:
-    """The function of squared distances that is meant; None for the linear kernel and for precomputed matrices.
+    """Return a kernel as a function of squared distances; None for "linear" and "precomputed".
 
     Raises:
-        ValueError: there is no kernel of that name.
-        TypeError: neither a name nor a function.
+        ValueError: The name is unknown.
+        TypeError: The kernel is neither a name nor a function.
     """
     if callable(kernel):
         return kernel
     if not isinstance(kernel, str):
         raise TypeError(
             f"a kernel must be a name or a function of squared distances, but is {kernel!r}"
-            + (" (CKAMonitor alone takes several)" if isinstance(kernel, list | tuple) else "")
+            + (" (only CKAMonitor takes several)" if isinstance(kernel, list | tuple) else "")
         )
     if kernel in LINEAR:
         return None
@@ -115,16 +117,17 @@ def resolve_kernel(kernel: Kernel) -> KernelFn | None:
 
 
 def check_feature_kernel(kernel: Kernel, n: int = 5) -> None:
-    """Refuse what cannot be computed from a model's activations, by trying it on n points.
+    """Check that a kernel can be computed from activations, by evaluating it on n points.
 
     Raises:
-        ValueError: an unknown kernel, "precomputed", or a function that gives no symmetric ``(n, n)`` matrix.
-        TypeError: neither a name nor a function.
+        ValueError: The kernel is unknown or "precomputed", or the function does not return a finite and symmetric
+            ``(n, n)`` matrix.
+        TypeError: The kernel is neither a name nor a function.
     """
     function = resolve_kernel(kernel)
     if kernel == "precomputed":
         raise ValueError(
-            "kernel='precomputed' is for MinibatchCKA.update and functional.cka alone: a model gives features, not "
+            "kernel='precomputed' works only with MinibatchCKA.update and functional.cka: a model gives features, not "
             "Gram matrices"
         )
     if function is not None:
@@ -137,33 +140,39 @@ def check_feature_kernel(kernel: Kernel, n: int = 5) -> None:
 
 
 def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
-    """One or several kernels by distinct names.
+    """Return one or several kernels by distinct names.
+
+    Args:
+        kernel: A kernel, or a list or tuple of kernels.
+
+    Returns:
+        Kernels by name. Names that occur twice get a number, such as "rbf-2".
 
     Raises:
-        ValueError: see `check_feature_kernel`; or there is none, or the same twice.
-        TypeError: neither names nor functions.
+        ValueError: There is no kernel, or one is given twice, or `check_feature_kernel` raises.
+        TypeError: A kernel is neither a name nor a function.
     """
     kernels = cast(list[Kernel], list(kernel) if isinstance(kernel, list | tuple) else [kernel])
     named: dict[str, Kernel] = {}
     for each in kernels:
         check_feature_kernel(each)
         if resolve_kernel(each) in [resolve_kernel(other) for other in named.values()]:
-            raise ValueError(f"kernel {kernel_name(each)!r} is there twice")
+            raise ValueError(f"kernel {kernel_name(each)!r} is given twice")
         base = kernel_key(each)
         name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(kernels) + 2))) if n not in named)
         named[name] = each
     if not named:
-        raise ValueError("kernel is empty; expected a kernel or several")
+        raise ValueError("kernel is empty; expected at least one kernel")
     return named
 
 
 def kernel_key(kernel: Kernel) -> str:
-    """A kernel's name in logged keys, without its parameters."""
+    """Return a kernel's name for logged keys, without its parameters."""
     return "rbf" if isinstance(kernel, RBF) else kernel_name(kernel)
 
 
 def kernel_name(kernel: Kernel) -> str:
-    """A kernel's name in results and figures."""
+    """Return a kernel's name for results and figures, with its parameters."""
     if isinstance(kernel, RBF):
         return "rbf" if kernel == RBF() else f"rbf({kernel.threshold:g})"
     if isinstance(kernel, str):
@@ -173,23 +182,32 @@ def kernel_name(kernel: Kernel) -> str:
 
 
 def needs_median(kernel: Kernel) -> bool:
-    """Whether a bandwidth has to be fixed by a first batch, so that other batches compare with it."""
+    """Return whether the first batch has to fix the kernel's bandwidth, so that all batches use the same one."""
     return isinstance(resolve_kernel(kernel), RBF)
 
 
 def median_of(matrices: Tensor) -> Tensor:
-    """``(...)``, the median of the entries of ``(..., n, n)`` matrices; of an even number, the mean of the middle two.
+    """Return the median of all entries of each matrix, as NumPy defines it.
 
-    ``nan`` if an entry is.
+    Args:
+        matrices: Matrices, ``(..., n, n)``.
+
+    Returns:
+        Medians, ``(...)``: the mean of the two middle entries if n is even; ``nan`` if an entry is ``nan``.
     """
     ordered = matrices.flatten(-2).sort(-1).values
     count = ordered.shape[-1]
+    # nan sorts last, so that 0 times the last entry makes the median nan.
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2 + 0 * ordered[..., -1]
 
 
 def checked_gram(function: KernelFn, squared: Tensor) -> Tensor:
+    """Return a user function's Gram matrix of squared distances ``(n, n)``, in their dtype.
+
+    Raises:
+        ValueError: The function does not return a floating-point tensor of shape ``(n, n)``.
+    """
     gram = function(squared)
-    name = kernel_name(function)
     if not isinstance(gram, Tensor) or gram.shape != squared.shape or not gram.is_floating_point():
         what = (
             f"a {type(gram).__name__}"
@@ -197,7 +215,7 @@ def checked_gram(function: KernelFn, squared: Tensor) -> Tensor:
             else f"shape {tuple(gram.shape)} and dtype {gram.dtype}"
         )
         raise ValueError(
-            f"kernel {name!r} must turn squared distances of shape {tuple(squared.shape)} into a floating-point "
-            f"Gram matrix of that shape, but gave {what}"
+            f"kernel {kernel_name(function)!r} must turn squared distances of shape {tuple(squared.shape)} into a "
+            f"floating-point Gram matrix of that shape, but gave {what}"
         )
     return gram.to(squared.dtype)

@@ -1,4 +1,4 @@
-"""`PackedGrams`: the centered Gram matrices of many layers on one batch, each entry kept once."""
+"""`PackedGrams`: the centered Gram matrices of many layers on one batch, each entry stored once."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from torch import Tensor
 from lightning_cka.hsic.folding import fold, unfold
 from lightning_cka.hsic.grams import u_centered
 
-_LOST = 0.05
-"""Largest relative error of a squared distance."""
+_MAX_DISTANCE_ERROR = 0.05
+"""Largest relative rounding error of a squared distance that is still used."""
 
 
 class PackedGrams(NamedTuple):
-    """The Gram matrices of L layers on one batch of n samples, each entry kept once.
+    """The Gram matrices of L layers on one batch of n samples, each entry stored once.
 
-    The U-centered off-diagonal part is what HSIC needs. The offsets beside it give the squared distances between
-    samples, ``D_ij = -2 (U_ij + s_i + s_j)``, and so all else, without an outlier costing the other samples' digits.
+    HSIC needs the U-centered off-diagonal entries U. The offsets s give the squared distances between samples,
+    ``D_ij = -2 (U_ij + s_i + s_j)``, and the doubly centered matrices follow from these. With U and s apart, an
+    outlier does not reduce the precision of the other samples' entries.
     """
 
     halves: Tensor
-    """(L, n ceil(n/2)): the U-centered Gram matrices, each entry once; see `fold`."""
+    """The U-centered Gram matrices, ``(L, n ceil(n/2))``, in the folded layout; see `fold`."""
     offsets: Tensor
-    """(L, n): s, what U-centering takes from row i and from column i of -D/2."""
+    """The offsets s, ``(L, n)``: U-centering subtracts s_i from row i and from column i of -D/2."""
     scales: Tensor
-    """(L,): powers of 2: the matrices are those of features / scale, so that none leaves float32's range. Zero for
-    a layer without variance, whose matrices are rounding errors."""
+    """Powers of 2, ``(L,)``. The matrices are those of features / scale, which keeps them in float32's range. The
+    scale of a layer without variance is zero: its matrices are rounding errors."""
     row_squares: Tensor
-    """(L, n): squared norms of the U-centered Gram matrices' rows, each sample's part of <U, U>."""
+    """Squared norms of the rows of U, ``(L, n)``: each sample's part of <U, U>."""
 
     @property
     def num_samples(self) -> int:
-        """The batch size n."""
+        """Return the batch size n."""
         return int(self.offsets.shape[-1])
 
 
@@ -41,10 +42,10 @@ def pack_stack(grams: Tensor) -> PackedGrams:
     """Pack Gram matrices, centered or not.
 
     Args:
-        grams: ``(L, n, n)`` symmetric matrices, n >= 4.
+        grams: Symmetric matrices, ``(L, n, n)``, n >= 4.
 
     Returns:
-        Their packed form, in the dtype of ``grams``.
+        The packed matrices, in the dtype of ``grams``.
     """
     centered = u_centered(grams)
     diagonal = grams.diagonal(dim1=-2, dim2=-1)
@@ -53,43 +54,60 @@ def pack_stack(grams: Tensor) -> PackedGrams:
 
 
 def select_layers(packed: PackedGrams, layers: slice | list[int]) -> PackedGrams:
-    """The Gram matrices of some of the layers."""
+    """Return the Gram matrices of the given layers."""
     return PackedGrams(*(part[layers] for part in packed))
 
 
 def unpack(packed: PackedGrams) -> Tensor:
-    """The doubly centered Gram matrices ``(L, n, n)`` that were packed, of features / scale."""
+    """Return the doubly centered Gram matrices ``(L, n, n)`` of features / scale."""
     d = diagonals(packed)
     return (d[:, :, None] + d[:, None, :] - squared_distances(packed)) / 2
 
 
 def squared_distances(packed: PackedGrams) -> Tensor:
-    """Squared distances ``(L, n, n)`` between samples, of features / scale; zero but for rounding where these agree."""
+    """Return the squared distances ``(L, n, n)`` between samples, of features / scale.
+
+    The distance of two identical samples is zero up to rounding. The diagonal is exactly zero.
+    """
     n, s = packed.num_samples, packed.offsets
     full = -2 * (unfold(packed.halves, n) + s[:, :, None] + s[:, None, :])
     full.diagonal(dim1=-2, dim2=-1).zero_()
     return full
 
 
-def hidden_distances(packed: PackedGrams) -> Tensor:
-    """``(L,)`` bool: whether some samples are so far out that the distances between the others cannot be had back.
+def has_imprecise_distances(packed: PackedGrams) -> Tensor:
+    """Return for which layers an outlier hides the distances between the other samples in rounding errors.
 
-    An outlier c times as far out as the others leaves some c n between the largest offset and the median one, and
-    the others' squared distances with a relative error of eps c / n. No number is better than a wrong one.
+    Let one sample be c times as far from the center as the others. Then the largest offset is about c n times the
+    median offset. The relative rounding error of the others' squared distances is about eps c / n, eps being that
+    of the dtype. If it exceeds 5 percent, `nan` is better than a wrong number.
+
+    Returns:
+        Booleans, ``(L,)``.
     """
     sizes = packed.offsets.abs()
     spread = sizes.amax(1) / sizes.median(1).values
-    hidden: Tensor = spread > _LOST * packed.num_samples**2 / torch.finfo(packed.halves.dtype).eps
-    return hidden
+    is_imprecise: Tensor = spread > _MAX_DISTANCE_ERROR * packed.num_samples**2 / torch.finfo(packed.halves.dtype).eps
+    return is_imprecise
 
 
 def diagonals(packed: PackedGrams) -> Tensor:
-    """Squared distances ``(L, n)`` of the samples from their mean, of features / scale: the centered diagonals."""
+    """Return the diagonals ``(L, n)`` of the doubly centered Gram matrices, of features / scale.
+
+    They are the samples' squared distances from their mean.
+    """
     n, s = packed.num_samples, packed.offsets
     return -2 * (n - 2) / n * s - 2 / n**2 * s.sum(-1, keepdim=True)
 
 
 def u_centering_shift(sums: Tensor) -> Tensor:
-    """What U-centering takes from row i and from column i of matrices with off-diagonal row sums ``(..., n)``."""
+    """Return what U-centering subtracts from row i and from column i.
+
+    Args:
+        sums: Row sums of the off-diagonal entries, ``(..., n)``.
+
+    Returns:
+        Shifts, ``(..., n)``.
+    """
     n = sums.shape[-1]
     return sums / (n - 2) - sums.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))

@@ -1,4 +1,4 @@
-"""Multiply in the operands' own precision, and add up in float64."""
+"""Products in the operands' own precision, and the dtype that accumulates them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import torch
 
 
 def full_precision(device_type: str) -> AbstractContextManager[None]:
-    """Multiply in the operands' own precision: no autocast, no TF32, no bfloat16 passes."""
+    """Return a context that disables autocast, TF32 and bfloat16 passes for matrix products.
+
+    Args:
+        device_type: Type of the operands' device, such as "cuda".
+    """
     if not torch.is_autocast_enabled(device_type) and not _reduced_precision():
-        return nullcontext()  # Asked for in each layer: the switches below cost as much as a small product.
+        # This runs once per layer, and changing the switches takes as long as a small product.
+        return nullcontext()
     return _full_precision(device_type)
 
 
@@ -32,7 +37,8 @@ def _full_precision(device_type: str) -> Iterator[None]:
             for backend, value in reduced.items():
                 backend.fp32_precision = "none"
                 if backend.fp32_precision == value:
-                    reduced[backend] = "none"  # It was inherited from a more general switch, and shall be again.
+                    # The value is inherited from a more general switch, so "none" restores it.
+                    reduced[backend] = "none"
                 backend.fp32_precision = "ieee"
             yield
         finally:
@@ -41,15 +47,15 @@ def _full_precision(device_type: str) -> Iterator[None]:
 
 
 def _reduced_precision() -> dict[Any, str]:
-    """Whether products are made in less than their operands' precision: where, and in which."""
-    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9 has one switch.
+    """Return the switches that reduce the precision of float32 products, with their current values."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9 has a single switch.
         precision = torch.get_float32_matmul_precision()
         return {} if precision == "highest" else {"float32_matmul_precision": precision}
-    # The legacy getter raises once a user has used these newer switches, so read the switches.
+    # The older getter raises once a user has set these newer switches, so read the switches.
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
     return {backend: value for backend in backends if (value := backend.fp32_precision) not in ("none", "ieee")}
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on the one device type that lacks it."""
+    """Return the dtype of sums on a device: float64, or float32 on MPS, which has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64

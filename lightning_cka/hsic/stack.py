@@ -1,4 +1,4 @@
-"""`GramStack`: the Gram matrices that forward hooks fill in, centered and packed some layers at a time."""
+"""`GramStack`: collects the features of one batch layer by layer, and returns their packed Gram matrices."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.folding import fold_in, half_size, row_sums
-from lightning_cka.hsic.grams import Workspace, exceeds_rounding, folded_gram, gram_dtype, varies
+from lightning_cka.hsic.grams import Workspace, exceeds_rounding, folded_gram, gram_dtype, has_variance
 from lightning_cka.hsic.packed import PackedGrams, pack_stack, u_centering_shift
 
+# Number of matrix entries that are centered at a time. Small groups fit the cache; large ones need fewer operations.
 _GROUP_ENTRIES_CPU = 2**19
-"""Of the matrices that are centered at a time: they should stay in cache, and yet be worth an operation."""
-
-
 _GROUP_ENTRIES_ACCELERATOR = 2**22
 
 
 class GramStack:
-    """Makes the Gram matrices of the layers of one batch of n samples, and centers and packs some of them at a time.
+    """The Gram matrices of the layers of one batch of n samples.
+
+    `add` takes one layer's features and computes its Gram matrix. Matrices are centered and packed in groups of
+    consecutive layers. `packed` returns them all.
 
     Args:
-        num_layers: L.
-        n: at least 4.
-        dtype: becomes float64 once features are.
-        device: of the Gram matrices.
-        workspace: in which all is made: the next stack of the same n has the same memory.
+        num_layers: Number of layers L.
+        n: Batch size, at least 4.
+        dtype: Dtype of the Gram matrices, float32 or float64. It becomes float64 with the first float64 features.
+        device: Device of the Gram matrices.
+        workspace: Memory of all results. The next stack of the same workspace overwrites them.
     """
 
     def __init__(
@@ -36,11 +37,11 @@ class GramStack:
         self._workspace = workspace
         entries = _GROUP_ENTRIES_CPU if device.type == "cpu" else _GROUP_ENTRIES_ACCELERATOR
         self._group = max(1, min(num_layers, entries // n**2))
-        # Layers whose matrices are not centered yet, with what `folded_gram` said of each.
+        # Layers from start to stop have matrices that are not centered yet. `folded_gram` returned these two of each.
         self._start = self._stop = 0
         self._scales: list[Tensor] = []
         self._squares: list[Tensor] = []
-        self._take(
+        self._use_buffers(
             PackedGrams(
                 workspace.matrix("halves", num_layers, n * half_size(n), dtype, device),
                 workspace.matrix("offsets", num_layers, n, dtype, device),
@@ -49,19 +50,27 @@ class GramStack:
             )
         )
 
-    def _take(self, packed: PackedGrams) -> None:
+    def _use_buffers(self, packed: PackedGrams) -> None:
         n, m = self._n, self._n - half_size(self._n)
         self._packed = packed
-        # The two parts that `folded_gram` makes: of all layers, and of those that are not centered yet.
+        # `folded_gram` writes two parts. All layers have their own columns; the corners are those of one group.
         self._folded = packed.halves.view(len(packed.halves), n, n - m)
         corners = self._workspace.matrix("corners", self._group, m * m, packed.halves.dtype, packed.halves.device)
         self._corners = corners.view(self._group, m, m)
 
     def add(self, layer: int, features: Tensor) -> None:
-        """Take one layer's features ``(n, ...)``."""
+        """Compute the Gram matrix of one layer.
+
+        Args:
+            layer: Index of the layer.
+            features: Features, ``(n, ...)``, on any device.
+
+        Raises:
+            TypeError: The features are not a real floating-point tensor.
+        """
         if features.dtype == torch.float64 != self._folded.dtype:
             self._center()
-            self._take(PackedGrams(*(part.to(torch.float64) for part in self._packed)))
+            self._use_buffers(PackedGrams(*(part.to(torch.float64) for part in self._packed)))
         if layer != self._stop or layer - self._start == self._group:
             self._center()
             self._start = self._stop = layer
@@ -69,13 +78,14 @@ class GramStack:
         if features.device == folded.device and gram_dtype(features) == folded.dtype:
             scale, square = folded_gram(features, folded, corner, self._workspace)
         else:
-            # In the layer's own precision. Of a model on several devices, Gram matrices travel, and not activations.
+            # Compute on the layer's device in its own precision, and copy the Gram matrix, which is small.
             columns, rest = (
                 part.new_empty(part.shape, dtype=gram_dtype(features), device=features.device)
                 for part in (folded, corner)
             )
             scale, square = folded_gram(features, columns, rest, self._workspace)
-            scale = scale * varies(columns.trace() + rest.trace(), self._n * square)
+            # The layer's own eps decides whether it has variance, so decide before the conversion.
+            scale = scale * has_variance(columns.trace() + rest.trace(), self._n * square)
             folded.copy_(columns)
             corner.copy_(rest)
             scale, square = scale.to(folded), square.to(folded)
@@ -84,18 +94,18 @@ class GramStack:
         self._stop = layer + 1
 
     def set_undefined(self, layer: int) -> None:
-        """There are no features of that layer."""
+        """Set the Gram matrix of a layer without features to ``nan``."""
         self._center()
         for part in self._packed:
             part[layer] = torch.nan
 
     def packed(self) -> PackedGrams:
-        """The Gram matrices of all layers."""
+        """Return the Gram matrices of all layers."""
         self._center()
         return self._packed
 
     def _center(self) -> None:
-        """Center and pack what is not yet."""
+        """Center and pack the matrices of the current group."""
         chosen, n = slice(self._start, self._stop), self._n
         self._start = self._stop
         if not self._scales:
@@ -110,27 +120,34 @@ class GramStack:
         for matrices, rows, columns in ((folded, shift, shift[:, :h]), (corners, shift[:, h:], shift[:, h:])):
             matrices -= rows[:, :, None]
             matrices -= columns[:, None]
-        for each in diagonals:
+        for each in diagonals:  # The subtraction has changed them.
             each.zero_()
         squares = row_sums(corners.square().sum(1), folded.square())
-        # A single sample apart from the others, and these all alike, leaves rounding errors of what was taken away: in
-        # each of the n entries of a row, at most of twice the largest shift. Beyond the range of float32, the squared
-        # norm of a sample is infinite, and 0 times that is nan.
+        # If all samples but one are equal, U is zero and only rounding errors of the subtraction remain: in each of
+        # the n entries of a row, at most those of twice the largest shift. Such layers are multiplied by 0.
         trace = diagonal.sum(1)
-        taken = 2 * n**0.5 * shift.abs().amax(1)
-        factor = exceeds_rounding(squares.amax(1).sqrt(), taken) + 0 * trace
+        subtracted = 2 * n**0.5 * shift.abs().amax(1)
+        # If a squared norm overflows float32, the trace is infinite, and 0 times the trace makes the layer nan.
+        factor = exceeds_rounding(squares.amax(1).sqrt(), subtracted) + 0 * trace
         fold_in(folded, corners)
         folded *= factor[:, None, None]
         torch.mul(squares, factor[:, None], out=self._packed.row_squares[chosen])
         torch.sub(shift, diagonal / 2, out=self._packed.offsets[chosen])
-        has_variance = varies(trace, n * torch.stack(self._squares))
-        torch.mul(torch.stack(self._scales), has_variance, out=self._packed.scales[chosen])
+        is_variable = has_variance(trace, n * torch.stack(self._squares))
+        torch.mul(torch.stack(self._scales), is_variable, out=self._packed.scales[chosen])
         self._scales.clear()
         self._squares.clear()
 
 
 def pack_features(features: Sequence[Tensor]) -> PackedGrams:
-    """The linear Gram matrices of L layers' features ``(n, ...)``, in float32, or float64 if any of them are."""
+    """Return the packed linear Gram matrices of L layers on one batch.
+
+    Args:
+        features: Features of each layer, ``(n, ...)``.
+
+    Returns:
+        Packed Gram matrices; float64 if any of the features are float64, else float32.
+    """
     stack = GramStack(
         len(features), len(features[0]), dtype=gram_dtype(*features), device=features[0].device, workspace=Workspace()
     )
@@ -140,10 +157,16 @@ def pack_features(features: Sequence[Tensor]) -> PackedGrams:
 
 
 def pack_precomputed(grams: Sequence[Tensor]) -> PackedGrams:
-    """The same, of Gram matrices ``(n, n)`` that a user made.
+    """Return Gram matrices that a user computed, in packed form.
+
+    Args:
+        grams: Gram matrix of each layer, ``(n, n)``.
+
+    Returns:
+        Packed Gram matrices; float64 if any of the matrices are float64, else float32.
 
     Raises:
-        ValueError: they are not square, or not symmetric.
+        ValueError: A matrix is not square or not symmetric.
     """
     for gram in grams:
         if gram.shape != (len(gram), len(gram)):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from lightning_cka.hsic.folding import triangle_places
+from lightning_cka.hsic.folding import triangle_indices
 from lightning_cka.hsic.kernel_grams import median_squared_distances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank_batch import BankBatch, BatchInputs
@@ -233,7 +233,7 @@ class GramBank:
         tensors: dict[str, Tensor] = {}
         for batch in self:
             parts = dict(batch.grams._asdict())
-            parts["halves"] = parts["halves"].index_select(1, triangle_places(batch.grams.num_samples))
+            parts["halves"] = parts["halves"].index_select(1, triangle_indices(batch.grams.num_samples))
             if float16:
                 parts["halves"], parts["halves_unit"] = to_half(parts["halves"])
             tensors.update((f"{batch.index}.{name}", part.contiguous()) for name, part in parts.items())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.folding import half_size, triangle_places
+from lightning_cka.hsic.folding import half_size, triangle_indices
 from lightning_cka.hsic.packed import PackedGrams
 
 FORMAT_VERSION = 1
@@ -38,7 +38,7 @@ def read_grams(file: Any, index: int) -> PackedGrams:
         parts["halves"] = parts["halves"].to(unit.dtype) * unit[:, None]
     n = parts["offsets"].shape[1]
     folded = parts["halves"].new_zeros(len(parts["halves"]), n * half_size(n))
-    parts["halves"] = folded.index_copy_(1, triangle_places(n), parts["halves"])
+    parts["halves"] = folded.index_copy_(1, triangle_indices(n), parts["halves"])
     return PackedGrams(**parts)
 
 

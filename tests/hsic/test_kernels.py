@@ -211,7 +211,7 @@ def test_a_far_outlier_costs_no_digits_or_there_is_no_number(kernel, factor):
         (lambda: check_kernels("gauss"), ValueError, r"unknown kernel 'gauss'; expected one of .*'rbf'.*RBF\(...\)"),
         (lambda: check_kernels(3), TypeError, "a name or a function of squared distances, but is 3"),
         (lambda: check_kernels([]), ValueError, "kernel is empty"),
-        (lambda: check_kernels(["rbf", RBF(0.5), "rbf"]), ValueError, "kernel 'rbf' is there twice"),
+        (lambda: check_kernels(["rbf", RBF(0.5), "rbf"]), ValueError, "kernel 'rbf' is given twice"),
         (lambda: check_kernels("precomputed"), ValueError, "a model gives features, not Gram matrices"),
         (lambda: check_kernels(lambda d: d.sum()), ValueError, r"'custom' must turn .* gave shape \(\) and"),
         (lambda: check_kernels(lambda d: 1.0), ValueError, "but gave a float"),
