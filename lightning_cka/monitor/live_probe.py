@@ -22,7 +22,7 @@ from lightning_cka.probe.exchangeability import BatchVariation, Variation, varia
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.hooks import Observer
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
-from lightning_cka.runtime.collectives import failing_together
+from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.sharding import is_sharded
 
@@ -49,7 +49,7 @@ class LiveProbe:
         self.variation: list[Variation] = []
         self._is_tested = False
         self._device = sums_device(module.device)
-        together = failing_together(self._device, "show the model a probe batch")
+        together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
             self.probe = build_probe_set(options, trainer)
             self.plan = dry_run(module, self.probe, options.selectors, self._forward_settings(trainer, module))
@@ -111,7 +111,7 @@ class LiveProbe:
     @contextmanager
     def _together(self, reference: Reference, hint: str) -> Iterator[None]:
         """What is wrong with a reference is told with its name, and on all processes."""
-        with failing_together(self._device, f"show reference '{reference.name}' a probe batch"):
+        with synchronized_errors(self._device, f"show reference '{reference.name}' a probe batch"):
             try:
                 yield
             except ValueError as error:
@@ -144,7 +144,7 @@ class LiveProbe:
         consume: Consumer,
         observe: Observer | None = None,
     ) -> None:
-        together = failing_together(self._device, "show the model the probe set")
+        together = synchronized_errors(self._device, "show the model the probe set")
         with together, as_validation(trainer), without_log(model), without_log(module):
             show(
                 model,

@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
-from lightning_cka.runtime.sharding import is_sharded, lent_weights
+from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 from lightning_cka.runtime.weights import detached_copy, read_weights
 
 LIVE = ("initial", "previous", "self")
@@ -93,7 +93,7 @@ class Reference:
         """
         if weights is not None and is_sharded(live):
             self.identity = fingerprint(weights)
-            with lent_weights(live, weights):
+            with temporary_weights(live, weights):
                 yield live
             return
         if weights is None:

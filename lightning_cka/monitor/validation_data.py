@@ -12,7 +12,7 @@ from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.sampling import draw_probe_set, probe_set_of_loader
-from lightning_cka.runtime.collectives import on_each_process
+from lightning_cka.runtime.collectives import all_gather_bool
 from lightning_cka.runtime.namespaces import class_names
 from lightning_cka.runtime.rng import isolated_rng
 
@@ -41,7 +41,7 @@ def build_probe_set(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
 
 def check_all_validate(validates: bool, device: torch.device) -> None:
     """Refuse validation on some processes only, who would wait for the others when they compare."""
-    all_validate = on_each_process(validates, device)
+    all_validate = all_gather_bool(validates, device)
     if any(all_validate) and not all(all_validate):
         idle = ", ".join(str(rank) for rank, each in enumerate(all_validate) if not each)
         raise ValueError(

@@ -14,9 +14,9 @@ from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.hooks import BatchGrams, Observer, batch_token_mask
 from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.runtime.collectives import in_step
+from lightning_cka.runtime.collectives import in_lockstep
 from lightning_cka.runtime.module_names import named_layers
-from lightning_cka.runtime.restore import left_as_found
+from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng, seed_rng
 
 Consumer = Callable[[BankBatch], None]
@@ -55,11 +55,11 @@ def show(
     workspace = Workspace()
     last: ProbeBatch | None = None
     with ExitStack() as stack:
-        stack.enter_context(left_as_found(model))
+        stack.enter_context(temporary_eval_mode(model))
         stack.enter_context(isolated_rng(probe.seed, forward_settings.device))
         found = stack.enter_context(closing(probe.batches(rank, world_size)))
         large = (batch for batch in found if batch.num_samples >= MIN_SAMPLES)
-        for batch in in_step(large, forward_settings.device) if sharded else large:
+        for batch in in_lockstep(large, forward_settings.device) if sharded else large:
             if batch is None:
                 last = last or probe.first_batch()
                 forward_settings.forward(model, forward_settings.to_device(last.data))

@@ -14,7 +14,7 @@ from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers, s
 from lightning_cka.probe.observe import Output, observe_one_sample_fewer, observe_outputs
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.runtime.module_names import named_layers
-from lightning_cka.runtime.restore import left_as_found
+from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng
 
 
@@ -48,7 +48,7 @@ def dry_run(
             batches that are too small.
     """
     candidates = match_layers(model, selectors)
-    with left_as_found(model), isolated_rng(probe.seed, forward_settings.device):
+    with temporary_eval_mode(model), isolated_rng(probe.seed, forward_settings.device):
         batch = probe.first_batch()
         if batch.num_samples < MIN_SAMPLES:
             raise ValueError(

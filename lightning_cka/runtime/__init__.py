@@ -1,5 +1,5 @@
-"""What it takes to leave processes, random numbers, modules and disks as they were.
+"""Helpers for processes, random numbers, modules and files, which they leave unchanged after use.
 
-In: modules, loaders, paths, process groups. Out: the same, restored; and values that all processes agree on.
-This room knows no CKA. It imports nothing from the other rooms.
+In: modules, loaders, paths, process groups. Out: the same objects, restored; and values that all processes agree on.
+This room knows nothing of CKA. It imports nothing from the other rooms.
 """

@@ -1,4 +1,4 @@
-"""What processes tell each other. Every process must call these functions, or none."""
+"""Communication between processes. Either every process calls one of these functions, or none does."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+T = TypeVar("T")
+
 
 def all_reduce_sum(tensor: Tensor, *, distributed: bool) -> Tensor:
-    """The sum over processes, on each of them; the tensor itself if there is one process."""
+    """Return the sum of a tensor over all processes, on each of them.
+
+    Args:
+        tensor: Tensor of this process; see `all_gather`.
+        distributed: False: return the tensor itself.
+    """
     return torch.stack(all_gather(tensor, distributed=distributed)).sum(0)
 
 
 def all_gather(tensor: Tensor, *, distributed: bool) -> list[Tensor]:
-    """The tensors of all processes, which must have one shape, on each of them.
+    """Return the tensors of all processes in the order of their ranks, on each process.
 
     Args:
-        tensor: of this process, on the device that the processes talk through.
-        distributed: False: there are no others, whether or not a process group exists.
+        tensor: Tensor of this process, on the process group's device. All processes must use the same shape.
+        distributed: False: return this process's tensor only, even if a process group exists.
     """
-    if not distributed or not _has_processes():
+    if not distributed or not _has_process_group():
         return [tensor]
     tensor = tensor.contiguous()
     gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
@@ -32,66 +39,77 @@ def all_gather(tensor: Tensor, *, distributed: bool) -> list[Tensor]:
 
 
 def gather_objects(value: Any, *, distributed: bool) -> list[Any]:
-    """The picklable values of all processes, in the order of their ranks, on the first one; elsewhere nothing."""
-    if not distributed or not _has_processes():
+    """Return the values of all processes in the order of their ranks on rank 0, and an empty list elsewhere.
+
+    Args:
+        value: Picklable value of this process.
+        distributed: False: return this process's value only.
+    """
+    if not distributed or not _has_process_group():
         return [value]
     values: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, values)
     return values or []
 
 
-def on_each_process(condition: bool, device: torch.device) -> list[bool]:
-    """Whether it is so on each process, in the order of their ranks."""
-    return [bool(told) for told in all_gather(torch.tensor(condition, device=device), distributed=True)]
+def all_gather_bool(value: bool, device: torch.device) -> list[bool]:
+    """Return the booleans of all processes in the order of their ranks, on each process.
+
+    Args:
+        value: Boolean of this process.
+        device: The process group's device.
+    """
+    return [bool(gathered) for gathered in all_gather(torch.tensor(value, device=device), distributed=True)]
 
 
 @contextmanager
-def failing_together(device: torch.device, what: str) -> Iterator[None]:
-    """An error on one process is one on all of them, once each is through: none waits for one that is gone.
+def synchronized_errors(device: torch.device, action: str) -> Iterator[None]:
+    """Raise on all processes if the block raises on one, so that no process waits for one that has failed.
+
+    The processes exchange this at the end of the block. The block must not communicate in a way that would wait.
 
     Args:
-        device: that the processes talk through.
-        what: is done here, for the message on the others.
+        device: The process group's device.
+        action: What the block does, for the message on the other processes; completes "process 1 could not".
 
     Raises:
-        RuntimeError: another process failed. This one's own errors are raised as they are.
+        RuntimeError: The block failed on another process. Errors of this process are raised unchanged.
     """
     failure: Exception | None = None
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # Raised below, once the others know.
+    except Exception as error:  # noqa: BLE001  # Raised below, after the other processes have been notified.
         failure = error
-    failed = on_each_process(failure is not None, device)
+    failed = all_gather_bool(failure is not None, device)
     if failure is not None:
         raise failure
     if ranks := [rank for rank, has_failed in enumerate(failed) if has_failed]:
-        raise RuntimeError(f"process {', '.join(map(str, ranks))} could not {what}; see the error that it raised")
+        raise RuntimeError(f"process {', '.join(map(str, ranks))} could not {action}; see its error")
 
 
-def _has_processes() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def in_lockstep(batches: Iterator[T], device: torch.device) -> Iterator[T | None]:
+    """Yield this process's batches, then None while another process still has batches.
 
-
-T = TypeVar("T")
-
-
-def in_step(batches: Iterator[T], device: torch.device) -> Iterator[T | None]:
-    """This process's batches, and then None for as long as another process still has some.
+    Each process gets the same number of items, as collective forward passes require.
 
     Args:
-        batches: of this process. An error that they raise is raised here once all processes are through. (One of the
-            forward pass itself cannot wait for that: its process ends, and the others with it.)
-        device: that the processes talk through.
+        batches: Batches of this process. An error that they raise is raised here, after the last item of all
+            processes. An error of the forward pass itself is not delayed: it ends this process and then the others.
+        device: The process group's device.
     """
     failure: Exception | None = None
     while True:
         batch = None
         try:
             batch = next(batches, None) if failure is None else None
-        except Exception as error:  # noqa: BLE001  # Raised below: the others would wait for this process.
+        except Exception as error:  # noqa: BLE001  # Raised below: the other processes still wait for this one.
             failure = error
-        if not any(on_each_process(batch is not None, device)):
+        if not any(all_gather_bool(batch is not None, device)):
             break
         yield batch
     if failure is not None:
         raise failure
+
+
+def _has_process_group() -> bool:
+    return dist.is_available() and dist.is_initialized()

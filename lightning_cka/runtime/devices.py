@@ -1,4 +1,4 @@
-"""Which device keeps the sums, and how tensors get there."""
+"""The device of float64 sums, and transfers from the host to a device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from torch import Tensor
 
 
 def sums_device(device: torch.device) -> torch.device:
-    """Where float64 sums are kept: the host for the one kind of device that does not have float64."""
+    """Return the device that keeps float64 sums: the given one, or the CPU for MPS, which has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host's memory on a device, without waiting where that is safe: CUDA has read pageable memory."""
+    """Copy a CPU tensor to a device, without waiting on CUDA.
+
+    Not waiting is safe there: CUDA has read pageable memory when the call returns.
+    """
     return tensor.to(device, non_blocking=device.type == "cuda")

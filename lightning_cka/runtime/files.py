@@ -1,19 +1,21 @@
-"""Write files whole or not at all, and move old ones aside."""
+"""Write files atomically, hash them, and move old files aside."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half written, whatever happens meanwhile; its folder is made if need be.
+    """Write a file so that no reader sees it half written, even if the process is killed.
+
+    The folder is created if it does not exist.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: The file cannot be written. An existing file keeps its old content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -28,32 +30,36 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def digest(content: bytes) -> str:
-    """Hash of a file's content, to know it again."""
+    """Return a hash that identifies a file's content, 32 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def set_aside(folder: Path, names: Iterable[str], keep: Callable[[Path], bool]) -> Path | None:
-    """Move what an earlier run left to a folder ``earlier-1``, ``earlier-2``, ... inside ``folder``.
+    """Move files of an earlier run to a new folder ``earlier-1``, ``earlier-2``, ... inside ``folder``.
 
     Args:
-        folder: of the runs.
-        names: of files and folders in ``folder``; of folders, the files in them are moved.
-        keep: whether a file stays where it is.
+        folder: Folder of the run.
+        names: Names of files and folders in ``folder``. All files inside these folders are moved.
+        keep: Returns whether a file stays where it is.
 
     Returns:
-        Where to; None if there was nothing to move.
+        The new folder; None if there was nothing to move.
 
     Raises:
-        OSError: a file cannot be moved.
+        OSError: A file cannot be moved.
     """
-    places = [folder / name for name in names]
-    files = {file for place in places for file in ([*place.rglob("*")] if place.is_dir() else [place])}
-    moving = sorted(file for file in files if file.is_file() and not keep(file))
+    moving = sorted(file for file in _files_in(folder / name for name in names) if not keep(file))
     if not moving:
         return None
-    target = next(place for number in count(1) if not (place := folder / f"earlier-{number}").exists())
+    target = next(path for number in count(1) if not (path := folder / f"earlier-{number}").exists())
     for file in moving:
-        place = target / file.relative_to(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(place)
+        destination = target / file.relative_to(folder)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(destination)
     return target
+
+
+def _files_in(paths: Iterable[Path]) -> set[Path]:
+    """Return the existing files among paths, and the files inside the folders among them."""
+    candidates = chain.from_iterable(path.rglob("*") if path.is_dir() else (path,) for path in paths)
+    return {file for file in candidates if file.is_file()}

@@ -1,4 +1,4 @@
-"""The classes of ``lightning.pytorch`` and of ``pytorch_lightning`` are not the same, but their names are."""
+"""Support for both ``lightning.pytorch`` and ``pytorch_lightning``, whose classes have the same names but differ."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def class_names(value: Any) -> list[str]:
-    """Names of a value's class and of those that it inherits from, nearest first."""
+    """Return the names of a value's class and of its base classes, in method resolution order."""
     return [cls.__name__ for cls in type(value).__mro__]
 
 
 def join_namespaces(callback: type) -> None:
-    """Make a callback of ``lightning.pytorch`` one of ``pytorch_lightning`` too, once that was imported.
+    """Make a callback of ``lightning.pytorch`` a subclass of ``pytorch_lightning.Callback`` too.
 
-    Either Trainer takes either callback, but a LightningCLI only those of its own. To import the other one just in case
-    would take longer than all of this package.
+    Both Trainers accept both callbacks, but a LightningCLI accepts only those of its own namespace. Nothing happens
+    unless ``pytorch_lightning`` is imported already: importing it takes longer than importing all of this package.
     """
     other = sys.modules.get("pytorch_lightning")
     if other is not None and not issubclass(callback, other.Callback):

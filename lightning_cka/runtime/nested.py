@@ -13,14 +13,19 @@ from torch import Tensor
 
 
 def dataclass_values(data: Any) -> dict[str, Any]:
-    """By name, the fields of a dataclass that are set, slots included; none of anything else."""
+    """Return the fields of a dataclass that are set, by name; an empty dictionary for any other value."""
     if not is_dataclass(data) or isinstance(data, type):
         return {}
     return {field.name: getattr(data, field.name) for field in fields(data) if hasattr(data, field.name)}
 
 
 def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
-    """Apply ``fn`` to the tensors of a batch, in mappings, sequences and dataclasses of any depth."""
+    """Return a copy of a batch with ``fn`` applied to its tensors.
+
+    Args:
+        data: Batch of tensors in mappings, sequences and dataclasses of any depth. Other values are kept.
+        fn: Function of one tensor.
+    """
     if isinstance(data, Tensor):
         return fn(data)
     if isinstance(data, Mapping):
@@ -31,12 +36,17 @@ def map_tensors(data: Any, fn: Callable[[Tensor], Any]) -> Any:
     if found := dataclass_values(data):
         data = copy.copy(data)
         for name, value in found.items():
-            object.__setattr__(data, name, map_tensors(value, fn))  # Frozen ones, too.
+            object.__setattr__(data, name, map_tensors(value, fn))  # setattr would fail on a frozen dataclass.
     return data
 
 
 def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """Tensors and arrays of a batch: in mappings, sequences, and the attributes of other objects."""
+    """Yield the tensors of a batch, and its numeric NumPy arrays as tensors.
+
+    Args:
+        data: Batch of mappings, sequences and other objects. Of other objects, the attributes are searched.
+        seen: Ids of objects that are visited already, which makes circular references harmless.
+    """
     seen = set() if seen is None else seen
     if isinstance(data, Tensor):
         yield data
@@ -44,11 +54,14 @@ def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
         yield torch.from_numpy(data)
     elif id(data) not in seen and not isinstance(data, str | bytes | type):
         seen.add(id(data))
-        if isinstance(data, Mapping):
-            parts: Iterable[Any] = data.values()
-        elif isinstance(data, list | tuple):
-            parts = data
-        else:
-            parts = (getattr(data, "__dict__", {}) | dataclass_values(data)).values()
-        for part in parts:
+        for part in _parts(data):
             yield from tensors_in(part, seen)
+
+
+def _parts(data: Any) -> Iterable[Any]:
+    """Return the values of a mapping, the items of a sequence, or the attributes of another object."""
+    if isinstance(data, Mapping):
+        return data.values()
+    if isinstance(data, list | tuple):
+        return data
+    return (getattr(data, "__dict__", {}) | dataclass_values(data)).values()

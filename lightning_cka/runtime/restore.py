@@ -1,4 +1,4 @@
-"""Leave a model as it was found."""
+"""Put a model into evaluation mode for a while, and restore everything that a forward pass changes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from lightning_cka.runtime.sharding import fsdp_modules, is_resharded, reshard
 
 
 @contextmanager
-def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, no compiled graphs or fused transformer layers; all as before afterwards."""
+def temporary_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run a block in evaluation mode, without gradients, compiled graphs and fused transformer layers.
+
+    At the end, also after an error, everything is restored: training flags, buffers, states of metrics, gathered
+    shards, grad mode, inference mode, compile stance and fast path.
+    """
     modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
-        # Outside inference mode, so that what is kept can be used anywhere.
+        # A tensor that is made in inference mode could not be updated in place later.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        if "torch._dynamo" in sys.modules:  # Else nothing is compiled, and importing it takes seconds.
+        if "torch._dynamo" in sys.modules:  # Otherwise nothing is compiled, and importing it takes seconds.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # Of transformer layers: it skips the hooks of their children, and is not what training computes.
+        # The fast path of transformer layers skips their children's hooks, and training does not use it.
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(reshard, [module for module in fsdp_modules(model) if is_resharded(module)])
         for module, _ in modes:
-            state = _state(module)
+            state = _saved_state(module)
             stack.callback(_restore_state, module, state)
-            # Metrics are lent a copy: their own tensors may be part of a graph that is still needed.
+            # The block updates clones of a metric's states: its own ones may belong to a graph that is still needed.
             module.__dict__.update(map_tensors(state["metric"], torch.clone))
         try:
             for module, _ in modes:
@@ -43,8 +47,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-def _state(module: nn.Module) -> dict[str, Any]:
-    """What a forward pass in evaluation mode may write to: buffers, and the states of metrics."""
+def _saved_state(module: nn.Module) -> dict[str, Any]:
+    """Return what a forward pass in evaluation mode may change: buffers, and the states of metrics."""
     buffers = dict(module._buffers)
     copies = {name: b.clone() for name, b in buffers.items() if b is not None}
     own = (*module.metric_state, "_update_count", "_computed", "_forward_cache") if isinstance(module, Metric) else ()
@@ -55,7 +59,7 @@ def _restore_state(module: nn.Module, state: dict[str, Any]) -> None:
     module._buffers.clear()
     module._buffers.update(state["buffers"])
     module.__dict__.update(state["metric"])
-    with torch.inference_mode():  # Else a buffer that was made in it could not be written to.
+    with torch.inference_mode():  # Buffers that were made in inference mode can be written to only inside it.
         for name, copied in state["copies"].items():
-            # Always: not all kernels that write to a tensor count up its version.
+            # Copy every buffer: a tensor's version does not tell, since some kernels write without increasing it.
             state["buffers"][name].copy_(copied)

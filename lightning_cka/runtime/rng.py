@@ -1,4 +1,4 @@
-"""Random numbers: seeded for a while, and left as they were found."""
+"""Seed random generators for a while, and restore their states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ import torch
 
 @contextlib.contextmanager
 def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's random numbers; restore them at the end, also on an error."""
+    """Seed Python's, NumPy's and torch's global generators; restore their states at the end, also after an error.
+
+    Args:
+        seed: The seed.
+        device: Device whose generator is included; the CPU's always is.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     devices = [device] if device is not None and device.type != "cpu" else []
     with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):
@@ -26,10 +31,15 @@ def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None
 
 
 def seed_rng(seed: int, device: torch.device | None = None) -> None:
-    """Seed Python, NumPy, and torch on the CPU and on that device alone."""
+    """Seed the global generators of Python, NumPy, and torch on the CPU and on one other device.
+
+    Args:
+        seed: The seed; NumPy takes it modulo 2^32.
+        device: The other device; None or the CPU: no other.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Not `torch.manual_seed`: it also seeds devices whose state nobody restores.
+    # `torch.manual_seed` would also seed devices whose states are not restored.
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type != "cpu":
         with torch.device(device):
@@ -38,7 +48,10 @@ def seed_rng(seed: int, device: torch.device | None = None) -> None:
 
 @contextlib.contextmanager
 def seeded_generators(loader: Any, seed: int) -> Iterator[None]:
-    """A loader that shuffles with a generator of its own shuffles the same way each time."""
+    """Seed the generators that a loader and its sampler own, and restore their states at the end.
+
+    A loader that shuffles with a generator of its own then shuffles in the same way each time.
+    """
     sampler = getattr(loader, "sampler", None)
     found = [getattr(owner, "generator", None) for owner in (loader, sampler)]
     generators = {id(g): (g, g.get_state()) for g in found if isinstance(g, torch.Generator)}

@@ -15,35 +15,39 @@ from lightning_cka.runtime.namespaces import class_names
 
 
 def fsdp_modules(model: nn.Module) -> list[nn.Module]:
-    """Modules whose weights `torch.distributed.fsdp.fully_shard` has shared out to processes."""
+    """Return the modules that were wrapped with `torch.distributed.fsdp.fully_shard`."""
     return [module for module in model.modules() if "FSDPModule" in class_names(module)]
 
 
 def is_resharded(module: nn.Module) -> bool:
-    """Whether a module's weights are in shards, and not gathered by a forward pass that has left them so."""
+    """Return whether a module's weights are shards; False if a forward pass has left them gathered."""
     return all("DTensor" in class_names(parameter) for parameter in module.parameters())
 
 
 def reshard(modules: Iterable[nn.Module]) -> None:
-    """Free what a forward pass has gathered: what is written to it is lost, and it is of the weights of then."""
+    """Free the weights that a forward pass has gathered.
+
+    Gathered weights are copies: what is written to them is lost, and they do not follow changes of the shards.
+    """
     for module in modules:
-        module.reshard()  # type: ignore[operator]  # Of an FSDPModule.
+        module.reshard()  # type: ignore[operator]  # A method of FSDPModule.
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether processes share the model's weights, as with `torch.distributed.fsdp.fully_shard`."""
+    """Return whether a model's weights are distributed over processes, as by `fully_shard`."""
     return bool(fsdp_modules(model)) or any("DTensor" in class_names(parameter) for parameter in model.parameters())
 
 
 @contextmanager
-def lent_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """A sharded model with these whole weights for a while; with its own ones again thereafter, also on an error.
+def temporary_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """Load other weights into a sharded model for a while; restore its own at the end, also after an error.
 
-    Every process must call this.
+    A sharded model cannot be copied, so a reference of the same architecture borrows the live model. Every process
+    must call this.
 
     Args:
-        model: sharded, which cannot be copied.
-        weights: of the model's architecture, by keys of its ``state_dict``.
+        model: Sharded model.
+        weights: Full weights by keys of the model's ``state_dict``.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
@@ -58,7 +62,7 @@ def lent_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn
     finally:
         reshard(modules)
         with torch.no_grad():
-            for tensor, kept in own:
-                tensor.copy_(kept)
+            for tensor, copied in own:
+                tensor.copy_(copied)
         for module in gathered:
-            module.unshard()  # type: ignore[operator]  # Of an FSDPModule.
+            module.unshard()  # type: ignore[operator]  # A method of FSDPModule.

@@ -11,7 +11,7 @@ from lightning_cka.runtime.nested import dataclass_values
 
 
 def describe(value: Any) -> str:
-    """A short description of tensors and of what contains them, for messages."""
+    """Return a short description of a value: of tensors their shape and dtype, of containers their contents."""
     if isinstance(value, Tensor) and value.is_nested:
         return f"nested Tensor of {value.size(0)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Tensor):
@@ -20,13 +20,13 @@ def describe(value: Any) -> str:
     if parts or isinstance(value, Mapping):
         return f"{type(value).__name__} of {{{', '.join(f'{k!r}: {describe(v)}' for k, v in parts.items())}}}"
     if isinstance(value, list | tuple):
-        shown = [describe(v) for v in value[:4]] + ["..."] * (len(value) > 4)
-        return f"{type(value).__name__} of ({', '.join(shown)})"
+        listed = [describe(v) for v in value[:4]] + ["..."] * (len(value) > 4)
+        return f"{type(value).__name__} of ({', '.join(listed)})"
     return type(value).__name__
 
 
 def describe_function(function: Callable[..., Any] | str | None) -> str:
-    """A name that is the same in another process; of functions without one, their class."""
+    """Return a function's qualified name, which is the same in every process; for other callables, their class's."""
     if function is None or isinstance(function, str):
         return str(function)
     owner = function if hasattr(function, "__qualname__") else type(function)
@@ -34,6 +34,6 @@ def describe_function(function: Callable[..., Any] | str | None) -> str:
 
 
 def shortened(names: Sequence[str], limit: int = 8) -> str:
-    """The names in one line, of many the first few."""
+    """Return names in one line: at most ``limit`` of them, then the number of the others."""
     rest = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest

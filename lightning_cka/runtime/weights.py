@@ -1,4 +1,4 @@
-"""Read the weights of a checkpoint, and copy a model."""
+"""Copy a model, and read the weights of a checkpoint for it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,40 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cka.runtime.module_names import without_compiled
-from lightning_cka.runtime.restore import left_as_found
+from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.text import shortened
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
-    """A deep copy that shares nothing with the model, a compiled LightningModule's methods included."""
+    """Return a deep copy that shares nothing with the model.
+
+    Raises:
+        ValueError: The model cannot be copied.
+    """
     try:
-        with left_as_found(model):  # Metrics of a loss hold its graph, which cannot be copied.
+        with temporary_eval_mode(model):  # It clones the states of metrics: a state with a graph cannot be copied.
             duplicate = copy.deepcopy(model)
     except Exception as error:
         raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error})") from error
-    # `torch.compile` of a LightningModule sets these on the instance, bound to the model that was copied.
+    # Compiling a LightningModule sets these methods on the instance. In the copy they would run the original model.
     for name in ("forward", "training_step", "validation_step", "test_step", "predict_step"):
         duplicate.__dict__.pop(name, None)
     return duplicate
 
 
 def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    """The weights in a Lightning checkpoint, or in a file with a plain ``state_dict``, by the keys of a model.
+    """Return the weights in a Lightning checkpoint, or in a file with a plain ``state_dict``.
+
+    Args:
+        path: The file.
+        model: Model of the architecture of the checkpoint.
+
+    Returns:
+        Weights on the CPU, by the keys of the model's ``state_dict``.
 
     Raises:
-        ValueError: not a readable checkpoint, one that holds arbitrary Python objects, or one of another
-            architecture; the message lists missing, unexpected and mismatched keys.
+        ValueError: The file is not a readable checkpoint, holds arbitrary Python objects, or does not match the
+            architecture. In the last case, the message lists missing, unexpected and mismatched keys.
     """
     loaded = {without_compiled(key): value for key, value in _read_state_dict(path).items()}
     state = model.state_dict()
@@ -51,16 +62,17 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     if any(problems.values()):
         listed = "; ".join(f"{what}: {shortened(keys)}" for what, keys in problems.items() if keys)
         raise ValueError(
-            f"checkpoint {path.name!r} is of another architecture than {type(model).__name__}: {listed}. "
+            f"checkpoint {path.name!r} has another architecture than {type(model).__name__}: {listed}. "
             "Pass the reference as a module, with reference_layers="
         )
     return {key: loaded[without_compiled(key)] for key in state}
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:
+    """Return the ``state_dict`` in a file, with the keys of the file."""
     if path.is_dir():
         raise ValueError(
-            f"checkpoint {path.name!r} is a folder, but must be one file; a sharded checkpoint becomes one by "
+            f"checkpoint {path.name!r} must be one file, but is a folder. Convert a sharded checkpoint with "
             f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path.name}`"
         )
     try:
@@ -70,12 +82,14 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
             raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
         raise ValueError(
             f"checkpoint {path.name!r} holds Python objects besides tensors, which torch.load(weights_only=True) "
-            "refuses. If you trust the file: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), "
-            "and pass new_path"
+            "rejects. If you trust the file, run torch.save(torch.load(path, weights_only=False)['state_dict'], "
+            "new_path) and pass new_path"
         ) from error
     except (RuntimeError, EOFError, KeyError, OSError) as error:
         raise ValueError(f"checkpoint {path.name!r} cannot be read: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path.name!r} is no checkpoint: it has neither a 'state_dict' nor is it one")
+        raise ValueError(
+            f"{path.name!r} is no checkpoint: expected a dictionary of tensors, or one under the key 'state_dict'"
+        )
     return state
