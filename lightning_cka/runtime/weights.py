@@ -17,7 +17,7 @@ from lightning_cka.runtime.text import shortened
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy that shares nothing with the model.
+    """Return a deep copy in evaluation mode that shares nothing with the model.
 
     Raises:
         ValueError: The model cannot be copied.

@@ -1,4 +1,4 @@
-"""Kernels from linear Gram matrices: against their definitions, and what they must have in common."""
+"""Kernels against their definitions, in single batches, the metric and banks."""
 
 import itertools
 import warnings
@@ -7,11 +7,9 @@ import naive
 import numpy as np
 import pytest
 import torch
-from lightning_cka import MinibatchCKA, compare_banks, functional, kernels
+from lightning_cka import MinibatchCKA, compare_banks, functional
 from lightning_cka.compare.flags import Thresholds
-from lightning_cka.hsic.kernel_grams import apply_kernel, median_squared_distances
 from lightning_cka.hsic.kernels import RBF, check_kernels, kernel_name, median_of
-from lightning_cka.hsic.packed import unpack
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
@@ -71,7 +69,7 @@ def test_rbf_tends_to_linear_as_the_bandwidth_grows(unbiased):
         abs(functional.cka(x, y, kernel=RBF(t), unbiased=unbiased) - linear).item() for t in (1, 10, 100, 1000)
     ]
     assert differences[0] > 1e-2
-    for one, other in itertools.pairwise(differences[1:]):  # With the square of the bandwidth.
+    for one, other in itertools.pairwise(differences[1:]):  # The difference falls with the square of the bandwidth.
         assert one / other == pytest.approx(100, rel=0.1)
     assert differences[3] < 1e-6
     single = functional.cka(x.float(), y.float(), kernel=RBF(1e4), unbiased=unbiased)
@@ -86,7 +84,7 @@ def batches(count=5, n=24, d=6, seed=0):
 
 def test_the_first_batch_fixes_the_bandwidths():
     xs, ys = batches()
-    xs[1] = 5 * xs[1]  # Its own median distance is another one.
+    xs[1] = 5 * xs[1]  # Its own median distance differs.
     medians = [np.median(naive.squared_distances(z[0])) for z in (xs, ys)]
     sums = np.zeros(3)
     for x, y in zip(xs, ys, strict=True):
@@ -94,7 +92,7 @@ def test_the_first_batch_fixes_the_bandwidths():
         sums += [naive.unbiased_hsic(k, ell), naive.unbiased_hsic(k, k), naive.unbiased_hsic(ell, ell)]
     metric = MinibatchCKA(1, kernel="rbf")
     for x, y in zip(xs, ys, strict=True):
-        metric([x], [y])  # `forward` must not fix them anew.
+        metric([x], [y])  # `forward` must not change the bandwidths.
     expected = sums[0] / np.sqrt(sums[1] * sums[2])
     assert metric.compute().item() == pytest.approx(expected, rel=1e-10)
     metric.reset()
@@ -104,7 +102,7 @@ def test_the_first_batch_fixes_the_bandwidths():
 
 def bank(features, name="model"):
     made = GramBank(("a",), name)
-    for index in reversed(range(len(features))):  # The order in which they are shown does not matter.
+    for index in reversed(range(len(features))):  # The order of the batches does not matter.
         grams = pack_features([features[index]])
         made.add(BankBatch(index, grams, str(index), tuple(range(len(features[index])))))
     return made
@@ -112,7 +110,7 @@ def bank(features, name="model"):
 
 @pytest.mark.parametrize("kernel", ["rbf", "distance", RBF(2.0), "linear"])
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_banks_give_what_the_metric_gives(kernel, unbiased):
+def test_banks_and_the_metric_give_the_same(kernel, unbiased):
     xs, ys = batches(n=64)
     metric = MinibatchCKA(1, kernel=kernel, unbiased=unbiased, return_standard_error=True)
     for x, y in zip(xs, ys, strict=True):
@@ -126,39 +124,16 @@ def test_banks_give_what_the_metric_gives(kernel, unbiased):
     assert compare_banks(own, own, kernel=kernel, unbiased=unbiased, thresholds=OFF).matrix.item() == 1
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "distance", RBF(0.2), lambda squared: -squared])
-def test_few_layers_at_a_time_give_what_all_at_once_give(kernel, monkeypatch):
-    grams = pack_features([torch.randn(12, 5) for _ in range(5)])
-    medians = median_squared_distances(grams)
-    whole = apply_kernel(kernel, grams, medians)
-    monkeypatch.setattr(kernels, "_ENTRIES", 300)
-    for one, other in zip(whole, apply_kernel(kernel, grams, medians), strict=True):
-        assert torch.equal(one, other)
-    assert torch.equal(medians, median_squared_distances(grams))
-
-
-def test_median_is_numpys():
+def test_median_is_that_of_numpy():
     for n in (3, 4):
         values = torch.rand(n, n)
         assert median_of(values).item() == pytest.approx(np.median(values.numpy()))
     assert median_of(torch.tensor([[0.0, torch.nan], [1.0, 2.0]])).isnan()
 
 
-def test_the_gram_matrix_is_that_of_the_features_whatever_their_scale():
-    x = torch.randn(12, 5, dtype=torch.float64)
-    for scale in (1e-20, 1.0, 1e20):
-        packed = pack_features([scale * x])
-        assert median_squared_distances(packed).item() == pytest.approx(
-            scale**2 * np.median(naive.squared_distances(x)), rel=1e-10
-        )
-        h = np.eye(12) - 1 / 12
-        expected = h @ naive.rbf_gram(x) @ h
-        assert np.allclose(unpack(apply_kernel("rbf", packed))[0], expected, atol=1e-12)
-
-
-def test_layers_that_a_kernel_cannot_see_are_nan_and_said():
+def test_layers_without_variance_or_bandwidth_are_nan_with_a_warning():
     constant, sparse = torch.full((32, 4), 0.1), torch.zeros(32, 4)
-    sparse[:6] = torch.randn(6, 4)  # Most pairs of samples are at no distance.
+    sparse[:6] = torch.randn(6, 4)  # Most pairs of samples have distance zero.
     metric = MinibatchCKA(["constant", "sparse", "fine"], kernel="rbf")
     metric.update([constant, sparse, torch.randn(32, 4)])
     with pytest.warns(UserWarning) as caught:
@@ -172,7 +147,7 @@ def test_layers_that_a_kernel_cannot_see_are_nan_and_said():
         assert compare_banks(*banks, kernel="rbf").matrix.isnan().all()
 
 
-def test_a_far_outlier_is_one_sample_among_others_to_rbf():
+def test_a_far_outlier_does_not_dominate_rbf():
     x, y = torch.randn(256, 16), torch.randn(256, 16)
     x[3], y[3] = 1e3 * x[3], 1e3 * y[3]
     assert abs(functional.cka(x, y, unbiased=False)) > 0.9
@@ -182,27 +157,26 @@ def test_a_far_outlier_is_one_sample_among_others_to_rbf():
 @pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
 @pytest.mark.parametrize("kernel", ["linear", "rbf", RBF(0.2), "distance"])
 @pytest.mark.parametrize("factor", [1e3, 1e5, 1e6, 1e7, 1e8, 1e12, 1e20, 1e30])
-def test_a_far_outlier_costs_no_digits_or_there_is_no_number(kernel, factor):
-    """In float32; a mean that the outlier drags along would cost all of them from 1e4 on."""
+def test_with_a_far_outlier_cka_is_precise_or_nan(kernel, factor):
+    """In float32. Centering with the mean, which the outlier moves, would lose all precision from 1e4 on."""
     x = torch.randn(256, 16)
     y = x @ torch.randn(16, 16) / 4 + 0.5 * torch.randn(256, 16)
     x[77] *= factor
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = compare_banks(bank(x.split(64)), bank(y.split(64)), kernel=kernel)
-    told = [str(warning.message) for warning in caught]
+    messages = [str(warning.message) for warning in caught]
     if factor <= 1e6 or (kernel == "linear" and factor <= 1e12):
         exact = [bank(z.double().split(64)) for z in (x, y)]
         expected = compare_banks(*exact, kernel=kernel, thresholds=OFF).matrix.item()
         assert result.matrix.item() == pytest.approx(expected, abs=2e-3)
     else:
         assert result.matrix.isnan().all()
-        assert any("samples too far out for their precision: a" in message for message in told)
+        assert any("samples too far out for their precision: a" in message for message in messages)
     if kernel == "linear" and factor <= 1e12:
         assert {flag.reason for flag in result.flags if not flag.of_reference} == {"trace_ratio", "leave_one_out"}
-        assert any(
-            "single samples dominate" in message and "at sample 13)" in message for message in told
-        )  # Of its batch.
+        # 13 is the sample's index in its batch.
+        assert any("single samples dominate" in message and "at sample 13)" in message for message in messages)
 
 
 @pytest.mark.parametrize(

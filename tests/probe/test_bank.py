@@ -1,8 +1,6 @@
 """Banks in files: exact, whole or not there, readable for ever."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from lightning_cka import GramBank, compare_banks, compare_models
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_format import FORMAT_VERSION
-from lightning_cka.runtime.files import write_atomically
 from lightning_cka.version import __version__
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -174,29 +171,6 @@ def test_files_that_are_no_banks(tmp_path):
     (tmp_path / "half.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"'half.safetensors' cannot be read as a bank"):
         GramBank.load(tmp_path / "half.safetensors")
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_atomically(path, b"old")
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", lambda _file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(OSError, match="No space left"):
-            write_atomically(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_killed_process_leaves_no_half_file(tmp_path):
-    """SIGKILL at the moment when the content is in the temporary file."""
-    script = (
-        "import os, signal\nfrom pathlib import Path\nfrom lightning_cka.files import write_atomically\n"
-        "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "write_atomically(Path('a.safetensors'), bytes(10**6))\n"
-    )
-    process = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=60)
-    assert process.returncode == -9
-    assert not (tmp_path / "a.safetensors").exists()
 
 
 def test_banks_of_different_probe_sets_are_refused_unless_told():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 from lightning_cka.probe import features, layers
-from lightning_cka.runtime.module_names import named_layers
 from torch import nn
 
 
@@ -41,14 +40,6 @@ def test_an_exact_name_is_no_pattern():
     net = nn.ModuleDict({"a[0]": nn.Linear(1, 1), "a0": nn.Linear(1, 1)})
     assert layers.match_layers(net, ("a[0]",)) == {"a[0]": 0}
     assert layers.match_layers(net, ("a[0-9]",)) == {"a0": 0}
-
-
-def test_compiled_wrappers_leave_no_trace_in_names():
-    net = model()
-    net.encoder = torch.compile(net.encoder)
-    names = named_layers(net)
-    assert list(names)[:4] == ["encoder", "encoder.conv", "encoder.act", "encoder.norm"]
-    assert isinstance(names["encoder"], nn.Sequential)
 
 
 @pytest.mark.parametrize(

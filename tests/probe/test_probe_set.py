@@ -213,24 +213,6 @@ def test_a_users_distributed_loader_is_taken_whole():
         assert [x for _, batch in shown for x in batch] == list(range(1, 64, 2))
 
 
-def test_random_numbers_are_restored_also_after_an_error():
-    def draw():
-        return torch.rand(2).tolist(), random.random(), np.random.rand()
-
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    expected = draw()
-    torch.set_rng_state(states[0]), random.setstate(states[1]), np.random.set_state(states[2])
-
-    def fail():
-        with isolated_rng(3):
-            draw()
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert draw() == expected
-
-
 class Custom:
     def __init__(self, x):
         self.inner = {"x": [x.numpy()], "me": self}

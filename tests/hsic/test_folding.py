@@ -1,0 +1,42 @@
+"""The folded layout stores each entry once, and its row sums are those of the full matrix."""
+
+import pytest
+import torch
+from lightning_cka.hsic import folding
+
+
+def symmetric(n):
+    full = torch.randn(2, n, n)
+    return full + full.mT
+
+
+def without_diagonal(full):
+    return full - full.diagonal(dim1=1, dim2=2).diag_embed()
+
+
+@pytest.mark.parametrize("n", [4, 5, 8])
+def test_folding_keeps_each_entry_once(n):
+    full = symmetric(n)
+    folded = folding.fold(full)
+    assert folded.shape == (2, n * -(-n // 2))
+    off_diagonal = without_diagonal(full)
+    assert torch.equal(folding.unfold(folded, n), off_diagonal)
+    rows, columns = torch.tril_indices(n, n, -1)
+    entries = off_diagonal[0, rows, columns]
+    assert torch.equal(folded[0][folded[0] != 0].sort().values, entries.sort().values)
+
+
+@pytest.mark.parametrize("n", [4, 5, 8])
+def test_triangle_indices_select_the_lower_triangle_row_by_row(n):
+    full = symmetric(n)
+    rows, columns = torch.tril_indices(n, n, -1)
+    assert torch.equal(folding.fold(full)[:, folding.triangle_indices(n)], full[:, rows, columns])
+
+
+@pytest.mark.parametrize("n", [4, 5, 8])
+def test_row_sums_are_those_of_the_full_matrix(n):
+    full = without_diagonal(symmetric(n))
+    h = folding.half_size(n)
+    folded = folding.fold(full).reshape(2, n, h)
+    assert torch.allclose(folding.folded_row_sums(folded), full.sum(2), atol=1e-5)
+    assert torch.allclose(folding.row_sums(full[:, h:, h:].sum(2), full[:, :, :h]), full.sum(2), atol=1e-5)

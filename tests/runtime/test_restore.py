@@ -1,0 +1,86 @@
+"""`temporary_eval_mode` restores the model and torch's modes, also after an error."""
+
+import pytest
+import torch
+from lightning_cka.runtime.restore import temporary_eval_mode
+from torch import nn
+from torchmetrics import MeanMetric
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.frozen = nn.Dropout().eval()
+        self.metric = MeanMetric()
+        self.register_buffer("cache", None)
+
+
+def spoil(model):
+    """Change everything that a forward pass can change."""
+    model.norm.running_mean += 1
+    model.norm.num_batches_tracked = torch.tensor(7)
+    model.cache = torch.ones(2)
+    model.register_buffer("late", torch.ones(1))
+    model.metric.update(100.0)
+    model.norm.train()
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_everything_is_restored(fail):
+    model = Model()
+    model.metric.update(5.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    buffer, state = model.norm.running_mean, model.metric.mean_value
+    torch.backends.mha.set_fastpath_enabled(True)
+
+    def run():
+        with temporary_eval_mode(model):
+            assert not any(module.training for module in model.modules())
+            assert not torch.is_grad_enabled()
+            assert not torch.backends.mha.get_fastpath_enabled()
+            spoil(model)
+            if fail:
+                raise RuntimeError("inside")
+
+    if fail:
+        with pytest.raises(RuntimeError, match="inside"):
+            run()
+    else:
+        run()
+    assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.norm.running_mean is buffer
+    assert model.cache is None
+    assert model.metric.mean_value is state
+    assert (model.metric.compute(), model.metric.update_count) == (5, 1)
+    assert torch.is_grad_enabled()
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_results_made_in_inference_mode_are_usable_outside_it():
+    linear = nn.Linear(3, 2)
+    with torch.inference_mode(), temporary_eval_mode(linear):
+        output = linear(torch.ones(1, 3))
+    assert not output.is_inference()
+
+
+def test_buffers_made_in_inference_mode_are_restored():
+    model = nn.BatchNorm1d(3)
+    with torch.inference_mode():
+        model.running_mean = torch.zeros(3)
+    with temporary_eval_mode(model):
+        model.running_mean = torch.ones(3)
+    assert torch.equal(model.running_mean, torch.zeros(3))
+
+
+def test_compiled_modules_run_their_hooks():
+    compiled = torch.compile(nn.Sequential(nn.Linear(3, 2)), backend="eager")
+    compiled(torch.ones(1, 3))
+    calls = []
+    compiled.get_submodule("_orig_mod.0").register_forward_hook(lambda *args: calls.append(1))
+    with temporary_eval_mode(compiled):
+        compiled(torch.ones(1, 3))
+    assert calls == [1]
