@@ -22,6 +22,6 @@ def effective_dimension_numerator(offsets: Tensor, squared_norms: Tensor) -> Ten
         Numerators, ``(L,)``. Divided by ``squared_norms``, they are the effective dimensions.
     """
     n = offsets.shape[1]
-    # Not (sum s)^2 - sum s^2: with a far outlier, the two terms agree in all digits and their difference is noise.
+    # Not (sum s)^2 - sum s^2: with a far outlier, the two terms agree up to rounding, and their difference is noise.
     mixed = 2 * (offsets[:, 1:] * offsets.cumsum(1)[:, :-1]).sum(1)
     return (4 * (n - 3) * mixed + 2 * squared_norms / (n - 2)) / (n - 1)

@@ -66,7 +66,7 @@ def all_gather_bool(value: bool, device: torch.device) -> list[bool]:
 def synchronized_errors(device: torch.device, action: str) -> Iterator[None]:
     """Raise on all processes if the block raises on one, so that no process waits for one that has failed.
 
-    The processes exchange this at the end of the block. The block must not communicate in a way that would wait.
+    The processes exchange their outcomes at the end of the block.
 
     Args:
         device: The process group's device.

@@ -35,10 +35,10 @@ def test_other_weights_are_loaded_and_the_own_ones_restored(fail):
     weights = {f"_orig_mod.{name}": value for name, value in other.state_dict().items()}
 
     def run():
-        with temporary_weights(model, weights) as lent:
-            assert lent is model
-            assert torch.equal(lent[0].weight, other[0].weight)
-            lent[1].running_mean += 1
+        with temporary_weights(model, weights) as loaded:
+            assert loaded is model
+            assert torch.equal(loaded[0].weight, other[0].weight)
+            loaded[1].running_mean += 1
             if fail:
                 raise RuntimeError("inside")
 

@@ -74,9 +74,7 @@ def test_checkpoints_that_do_not_fit(tmp_path, content, message):
 
 def test_files_that_are_no_checkpoints(tmp_path):
     (tmp_path / "folder.ckpt").mkdir()
-    with pytest.raises(
-        ValueError, match=r"'folder.ckpt' must be one file, but is a folder. Convert .* folder.ckpt"
-    ):
+    with pytest.raises(ValueError, match=r"'folder.ckpt' must be one file, but is a folder. Convert .* folder.ckpt"):
         read_weights(tmp_path / "folder.ckpt", nn.Linear(3, 2))
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     for name in ("text.ckpt", "missing.ckpt"):
