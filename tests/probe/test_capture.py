@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning_cka.hsic.products import half_vectors, inner_products
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.probe.capture import show
+from lightning_cka.probe.show_probe_set import show_probe_set
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.forward import ForwardSettings, default_forward
 from lightning_cka.probe.layers import check_layers
@@ -28,7 +28,7 @@ def grams_of(model, batches, layers=None, **kwargs):
     forward_settings, probe = ForwardSettings(CPU, **kwargs), StreamProbe(batches, 0)
     plan = dry_run(model, probe, check_layers(layers), forward_settings)
     bank = GramBank(plan.names, "model")
-    show(model, probe, plan, forward_settings, bank.add)
+    show_probe_set(model, probe, plan, forward_settings, bank.add)
     return plan.names, {index: batch.grams for index, batch in bank.batches.items()}
 
 
@@ -188,9 +188,9 @@ def test_everything_is_left_as_it_was_found(fail):
     model.fail = fail
     if fail:
         with pytest.raises(RuntimeError, match="in forward"):
-            show(model, probe, plan, ForwardSettings(CPU), lambda *args: None)
+            show_probe_set(model, probe, plan, ForwardSettings(CPU), lambda *args: None)
     else:
-        show(model, probe, plan, ForwardSettings(CPU), lambda *args: None)
+        show_probe_set(model, probe, plan, ForwardSettings(CPU), lambda *args: None)
     assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.last is last
@@ -207,7 +207,7 @@ def test_a_metric_of_the_training_loss_still_has_its_graph():
     weight = torch.ones((), requires_grad=True)
     loss = model.seen(2 * weight)
     total = model.seen.mean_value
-    show(model, probe, dry_run(model, probe, None, ForwardSettings(CPU)), ForwardSettings(CPU), lambda *args: None)
+    show_probe_set(model, probe, dry_run(model, probe, None, ForwardSettings(CPU)), ForwardSettings(CPU), lambda *args: None)
     assert detached_copy(model).seen.compute() == 2
     assert model.seen.mean_value is total
     loss.backward()
@@ -241,7 +241,7 @@ def test_a_model_that_writes_to_its_inputs_sees_the_same_ones_again():
     plan = dry_run(model, probe, None, forward_settings)
     for _ in range(2):
         banks.append(GramBank(plan.names, "greedy"))
-        show(model, probe, plan, forward_settings, banks[-1].add)
+        show_probe_set(model, probe, plan, forward_settings, banks[-1].add)
     first, second = (list(bank) for bank in banks)
     assert [batch.fingerprint for batch in first] == [batch.fingerprint for batch in second]
     assert torch.equal(first[0].grams.offsets, second[0].grams.offsets)

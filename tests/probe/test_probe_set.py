@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_cka.probe.fingerprint import fingerprint
-from lightning_cka.probe.sampling import draw_probe_set
+from lightning_cka.probe.seeded_sampling import draw_probe_set
 from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.runtime.rng import isolated_rng
 from lightning_cka.runtime.text import describe
