@@ -15,7 +15,7 @@ def test_the_mask_of_a_batch_or_of_its_first_element():
 
 
 def test_a_mask_that_is_added_to_scores_raises():
-    with pytest.raises(ValueError, match="negative values, .* expects 1 for a token and 0 for padding"):
+    with pytest.raises(ValueError, match=r"negative values, .* expects 1 for a token and 0 for padding"):
         token_mask({"attention_mask": -1e9 * (1.0 - MASK)}, 2)
 
 
