@@ -118,7 +118,11 @@ class Restless:
             ValueError,
             "other samples to the two models in 3 batches",
         ),
-        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "iterable more than once"),
+        (
+            lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False),
+            TypeError,
+            "iterable more than once",
+        ),
         (
             lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
             ValueError,
