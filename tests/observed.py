@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from conftest import trainer
 from lightning_cka import CKAMonitor, MinibatchCKA
-from lightning_cka.probe.sampling import draw_probe_set
+from lightning_cka.probe.seeded_sampling import draw_probe_set
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 

@@ -14,8 +14,8 @@ from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.metric import undefined_message
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernels import Kernel, check_feature_kernel, kernel_name
-from lightning_cka.probe.alignment import aligned, bank_of_layers
 from lightning_cka.probe.bank import GramBank, open_bank
+from lightning_cka.probe.bank_selection import aligned, bank_of_layers
 from lightning_cka.probe.layers import Layers
 
 _CPU = torch.device("cpu")

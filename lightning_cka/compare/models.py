@@ -19,9 +19,9 @@ from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import ForwardFn, ForwardSettings
+from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import LayerPlan, Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
-from lightning_cka.probe.sampling import probe_set_of_loader
 from lightning_cka.probe.standalone import device_of, on_device, show_with_progress
 from lightning_cka.runtime.devices import sums_device
 

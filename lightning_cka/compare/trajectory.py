@@ -13,9 +13,9 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import bank_files
 from lightning_cka.hsic.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.hsic.packed import PackedGrams
-from lightning_cka.probe.alignment import bank_of_layers
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.bank_selection import bank_of_layers
 from lightning_cka.probe.layers import Layers
 
 _CPU = torch.device("cpu")

@@ -16,12 +16,12 @@ from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.validation_data import build_probe_set, check_all_validate, validation_loaders
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.probe.capture import Consumer, show
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.hooks import Observer
+from lightning_cka.probe.gram_hooks import Observer
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
+from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
 from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.sharding import is_sharded
@@ -146,7 +146,7 @@ class LiveProbe:
     ) -> None:
         together = synchronized_errors(self._device, "show the model the probe set")
         with together, as_validation(trainer), without_log(model), without_log(module):
-            show(
+            show_probe_set(
                 model,
                 self.probe,
                 plan,

@@ -10,8 +10,9 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.trainer_state import is_trial
+from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.probe_set import ProbeSet
-from lightning_cka.probe.sampling import draw_probe_set, probe_set_of_loader
+from lightning_cka.probe.seeded_sampling import draw_probe_set
 from lightning_cka.runtime.collectives import all_gather_bool
 from lightning_cka.runtime.namespaces import class_names
 from lightning_cka.runtime.rng import isolated_rng

@@ -1,29 +1,25 @@
-"""One probe batch in a Gram bank."""
+"""`BankBatch`: the Gram matrices of one probe batch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from lightning_cka.hsic.packed import PackedGrams
 
 
 @dataclass(frozen=True)
 class BankBatch:
-    """One probe batch, as a model saw it."""
+    """The Gram matrices of one model's layers on one probe batch."""
 
     index: int
-    """Its place in the probe set."""
+    """Index of the batch in the probe set."""
     grams: PackedGrams
     """Linear Gram matrices of all layers."""
     fingerprint: str
     """Hash of the inputs."""
     samples: tuple[int, ...]
-    """The numbers of its samples; see `lightning_cka.probe.probe_set.ProbeBatch`."""
+    """Numbers that identify the samples; see `lightning_cka.probe.probe_set.ProbeBatch`."""
 
-
-class BatchInputs(NamedTuple):
-    """What one probe batch was made of."""
-
-    samples: tuple[int, ...]
-    fingerprint: str
+    def host_copy(self) -> BankBatch:
+        """Return a copy whose Gram matrices are in host memory."""
+        return replace(self, grams=PackedGrams(*(part.to("cpu", copy=True) for part in self.grams)))

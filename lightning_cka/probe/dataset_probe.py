@@ -1,4 +1,4 @@
-"""A probe set of chosen dataset indices."""
+"""`DatasetProbe`: a probe set of chosen dataset indices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from lightning_cka.runtime.rng import seed_rng
 
 
 class DatasetProbe(ProbeSet):
-    """Batches of given indices of the dataset behind a loader.
+    """Batches of given indices of a loader's dataset.
+
+    Args:
+        loader: Its dataset, ``collate_fn`` and workers load the samples.
+        indices: Dataset indices, batch by batch.
+        seed: See `ProbeSet`.
+        is_shuffled: Whether the batches are random subsets by construction.
 
     Attributes:
-        indices: dataset indices, batch by batch.
+        indices: Dataset indices, batch by batch.
     """
 
     def __init__(
@@ -35,10 +41,10 @@ class DatasetProbe(ProbeSet):
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`."""
-        places = range(rank, len(self.indices), world_size)
-        loader = self._loader_of([self.indices[place] for place in places])
-        for place, data in zip(places, loader, strict=True):
-            yield ProbeBatch(place, data, len(self.indices[place]), tuple(self.indices[place]))
+        batch_indices = range(rank, len(self.indices), world_size)
+        loader = self._loader_of([self.indices[i] for i in batch_indices])
+        for i, data in zip(batch_indices, loader, strict=True):
+            yield ProbeBatch(i, data, len(self.indices[i]), tuple(self.indices[i]))
 
     def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
         """See `ProbeSet.first_batch`."""
@@ -47,30 +53,36 @@ class DatasetProbe(ProbeSet):
         return ProbeBatch(0, data, len(indices), tuple(indices))
 
     def _loader_of(self, indices: list[list[int]], num_workers: int | None = None) -> DataLoader[Any]:
+        """Make a loader of the given batches. ``num_workers`` None takes the user's number of workers."""
         loader = self._loader
         workers = loader.num_workers if num_workers is None else num_workers
-        parallel = {}
+        worker_options = {}
         if workers and indices:
-            parallel = {
+            worker_options = {
                 "num_workers": workers,
                 "timeout": loader.timeout,
                 "worker_init_fn": loader.worker_init_fn,
                 "multiprocessing_context": loader.multiprocessing_context,
                 "prefetch_factor": loader.prefetch_factor,
             }
-        seeds = {batch[0]: self.batch_seed(place) for place, batch in enumerate(self.indices)}
+        seeds = {batch[0]: self.batch_seed(i) for i, batch in enumerate(self.indices)}
         return DataLoader(
             _SeededDataset(loader.dataset, seeds),
             batch_sampler=indices,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
             generator=torch.Generator().manual_seed(self.seed),
-            **parallel,
+            **worker_options,
         )
 
 
 class _SeededDataset(Dataset[Any]):
-    """A dataset whose random transforms give a batch the same inputs at each pass, in any process."""
+    """Seed each batch, so that random transforms give the same inputs at each pass and in any process.
+
+    Args:
+        dataset: The user's dataset.
+        seeds: The seed of each batch, by the dataset index of its first sample.
+    """
 
     def __init__(self, dataset: Dataset[Any], seeds: dict[int, int]) -> None:
         self._dataset = dataset

@@ -1,51 +1,71 @@
-"""What the dry run tells the user about layers and models that cannot be used."""
+"""Messages of the dry run about layers that cannot be compared."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from torch import nn
 
-from lightning_cka.probe.observe import Output
+from lightning_cka.probe.dry_run_outputs import LayerOutput
 from lightning_cka.runtime.text import shortened
 
 
-def layer_problem(name: str, module: nn.Module, output: Output | None, fewer: Output | None, n: int) -> tuple[str, str]:
-    """What cannot be compared, and why."""
+class Problem(NamedTuple):
+    """Why a layer cannot be compared."""
+
+    subject: str
+    """The layer or its output."""
+    reason: str
+    """A verb phrase, which completes the sentence."""
+
+
+def layer_problem(
+    name: str, module: nn.Module, output: LayerOutput | None, fewer: LayerOutput | None, n: int
+) -> Problem:
+    """Describe why a layer cannot be compared.
+
+    Args:
+        name: Name of the layer.
+        module: The layer.
+        output: Its output for n samples; None if it did not run.
+        fewer: Its output for n - 1 samples.
+        n: Number of samples.
+    """
     if output is None:
-        return f"layer '{name}' ({type(module).__name__})", "did not run in forward"
-    what = f"the output of layer '{name}' ({output.description})"
+        return Problem(f"layer '{name}' ({type(module).__name__})", "did not run in forward")
+    subject = f"the output of layer '{name}' ({output.description})"
     if output.shape is None:
-        return what, "has no floating-point tensor of one dimension or more"
-    folded = _why_folded(output.shape, fewer.shape if fewer else None, n)
-    return what, f"has no dimension with one entry per sample{folded}"
+        return Problem(subject, "has no floating-point tensor of one dimension or more")
+    hint = _folding_hint(output.shape, fewer.shape if fewer else None, n)
+    return Problem(subject, f"has no dimension with one entry per sample{hint}")
 
 
-def join_problems(problems: Iterable[tuple[str, str]]) -> str:
-    """Each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for what, reason in problems:
-        reasons.setdefault(reason, []).append(what)
-    # Of several outputs, the verb is another one.
-    return "; ".join(
-        f"{shortened(what)} {re.sub('^has ', 'have ', reason) if len(what) > 1 else reason}"
-        for reason, what in reasons.items()
-    )
+def join_problems(problems: Iterable[Problem]) -> str:
+    """Join problems to one text, which states each reason once."""
+    subjects: dict[str, list[str]] = {}
+    for subject, reason in problems:
+        subjects.setdefault(reason, []).append(subject)
+    return "; ".join(f"{shortened(names)} {_verb_phrase(reason, len(names))}" for reason, names in subjects.items())
 
 
-def _why_folded(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:
-    """What the first dimension seems to be, if it depends on the samples."""
+def _verb_phrase(reason: str, num_subjects: int) -> str:
+    return re.sub("^has ", "have ", reason) if num_subjects > 1 else reason
+
+
+def _folding_hint(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:
+    """Explain the first dimension, if its size depends on the number of samples."""
     if not fewer or fewer[0] >= shape[0]:
         return ""
-    each, rest = divmod(shape[0], n)
-    if rest or fewer[0] != each * (n - 1):
+    per_sample, rest = divmod(shape[0], n)
+    if rest or fewer[0] != per_sample * (n - 1):
         return (
             f": its first has {shape[0]} for {n} samples and {fewer[0]} for {n - 1}, as if nodes or tokens of all "
             "samples were in a row. To pool them by sample, let forward_fn= keep the batch's index of each row's "
             "sample, for a feature_fn= that uses it"
         )
     return (
-        f": its first has {each} for each, as if windows or nodes of all samples were in a row. If so, compare such "
-        f"layers alone, with feature_fn=lambda output: output.unflatten(0, (-1, {each})).flatten(1)"
+        f": its first has {per_sample} for each, as if windows or nodes of all samples were in a row. If so, compare "
+        f"such layers alone, with feature_fn=lambda output: output.unflatten(0, (-1, {per_sample})).flatten(1)"
     )

@@ -1,4 +1,4 @@
-"""A hash of a batch's inputs, to see that a model gets the same inputs again."""
+"""A hash of a batch's inputs, to check that a model gets the same inputs again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightning_cka.runtime.nested import tensors_in
 
 
 def fingerprint(data: Any) -> str:
-    """Hash of a batch's shapes and of some thousands of its values, to see that it is the same again."""
+    """Hash the dtypes and shapes of a batch's tensors, and at least 4096 values of each, evenly spaced."""
     digest = hashlib.blake2b(digest_size=16)
-    parts = [part for found in tensors_in(data) for part in (found.unbind() if found.is_nested else [found])]
-    for tensor, some in zip(parts, _on_host([_some_bytes(tensor) for tensor in parts]), strict=True):
+    tensors = [part for found in tensors_in(data) for part in (found.unbind() if found.is_nested else [found])]
+    for tensor, some in zip(tensors, _on_host([_some_bytes(tensor) for tensor in tensors]), strict=True):
         digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(some.numpy().tobytes())
     return digest.hexdigest()
@@ -26,8 +26,8 @@ def _some_bytes(tensor: Tensor) -> Tensor:
     return flat[:: max(1, len(flat) // 4096)].contiguous().view(torch.uint8)
 
 
-def _on_host(parts: list[Tensor]) -> tuple[Tensor, ...]:
-    """The same vectors in host memory. An accelerator is waited for once, and not for each of them."""
-    if len({part.device for part in parts}) != 1 or parts[0].device.type == "cpu":
-        return tuple(part.cpu() for part in parts)
-    return torch.split(torch.cat(parts).cpu(), [len(part) for part in parts])
+def _on_host(vectors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Copy vectors to host memory, with one wait for the accelerator instead of one for each vector."""
+    if len({vector.device for vector in vectors}) != 1 or vectors[0].device.type == "cpu":
+        return tuple(vector.cpu() for vector in vectors)
+    return torch.split(torch.cat(vectors).cpu(), [len(vector) for vector in vectors])

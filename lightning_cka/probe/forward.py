@@ -1,4 +1,4 @@
-"""How a batch is moved to the device and passed to the model."""
+"""`ForwardSettings`: how a batch is moved to the device and passed to the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ForwardFn = Callable[[nn.Module, Any], Any]
 
 @dataclass(frozen=True)
 class ForwardSettings:
-    """How a batch is brought to a model.
+    """How a batch is passed to a model, and how its layers' outputs are read.
 
     Attributes:
-        forward_fn: called with the model and a batch; None: `default_forward`.
-        feature_fn: see `lightning_cka.probe.features.to_features`.
-        transfer: moves a batch to the device, and whatever else happens to it there; None: only moves it.
-        context: around each forward pass, such as a precision plugin's.
-        device: of the batches and Gram matrices.
+        device: Device of the batches and Gram matrices.
+        forward_fn: Called with the model and a batch. None stands for `default_forward`.
+        feature_fn: See `lightning_cka.probe.features.to_features`.
+        transfer: Moves a batch to the device, and may convert it. None only moves it.
+        context: Entered around each forward pass, such as the context of a precision plugin.
     """
 
     device: torch.device
@@ -36,26 +36,33 @@ class ForwardSettings:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def to_device(self, batch: Any) -> Any:
-        """One batch, from whatever device it is on, as the model gets it."""
+        """Move a batch to the device, as the model expects it."""
         return self.transfer(batch) if self.transfer else move_data_to_device(batch, self.device)
 
     def forward(self, model: nn.Module, batch: Any) -> None:
-        """Show a batch that was brought to the model."""
+        """Pass a batch, which is already on the device, to the model."""
         with self.context():
             (self.forward_fn or default_forward)(model, batch)
 
 
 def default_forward(model: nn.Module, batch: Any) -> Any:
-    """Call the model on a batch, or on its first element if it is a tuple or list.
+    """Call the model on a batch, or on its first element if it is a tuple or a list.
 
-    A mapping is spread over the parameters that ``forward`` names, or passed whole where it names none.
+    A mapping is passed as keyword arguments, as far as ``forward`` has such parameters. If it has none of them, the
+    mapping is passed whole.
     """
     if isinstance(batch, list | tuple):
         batch = batch[0]
     if not isinstance(batch, Mapping):
         return model(batch)
+    arguments = _keyword_arguments(model, batch)
+    return model(**arguments) if arguments else model(batch)
+
+
+def _keyword_arguments(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the entries that are parameters of ``forward``. If none are, ``**kwargs`` takes all entries."""
     parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
     named = {key: value for key, value in batch.items() if key in parameters}
-    if not named and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        named = dict(batch)
-    return model(**named) if named else model(batch)
+    if not named and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(batch)
+    return named

@@ -1,4 +1,4 @@
-"""Why a model could not be shown a batch, and what to pass."""
+"""The error message for a model whose forward pass fails on a probe batch."""
 
 from __future__ import annotations
 
@@ -13,24 +13,45 @@ from lightning_cka.runtime.text import describe
 
 
 def why_forward_failed(model: nn.Module, data: Any, forward_settings: ForwardSettings, error: Exception) -> str:
+    """Describe what the model and the batch are, and which ``forward_fn`` to pass.
+
+    Args:
+        model: The model.
+        data: The batch that it was called on.
+        forward_settings: How it was called.
+        error: What it raised.
+    """
     name = type(model).__name__
-    cause = f"it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    first_line = (str(error).splitlines() or [""])[0][:300]
+    cause = f"it raised {type(error).__name__}: {first_line}"
     if forward_settings.forward_fn is not None:
         return f"{name} could not be shown a probe batch with this forward_fn. The batch is a {describe(data)}; {cause}"
-    defined_by = next(owner.__name__ for owner in type(model).__mro__ if "forward" in vars(owner))
-    if defined_by in ("Module", "LightningModule"):
-        sizes = {child: sum(p.numel() for p in module.parameters()) for child, module in model.named_children()}
-        child = max(sizes, key=lambda child: sizes[child], default="net")
-        first, inputs = (data[0], "batch[0]") if isinstance(data, list | tuple) and data else (data, "batch")
-        call = f"module.{child}({'**' if isinstance(first, Mapping) else ''}{inputs})"
+    if not _defines_forward(model):
         return (
             f"{name} could not be shown a probe batch, since it defines no forward: pass forward_fn=, a function of "
-            f"the module and the batch, such as forward_fn=lambda module, batch: {call}. The batch is a "
-            f"{describe(data)}"
+            f"the module and the batch, such as forward_fn=lambda module, batch: {_suggested_call(model, data)}. The "
+            f"batch is a {describe(data)}"
         )
-    parameters = inspect.signature(model.forward).parameters.values()
-    takes = ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in parameters)
     return (
         f"{name} could not be shown a probe batch: pass forward_fn=, a function of the module and the batch. Its "
-        f"forward takes ({takes}), the batch is a {describe(data)}; {cause}"
+        f"forward takes ({_parameters(model)}), the batch is a {describe(data)}; {cause}"
     )
+
+
+def _defines_forward(model: nn.Module) -> bool:
+    owner = next(owner for owner in type(model).__mro__ if "forward" in vars(owner))
+    return owner.__name__ not in ("Module", "LightningModule")
+
+
+def _suggested_call(model: nn.Module, data: Any) -> str:
+    """Suggest a call of the child module that has the most parameters."""
+    sizes = {child: sum(p.numel() for p in module.parameters()) for child, module in model.named_children()}
+    child = max(sizes, key=lambda child: sizes[child], default="net")
+    first, argument = (data[0], "batch[0]") if isinstance(data, list | tuple) and data else (data, "batch")
+    return f"module.{child}({'**' if isinstance(first, Mapping) else ''}{argument})"
+
+
+def _parameters(model: nn.Module) -> str:
+    """List the parameters of ``forward``, without annotations and defaults."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in parameters)

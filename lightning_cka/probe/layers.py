@@ -15,7 +15,7 @@ from lightning_cka.runtime.module_names import named_layers, without_compiled
 if TYPE_CHECKING:
     LayerSelector = str | type[nn.Module]
 else:
-    LayerSelector = str  # LightningCLI takes no class here, but its help would list all that there are.
+    LayerSelector = str  # LightningCLI cannot pass a class here, but its help would list every module class.
 
 
 Layers = LayerSelector | Sequence[LayerSelector] | None
@@ -24,12 +24,35 @@ Layers = LayerSelector | Sequence[LayerSelector] | None
 MAX_DEFAULT_LAYERS = 64
 
 
+@dataclass(frozen=True)
+class LayerPlan:
+    """The layers to compare, as a dry run found them.
+
+    Attributes:
+        batch_dims: Which dimension of a layer's output is the batch, by layer name. The order is that of the Gram
+            matrices' rows.
+        num_samples: Number of samples in the probe batch of the dry run.
+    """
+
+    batch_dims: dict[str, int]
+    num_samples: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the layers, in order."""
+        return tuple(self.batch_dims)
+
+
 def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelector, ...] | None:
-    """The selection as a tuple, None for the default one.
+    """Return the selection as a tuple, and None as it is.
+
+    Args:
+        layers: A name pattern, a module class, or a list or tuple of these.
+        argument: The user's name of the argument, for messages.
 
     Raises:
-        TypeError: something in it is neither a name pattern nor a module class.
-        ValueError: it is empty.
+        TypeError: An entry is neither a name pattern nor a module class.
+        ValueError: The selection is empty.
     """
     if layers is None:
         return None
@@ -43,17 +66,17 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
 
 
 def names_matching(pattern: str, names: Collection[str]) -> list[str]:
-    """The name that the pattern is, else those that it matches as a glob."""
+    """Return the name that equals the pattern; if there is none, the names that match it as a glob."""
     return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
 
 
 def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:
-    """Names of the layers that match, each with the place of the selector that it matched first.
+    """Return the names of the layers that match, each with the index of the first selector that it matches.
 
-    None stands for the leaf modules that own parameters.
+    ``selectors`` None takes the leaf modules that own parameters.
 
     Raises:
-        ValueError: a selector matches nothing.
+        ValueError: A selector matches nothing.
     """
     layers = named_layers(model)
     if selectors is None:
@@ -62,59 +85,50 @@ def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) 
             raise ValueError(f"{type(model).__name__} has no layer with parameters; choose some with layers=")
         return matches
     matches = {}
-    for place, selector in enumerate(selectors):
-        if isinstance(selector, str):
-            found = names_matching(selector, layers)
-        else:
-            found = [name for name, module in layers.items() if isinstance(module, selector)]
+    for index, selector in enumerate(selectors):
+        found = _layers_matching(selector, layers)
         if not found:
-            raise ValueError(_no_match(selector, model))
+            raise ValueError(_no_match_message(selector, model))
         for name in found:
-            matches.setdefault(name, place)
+            matches.setdefault(name, index)
     return matches
 
 
+def _layers_matching(selector: LayerSelector, layers: dict[str, nn.Module]) -> list[str]:
+    if isinstance(selector, str):
+        return names_matching(selector, layers)
+    return [name for name, module in layers.items() if isinstance(module, selector)]
+
+
 def _owns_parameters(name: str, module: nn.Module) -> bool:
+    """Whether a module is a leaf with parameters. Parametrizations count as part of the module that has them."""
     if "parametrizations" in name.split("."):
         return False
     children = [child for child, _ in module.named_children() if child != "parametrizations"]
     return not children and any(True for _ in module.parameters())
 
 
-def _no_match(selector: LayerSelector, model: nn.Module) -> str:
+def _no_match_message(selector: LayerSelector, model: nn.Module) -> str:
     layers = named_layers(model)
-    if isinstance(selector, str):
-        names = {id(module): name for name, module in layers.items()}
-        every = {without_compiled(name): module for name, module in model.named_modules(remove_duplicate=False)}
-        for name in names_matching(selector, every):
-            if id(every[name]) in names:
-                return f"layer '{name}' is the same module as '{names[id(every[name])]}': choose it by that name"
-        closest = difflib.get_close_matches(selector.replace("*", ""), layers, n=3, cutoff=0.3) or list(layers)[:3]
-        return f"layer pattern {selector!r} matches no module; closest: {', '.join(map(repr, closest))}"
-    classes = sorted({type(module).__name__ for module in layers.values()})
-    return f"no module is a {selector.__name__}; the model has {', '.join(classes)}"
+    if not isinstance(selector, str):
+        classes = sorted({type(module).__name__ for module in layers.values()})
+        return f"no module is a {selector.__name__}; the model has {', '.join(classes)}"
+    first_names = _first_names(model, layers)
+    for name in names_matching(selector, first_names):
+        return f"layer '{name}' is the same module as '{first_names[name]}': choose it by that name"
+    closest = difflib.get_close_matches(selector.replace("*", ""), layers, n=3, cutoff=0.3) or list(layers)[:3]
+    return f"layer pattern {selector!r} matches no module; closest: {', '.join(map(repr, closest))}"
+
+
+def _first_names(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, str]:
+    """Map each name of a module to its first name, by which it can be chosen."""
+    first_names = {id(module): name for name, module in layers.items()}
+    all_names = {without_compiled(name): module for name, module in model.named_modules(remove_duplicate=False)}
+    return {name: first_names[id(module)] for name, module in all_names.items() if id(module) in first_names}
 
 
 def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:
-    """At most ``count`` of the names, evenly spaced, the first and the last among them."""
+    """Return at most ``count`` of the names, evenly spaced, with the first and the last one."""
     if len(names) <= count:
         return names
     return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """The layers that are looked at, as a dry run found them.
-
-    Attributes:
-        batch_dims: by layer name, in the order of the Gram matrices' rows: which dimension is the batch.
-        num_samples: size of the probe batch that was shown.
-    """
-
-    batch_dims: dict[str, int]
-    num_samples: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the layers, in order."""
-        return tuple(self.batch_dims)

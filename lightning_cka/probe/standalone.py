@@ -1,21 +1,75 @@
-"""Show a model the probe set without a Trainer, with a progress bar."""
+"""Show a model the probe set without a Trainer: on a chosen device, with a progress bar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.probe.capture import Consumer, show
+from lightning_cka.probe.dry_run import dry_run
+from lightning_cka.probe.exchangeability import BatchVariation, Variation
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.hooks import Observer
-from lightning_cka.probe.layers import LayerPlan
+from lightning_cka.probe.gram_hooks import Observer
+from lightning_cka.probe.layers import LayerPlan, LayerSelector
 from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
+from lightning_cka.runtime.devices import sums_device
+
+
+class CollectedBatches(NamedTuple):
+    """The Gram matrices of one model on the whole probe set."""
+
+    layers: tuple[str, ...]
+    """Names of the layers, in the order of the Gram matrices' rows."""
+    batches: list[BankBatch]
+    """One entry per probe batch, in host memory."""
+    variation: list[Variation]
+    """Layers whose batches are not exchangeable."""
+
+
+def collect_batches(
+    model: nn.Module,
+    probe: ProbeSet,
+    selectors: tuple[LayerSelector, ...] | None,
+    forward_settings: ForwardSettings,
+    *,
+    total: int | None,
+    progress_bar: bool,
+) -> CollectedBatches:
+    """Find a model's layers, show it the probe set, and return its Gram matrices.
+
+    Args:
+        model: The model. It is restored afterwards, on its own device.
+        probe: The probe set.
+        selectors: See `dry_run`.
+        forward_settings: How a batch is passed to the model, and on which device.
+        total: Number of batches; None if it is unknown.
+        progress_bar: Whether to show a progress bar.
+
+    Raises:
+        ValueError: See `dry_run`.
+    """
+    batches: list[BankBatch] = []
+    with on_device(model, forward_settings.device):
+        plan = dry_run(model, probe, selectors, forward_settings)
+        variation = BatchVariation(plan.names, sums_device(forward_settings.device))
+        show_with_progress(
+            model,
+            probe,
+            plan,
+            forward_settings,
+            lambda batch: batches.append(batch.host_copy()),
+            variation.add,
+            total=total,
+            progress_bar=progress_bar,
+        )
+    return CollectedBatches(plan.names, batches, variation.result(distributed=False))
 
 
 def show_with_progress(
@@ -29,30 +83,43 @@ def show_with_progress(
     total: int | None,
     progress_bar: bool,
 ) -> None:
+    """Show a model the whole probe set, with a progress bar.
+
+    Args:
+        model: See `show_probe_set`, as for the next five arguments.
+        probe: The probe set.
+        plan: The layers.
+        forward_settings: How a batch is passed to the model.
+        consume: Called after each batch.
+        observe: Called with each layer's features.
+        total: Number of batches; None if it is unknown.
+        progress_bar: Whether to show the progress bar.
+    """
     with tqdm(desc=f"CKA: {type(model).__name__}", total=total, unit="batch", disable=not progress_bar) as bar:
 
         def consume_and_count(batch: BankBatch) -> None:
             consume(batch)
             bar.update()
 
-        show(model, probe, plan, forward_settings, consume_and_count, observe=observe)
-        bar.update((total or bar.n) - bar.n)  # Batches of too few samples were skipped.
+        show_probe_set(model, probe, plan, forward_settings, consume_and_count, observe=observe)
+        bar.update((total or bar.n) - bar.n)  # Count the batches that were skipped because they are too small.
 
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on ``device``, and where it was afterwards."""
-    home = device_of(model)
-    if home == device:
+    """Move the model to ``device``, and back to its own device at the end."""
+    original = device_of(model)
+    if original == device:
         yield
         return
     try:
         model.to(device)
         yield
     finally:
-        model.to(home)
+        model.to(original)
 
 
 def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer; the CPU if it has none."""
     tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device

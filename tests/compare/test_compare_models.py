@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import Net, dataset
 from lightning_cka import GramBank, compare_banks, compare_models
-from lightning_cka.probe.capture import show
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.show_probe_set import show_probe_set
 from lightning_cka.probe.stream_probe import StreamProbe
 from torch import nn
 from torch.utils.data import DataLoader
@@ -75,7 +75,7 @@ def bank(model, batches):
     probe, forward_settings = StreamProbe(batches, 0), ForwardSettings(torch.device("cpu"))
     plan = dry_run(model, probe, None, forward_settings)
     result = GramBank(plan.names, type(model).__name__)
-    show(model, probe, plan, forward_settings, result.add)
+    show_probe_set(model, probe, plan, forward_settings, result.add)
     return result
 
 
@@ -118,7 +118,11 @@ class Restless:
             ValueError,
             "other samples to the two models in 3 batches",
         ),
-        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "again and again"),
+        (
+            lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False),
+            TypeError,
+            "iterable more than once",
+        ),
         (
             lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
             ValueError,

@@ -152,7 +152,7 @@ def test_a_mask_that_is_added_to_scores_is_refused():
         batch = padded()(samples)
         return batch | {"attention_mask": (batch["attention_mask"] - 1.0) * 1e4}
 
-    with pytest.raises(ValueError, match=r"attention_mask has negative values.* takes 1 for a token"):
+    with pytest.raises(ValueError, match=r"attention_mask has negative values.* expects 1 for a token"):
         logged(Named(bert()), sentences(), collate, ["net.embeddings"], feature_fn="mean")
 
 
@@ -172,7 +172,7 @@ def test_a_mean_that_padding_enters_is_said():
         def training_step(self, batch, batch_idx):
             return self(**batch).square().mean()
 
-    with pytest.warns(UserWarning, match=r"takes padding into the mean of layers whose output.*\(8, 13\).*: net.pool"):
+    with pytest.warns(UserWarning, match=r"includes padding in the mean of layers whose output.*\(8, 13\).*: net.pool"):
         logged(Pools(Halved()), sentences(), padded(5), ["net.bert.encoder", "net.pool"], feature_fn="mean")
 
 

@@ -1,4 +1,4 @@
-"""Batches that are not alike but for chance are told; those that are, are not."""
+"""Batches that are not exchangeable give a warning; shuffled batches do not."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_the_digits_in_three_orders():
     with pytest.warns(UserWarning, match=r"the dataloader are not exchangeable.*\d+\.\d times as much in side"):
         result = halves(None)
     assert result.matrix.item() == pytest.approx(0.392, abs=1e-3)
-    # Whoever sees the result, a figure or a file of it sees it too.
+    # The result, its file and its figure have the flag too.
     ((flag,), name) = result.flags, result.layers[0]
     assert (flag.layer, flag.reason, flag.of_reference) == (name, "exchangeability", False)
     assert flag.value > 2
@@ -47,7 +47,7 @@ def test_the_digits_in_three_orders():
     with pytest.warns(UserWarning, match="not exchangeable"):
         assert halves(target.argsort(stable=True)).matrix.item() == pytest.approx(0.543, abs=1e-3)
     torch.manual_seed(0)
-    for _ in range(5):  # No warning: those are errors here.
+    for _ in range(5):  # A warning would be an error here.
         result = halves(None, shuffle=True)
         assert result.matrix.item() == pytest.approx(0.288, abs=0.01)
         assert result.flags == ()
@@ -63,7 +63,7 @@ def variation(features, batch_size, layers=("a",)):
 
 @pytest.mark.parametrize("kind", ["normal", "one direction", "heavy tails", "an outlier", "wide", "large mean", "dead"])
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_shuffled_data_are_not_accused(kind, batch_size):
+def test_shuffled_data_give_no_warning(kind, batch_size):
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         x = torch.randn(256, 20, generator=generator)
@@ -81,7 +81,7 @@ def test_shuffled_data_are_not_accused(kind, batch_size):
 
 @pytest.mark.parametrize("batch_size", [128, 300, 330])
 @pytest.mark.parametrize("kind", ["an outlier", "heavy tails", "nearly dead"])
-def test_a_ragged_last_batch_and_heavy_tails_are_not_a_lack_of_shuffling(kind, batch_size):
+def test_a_ragged_last_batch_and_heavy_tails_give_no_warning(kind, batch_size):
     generator = torch.Generator().manual_seed(0)
     for _ in range(100):
         x = torch.randn(1000, 8, generator=generator)
@@ -91,40 +91,40 @@ def test_a_ragged_last_batch_and_heavy_tails_are_not_a_lack_of_shuffling(kind, b
             else x**9
         )
         assert variation([x], batch_size) == []
-    x[-1] *= 1e6  # In the last batch, which is of 8.
+    x[-1] *= 1e6  # This sample is in the last batch, of 8 samples.
     assert variation([torch.cat([x, x[:32]])], 128) == []
 
 
-def test_layers_of_one_number_per_sample_and_of_changing_width():
+def test_layers_of_one_feature_and_of_changing_width():
     x = torch.randn(512)
     assert variation([x], 64) == []
     assert [each.layer for each in variation([x.sort().values], 64)] == ["a"]
     tested = BatchVariation(["a"], CPU)
-    for width in (5, 7, 5, 9):  # As of sentences, padded to the longest of a batch.
+    for width in (5, 7, 5, 9):  # Like sentences that are padded to the longest one of a batch.
         tested.add(0, torch.randn(64, width) + width)
     assert tested.result(distributed=False) == []
 
 
-def test_the_p_value_is_one():
-    """How often a threshold of one in twenty is passed, when nothing is wrong."""
+def test_the_p_value_is_calibrated():
+    """Under the null hypothesis, about one test of twenty has a p-value below 0.05."""
     generator = torch.Generator().manual_seed(0)
     scales = torch.tensor([3.0, 2, 1, 1, 0.5])
-    passed = 0
+    rejected = 0
     for _ in range(400):
         tested = BatchVariation(["a"], CPU)
         for batch in (torch.randn(160, 5, generator=generator) * scales).split(16):
             tested.add(0, batch)
-        passed += tested.result(distributed=False, significance=0.05) != []
-    assert 0.02 < passed / 400 < 0.09
+        rejected += tested.result(distributed=False, significance=0.05) != []
+    assert 0.02 < rejected / 400 < 0.09
 
 
-def test_sorted_data_are_told_of_whichever_layer_shows_it():
+def test_the_layers_that_show_sorted_data_are_named():
     x = torch.randn(512, 8)
-    order = (x[:, 0] + torch.randn(512)).argsort()  # Sorted by something that one feature only hints at.
+    order = (x[:, 0] + torch.randn(512)).argsort()  # Sorted by a value that one feature is correlated with.
     found = variation([torch.randn(512, 8), x[order]], 64, ("noise", "sorted"))
     assert [each.layer for each in found] == ["sorted"]
     assert found[0].ratio > 2
-    assert variation([x, x], 512, ("a", "b")) == []  # A single batch tells nothing.
+    assert variation([x, x], 512, ("a", "b")) == []  # A single batch cannot be tested.
 
 
 def test_message():
@@ -146,8 +146,8 @@ def test_a_monitors_own_dataloader_is_tested_once(shuffle, recwarn):
     monitor = CKAMonitor(["self", "initial"], dataloader=loader)
     with pytest.warns() as caught:
         trainer(monitor, max_epochs=3).fit(Net(), *loaders())
-    told = [str(w.message) for w in caught if "not exchangeable" in str(w.message)]
-    assert len(told) == (not shuffle)
+    messages = [str(w.message) for w in caught if "not exchangeable" in str(w.message)]
+    assert len(messages) == (not shuffle)
     for results in monitor.results.values():
         for result in results:
             assert any(flag.reason == "exchangeability" for flag in result.flags) == (not shuffle)

@@ -1,11 +1,11 @@
-"""Choosing layers, and reading outputs."""
+"""Layers are chosen by name pattern or module class."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import pytest
 import torch
-from lightning_cka.probe import features, layers
+from lightning_cka.probe import layers
+from lightning_cka.runtime.module_names import named_layers
 from torch import nn
 
 
@@ -36,10 +36,18 @@ def test_patterns_and_classes(selector, expected):
     assert layers.match_layers(model(), layers.check_layers(selector)) == expected
 
 
-def test_an_exact_name_is_no_pattern():
+def test_an_exact_name_is_not_a_pattern():
     net = nn.ModuleDict({"a[0]": nn.Linear(1, 1), "a0": nn.Linear(1, 1)})
     assert layers.match_layers(net, ("a[0]",)) == {"a[0]": 0}
     assert layers.match_layers(net, ("a[0-9]",)) == {"a0": 0}
+
+
+def test_names_do_not_contain_compiled_wrappers():
+    net = model()
+    net.encoder = torch.compile(net.encoder)
+    names = named_layers(net)
+    assert list(names)[:4] == ["encoder", "encoder.conv", "encoder.act", "encoder.norm"]
+    assert isinstance(names["encoder"], nn.Sequential)
 
 
 @pytest.mark.parametrize(
@@ -68,29 +76,3 @@ def test_spread_evenly():
     assert len(set(chosen)) == 64
     assert (chosen[0], chosen[-1]) == ("0", "199")
     assert layers.spread_evenly(names[:64]) == names[:64]
-
-
-@dataclass
-class Output:
-    ids: torch.Tensor
-    hidden: torch.Tensor
-
-
-def test_first_float_tensor_of_any_output():
-    x, y, ids = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, dtype=torch.int64)
-    for output in (x, (ids, x), [(x, y)], {"ids": ids, "a": x}, {"a": y, "last_hidden_state": x}, Output(ids, x)):
-        assert features.read_tensor(output, None) is x
-    assert features.read_tensor((ids, None, "text"), None) is None
-    assert features.read_tensor((x, y), lambda output: output[1]) is y
-
-
-def test_feature_functions():
-    tokens, image, vector = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 4), torch.randn(2, 3)
-    assert torch.equal(features.to_features(tokens, 0, None), tokens)
-    assert torch.equal(features.to_features(tokens, 0, "mean"), tokens.mean(1))
-    assert torch.allclose(features.to_features(image, 0, "mean"), image.mean((2, 3)))
-    assert torch.equal(features.to_features(vector, 0, "mean"), vector)
-    assert torch.equal(features.to_features(tokens, 0, "cls"), tokens[:, 0])
-    assert torch.equal(features.to_features(tokens.transpose(0, 1), 1, "cls"), tokens[:, 0])
-    with pytest.raises(ValueError, match=r"unknown feature_fn 'max'; expected one of \['cls', 'flatten', 'mean'\]"):
-        features.check_feature_fn("max")

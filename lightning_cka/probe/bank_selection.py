@@ -1,4 +1,4 @@
-"""Load banks, choose their layers, and tell whether their probe sets agree."""
+"""Select a part of a bank: some of its layers, or the batches that fit another bank."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ from lightning_cka.runtime.text import shortened
 
 
 def bank_of_layers(bank: GramBank, layers: Layers, argument: str = "layers") -> GramBank:
-    """A bank of some of a bank's layers, in their order there; the bank itself for None.
+    """Return a bank of some of a bank's layers, in their order there.
+
+    Args:
+        bank: The bank.
+        layers: Name patterns. None returns the bank itself.
+        argument: The user's name of the argument ``layers``, for messages.
 
     Raises:
-        ValueError: a pattern matches none of them.
+        ValueError: A pattern matches no layer.
     """
     selectors = check_layers(layers, argument)
     if selectors is None:
         return bank
-    places: set[int] = set()
+    rows: set[int] = set()
     for selector in selectors:
         matching = names_matching(selector, bank.layers) if isinstance(selector, str) else []
         if not matching:
             raise ValueError(f"{argument}: {selector!r} matches none of the bank's layers: {shortened(bank.layers)}")
-        places |= set(map(bank.layers.index, matching))
-    chosen = sorted(places)
-    part = bank.empty(tuple(bank.layers[i] for i in chosen))
+        rows |= set(map(bank.layers.index, matching))
+    chosen = sorted(rows)
+    part = bank.empty(tuple(bank.layers[row] for row in chosen))
     for batch in bank:
         part.add(replace(batch, grams=select_layers(batch.grams, chosen)))
     return part
 
 
 def aligned(a: GramBank, b: GramBank) -> tuple[GramBank, GramBank]:
-    """The batches that have equally many samples in both, as if their inputs were the same."""
+    """Return the batches that have equally many samples in both banks, as if their inputs were the same."""
     left, right = a.empty(), b.empty()
     for batch in a:
         other = b.batches.get(batch.index)

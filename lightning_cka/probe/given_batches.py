@@ -1,0 +1,73 @@
+"""Take a probe set whose batches are given: by the user's own loader, or by another probe set."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from lightning_cka.probe.dataset_probe import DatasetProbe
+from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.samplers import plain_index
+from lightning_cka.probe.stream_probe import StreamProbe
+from lightning_cka.runtime.rng import isolated_rng, seeded_generators
+
+
+def probe_set_of_loader(loader: Any, *, seed: int = 0, max_batches: int | None = None) -> ProbeSet:
+    """Take the batches of a user's loader as they are.
+
+    For a plain `DataLoader` over a map-style dataset, the sampler is read once, so that samples are identified by
+    dataset index.
+
+    Args:
+        loader: An iterable of batches that can be iterated more than once.
+        seed: Seed of the loader's shuffling, and of all random numbers while samples are loaded and shown.
+        max_batches: Maximum number of batches. None takes all of them.
+
+    Raises:
+        TypeError: The loader is an iterator, or is not made of batches.
+    """
+    if isinstance(loader, Tensor | np.ndarray | Dataset):
+        raise TypeError(
+            f"the probe dataloader is a {type(loader).__name__}, not batches of samples; pass a DataLoader or a list "
+            "of batches"
+        )
+    stream = StreamProbe(loader, seed, max_batches)
+    indices = None if stream.is_distributed else _dataset_indices(loader, seed, max_batches)
+    return stream if indices is None else DatasetProbe(loader, indices, seed, is_shuffled=False)
+
+
+def _dataset_indices(loader: Any, seed: int, max_batches: int | None) -> list[list[int]] | None:
+    """Read the dataset indices, batch by batch, from the loader's sampler. None if it does not yield indices."""
+    # A subclass of DataLoader may yield batches that its sampler does not describe.
+    if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+        return None
+    with isolated_rng(seed), seeded_generators(loader, seed):
+        indices = [list(map(plain_index, batch)) for batch in islice(loader.batch_sampler, max_batches)]
+    are_indices = all(isinstance(index, int) for batch in indices for index in batch)
+    return indices if indices and are_indices else None
+
+
+def probe_set_like(batches: list[list[int]], sample_kind: str, loader: Any, *, seed: int) -> ProbeSet:
+    """Make a probe set of the same samples, in the same batches, as another one.
+
+    Args:
+        batches: Sample numbers of the other probe set, batch by batch.
+        sample_kind: What these numbers are. Only dataset indices can be used.
+        loader: A `DataLoader` over the same map-style dataset.
+        seed: Seed of the other probe set.
+
+    Raises:
+        ValueError: The numbers are not dataset indices, or exceed the dataset's length.
+    """
+    if sample_kind != DatasetProbe.sample_kind:
+        raise ValueError(f"like= needs a bank whose samples have dataset indices, but this bank has {sample_kind}s")
+    if not isinstance(getattr(loader, "dataset", None), Sized):
+        raise ValueError(f"like= needs a DataLoader over a map-style dataset, but got a {type(loader).__name__}")
+    if (largest := max(map(max, batches))) >= len(loader.dataset):
+        raise ValueError(f"like= has sample {largest}, but the dataset has {len(loader.dataset)} samples")
+    return DatasetProbe(loader, batches, seed)

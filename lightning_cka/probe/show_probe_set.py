@@ -1,0 +1,84 @@
+"""Show the probe set to a model: batches in, Gram matrices out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+
+from torch import Tensor, nn
+
+from lightning_cka.hsic.grams import MIN_SAMPLES, Workspace
+from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.gram_hooks import GramHooks, Observer
+from lightning_cka.probe.layers import LayerPlan
+from lightning_cka.probe.padding import token_mask, warn_of_empty_samples
+from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
+from lightning_cka.runtime.collectives import in_lockstep
+from lightning_cka.runtime.module_names import named_layers
+from lightning_cka.runtime.restore import temporary_eval_mode
+from lightning_cka.runtime.rng import isolated_rng, seed_rng
+
+Consumer = Callable[[BankBatch], None]
+
+
+def show_probe_set(
+    model: nn.Module,
+    probe: ProbeSet,
+    plan: LayerPlan,
+    forward_settings: ForwardSettings,
+    consume: Consumer,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    observe: Observer | None = None,
+    sharded: bool = False,
+) -> None:
+    """Pass this rank's probe batches to a model, and its Gram matrices to ``consume``.
+
+    Each output is reduced to its Gram matrix inside the forward hook. If a layer's output cannot be read on some
+    batch, its Gram matrix is ``nan``, with a warning: an error on one rank would leave the others waiting.
+
+    Args:
+        model: The model. It is restored afterwards, also after an error.
+        probe: The probe set.
+        plan: The layers, as `dry_run` found them.
+        forward_settings: How a batch is passed to the model.
+        consume: Called after each batch. The next batch overwrites the Gram matrices.
+        rank: Rank of this process.
+        world_size: Number of processes that share the probe set.
+        observe: Called with each layer's features before they are freed.
+        sharded: Whether processes share the weights. Then each rank runs the same number of forward passes: a rank
+            without a batch left repeats its last one.
+    """
+    modules = named_layers(model)
+    workspace = Workspace()
+    last: ProbeBatch | None = None
+    with ExitStack() as stack:
+        stack.enter_context(temporary_eval_mode(model))
+        stack.enter_context(isolated_rng(probe.seed, forward_settings.device))
+        batches = stack.enter_context(closing(probe.batches(rank, world_size)))
+        large = (batch for batch in batches if batch.num_samples >= MIN_SAMPLES)
+        for batch in in_lockstep(large, forward_settings.device) if sharded else large:
+            if batch is None:
+                last = last or probe.first_batch()
+                forward_settings.forward(model, forward_settings.to_device(last.data))
+                continue
+            last = batch
+            seed_rng(probe.batch_seed(batch.index), forward_settings.device)
+            data = forward_settings.to_device(batch.data)
+            inputs = fingerprint(data)  # Before the forward pass, which may write to its inputs.
+            mask = _mask_of_mean(batch, data, probe, forward_settings)
+            hooks = GramHooks(batch.num_samples, plan, forward_settings, workspace, observe=observe, mask=mask)
+            with hooks.registered(modules):
+                forward_settings.forward(model, data)
+            consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples))
+
+
+def _mask_of_mean(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:
+    """Return which tokens ``feature_fn="mean"`` averages. None: all, or another feature function."""
+    mask = token_mask(data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
+    if mask is not None:
+        warn_of_empty_samples(mask, batch.samples, probe.sample_kind)
+    return mask

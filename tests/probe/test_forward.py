@@ -1,0 +1,28 @@
+"""How a batch is passed to a model."""
+
+import torch
+from example_models import Takes
+from lightning_cka.probe.forward import default_forward
+from torch import nn
+
+
+class KeywordsOnly(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, **inputs):
+        return self.layer(inputs["x"])
+
+
+def test_default_forward_accepts_the_usual_batches():
+    x, label = torch.randn(5, 3), torch.zeros(5)
+    model = Takes(lambda y, mask: (y, mask))
+    for batch in (x, (x, label), [x, label]):
+        assert default_forward(model, batch)[1] is None
+    for batch in ({"x": x, "mask": label, "id": label}, ({"x": x, "mask": label}, label)):
+        assert default_forward(model, batch)[1] is label
+    assert default_forward(KeywordsOnly(), {"x": x, "y": label}).shape == (5, 3)
+    whole = Takes(lambda y, mask: y)
+    whole.forward = lambda batch: batch["image"]
+    assert default_forward(whole, {"image": x}) is x
