@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Restore = Callable[[], object]
 
 MAX_COPIED_BYTES = 64 * 2**20
-"""Tensors and arrays above this size are not copied: `changed_large_tensors` tells whether a forward pass changed one."""
+"""Larger tensors and arrays are not copied: see `AttributeSnapshot.changed_large_tensors`."""
 
 _NOT_COPIED = frozenset({"torch", "torchmetrics", "lightning", "pytorch_lightning", "lightning_fabric", "logging"})
 """Objects of these packages (a Trainer, an optimizer, a data loader) are left alone."""
@@ -75,11 +75,8 @@ class AttributeSnapshot:
             self._keep(value, f"{type(owner).__name__}.{name}")
 
     def _keep(self, value: Any, name: str) -> None:
-        if (
-            isinstance(value, _ATOMS)
-            or (callable(value) and not isinstance(value, nn.Module))
-            or id(value) in self._seen
-        ):
+        is_function = callable(value) and not isinstance(value, nn.Module)
+        if is_function or isinstance(value, _ATOMS) or id(value) in self._seen:
             return
         self._seen.add(id(value))
         self._alive.append(value)  # An id is unique only while its object lives.
@@ -93,11 +90,11 @@ class AttributeSnapshot:
     def _keepers(self) -> list[tuple[Any, Callable[[Any, str], None]]]:
         return [
             (nn.Module, lambda module, _: self._keep_hidden_module(module)),
-            (nn.Parameter, lambda parameter, _: None),
+            (nn.Parameter, lambda *_: None),
             (Tensor, self._keep_tensor),
-            (np.ndarray, self._keep_array),
-            (MutableMapping, lambda mapping, name: self._keep_mapping(mapping, name)),
-            ((list, deque, bytearray), self._keep_sequence),
+            (np.ndarray, lambda array, _: self._keep_array(array)),
+            (MutableMapping, self._keep_mapping),
+            ((list, deque), self._keep_sequence),
             (set, lambda values, _: self._keep_set(values)),
             ((tuple, frozenset), self._keep_entries),
             (torch.Generator, lambda g, _: self._keep_state(g.get_state().clone(), g.set_state)),
@@ -114,21 +111,24 @@ class AttributeSnapshot:
             self._keep_mapping(inner._buffers)
 
     def _keep_tensor(self, tensor: Tensor, name: str) -> None:
-        if tensor.is_inference() or tensor.layout is not torch.strided or tensor.is_nested:
+        if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta:
             return
         if tensor.nbytes > MAX_COPIED_BYTES:
-            self._large.append((name, tensor, tensor._version))
+            if not tensor.is_inference():  # Inference tensors have no version.
+                self._large.append((name, tensor, tensor._version))
             return
-        copied, version = tensor.detach().clone(), tensor._version
+        copied = tensor.detach().clone()
 
         def restore() -> None:
-            if tensor._version != version:
-                with torch.no_grad():
-                    tensor.detach().copy_(copied)
+            # Compared by value: some kernels (batch norm's) write without a new version. Not copied back if equal: a
+            # graph that still needs this tensor would be invalid.
+            if not torch.equal(tensor, copied):
+                with torch.inference_mode():  # Else a tensor that was made in it could not be written to.
+                    tensor.copy_(copied)
 
         self._restores.append(restore)
 
-    def _keep_array(self, array: np.ndarray[Any, Any], name: str) -> None:
+    def _keep_array(self, array: np.ndarray[Any, Any]) -> None:
         if array.dtype.hasobject or array.nbytes > MAX_COPIED_BYTES or not array.flags.writeable:
             return
         copied = array.copy()
@@ -139,8 +139,6 @@ class AttributeSnapshot:
         self._restores.append(restore)
 
     def _keep_mapping(self, mapping: MutableMapping[Any, Any], name: str = "") -> None:
-        if type(mapping).__module__.split(".")[0] in _NOT_COPIED and not isinstance(mapping, dict):
-            return
         kept = dict(mapping)
 
         def restore() -> None:
@@ -151,7 +149,7 @@ class AttributeSnapshot:
         self._restores.append(restore)
         self._keep_entries(kept.values(), name)
 
-    def _keep_sequence(self, values: list[Any], name: str) -> None:
+    def _keep_sequence(self, values: list[Any] | deque[Any], name: str) -> None:
         kept = list(values)
 
         def restore() -> None:
@@ -160,8 +158,7 @@ class AttributeSnapshot:
                 values.extend(kept)
 
         self._restores.append(restore)
-        if not isinstance(values, bytearray):
-            self._keep_entries(kept, name)
+        self._keep_entries(kept, name)
 
     def _keep_set(self, values: set[Any]) -> None:
         kept = set(values)
