@@ -1,0 +1,130 @@
+"""What a forward pass writes to attributes of modules is taken back."""
+
+import random
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from lightning_cka.runtime import attributes
+from lightning_cka.runtime.attributes import AttributeSnapshot
+from torch import nn
+
+
+@dataclass
+class State:
+    count: int = 0
+    history: list = field(default_factory=list)
+
+
+class Owner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+        self.calls = 0
+        self.values = [1, [2, 3]]
+        self.table = {"a": {"b": [1]}}
+        self.ordered = OrderedDict(x=1, y=2)
+        self.counts = defaultdict(list)
+        self.recent = deque([1, 2], maxlen=2)
+        self.names = {"one"}
+        self.pair = ([1], {"k": 1})
+        self.state = State()
+        self.cache = torch.ones(3)
+        self.array = np.ones(3)
+        self.torch_rng = torch.Generator().manual_seed(0)
+        self.numpy_rng = np.random.default_rng(0)
+        self.old_numpy_rng = np.random.RandomState(0)
+        self.python_rng = random.Random(0)
+        self.hidden = [nn.BatchNorm1d(2)]
+
+
+CHANGES = {
+    "a counter": lambda m: setattr(m, "calls", 7),
+    "a new attribute": lambda m: setattr(m, "last", 1),
+    "an attribute that is deleted": lambda m: delattr(m, "calls"),
+    "a list": lambda m: m.values.append(4),
+    "a nested list": lambda m: m.values[1].append(4),
+    "a nested dict": lambda m: m.table["a"]["b"].append(2),
+    "a dict key": lambda m: m.table.update(c=1),
+    "the order of a dict": lambda m: m.ordered.move_to_end("x"),
+    "a defaultdict": lambda m: m.counts["x"].append(1),
+    "a deque": lambda m: m.recent.append(3),
+    "a set": lambda m: m.names.add("two"),
+    "a container in a tuple": lambda m: m.pair[0].append(2),
+    "an object": lambda m: setattr(m.state, "count", 5),
+    "a list in an object": lambda m: m.state.history.append(1),
+    "a tensor in place": lambda m: m.cache.mul_(2),
+    "a tensor that is replaced": lambda m: setattr(m, "cache", torch.zeros(3)),
+    "an array in place": lambda m: m.array.__imul__(2),
+    "a torch generator": lambda m: torch.rand(1, generator=m.torch_rng),
+    "a numpy generator": lambda m: m.numpy_rng.random(),
+    "an old numpy generator": lambda m: m.old_numpy_rng.rand(),
+    "a python generator": lambda m: m.python_rng.random(),
+    "a module that a list hides": lambda m: m.hidden[0](torch.randn(4, 2)),
+    "a submodule": lambda m: m.add_module("more", nn.Linear(1, 1)),
+    "an attribute of a submodule": lambda m: setattr(m.net, "calls", 1),
+}
+
+
+def content(module):
+    """All that `Owner` holds, as text."""
+    return repr(
+        [
+            [sorted(name for name in vars(part) if "hook" not in name) for part in module.modules()],
+            [getattr(module, name, None) for name in ("calls", "values", "table", "ordered", "counts", "recent")],
+            [module.names, module.pair, module.state, module.cache, module.array],
+            module.torch_rng.get_state().tolist(),
+            module.numpy_rng.bit_generator.state,
+            module.old_numpy_rng.get_state()[1].tolist(),
+            module.old_numpy_rng.get_state()[2],
+            module.python_rng.getstate(),
+            module.hidden[0].state_dict(),
+            list(module._modules),
+        ]
+    )
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_taken_back_in_place(change):
+    module = Owner()
+    before, kept = content(module), [module.values, module.table, module.state, module.cache]
+    snapshot = AttributeSnapshot(module.modules())
+    change(module)
+    assert content(module) != before
+    snapshot.restore()
+    assert content(module) == before
+    assert list(map(id, kept)) == list(map(id, [module.values, module.table, module.state, module.cache]))
+
+
+def test_cycles_and_shared_containers():
+    module = Owner()
+    module.values.append(module.values)
+    module.also = module.table
+    snapshot = AttributeSnapshot(module.modules())
+    module.also["new"] = 1
+    snapshot.restore()
+    assert module.table is module.also
+    assert "new" not in module.table
+
+
+def test_parameters_and_hooks_are_left_alone():
+    module = Owner()
+    snapshot = AttributeSnapshot(module.modules())
+    with torch.no_grad():
+        module.net.weight.fill_(3)
+    handle = module.net.register_forward_hook(lambda *_: None)
+    snapshot.restore()
+    assert (module.net.weight == 3).all()
+    assert len(module.net._forward_hooks) == 1
+    handle.remove()
+
+
+def test_a_large_tensor_is_watched_and_not_copied(monkeypatch):
+    monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 8)
+    module = Owner()
+    snapshot = AttributeSnapshot(module.modules())
+    assert snapshot.changed_large_tensors() == []
+    module.cache.mul_(2)
+    assert snapshot.changed_large_tensors() == ["Owner.cache"]
