@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:CKA.*layers whose CKA (has a standard error|with their namesake):UserWarning"
+    "ignore:CKA.*layers whose CKA (has a standard error|with the layer of the same name):UserWarning"
 )
 DATA = Path(__file__).parents[1] / "data"
 SIZES = (16, 16, 9)
@@ -217,7 +217,7 @@ def test_banks_of_different_probe_sets_are_refused_unless_told():
     with pytest.raises(ValueError, match=told):
         compare_banks(a, other)
     with pytest.warns(
-        UserWarning, match=f"{told}. Compared are 32 samples, as if they were the same in both; where they are not"
+        UserWarning, match=f"{told}. 32 samples are compared as if they were the same in both banks; otherwise"
     ):
         loose = compare_banks(a, other, strict=False)
     assert loose.num_samples == 32
@@ -226,7 +226,7 @@ def test_banks_of_different_probe_sets_are_refused_unless_told():
     with pytest.warns(UserWarning, match=r"the number of batches \(3 and 2, 1 of them not in both\)"):
         torch.testing.assert_close(loose.matrix, compare_banks(a, same, strict=False).matrix, rtol=0, atol=0)
     del same.batches[0], same.probe[0], same.batches[1], same.probe[1]
-    with pytest.raises(ValueError, match="No batch has equally many samples in both"):
+    with pytest.raises(ValueError, match="No batch has the same number of samples in both"):
         compare_banks(a, same, strict=False)
 
 
@@ -278,7 +278,7 @@ def test_a_bandwidth_without_the_first_batch():
     """Of banks whose first batches cannot be compared, the first pair that can fixes it."""
     a, b = make_bank(1), make_bank(2)
     b.add(BankBatch(0, pack_features([torch.randn(7, 3), torch.randn(7, 4)]), "other", tuple(range(7))))
-    with pytest.warns(UserWarning, match="Compared are 25 samples"):
+    with pytest.warns(UserWarning, match="25 samples are compared"):
         loose = compare_banks(a, b, kernel="rbf", strict=False)
     for bank in (a, b):
         bank.batches = {place - 1: replace(batch, index=place - 1) for place, batch in bank.batches.items() if place}
