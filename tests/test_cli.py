@@ -8,12 +8,12 @@ from importlib.metadata import entry_points
 
 import pytest
 import torch
+from gram_banks import make_bank
 from lightning_cka import CKAResult, compare_banks
 from lightning_cka.cli import main
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.kernels import RBF
 from PIL import Image
-from test_bank import make_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
 

@@ -61,10 +61,11 @@ def compare_banks(
         >>> from lightning_cka import GramBank, compare_banks
         >>> _ = torch.manual_seed(0)
         >>> batches = [torch.randn(64, 16) for _ in range(8)]
-        >>> a, b = (GramBank.from_model(torch.nn.Linear(16, 32), batches, progress_bar=False) for _ in range(2))
+        >>> nets = [torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU()) for _ in range(2)]
+        >>> a, b = (GramBank.from_model(net, batches, progress_bar=False) for net in nets)
         >>> result = compare_banks(a, b)
-        >>> result.num_samples, result.matrix.shape
-        (512, torch.Size([1, 1]))
+        >>> result.layers, result.num_samples
+        (('0',), 512)
     """
     check_feature_kernel(kernel)
     a, b = open_bank(a), open_bank(b)

@@ -164,7 +164,7 @@ class ModelPair:
 
 
 def _indices(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:
-    """Return the indices of the names among the layers; for all layers a slice, since indexing with it copies nothing."""
+    """Return the indices of the names among the layers; for all layers a slice, which copies nothing."""
     indices = [layers.index(name) for name in names]
     return slice(None) if indices == list(range(len(layers))) else indices
 

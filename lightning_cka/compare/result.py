@@ -57,9 +57,10 @@ class CKAResult:
     Example:
         >>> import torch
         >>> from lightning_cka import CKAResult
-        >>> result = CKAResult(torch.tensor([[0.9, 0.3], [0.2, 0.7]]), ("conv", "head"), ("conv", "head"))
-        >>> result.same_named()["head"]
-        0.7
+        >>> matrix = torch.tensor([[0.9, 0.3], [0.2, 0.7]], dtype=torch.float64)
+        >>> result = CKAResult(matrix, layers=("conv", "head"), reference_layers=("conv", "head"))
+        >>> result.same_named()
+        {'conv': 0.9, 'head': 0.7}
         >>> round(result.mean(), 2)
         0.8
         >>> result.to_rows()[1]["reference_layer"]

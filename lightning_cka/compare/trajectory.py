@@ -57,13 +57,14 @@ def trajectories(
         >>> import torch
         >>> from lightning_cka import GramBank, trajectories
         >>> _ = torch.manual_seed(0)
-        >>> net, batches = torch.nn.Linear(16, 32), [torch.randn(64, 16) for _ in range(8)]
+        >>> net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU())
+        >>> batches = [torch.randn(64, 16) for _ in range(8)]
         >>> before = GramBank.from_model(net, batches, progress_bar=False)
-        >>> _ = net.weight.data.add_(torch.randn(32, 16))
+        >>> net.load_state_dict({name: torch.randn_like(value) for name, value in net.state_dict().items()})
+        <All keys matched successfully>
         >>> after = GramBank.from_model(net, batches, progress_bar=False)
-        >>> for name, result in trajectories([before, after]).items():
-        ...     print(repr(name), result.layers, result.matrix.shape)
-        '' ('0', '1') torch.Size([2, 2])
+        >>> trajectories([before, after])["0"].matrix.shape
+        torch.Size([2, 2])
     """
     check_feature_kernel(kernel)
     sources = _sources(banks)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Net, dataset
+from gram_banks import SIZES, make_bank
 from lightning_cka import GramBank, compare_banks, compare_models
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch
@@ -24,21 +25,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:CKA.*layers whose CKA (has a standard error|with the layer of the same name):UserWarning"
 )
 DATA = Path(__file__).parents[1] / "data"
-SIZES = (16, 16, 9)
-
-
-def make_bank(variant=0, layers=("a", "b.c"), noise=0.5, dtype=torch.float32, **options):
-    """Two layers on three batches; the features of another seed are those of variant 0 with noise."""
-    base, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(variant)
-    bank = GramBank(layers, "Net", "dataset index", **options)
-    for index, n in enumerate(SIZES):
-        features = [
-            (torch.randn(n, d, generator=base) + noise * bool(variant) * torch.randn(n, d, generator=own) + 3).to(dtype)
-            for d in (5, 40)
-        ]
-        samples = tuple(range(100 * index, 100 * index + n))
-        bank.add(BankBatch(index, pack_features(features), f"hash{index}", samples))
-    return bank
 
 
 def assert_same(a, b):
