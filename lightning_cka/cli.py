@@ -165,9 +165,7 @@ def _trajectory(options: Any) -> None:
     for draw, path in trajectory_figures(output, found).values():
         write_picture(path, render(draw()))
     _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
-    _say(
-        table(("layer", *moments), ((name, *map(format_cka, r.matrix[:, -1].tolist())) for name, r in found.items()))
-    )
+    _say(table(("layer", *moments), ((name, *map(format_cka, r.matrix[:, -1].tolist())) for name, r in found.items())))
     _say(f"\nFigures: {output}")
 
 

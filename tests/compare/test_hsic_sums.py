@@ -28,7 +28,7 @@ def test_merge_state_adds_up():
 
 
 def test_many_small_batches_estimate_the_same_as_one_batch():
-    """Streaming estimates the same quantity as the whole data, where a mean of ratios would not."""
+    """Unlike a mean of ratios, a ratio of sums has the same expectation for any number of batches."""
     x = torch.randn(4096, 5, dtype=torch.float64)
     y = x[:, :3] + torch.randn(4096, 3, dtype=torch.float64)
     whole, streamed = MinibatchCKA(1), MinibatchCKA(1)
@@ -41,7 +41,7 @@ def test_many_small_batches_estimate_the_same_as_one_batch():
 @pytest.mark.parametrize("scale", [1e-22, 1e18])
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_the_scale_of_features_cancels_and_is_the_same_for_all_batches(scale, unbiased):
-    """One scale for all batches, although each Gram matrix is made with its own."""
+    """Each Gram matrix has its own scale, but the sums over batches have a common one."""
     data = batches(dtype=torch.float32)
     data = [([t * 10**i for t in x], y) for i, (x, y) in enumerate(data)]
     expected = filled(data, unbiased=unbiased).compute()
@@ -54,7 +54,7 @@ def test_the_scale_of_features_cancels_and_is_the_same_for_all_batches(scale, un
 
 
 def test_standard_error_is_the_delta_method():
-    """Against the textbook form, a residual per batch, which the streaming sums must reproduce."""
+    """The sums give the same as the textbook formula with one residual for each batch."""
     data = batches(sizes=(32, 17, 32, 20, 9))
     _matrix, error = filled(data, return_standard_error=True).compute()
     for i in range(3):
@@ -75,7 +75,7 @@ def test_standard_error_is_the_delta_method():
 
 
 def test_standard_error_covers_the_truth():
-    """Coverage of the 95 % t interval over 400 simulated probe sets of 10 batches of 32."""
+    """95 % t intervals of 400 simulated probe sets, each of 10 batches of 32 samples."""
     generator = torch.Generator().manual_seed(0)
 
     def sample(count, n):

@@ -21,7 +21,8 @@ def test_undefined_layers_are_nan_and_named():
     messages = [str(w.message) for w in caught]
     assert messages == [
         "CKA is nan for layers whose activations have no variance: dead",
-        "CKA is nan for layers with NaN or infinite activations, or with outliers beyond floating-point precision: broken",
+        "CKA is nan for layers with NaN or infinite activations, or with outliers beyond floating-point precision: "
+        "broken",
     ]
     assert matrix.isnan().tolist() == [[True] * 3, [True, False, True], [True] * 3]
 
