@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_cka.runtime.text import shortened
 
 _NO_VARIANCE = "whose activations have no variance"
-_NO_BANDWIDTH = "whose samples are mostly identical, which leaves the RBF kernel without a bandwidth"
+_NO_BANDWIDTH = "where most pairs of samples are identical, which leaves the RBF kernel without a bandwidth"
 _NOT_FINITE = "with NaN or infinite activations, or with outliers beyond floating-point precision"
 
 
