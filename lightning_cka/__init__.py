@@ -1,4 +1,4 @@
-"""CKA between the layers of networks, while they train and after."""
+"""CKA between the layers of networks, during training and afterwards."""
 
 from lightning_cka import functional
 from lightning_cka.compare.banks import compare_banks

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX, result_files
-from lightning_cka.compare.tables import DIAGNOSTIC_COLUMNS, format_value, layer_row, result_table, table, write_csv
+from lightning_cka.compare.tables import DIAGNOSTIC_COLUMNS, format_cka, layer_row, result_table, table, write_csv
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.canvas import render, write_picture
@@ -165,9 +165,7 @@ def _trajectory(options: Any) -> None:
     for draw, path in trajectory_figures(output, found).values():
         write_picture(path, render(draw()))
     _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
-    _say(
-        table(("layer", *moments), ((name, *map(format_value, r.matrix[:, -1].tolist())) for name, r in found.items()))
-    )
+    _say(table(("layer", *moments), ((name, *map(format_cka, r.matrix[:, -1].tolist())) for name, r in found.items())))
     _say(f"\nFigures: {output}")
 
 

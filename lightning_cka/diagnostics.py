@@ -1,9 +1,9 @@
-"""Diagnostics and flags: when a CKA value must not be trusted."""
+"""Diagnostics and flags: which CKA values can mislead."""
 
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag, Thresholds
 
 SampleShare = SampleRatio
-"""The old name of `SampleRatio`."""
+"""Deprecated: use `SampleRatio`."""
 
 __all__ = ["Diagnostics", "Flag", "LayerDiagnostics", "LeaveOneOut", "SampleRatio", "SampleShare", "Thresholds"]

@@ -1,4 +1,4 @@
-"""HSIC and CKA of single batches: tensors in, tensors out."""
+"""HSIC and CKA of single batches, as functions of tensors."""
 
 from lightning_cka.hsic.functional import biased_hsic, centered_gram, cka, unbiased_hsic
 

@@ -1,4 +1,4 @@
-"""The kernels that Gram matrices can be made with."""
+"""Kernels of the Gram matrices."""
 
 from lightning_cka.hsic.kernels import RBF, Kernel, KernelFn, distance
 

@@ -1,4 +1,4 @@
-"""All figures of CKA results."""
+"""Figures of CKA results."""
 
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.panels import plot_comparison, plot_convergence, plot_trajectories, plot_trajectory

@@ -8,12 +8,12 @@ from importlib.metadata import entry_points
 
 import pytest
 import torch
+from gram_banks import make_bank
 from lightning_cka import CKAResult, compare_banks
 from lightning_cka.cli import main
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.kernels import RBF
 from PIL import Image
-from test_bank import make_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
 
@@ -127,22 +127,22 @@ def test_show_results_and_banks(files, capsys):
     assert "effective dimension" in out
 
 
-def test_show_a_model_with_itself_and_without_namesakes(files, capsys):
+def test_show_a_model_with_itself_and_without_same_named_layers(files, capsys):
     banks, results = files
     compare_banks(banks[0], banks[0]).save("self.json")
     replace(results[0], reference_layers=("x", "y"), diagnostics=None, standard_error=None).save("other.json")
     for name in ("self", "other"):
         assert main(["show", f"{name}.json"]) == 0
         out = capsys.readouterr().out
-        assert "namesake" not in out
-        assert out.splitlines()[2].split()[:3] == ["layer", "most", "alike"]
+        assert "same name" not in out
+        assert out.splitlines()[2].split()[:3] == ["layer", "most", "similar"]
     assert "±" not in out
 
 
 def test_bad_input_is_one_line_and_status_2(files, capsys, tmp_path):
     assert "there is no bank 'nope'" in fails(capsys, "compare", "nope", B)
     (tmp_path / "text.json").write_text("{}")
-    assert "'text.json' is no result of lightning_cka" in fails(capsys, "show", "text.json")
+    assert "'text.json' is not a result of lightning_cka" in fails(capsys, "show", "text.json")
     assert "'text.json' cannot be read as a bank" in fails(capsys, "compare", "text.json", B)
     assert "No such file" in fails(capsys, "show", "missing.json")
     assert "unknown kernel 'cubic'; expected linear, distance, rbf or rbf:T" in fails(
@@ -163,7 +163,7 @@ def test_bad_input_is_one_line_and_status_2(files, capsys, tmp_path):
     assert main(["compare", A, "seed.safetensors", "--loose"]) == 0
     err = capsys.readouterr().err
     assert err.startswith(
-        "lightning-cka: warning: the banks are of different probe sets: they differ in the seed (0 and 8)"
+        "lightning-cka: warning: the banks have different probe sets: they differ in the seed (0 and 8)"
     )
 
 

@@ -3,6 +3,9 @@
 In: Gram banks, or features for `MinibatchCKA`. Out: `CKAResult`.
 This room does not know how a figure is drawn or where a result is logged. It imports from `probe`, `hsic` and
 `runtime`.
+
+Comparisons: `compare_models` and `compare_banks` fill a `Comparison` (one model), which holds a `KernelComparison` for
+each kernel, which holds a `ModelPair` for each reference. `trajectories` compares the epochs of one run.
 """
 
 from lightning_cka.compare.banks import compare_banks

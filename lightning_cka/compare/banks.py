@@ -1,17 +1,15 @@
-"""`compare_banks`: CKA between two Gram banks."""
+"""`compare_banks`: CKA between two Gram banks, without a model or a GPU."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from lightning_cka.compare.checked_result import checked_result
 from lightning_cka.compare.comparison import Comparison
-from lightning_cka.compare.flag_messages import flag_messages
 from lightning_cka.compare.flags import Thresholds, check_thresholds
-from lightning_cka.compare.metric import undefined_message
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.probe.bank import GramBank, open_bank
@@ -32,47 +30,51 @@ def compare_banks(
     thresholds: Thresholds | None = None,
     strict: bool = True,
 ) -> CKAResult:
-    """CKA between the layers of two models that were shown the same probe set.
+    """Compare the layers of two models that were shown the same probe set.
+
+    Paper: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414. Layers whose CKA is ``nan`` or can mislead are named
+    in warnings.
 
     Args:
-        a: of the model; a bank or its file.
-        b: of the reference; likewise.
-        layers: patterns over the names of the model's layers; None: all that are in its bank.
-        reference_layers: likewise for the reference; None: as ``layers``.
-        kernel: as in `compare_models`.
-        unbiased: likewise.
-        thresholds: likewise.
-        strict: False: compare them also if their probe sets differ, batch by batch where these have equally many
-            samples, with a warning of what differs. Sample i of a batch is then taken to be sample i of the other:
-            where it is not, the values mean nothing.
+        a: Bank of the model (the rows), or the path of its file.
+        b: Bank of the reference (the columns), or the path of its file. ``a`` again compares the model with itself.
+        layers: Patterns of the model's layer names, such as ``"net.*"``; None: all layers of the bank.
+        reference_layers: Patterns of the reference's layer names; None: the same as ``layers``.
+        kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
+            returns an ``(n, n)`` Gram matrix.
+        unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
+        thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
+        strict: Whether to raise an error if the probe sets differ. False compares the batches that have the same number
+            of samples in both banks, and warns. It assumes that sample i of a batch is the same in both; otherwise the
+            values are meaningless.
 
     Returns:
-        As `compare_models` does.
+        CKA ``(L, R)`` with standard errors, diagnostics and flags.
 
     Raises:
-        ValueError: the probe sets differ, a pattern matches no layer, or the kernel is unknown.
+        ValueError: The probe sets differ, a pattern matches no layer, or the kernel is unknown.
+        TypeError: The kernel is neither a name nor a function, or ``thresholds`` has another type.
+        FileNotFoundError: A file does not exist.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cka import GramBank, compare_banks
+        >>> _ = torch.manual_seed(0)
+        >>> batches = [torch.randn(64, 16) for _ in range(8)]
+        >>> nets = [torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU()) for _ in range(2)]
+        >>> a, b = (GramBank.from_model(net, batches, progress_bar=False) for net in nets)
+        >>> result = compare_banks(a, b)
+        >>> result.layers, result.num_samples
+        (('0',), 512)
     """
     check_feature_kernel(kernel)
     a, b = open_bank(a), open_bank(b)
     is_self = a is b and reference_layers is None
-    if differences := a.probe_differences(b):
-        told = f"the banks are of different probe sets: they differ in {'; '.join(differences)}"
-        if strict:
-            raise ValueError(f"{told}. strict=False (--loose) compares batches of equal size all the same")
-        a, b = aligned(a, b)
-        if not a.batches:
-            raise ValueError(f"{told}. No batch has equally many samples in both")
-        warnings.warn(
-            f"{told}. Compared are {a.num_samples} samples, as if they were the same in both; where they are not, the "
-            "values mean nothing",
-            stacklevel=2,
-        )
+    if not is_self:
+        a, b = _with_one_probe_set(a, b, strict=strict)
     a = bank_of_layers(a, layers)
-    b = (
-        a
-        if is_self
-        else bank_of_layers(b, layers if reference_layers is None else reference_layers, "reference_layers")
-    )
+    if not is_self:
+        b = bank_of_layers(b, layers if reference_layers is None else reference_layers, "reference_layers")
     comparison = Comparison(
         a.layers,
         {b.title: None if is_self else b},
@@ -85,19 +87,23 @@ def compare_banks(
     )
     for batch in a:
         comparison.add(batch)
-    return finished(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
+    return checked_result(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
 
 
-def finished(comparison: Comparison, **attributes: Any) -> CKAResult:
-    (outcome,) = comparison.results(**attributes).values()
-    if outcome.num_mismatched:
-        raise ValueError(
-            f"the dataloader gave other samples to the two models in {outcome.num_mismatched} batches; "
-            "pass one that gives the same samples each time it is iterated"
-        )
-    for reason, names in outcome.undefined_layers.items():
-        warnings.warn(undefined_message(reason, names), stacklevel=3)
-    result = outcome.result
-    for message in flag_messages(result.flags, comparison.sample_kind, result.kernel):
-        warnings.warn(message, stacklevel=3)
-    return result
+def _with_one_probe_set(a: GramBank, b: GramBank, *, strict: bool) -> tuple[GramBank, GramBank]:
+    """Return the banks, reduced to the batches that can be compared if ``strict`` is False."""
+    differences = a.probe_differences(b)
+    if not differences:
+        return a, b
+    problem = f"the banks have different probe sets: they differ in {'; '.join(differences)}"
+    if strict:
+        raise ValueError(f"{problem}. strict=False (--loose) compares batches of equal size anyway")
+    a, b = aligned(a, b)
+    if not a.batches:
+        raise ValueError(f"{problem}. No batch has the same number of samples in both")
+    warnings.warn(
+        f"{problem}. {a.num_samples} samples are compared as if they were the same in both banks; otherwise the values "
+        "are meaningless",
+        stacklevel=3,
+    )
+    return a, b

@@ -1,7 +1,7 @@
-"""When not to trust a CKA value: what Gram matrices tell of the samples behind it.
+"""Diagnostics: values of the Gram matrices that show when CKA can mislead.
 
-Sources: Davari et al. 2022 (https://arxiv.org/abs/2210.16156) for outliers and translated subsets; Cloos et al. 2024
-(https://arxiv.org/abs/2407.07059) for a dominant principal component.
+Papers: Davari et al. 2022 (https://arxiv.org/abs/2210.16156) on outliers and translated subsets; Cloos et al. 2024
+(https://arxiv.org/abs/2407.07059) on dominant principal components.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lightning_cka.runtime.deprecation import read_renamed, renamed_attribute
 
 
 class SampleRatio(NamedTuple):
-    """A sample's part of a sum over samples, as a multiple of the mean part."""
+    """The contribution of one sample to a sum over samples, divided by the mean contribution."""
 
     sample: int
-    """Its index in the dataset that the probe set is drawn from; of a ``dataloader=``, its place in the order given."""
+    """Number of the sample: its index in the dataset, or its position in a loader; see `Diagnostics.sample_kind`."""
     ratio: float
-    """In [0, N] for N samples; 1 if all samples have equal parts."""
+    """In [0, N] for N samples; 1 if all samples contribute equally."""
 
     @property
     def share(self) -> float:
@@ -30,14 +30,15 @@ class SampleRatio(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerDiagnostics:
-    """What one layer's Gram matrices tell of its activations on the probe set.
+    """Diagnostics of one layer's activations on the probe set.
 
     Attributes:
-        effective_dimension: participation ratio (sum lambda)^2 / sum lambda^2 of the covariance's eigenvalues, an
-            unbiased estimate of numerator and of denominator.
-        trace_ratios: the samples with the largest squared distances from the mean, largest first; the ratio is that
-            of the Gram matrix' trace.
-        hsic_ratios: the samples with the largest parts of HSIC(K, K), likewise.
+        effective_dimension: Participation ratio (sum lambda)^2 / sum lambda^2 of the eigenvalues lambda of the
+            covariance matrix. At least 1 and at most the number of features, up to sampling error: numerator and
+            denominator are unbiased estimates. ``nan`` if the layer has no variance or is not finite.
+        trace_ratios: The samples with the largest squared distances from the mean, largest first, at most 3. The sum
+            over samples is the trace of the kernel's Gram matrix.
+        hsic_ratios: The samples with the largest contributions to HSIC(K, K), largest first, at most 3.
     """
 
     effective_dimension: float
@@ -51,19 +52,20 @@ class LayerDiagnostics:
 
     @property
     def trace_ratio(self) -> float:
-        """The largest ratio of the trace; ``nan`` if unknown."""
+        """The largest of `trace_ratios`; ``nan`` if there are none."""
         return self.trace_ratios[0].ratio if self.trace_ratios else float("nan")
 
     @property
     def hsic_ratio(self) -> float:
-        """The largest ratio of HSIC; ``nan`` if unknown."""
+        """The largest of `hsic_ratios`; ``nan`` if there are none."""
         return self.hsic_ratios[0].ratio if self.hsic_ratios else float("nan")
 
     @property
     def top_eigenvalue_bounds(self) -> tuple[float, float]:
-        """Bounds on the largest eigenvalue's share of the variance: 1/PR and 1/sqrt(PR).
+        """Bounds on the fraction of variance along the first principal component: 1/PR and 1/sqrt(PR).
 
-        Above 1 where chance has put the estimate of PR below 1; ``nan`` if that is not positive.
+        PR is the effective dimension. The bounds exceed 1 if the estimate of PR is below 1, by sampling error. They
+        are ``nan`` if the estimate is not positive.
         """
         if not self.effective_dimension > 0:
             return float("nan"), float("nan")
@@ -71,26 +73,42 @@ class LayerDiagnostics:
 
 
 class LeaveOneOut(NamedTuple):
-    """The sample without which the CKA of a pair of layers changes most."""
+    """The sample without which the CKA of two layers changes most."""
 
     sample: int
-    """See `SampleRatio`."""
+    """Number of the sample; see `SampleRatio`."""
     without: float
-    """CKA without it."""
+    """CKA without the sample; ``nan`` if the sample outweighs all others so much that only rounding errors remain."""
     change: float
-    """How far that is from CKA with it; not negative. ``nan``, like `without`, if that cannot be told from rounding."""
+    """Absolute difference from CKA with the sample; ``nan`` if `without` is."""
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """All diagnostics of one comparison.
+    """All diagnostics of one comparison, as found in `CKAResult.diagnostics`.
+
+    Each kernel has its own: the ratios and changes are those of the kernel's Gram matrices. The effective dimension is
+    always that of the linear kernel.
 
     Attributes:
-        layers: of the model, by layer.
-        reference_layers: of the reference, by layer; empty for a comparison within one model.
-        leave_one_out: of same-named layers of two models.
-        flags: those that are beyond their thresholds.
-        sample_kind: what the samples' numbers are.
+        layers: Diagnostics of the model's layers, by name.
+        reference_layers: Diagnostics of the reference's layers, by name; empty if a model is compared with itself.
+        leave_one_out: Leave-one-out change of CKA between layers of the same name, by name. Layers whose CKA is
+            ``nan`` are missing.
+        flags: Flags of all values beyond their thresholds.
+        sample_kind: What the sample numbers count, such as "dataset index".
+
+    Example:
+        >>> import torch
+        >>> from lightning_cka import compare_models
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU())
+        >>> batches = [torch.randn(64, 16) for _ in range(8)]
+        >>> diagnostics = compare_models(net, net, batches, progress_bar=False).diagnostics
+        >>> diagnostics.flags
+        ()
+        >>> diagnostics.layers["0"].effective_dimension > 2
+        True
     """
 
     layers: Mapping[str, LayerDiagnostics] = field(default_factory=dict)

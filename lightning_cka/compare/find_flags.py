@@ -1,12 +1,37 @@
-"""Find the layers whose CKA must not be trusted: diagnostics against thresholds."""
+"""Compare diagnostics with thresholds: find the layers whose CKA can mislead."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from lightning_cka.compare.diagnostics import LayerDiagnostics, LeaveOneOut
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.probe.exchangeability import Variation
+
+
+class _Measurement(NamedTuple):
+    layer: str
+    reason: str
+    value: float
+    of_samples: tuple[tuple[int, float], ...] = ()
+    """Samples that can cause the flag, each with its own value."""
+
+
+def _is_not_at_most(value: float, threshold: float) -> bool:
+    """Whether the value is above the threshold or ``nan``."""
+    return not value <= threshold
+
+
+_IS_FLAGGED: Mapping[str, Callable[[float, float], bool]] = {
+    "effective_dimension": operator.lt,
+    "trace_ratio": operator.gt,
+    # A change is nan if one sample outweighs all others, which makes it the worst case.
+    "leave_one_out": _is_not_at_most,
+    "standard_error": operator.gt,
+}
+"""For each field of `Thresholds`: whether a value is on the wrong side of the threshold."""
 
 
 def find_flags(
@@ -17,28 +42,41 @@ def find_flags(
     standard_errors: Mapping[str, float] | None = None,
     of_reference: bool = False,
 ) -> list[Flag]:
-    """What is beyond its threshold; a ``nan`` is not."""
+    """Return a flag for each value on the wrong side of its threshold.
+
+    Of the values that are ``nan``, only leave-one-out changes are flagged.
+
+    Args:
+        layers: Diagnostics of each layer of one model.
+        thresholds: Thresholds; None in a field switches that check off.
+        leave_one_out: Leave-one-out change of each layer's CKA with the layer of the same name.
+        standard_errors: Standard error of each layer's CKA.
+        of_reference: Whether the layers are the reference's.
+    """
     flags = []
-    for name, layer in layers.items():
-        limit = thresholds.effective_dimension
-        if limit is not None and layer.effective_dimension < limit:
-            flags.append(Flag(name, "effective_dimension", layer.effective_dimension, limit, (), of_reference))
-        limit = thresholds.trace_ratio
-        if limit is not None and layer.trace_ratio > limit:
-            samples = tuple(sample for sample, ratio in layer.trace_ratios if ratio > limit)
-            flags.append(Flag(name, "trace_ratio", layer.trace_ratio, limit, samples, of_reference))
-    limit = thresholds.leave_one_out
-    for name, (sample, _, change) in (leave_one_out or {}).items():
-        # A change that rounding hides is no small one.
-        if limit is not None and not change <= limit:
-            flags.append(Flag(name, "leave_one_out", change, limit, (sample,), of_reference))
-    limit = thresholds.standard_error
-    for name, error in (standard_errors or {}).items():
-        if limit is not None and error > limit:
-            flags.append(Flag(name, "standard_error", error, limit, (), of_reference))
+    for layer, reason, value, of_samples in _measurements(layers, leave_one_out or {}, standard_errors or {}):
+        threshold: float | None = getattr(thresholds, reason)
+        is_flagged = _IS_FLAGGED[reason]
+        if threshold is not None and is_flagged(value, threshold):
+            samples = tuple(sample for sample, own in of_samples if is_flagged(own, threshold))
+            flags.append(Flag(layer, reason, value, threshold, samples, of_reference))
     return flags
 
 
-def variation_flags(found: Sequence[Variation]) -> list[Flag]:
-    """Flags of the layers whose batches are not exchangeable."""
-    return [Flag(each.layer, "exchangeability", each.ratio, 1.0) for each in found]
+def _measurements(
+    layers: Mapping[str, LayerDiagnostics],
+    leave_one_out: Mapping[str, LeaveOneOut],
+    standard_errors: Mapping[str, float],
+) -> Iterator[_Measurement]:
+    for name, layer in layers.items():
+        yield _Measurement(name, "effective_dimension", layer.effective_dimension)
+        yield _Measurement(name, "trace_ratio", layer.trace_ratio, layer.trace_ratios)
+    for name, (sample, _, change) in leave_one_out.items():
+        yield _Measurement(name, "leave_one_out", change, ((sample, change),))
+    for name, error in standard_errors.items():
+        yield _Measurement(name, "standard_error", error)
+
+
+def variation_flags(variations: Sequence[Variation]) -> list[Flag]:
+    """Return a flag for each layer whose probe batches are not exchangeable."""
+    return [Flag(variation.layer, "exchangeability", variation.ratio, 1.0) for variation in variations]

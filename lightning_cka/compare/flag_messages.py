@@ -1,57 +1,36 @@
-"""The words for flags, in warnings and in figures."""
+"""The text of flags: warnings for the console and loggers, and short lines for figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 
 from lightning_cka.compare.flags import Flag
 from lightning_cka.runtime.text import shortened
 
-_MEANING = {
+_WARNINGS = {
     "effective_dimension": (
-        "layers that vary along hardly more than one direction, with an effective dimension below {threshold:g}: "
-        "{layers}. CKA compares that direction and little else, such as a gap between two groups of samples. See what "
-        "lies along it, and compare without it, or within the groups."
+        "layers that vary along hardly more than one direction (effective dimension below {threshold:g}): {layers}. "
+        "CKA compares little besides that direction, such as a gap between two groups of samples. Find out what it is; "
+        "compare without it, or within the groups."
     ),
     "trace_ratio": (
-        "layers that single samples dominate, with more than {threshold:g} times the mean squared distance from the "
-        "center: {layers}. CKA tells how these few samples lie, and little of the others; nor does its standard error. "
-        "Look at them, leave them out{or_rbf}."
+        "layers that single samples dominate (more than {threshold:g} times the mean squared distance from the "
+        "center): {layers}. CKA and its standard error mostly describe these samples. Inspect them, then compare "
+        "without them{or_rbf}."
     ),
     "leave_one_out": (
-        "layers whose CKA with their namesake changes by more than {threshold:g} without one single sample: {layers}. "
-        "It tells little of the other samples. Look at that one, leave it out{or_rbf}."
+        "layers whose CKA with the layer of the same name changes by more than {threshold:g} without one sample: "
+        "{layers}. The value mostly describes that sample. Inspect it, then compare without it{or_rbf}."
     ),
     "standard_error": (
-        "layers whose CKA has a standard error above {threshold:g}: {layers}. Do not read differences of that size: "
-        "take more probe samples."
+        "layers whose CKA has a standard error above {threshold:g}: {layers}. Differences of that size mean nothing. "
+        "Use more probe samples."
     ),
 }
+"""What was found, what it means and what to do, by reason. `exchangeability` has a warning of its own."""
 
-
-def flag_messages(flags: Sequence[Flag], sample_kind: str, kernel: str, subject: str = "CKA") -> list[str]:
-    """One warning for each reason among the flags: which layers, what it means, what to do.
-
-    Args:
-        flags: of one comparison.
-        sample_kind: what the samples' numbers are.
-        kernel: its name.
-        subject: what the message is about.
-    """
-    messages = []
-    subject = subject if kernel == "linear" else f"{subject}, kernel {kernel}"
-    or_rbf = ", or compare with kernel='rbf'" if kernel == "linear" else ""
-    for reason, meaning in _MEANING.items():
-        same = [flag for flag in flags if flag.reason == reason]
-        if same:
-            layers = shortened([flag_label(flag, sample_kind) for flag in same])
-            text = meaning.format(threshold=same[0].threshold, layers=layers, or_rbf=or_rbf)
-            messages.append(f"{subject}: {text}")
-    return messages
-
-
-_SHORT = {
+_LINES = {
     "exchangeability": "batches differ by more than chance, as if not shuffled; CKA is biased",
     "effective_dimension": "effective dimension < {threshold:g}",
     "trace_ratio": "single samples with > {threshold:g} times the mean squared distance",
@@ -60,20 +39,53 @@ _SHORT = {
 }
 
 
+def flag_messages(flags: Sequence[Flag], sample_kind: str, kernel: str, subject: str = "CKA") -> list[str]:
+    """Return one warning for each reason: which layers are flagged, what it means, what to do.
+
+    Args:
+        flags: Flags of one comparison.
+        sample_kind: Kind of the sample numbers, such as "dataset index".
+        kernel: Name of the kernel.
+        subject: First words of each warning.
+    """
+    if kernel == "linear":
+        or_rbf = " or with kernel='rbf'"
+    else:
+        subject, or_rbf = f"{subject}, kernel {kernel}", ""
+    return [
+        f"{subject}: {template.format(threshold=threshold, layers=shortened(labels), or_rbf=or_rbf)}"
+        for template, threshold, labels in _by_reason(flags, _WARNINGS, sample_kind)
+    ]
+
+
 def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
-    """One line for each reason among the flags, for figures."""
-    lines = []
-    for reason, short in _SHORT.items():
-        same = [flag for flag in flags if flag.reason == reason]
-        if same:
-            layers = shortened([flag_label(flag, sample_kind) for flag in same], 3)
-            lines.append(f"{short.format(threshold=same[0].threshold)}: {layers}")
-    return lines
+    """Return one short line for each reason, for figures.
+
+    Args:
+        flags: Flags of one comparison.
+        sample_kind: Kind of the sample numbers, such as "dataset index".
+    """
+    return [
+        f"{template.format(threshold=threshold)}: {shortened(labels, 3)}"
+        for template, threshold, labels in _by_reason(flags, _LINES, sample_kind)
+    ]
+
+
+def _by_reason(
+    flags: Iterable[Flag], templates: Mapping[str, str], sample_kind: str
+) -> Iterator[tuple[str, float, list[str]]]:
+    """Yield the template, the threshold and the labels of the flagged layers, for each reason that has flags."""
+    for reason, template in templates.items():
+        if same := [flag for flag in flags if flag.reason == reason]:
+            yield template, same[0].threshold, [flag_label(flag, sample_kind) for flag in same]
 
 
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
-    """One layer's part of a message: "conv1 of the reference (83 at dataset index 17)"."""
-    # What is left without a sample that holds nearly everything cannot be told from rounding.
-    value = "cannot be told, as it outweighs all others," if isnan(flag.value) else f"{flag.value:.3g}"
-    where = f" at {sample_kind} {', '.join(map(str, flag.samples))}" if flag.samples else ""
-    return f"{flag.layer_label} ({value}{where})"
+    """Return the label of one flagged layer, such as "conv1 of the reference (83 at dataset index 17)"."""
+    value = "nan" if isnan(flag.value) else f"{flag.value:.3g}"
+    if flag.samples:
+        value += f" at {sample_kind} {', '.join(map(str, flag.samples))}"
+    if isnan(flag.value):
+        # Without this sample, too little is left to distinguish from rounding errors.
+        value += ", which outweighs all others"
+    return f"{flag.layer_label} ({value})"

@@ -1,4 +1,4 @@
-"""Flags: which layers' CKA must not be trusted, and the thresholds for that."""
+"""`Flag` and `Thresholds`: which layers' CKA can mislead, and from which values on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from lightning_cka.runtime.deprecation import read_renamed, renamed_arguments
 @renamed_arguments(trace_share="trace_ratio")
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a layer is flagged; None: never.
+    """Values of the diagnostics beyond which a layer is flagged. None switches a check off.
 
     Attributes:
-        effective_dimension: below it, the layer varies along hardly more than one direction.
-        trace_ratio: above it, a single sample dominates.
-        leave_one_out: above it, the layer's CKA with that of the same name hangs on a single sample.
-        standard_error: above it, there are too few samples.
+        effective_dimension: Flag layers below it: they vary along hardly more than one direction.
+        trace_ratio: Flag layers above it: a single sample has more than this many times the mean squared distance from
+            the center. In [1, N] for N samples.
+        leave_one_out: Flag layers above it: without one sample, CKA with the layer of the same name changes by more.
+        standard_error: Flag layers above it: there are too few probe samples.
+
+    Example:
+        >>> from lightning_cka import Thresholds
+        >>> Thresholds(trace_ratio=50.0, standard_error=None)
+        Thresholds(effective_dimension=2.0, trace_ratio=50.0, leave_one_out=0.05, standard_error=None)
     """
 
     effective_dimension: float | None = 2.0
@@ -27,18 +33,28 @@ class Thresholds:
 
 
 class Flag(NamedTuple):
-    """Why a layer's CKA is not to be trusted."""
+    """A reason why the CKA of one layer can mislead.
+
+    Example:
+        >>> from lightning_cka.diagnostics import Flag
+        >>> flag = Flag("conv1", "trace_ratio", value=83.2, threshold=20.0, samples=(17,), of_reference=True)
+        >>> flag.layer_label
+        'conv1 of the reference'
+    """
 
     layer: str
+    """Name of the layer."""
     reason: str
-    """The field of `Thresholds`; or "exchangeability": the probe batches are not alike."""
+    """A field of `Thresholds`, or "exchangeability": the probe batches differ by more than chance."""
     value: float
-    """Of the diagnostic. Of "exchangeability": variance between batch means over what chance explains."""
+    """Value of the diagnostic. For "exchangeability": variance between batch means, divided by its expectation if the
+    data are shuffled."""
     threshold: float
+    """Threshold that the value is compared with."""
     samples: tuple[int, ...] = ()
-    """Those that cause it, the worst first; see `SampleRatio`."""
+    """Samples that cause the flag, the worst first; see `SampleRatio`."""
     of_reference: bool = False
-    """The layer is the reference's."""
+    """Whether the layer is the reference's."""
 
     @property
     def who(self) -> str:
@@ -47,18 +63,18 @@ class Flag(NamedTuple):
 
     @property
     def layer_label(self) -> str:
-        """The layer, and whether it is the reference's."""
+        """Name of the layer, followed by "of the reference" if it is the reference's."""
         return f"{self.layer} of the reference" if self.of_reference else self.layer
 
 
 def check_thresholds(thresholds: Thresholds | None) -> Thresholds:
-    """The thresholds, the defaults for None.
+    """Return the thresholds; the defaults for None.
 
     Raises:
-        TypeError: something else.
+        TypeError: The value is neither `Thresholds` nor None.
     """
     if thresholds is None:
         return Thresholds()
     if not isinstance(thresholds, Thresholds):
-        raise TypeError(f"thresholds must be lightning_cka.diagnostics.Thresholds(...), but is {thresholds!r}")
+        raise TypeError(f"thresholds must be lightning_cka.Thresholds(...) or None, but is {thresholds!r}")
     return thresholds

@@ -1,4 +1,7 @@
-"""How far single batches and single samples move a CKA value, told when the sums over all batches are known."""
+"""How much single samples and single batches change a CKA value.
+
+Both computations need the sums over all batches. So each batch leaves a `BatchRecord`, which is evaluated at the end.
+"""
 
 from __future__ import annotations
 
@@ -10,72 +13,82 @@ from torch import Tensor
 
 from lightning_cka.compare.diagnostics import LeaveOneOut
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
+from lightning_cka.hsic.precision import accumulator_dtype
 from lightning_cka.hsic.products import row_products
 from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
 from lightning_cka.runtime.devices import to_device
 
-_TELLING = 1e3
-"""Times the precision of the Gram matrices: a smaller part of a sum cannot be told from rounding by subtraction."""
+_MIN_REMAINDER = 1e3
+"""Smallest part of a sum that may remain without one sample, in units of the Gram matrices' precision. What remains is
+found by subtraction; less than this is mostly rounding error."""
+
+_MAX_ENTRIES = 2**19
+"""Largest number of matrix entries that are unpacked at a time."""
 
 
-_ENTRIES = 2**19
-"""Of the matrices that are in memory at a time."""
-
-
-class Losses(NamedTuple):
-    """By how much <K, L>, <K, K> and <L, L> of one batch fall without each of its samples, for P pairs of layers."""
+class Reductions(NamedTuple):
+    """By how much the products of one batch decrease without each of its n samples, for P pairs of layers."""
 
     pairs: Tensor
-    """(P, n)"""
+    """Decrease of <K, L>, ``(P, n)``."""
     layers: Tensor
-    """(P, n)"""
+    """Decrease of <K, K>, ``(P, n)``."""
     references: Tensor
-    """(P, n)"""
+    """Decrease of <L, L>, ``(P, n)``."""
 
 
 class BatchRecord(NamedTuple):
-    """What one batch adds to the sums."""
+    """What one batch of n samples contributes to the sums."""
 
     samples: tuple[int, ...]
-    """The numbers of its n samples."""
+    """Numbers of the n samples."""
     products: tuple[Tensor, Tensor, Tensor]
-    """(L, R), (L,) and (R,); see `lightning_cka.hsic.products.hsic_products`."""
-    losses: Losses
+    """``(L, R)``, ``(L,)`` and ``(R,)``; see `lightning_cka.hsic.products.hsic_products`."""
+    reductions: Reductions
     eps: float
-    """Of the Gram matrices' dtype."""
+    """Machine epsilon of the Gram matrices' dtype."""
 
 
-def losses(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Losses:
-    """What leaving out single samples takes from a batch's products, in O(n^2) per pair.
+def leave_one_out_reductions(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Reductions:
+    """Return by how much a batch's products decrease without each sample, in O(n^2) for each pair of layers.
 
-    Without sample i, the U-centered product <U, V> becomes T - 2 r_i (n-2)/(n-3), where r_i = sum_j U_ij V_ij: the
-    rows of U and V sum to zero, so that centering them anew needs nothing else. The doubly centered one likewise.
+    Without sample i, the U-centered product T = <U, V> becomes T - 2 r_i (n-2)/(n-3) with r_i = sum_j U_ij V_ij. The
+    rows of U and V sum to zero, so that centering the remaining samples again needs no other sums. The product of
+    doubly centered matrices follows from r_i and the diagonals in the same way.
 
     Args:
-        x: P layers of one batch of n samples.
-        y: their partners.
-        unbiased: the estimator.
+        x: Gram matrices of P layers on one batch of n samples.
+        y: Gram matrices of the P layers that they are compared with, on the same batch.
+        unbiased: Whether the products are those of the unbiased HSIC.
     """
     n = x.num_samples
-    size = max(1, _ENTRIES // n**2)
+    size = max(1, _MAX_ENTRIES // n**2)
     if len(x.halves) > size:
-        # Whole matrices of all layers at once would take much memory.
+        # Unpacking the matrices of all layers at once would take much memory.
         chunks = [slice(start, start + size) for start in range(0, len(x.halves), size)]
-        parts = [losses(select_layers(x, c), select_layers(y, c), unbiased=unbiased) for c in chunks]
-        return Losses(*(torch.cat(each) for each in zip(*parts, strict=True)))
-    found: list[Tensor] = []
-    for left, right in ((x, y), (x, x), (y, y)):
-        if unbiased and found and left is right:
-            rows = left.row_squares.to(found[0]) * left.scales.to(found[0])[:, None] ** 4
-        else:
-            rows = row_products(left, right, unbiased=unbiased)
-        if unbiased:
-            found.append(2 * rows * (n - 2) / (n - 3))
-        else:
-            own = diagonals(left).to(rows) * diagonals(right).to(rows)
-            own = own * (left.scales.to(rows) * right.scales.to(rows)).square()[:, None]
-            found.append(2 * rows - own + 2 * (rows - own) / (n - 1) - own / (n - 1) ** 2)
-    return Losses(*found)
+        parts = [leave_one_out_reductions(select_layers(x, c), select_layers(y, c), unbiased=unbiased) for c in chunks]
+        return Reductions(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    reduce = _unbiased_reduction if unbiased else _biased_reduction
+    return Reductions(*(reduce(left, right) for left, right in ((x, y), (x, x), (y, y))))
+
+
+def _unbiased_reduction(x: PackedGrams, y: PackedGrams) -> Tensor:
+    n = x.num_samples
+    if x is y:
+        # The packed matrices already have the squared norms of their rows.
+        scales = x.scales.to(accumulator_dtype(x.scales.device))
+        rows = x.row_squares.to(scales) * scales[:, None] ** 4
+    else:
+        rows = row_products(x, y, unbiased=True)
+    return 2 * rows * (n - 2) / (n - 3)
+
+
+def _biased_reduction(x: PackedGrams, y: PackedGrams) -> Tensor:
+    n = x.num_samples
+    rows = row_products(x, y, unbiased=False)
+    own = diagonals(x).to(rows) * diagonals(y).to(rows)
+    own = own * (x.scales.to(rows) * y.scales.to(rows)).square()[:, None]
+    return 2 * rows - own + 2 * (rows - own) / (n - 1) - own / (n - 1) ** 2
 
 
 def leave_one_out(
@@ -85,35 +98,34 @@ def leave_one_out(
     *,
     distributed: bool,
 ) -> dict[str, LeaveOneOut]:
-    """The sample of the whole probe set without which each pair's CKA changes most.
+    """Return for each pair of layers the sample of the probe set without which CKA changes most.
 
     Args:
-        records: of this process's batches.
-        names: of the P pairs.
-        sums: ``(P,)`` of <K, L>, <K, K> and <L, L> over all batches of all processes.
-        distributed: every process calls this.
+        records: Records of this process's batches.
+        names: Names of the P pairs.
+        sums: <K, L>, <K, K> and <L, L> of the P pairs, ``(P,)``, summed over all batches of all processes.
+        distributed: Whether several processes share the batches. Then all of them must call this.
 
     Returns:
-        By name; without pairs whose CKA is ``nan``. ``without`` and ``change`` are ``nan`` where a sample holds so
-        much of the sums that what the others hold cannot be told from rounding.
+        Samples by name of the pair. Pairs whose CKA is ``nan`` are missing. ``without`` and ``change`` are ``nan`` if
+        the other samples contribute so little that it cannot be distinguished from rounding errors.
     """
     pairs, layers, references = sums
     value = pairs / (layers * references).sqrt()
-    # A process without batches takes part with what any sample exceeds.
+    # The rows are change, CKA without the sample, and sample. A process without batches has a change below any other.
     largest = torch.stack([torch.full_like(value, -1.0), value, torch.full_like(value, -1.0)])
     for record in records:
-        loss = record.losses
-        left, right = layers[:, None] - loss.layers, references[:, None] - loss.references
-        without = (pairs[:, None] - loss.pairs) / (left * right).sqrt()
-        part = _TELLING * record.eps
-        telling = (left > part * layers[:, None]) & (right > part * references[:, None])
-        without = without.where(telling, torch.full_like(without, torch.nan))
-        change, place = (without - value[:, None]).abs().max(1)
-        sample = to_device(torch.tensor(record.samples, dtype=value.dtype), value.device)[place]
-        found = torch.stack([change, without.gather(1, place[:, None])[:, 0], sample])
-        largest = _larger(largest, found)
+        reductions = record.reductions
+        left, right = layers[:, None] - reductions.layers, references[:, None] - reductions.references
+        without = (pairs[:, None] - reductions.pairs) / (left * right).sqrt()
+        part = _MIN_REMAINDER * record.eps
+        is_precise = (left > part * layers[:, None]) & (right > part * references[:, None])
+        without = without.where(is_precise, torch.full_like(without, torch.nan))
+        change, index = (without - value[:, None]).abs().max(1)
+        sample = to_device(torch.tensor(record.samples, dtype=value.dtype), value.device)[index]
+        largest = _larger_change(largest, torch.stack([change, without.gather(1, index[:, None])[:, 0], sample]))
     for other in all_gather(largest, distributed=distributed):
-        largest = _larger(largest, other)
+        largest = _larger_change(largest, other)
     defined = value.isfinite().tolist()
     changes, withouts, samples = largest.tolist()
     return {
@@ -123,8 +135,11 @@ def leave_one_out(
     }
 
 
-def _larger(one: Tensor, other: Tensor) -> Tensor:
-    """Of two ``(3, P)``, the columns with the larger change, or the lower sample; ``nan`` is larger than any number."""
+def _larger_change(one: Tensor, other: Tensor) -> Tensor:
+    """Return for each pair the column of two ``(3, P)`` with the larger change; of equal changes, the lower sample.
+
+    A change of ``nan`` is larger than any number.
+    """
     a, b = (each[0].nan_to_num(torch.inf) for each in (one, other))
     return torch.where((a > b) | ((a == b) & (one[2] <= other[2])), one, other)
 
@@ -138,20 +153,20 @@ def mean_standard_error(
     *,
     distributed: bool,
 ) -> float:
-    """Standard error of the mean of some cells of the matrix, by the delta method over batches.
+    """Return the standard error of the mean of some cells of the CKA matrix, by the delta method over batches.
 
-    The layers of one batch err together, so that it does not follow from the cells' own standard errors.
+    It does not follow from the standard errors of the cells, because the cells of one batch are correlated.
 
     Args:
-        records: of this process's batches.
-        cells: ``(L, R)`` bool.
-        matrix: ``(L, R)``.
-        sums: ``(L,)`` of <K, K> and ``(R,)`` of <L, L> over all batches of all processes.
-        effective_batches: scalar.
-        distributed: every process calls this.
+        records: Records of this process's batches.
+        cells: Whether a cell is in the mean, ``(L, R)`` bool.
+        matrix: CKA, ``(L, R)``.
+        sums: <K, K> ``(L,)`` and <L, L> ``(R,)``, summed over all batches of all processes.
+        effective_batches: Number of batches of equal weight with the same variance, a scalar.
+        distributed: Whether several processes share the batches. Then all of them must call this.
 
     Returns:
-        ``nan`` for fewer than 2 batches, or no cells.
+        The standard error; ``nan`` for fewer than 2 batches, or if there are no cells.
     """
     layers, references = sums
     norms = (layers[:, None] * references).sqrt()
@@ -159,7 +174,7 @@ def mean_standard_error(
     for record in records:
         c, a, b = record.products
         influence = c / norms - matrix / 2 * ((a / layers)[:, None] + b / references)
-        # Not `influence[cells]`, for whose size a GPU would be waited for.
+        # Not `influence[cells]`: its size depends on the values, so the CPU would have to wait for the GPU.
         mean = influence.where(cells, torch.zeros_like(influence)).sum() / cells.sum()
         total = total + torch.stack([mean.square(), torch.ones_like(mean)])
     squares, count = all_reduce_sum(total, distributed=distributed)

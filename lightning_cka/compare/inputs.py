@@ -1,4 +1,4 @@
-"""What `MinibatchCKA.update` is given: brought into the layers' order, and of one batch."""
+"""Checks of the arguments of `MinibatchCKA`: layer names, and the features of one batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ Features = Sequence[Tensor] | Mapping[str, Tensor] | PackedGrams
 
 
 def layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:
-    """Names of the layers; numbers, if only their number is given.
+    """Return the names of the layers: "0", "1", ... if only their number is given.
+
+    Args:
+        layers: Number of layers, or their names.
+        argument: Name of the argument, for messages.
 
     Raises:
-        ValueError: there are none, or two have one name.
+        ValueError: There are no layers, or two have the same name.
     """
     names = tuple(str(i) for i in range(layers)) if isinstance(layers, int) else tuple(layers)
     if not names or isinstance(layers, str):
@@ -25,35 +29,50 @@ def layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:
     return names
 
 
-def ordered(features: Features, names: tuple[str, ...], argument: str) -> list[Tensor] | PackedGrams:
-    """The features in the order of the names.
+def in_layer_order(features: Features, names: tuple[str, ...], argument: str) -> list[Tensor] | PackedGrams:
+    """Return the features in the order of the layer names.
+
+    Args:
+        features: Tensors in this order or keyed by name, or `PackedGrams`.
+        names: Names of the layers.
+        argument: Name of the argument that has the layer names, for messages.
 
     Raises:
-        ValueError: other layers than these.
+        ValueError: The features belong to other layers, or to more or fewer.
     """
-    if isinstance(features, PackedGrams):
-        count = len(features.halves)
-    else:
-        if isinstance(features, Mapping):
-            missing, unexpected = set(names) - set(features), set(features) - set(names)
-            if missing or unexpected:
-                raise ValueError(
-                    f"{argument} must be the mapping's keys at each update; "
-                    f"missing: {sorted(missing)}, unexpected: {sorted(unexpected)}"
-                )
-            features = [features[name] for name in names]
-        count = len(features)
+    if isinstance(features, Mapping):
+        features = _values_in_order(features, names, argument)
+    count = len(features.halves) if isinstance(features, PackedGrams) else len(features)
     if count != len(names):
         raise ValueError(f"expected features of {len(names)} {argument}, but got {count}")
     return features if isinstance(features, PackedGrams) else list(features)
 
 
-def batch_size(features: list[Tensor] | PackedGrams) -> int:
-    """The number of samples, which all layers must have in common.
+def _values_in_order(features: Mapping[str, Tensor], names: tuple[str, ...], argument: str) -> list[Tensor]:
+    missing, unexpected = set(names) - set(features), set(features) - set(names)
+    if missing or unexpected:
+        raise ValueError(
+            f"{argument} must be the mapping's keys at each update; "
+            f"missing: {sorted(missing)}, unexpected: {sorted(unexpected)}"
+        )
+    return [features[name] for name in names]
+
+
+def common_batch_size(
+    features: list[Tensor] | PackedGrams, reference_features: list[Tensor] | PackedGrams | None
+) -> int:
+    """Return the number of samples that all layers of both models have.
 
     Raises:
-        ValueError: they do not, or something is no tensor.
+        ValueError: The numbers differ, or a value is not a tensor of shape ``(n, ...)``.
     """
+    sizes = {_batch_size(side) for side in (features, reference_features) if side is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"features and reference_features must be of one batch, but have n = {sorted(sizes)}")
+    return sizes.pop()
+
+
+def _batch_size(features: list[Tensor] | PackedGrams) -> int:
     if isinstance(features, PackedGrams):
         return features.num_samples
     for tensor in features:

@@ -1,4 +1,4 @@
-"""Accumulate the diagnostics of one model's layers over batches."""
+"""`LayerStatistics`: sums over batches from which the diagnostics of one model's layers follow."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
 from lightning_cka.runtime.devices import to_device
 
 TOP_SAMPLES = 3
+"""Number of samples that are listed for each layer."""
 
 
-class ModelDiagnostics:
-    """Accumulates the diagnostics of one model's layers, batch by batch.
+class LayerStatistics:
+    """Accumulates the diagnostics of one model's L layers, batch by batch.
 
     Args:
-        layers: names.
-        device: of the sums.
+        layers: Names of the layers.
+        device: Device of the sums.
 
     Attributes:
-        sums: ``(4, L)``: effective dimension's numerator and denominator, weighted by n(n-3); <U, U> and the trace of
-            the kernel's Gram matrices.
-        num_samples: samples in the sums.
+        sums: Four sums for each layer, ``(4, L)``: numerator and denominator of the effective dimension, weighted by
+            n(n-3); <U, U> and the trace of the kernel's Gram matrices.
+        num_samples: Number of samples in the sums.
     """
 
     def __init__(self, layers: Sequence[str], device: torch.device) -> None:
         self._layers = tuple(layers)
         self.sums = torch.zeros(4, len(layers), dtype=torch.float64, device=device)
         self.num_samples = 0
-        # (2, L, k): the largest ratios of trace and HSIC so far, and whose they are.
+        # (2, L, k): the k largest contributions to the trace and to HSIC so far, and their samples.
         self._largest = torch.full((2, len(layers), TOP_SAMPLES), -1.0, dtype=torch.float64, device=device)
         self._samples = torch.full((2, len(layers), TOP_SAMPLES), -1, dtype=torch.int64, device=device)
 
@@ -41,9 +42,9 @@ class ModelDiagnostics:
         """Add one batch.
 
         Args:
-            linear: linear Gram matrices of all layers, for the effective dimension.
-            grams: those of the kernel, for the ratios.
-            samples: the numbers of its n samples.
+            linear: Linear Gram matrices of all layers, for the effective dimension.
+            grams: Gram matrices of the kernel, for the ratios.
+            samples: Numbers of the n samples.
         """
         offsets, norms = linear.offsets.to(self.sums), linear.row_squares.to(self.sums).sum(1)
         scales = linear.scales.to(self.sums) ** 4
@@ -58,10 +59,10 @@ class ModelDiagnostics:
         self._keep_largest(torch.stack([d, rows]), numbers)
 
     def result(self, *, distributed: bool) -> dict[str, LayerDiagnostics]:
-        """By layer; ``nan`` where nothing was seen.
+        """Return the diagnostics by layer name; ``nan`` if no batch was added.
 
         Args:
-            distributed: each process of several has a share of the batches, and all of them ask.
+            distributed: Whether several processes share the batches. Then all of them must call this.
         """
         count = all_reduce_sum(self.sums.new_tensor([float(self.num_samples)]), distributed=distributed)
         sums = all_reduce_sum(self.sums, distributed=distributed)
@@ -71,29 +72,31 @@ class ModelDiagnostics:
         numerator, denominator, hsic, trace = sums
         ratios = _finite(count * largest / torch.stack([trace, hsic])[:, :, None])
         dimensions = _finite(numerator / denominator).tolist()
-        found = {}
-        for layer, name in enumerate(self._layers):
-            trace_ratios, hsic_ratios = (
-                tuple(
-                    SampleRatio(sample, ratio)
-                    for sample, ratio in zip(samples[i, layer].tolist(), ratios[i, layer].tolist(), strict=True)
-                    if sample >= 0
-                )
-                for i in (0, 1)
-            )
-            found[name] = LayerDiagnostics(dimensions[layer], trace_ratios, hsic_ratios)
-        return found
+        trace_ratios, hsic_ratios = (_sample_ratios(samples[i], ratios[i]) for i in (0, 1))
+        return {
+            name: LayerDiagnostics(dimensions[i], trace_ratios[i], hsic_ratios[i])
+            for i, name in enumerate(self._layers)
+        }
 
     def _keep_largest(self, values: Tensor, samples: Tensor) -> None:
         joined = torch.cat([self._largest, values], -1), torch.cat([self._samples, samples], -1)
         self._largest, self._samples = _largest_of(*joined)
 
 
+def _sample_ratios(samples: Tensor, ratios: Tensor) -> list[tuple[SampleRatio, ...]]:
+    """Return the samples with their ratios for each layer, from two ``(L, k)``. Numbers below 0 fill empty places."""
+    return [
+        tuple(SampleRatio(sample, ratio) for sample, ratio in zip(*row, strict=True) if sample >= 0)
+        for row in zip(samples.tolist(), ratios.tolist(), strict=True)
+    ]
+
+
 def _finite(values: Tensor) -> Tensor:
-    """``nan`` for what is infinite, since nothing is there to divide by."""
+    """Replace infinite values by ``nan``: they are quotients of a sum that is zero."""
     return values.where(values.isfinite(), torch.full_like(values, torch.nan))
 
 
 def _largest_of(values: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-    largest, places = values.topk(TOP_SAMPLES, dim=-1)
-    return largest, samples.gather(-1, places)
+    """Return the k largest values of ``(2, L, m)`` and their samples."""
+    largest, indices = values.topk(TOP_SAMPLES, dim=-1)
+    return largest, samples.gather(-1, indices)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_cka.compare.banks import finished
+from lightning_cka.compare.checked_result import checked_result
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
@@ -20,7 +22,7 @@ from lightning_cka.probe.exchangeability import BatchVariation, variation_messag
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
-from lightning_cka.probe.layers import LayerPlan, Layers, LayerSelector, check_layers
+from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.standalone import device_of, on_device, show_with_progress
 from lightning_cka.runtime.devices import sums_device
@@ -44,37 +46,41 @@ def compare_models(
     device: torch.device | str | None = None,
     progress_bar: bool = True,
 ) -> CKAResult:
-    """CKA between the layers of two models, or of one model with itself (``reference=model``).
+    """Compare the layers of two models, or of one model with itself (``reference=model``), on a dataloader.
 
-    The samples are the dataloader's, as it gives them: it should shuffle, since CKA averaged over
-    batches of similar samples is biased. A warning tells where it seems not to, and which layers' values are
-    not to be trusted for other reasons.
+    Paper: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414. The dataloader should shuffle: CKA averaged over
+    batches of similar samples is biased, and a warning says if the batches seem not to be shuffled. Other warnings name
+    the layers whose CKA is ``nan`` or can mislead.
 
     Args:
-        model: left as it was found, on its own device.
-        reference: likewise; any architecture.
-        dataloader: batches, in full; those of fewer than 4 samples are skipped.
-        layers: name patterns or module classes; None: the leaf modules that own parameters, at most 64.
-        reference_layers: likewise for the reference; None: as ``layers``.
-        forward_fn: called with a model and a batch; None: the model is called on the batch, or on its
-            first element.
-        feature_fn: "flatten", "mean", "cls", or a function of a layer's output that gives ``(n, ...)``.
-        kernel: "linear", "rbf" or `lightning_cka.kernels.RBF`, "distance", or a function of ``(n, n)`` squared
-            distances.
-        unbiased: False takes the biased HSIC, whose values depend on the batch size.
-        thresholds: from where on a layer is flagged; None: the defaults of `lightning_cka.diagnostics.Thresholds`.
-        model_name: for titles and axis labels; None: the model's class.
-        reference_name: likewise; None: the reference's class, and that it is the reference if both are of one.
-        seed: of the dataloader's shuffling and of any randomness while the models are shown the samples.
-        device: where to compute; None: the model's own.
-        progress_bar: show one.
+        model: Model (the rows). Its state is restored, and it returns to its own device.
+        reference: Model to compare with (the columns), of any architecture. It is restored like ``model``.
+        dataloader: Batches of samples, such as a DataLoader. Both models are shown all of them, so it must be possible
+            to iterate over it several times. Batches of fewer than 4 samples are skipped.
+        layers: Patterns of layer names such as ``"net.*"``, module classes, or a list of both; None: the leaf modules
+            that own parameters, at most 64.
+        reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
+        forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
+            its first element.
+        feature_fn: "flatten", "mean", "cls", or a function from a layer's output to features ``(n, ...)``.
+        kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
+            returns an ``(n, n)`` Gram matrix.
+        unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
+        thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
+        model_name: Name of the model for titles and axis labels; None: its class.
+        reference_name: Name of the reference for titles and axis labels; None: its class, followed by "(reference)" if
+            the model has the same class.
+        seed: Seed of the dataloader's shuffling, and of all randomness while the models are shown the samples.
+        device: Device to compute on; None: the device of ``model``.
+        progress_bar: Whether to show a progress bar.
 
     Returns:
-        The ``(L, R)`` matrix with its standard error and diagnostics.
+        CKA ``(L, R)`` with standard errors, diagnostics and flags.
 
     Raises:
-        ValueError: layers that are not there or cannot be read, an unknown kernel or feature_fn, a model
-            that cannot be shown the batches.
+        ValueError: A layer does not exist or cannot be compared, the kernel or ``feature_fn`` is unknown, a model
+            cannot be shown the batches, or the dataloader gives different samples in each iteration.
+        TypeError: An argument has a wrong type, such as a dataloader without batches.
 
     Example:
         >>> import torch
@@ -90,25 +96,19 @@ def compare_models(
     """
     check_feature_fn(feature_fn)
     check_feature_kernel(kernel)
-    check_thresholds(thresholds)
+    thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     target = torch.device(device) if device is not None else device_of(model)
-    forward_settings = ForwardSettings(target, forward_fn, feature_fn)
+    settings = ForwardSettings(target, forward_fn, feature_fn)
     probe = probe_set_of_loader(dataloader, seed=seed)
     total = len(dataloader) if hasattr(dataloader, "__len__") else None
+    show = partial(show_with_progress, total=total, progress_bar=progress_bar)
     is_self = model is reference and reference_selectors == selectors
     with on_device(model, target), on_device(reference, target):
-        plan = dry_run(model, probe, selectors, forward_settings)
+        plan = dry_run(model, probe, selectors, settings)
         check_feature_kernel(kernel, plan.num_samples)
-        reference_plan = (
-            plan if is_self else _plan_of_reference(reference, probe, reference_selectors, forward_settings)
-        )
-        bank = None if is_self else GramBank(reference_plan.names, type(reference).__name__, probe.sample_kind)
-        if bank is not None:
-            show_with_progress(
-                reference, probe, reference_plan, forward_settings, bank.add, total=total, progress_bar=progress_bar
-            )
+        bank = None if is_self else _reference_bank(reference, probe, reference_selectors, settings, show)
         comparison = Comparison(
             plan.names,
             {reference_name or _reference_name(model, reference): bank},
@@ -116,25 +116,31 @@ def compare_models(
             target,
             model_name=model_name or type(model).__name__,
             unbiased=unbiased,
-            thresholds=check_thresholds(thresholds),
+            thresholds=thresholds,
             sample_kind=probe.sample_kind,
         )
         variation = BatchVariation(plan.names, sums_device(target))
-        show_with_progress(
-            model, probe, plan, forward_settings, comparison.add, variation.add, total=total, progress_bar=progress_bar
-        )
-    if found := variation.result(distributed=False):
-        warnings.warn(variation_message(found, "the dataloader"), stacklevel=2)
-    return finished(comparison, flags=variation_flags(found))
+        show(model, probe, plan, settings, comparison.add, variation.add)
+    if variations := variation.result(distributed=False):
+        warnings.warn(variation_message(variations, "the dataloader"), stacklevel=2)
+    return checked_result(comparison, flags=variation_flags(variations))
 
 
-def _plan_of_reference(
-    model: nn.Module, probe: ProbeSet, selectors: tuple[LayerSelector, ...] | None, forward_settings: ForwardSettings
-) -> LayerPlan:
+def _reference_bank(
+    reference: nn.Module,
+    probe: ProbeSet,
+    selectors: tuple[LayerSelector, ...] | None,
+    settings: ForwardSettings,
+    show: Callable[..., None],
+) -> GramBank:
+    """Return the Gram bank of the reference on the probe set."""
     try:
-        return dry_run(model, probe, selectors, forward_settings, argument="reference_layers")
+        plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
+    bank = GramBank(plan.names, type(reference).__name__, probe.sample_kind)
+    show(reference, probe, plan, settings, bank.add)
+    return bank
 
 
 def _reference_name(model: nn.Module, reference: nn.Module) -> str:

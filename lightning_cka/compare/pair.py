@@ -1,4 +1,4 @@
-"""One model against one Gram bank, through one kernel."""
+"""`ModelPair`: the CKA of one model with one reference, through one kernel."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from torch import Tensor
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics
 from lightning_cka.compare.find_flags import find_flags
 from lightning_cka.compare.flags import Flag, Thresholds
-from lightning_cka.compare.influence import BatchRecord, leave_one_out, losses, mean_standard_error
-from lightning_cka.compare.layer_statistics import ModelDiagnostics
+from lightning_cka.compare.influence import (
+    BatchRecord,
+    leave_one_out,
+    leave_one_out_reductions,
+    mean_standard_error,
+)
+from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.metric import MinibatchCKA
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernel_grams import apply_kernel
@@ -25,17 +30,26 @@ from lightning_cka.probe.bank_batch import BankBatch
 
 
 class Outcome(NamedTuple):
-    """The result of one pair of models through one kernel, and what there is to be warned of."""
+    """The result of one model, one reference and one kernel, and the problems that were found."""
 
     result: CKAResult
     undefined_layers: dict[str, list[str]]
-    """Layers whose CKA is ``nan``, by reason."""
+    """Names of the layers whose CKA is ``nan``, by reason."""
     num_mismatched: int
-    """Batches left out, on this process, because the reference was not shown the same inputs."""
+    """Number of batches that this process skipped because the reference was shown other inputs."""
 
 
-class Pair:
-    """One model against one bank, through one kernel."""
+class ModelPair:
+    """Accumulates the CKA of one model with one reference, through one kernel.
+
+    Args:
+        layers: Names of the model's layers.
+        bank: Gram bank of the reference; None compares the model with itself.
+        kernel: Kernel of both models' Gram matrices.
+        device: Device of the sums.
+        unbiased: Whether to use the unbiased HSIC.
+        distributed: Whether several processes share the batches.
+    """
 
     def __init__(
         self,
@@ -47,93 +61,116 @@ class Pair:
         unbiased: bool,
         distributed: bool,
     ) -> None:
+        reference_layers = layers if bank is None else bank.layers
         self._bank = bank
         self._kernel = kernel
         self._distributed = distributed
-        self._medians: tuple[Tensor | None, Tensor | None] = (None, None)
-        # The kernel is applied before, once for all banks.
+        self._medians: Tensor | None = None
+        self._reference_medians: Tensor | None = None
+        # The Gram matrices that it receives are already those of the kernel.
         self._metric = MinibatchCKA(
-            layers,
-            None if bank is None else bank.layers,
-            kernel="precomputed",
-            unbiased=unbiased,
-            sync_on_compute=distributed,
+            layers, reference_layers, kernel="precomputed", unbiased=unbiased, sync_on_compute=distributed
         ).to(device)
-        self._reference = None if bank is None else ModelDiagnostics(bank.layers, device)
-        self._same_named = [] if bank is None else [name for name in layers if name in bank.layers]
-        self._rows = _places(self._same_named, layers)
-        self._columns = _places(self._same_named, layers if bank is None else bank.layers)
+        self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device)
+        self._same_named = [] if bank is None else [name for name in layers if name in reference_layers]
+        self._rows = _indices(self._same_named, layers)
+        self._columns = _indices(self._same_named, reference_layers)
         self._records: list[BatchRecord] = []
         self._num_mismatched = 0
 
     def fix_bandwidths(self, medians: Tensor) -> None:
-        """Take the medians of the model's first batch, and those of the bank's."""
+        """Fix the kernel's bandwidths by the medians ``(L,)`` of the model's first batch, and those of the bank's."""
         bank = self._bank
-        other = medians if bank is None else bank.medians(medians.device, distributed=self._distributed)
-        self._medians = (medians, other)
+        self._medians = medians
+        self._reference_medians = (
+            medians if bank is None else bank.medians(medians.device, distributed=self._distributed)
+        )
 
     def add(self, batch: BankBatch, grams: PackedGrams, device: torch.device) -> None:
-        """Take one batch of the model's Gram matrices, of this kernel."""
-        metric, other, linear = self._metric, None, None
-        if self._bank is not None:
+        """Add one batch.
+
+        Args:
+            batch: Batch of the model, with linear Gram matrices.
+            grams: Gram matrices of the kernel for this batch.
+            device: Device of the Gram matrices.
+        """
+        reference_grams = None
+        if self._bank is not None and self._reference_statistics is not None:
             linear = self._bank.get(batch.index, batch.fingerprint, device)
             if linear is None:
                 self._num_mismatched += 1
                 return
-            other = apply_kernel(self._kernel, linear, self._medians[1])
-        if self._reference is not None and linear is not None and other is not None:
-            self._reference.add(linear, other, batch.samples)
-        products = hsic_products(grams, other, unbiased=metric.unbiased)
-        metric.add_products(*products, grams.num_samples)
-        x, y = select_layers(grams, self._rows), select_layers(other or grams, self._columns)
+            reference_grams = apply_kernel(self._kernel, linear, self._reference_medians)
+            self._reference_statistics.add(linear, reference_grams, batch.samples)
+        unbiased = self._metric.unbiased
+        products = hsic_products(grams, reference_grams, unbiased=unbiased)
+        self._metric.add_products(*products, grams.num_samples)
+        reductions = leave_one_out_reductions(
+            select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
+        )
         eps = torch.finfo(batch.grams.halves.dtype).eps
-        self._records.append(BatchRecord(batch.samples, products, losses(x, y, unbiased=metric.unbiased), eps))
+        self._records.append(BatchRecord(batch.samples, products, reductions, eps))
 
     def outcome(
         self,
         layers: dict[str, LayerDiagnostics],
         thresholds: Thresholds,
         sample_kind: str,
-        found: Sequence[Flag],
+        flags: Sequence[Flag],
         **attributes: Any,
     ) -> Outcome:
-        """The result, and what there is to be warned of. Every process must ask."""
+        """Return the result, with diagnostics and flags. Every process must call this.
+
+        Args:
+            layers: Diagnostics of the model's layers.
+            thresholds: Thresholds of the flags.
+            sample_kind: Kind of the sample numbers; see `Diagnostics`.
+            flags: Flags of the model's layers that were found elsewhere.
+            **attributes: Attributes of the `CKAResult`.
+        """
         metric, distributed = self._metric, self._distributed
-        reference_layers = self._reference.result(distributed=distributed) if self._reference else {}
+        statistics = self._reference_statistics
+        reference_layers = {} if statistics is None else statistics.result(distributed=distributed)
         with metric.sync_context(should_sync=distributed):
-            undefined = metric.undefined_for(*self._medians)
+            undefined = metric.undefined_layers(self._medians, self._reference_medians)
             result = metric.as_result(self_comparison=self._bank is None, **attributes)
-            a, b = metric.layer_sum, metric.reference_sum
+            layer_sum, reference_sum = metric.layer_sum, metric.reference_sum
             changes = leave_one_out(
                 self._records,
                 self._same_named,
-                (metric.pair_sum[self._rows][:, self._columns].diagonal(), a[self._rows], b[self._columns]),
+                (
+                    metric.pair_sum[self._rows][:, self._columns].diagonal(),
+                    layer_sum[self._rows],
+                    reference_sum[self._columns],
+                ),
                 distributed=distributed,
             )
             mean_error = mean_standard_error(
                 self._records,
-                result.mean_cells().to(a.device),
+                result.mean_cells().to(layer_sum.device),
                 metric.matrix(),
-                (a, b),
+                (layer_sum, reference_sum),
                 metric.effective_batches(),
                 distributed=distributed,
             )
-        flags = list(found)
-        flags += find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_errors(result))
-        flags += find_flags(reference_layers, thresholds, of_reference=True)
-        diagnostics = Diagnostics(layers, reference_layers, changes, tuple(flags), sample_kind)
+        found = (
+            *flags,
+            *find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_standard_errors(result)),
+            *find_flags(reference_layers, thresholds, of_reference=True),
+        )
+        diagnostics = Diagnostics(layers, reference_layers, changes, found, sample_kind)
         result = replace(result, mean_standard_error=mean_error, diagnostics=diagnostics)
         return Outcome(result, undefined, self._num_mismatched)
 
 
-def _places(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:
-    """Where the names are among the layers; all of them, if so, which costs no copy."""
-    places = [layers.index(name) for name in names]
-    return slice(None) if places == list(range(len(layers))) else places
+def _indices(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:
+    """Return the indices of the names among the layers; for all layers a slice, which copies nothing."""
+    indices = [layers.index(name) for name in names]
+    return slice(None) if indices == list(range(len(layers))) else indices
 
 
-def _largest_errors(result: CKAResult) -> dict[str, float]:
-    """By layer: the largest standard error of its CKA with any layer of the reference, of those that there are."""
+def _largest_standard_errors(result: CKAResult) -> dict[str, float]:
+    """Return for each layer the largest standard error of its CKA values; ``nan`` counts as 0."""
     errors = result.standard_error
     if errors is None:
         return {}

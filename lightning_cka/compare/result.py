@@ -1,4 +1,4 @@
-"""`CKAResult`: one comparison of two models, or of a model with itself."""
+"""`CKAResult`: the values and errors of one comparison, with summaries, files and a plot."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ from torch import Tensor
 
 from lightning_cka.compare.diagnostics import Diagnostics
 from lightning_cka.compare.flags import Flag
-from lightning_cka.compare.result_format import (
-    MATRICES,
-    nan_to_null,
-    number,
-    read_diagnostics,
-    to_plain,
-    with_new_names,
-)
+from lightning_cka.compare.result_format import from_json, from_plain, to_json, to_plain
 from lightning_cka.hsic.uncertainty import student_interval
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
 from lightning_cka.runtime.files import write_atomically
@@ -33,26 +26,45 @@ if TYPE_CHECKING:
 @renamed_arguments(within="self_comparison")
 @dataclass(frozen=True, eq=False, repr=False)
 class CKAResult:
-    """CKA of all pairs of layers of two models.
+    """CKA between all L layers of a model and all R layers of a reference (Kornblith et al. 2019).
+
+    Paper: https://arxiv.org/abs/1905.00414.
 
     Attributes:
-        matrix: ``(L, R)`` float64; rows are the model's layers, columns the reference's. ``nan`` where
-            a layer has no variance or is not finite.
-        layers: names of the rows.
-        reference_layers: names of the columns.
-        standard_error: ``(L, R)`` float64 standard errors of ``matrix``, over probe batches.
-        num_samples: number of samples behind each value.
-        num_batches: number of batches behind each value.
-        epoch: of training, counted from 0; None for a comparison outside training.
-        step: of training, on the axis of Lightning's own scalars.
-        model_name: for titles and axis labels.
-        reference_name: likewise.
-        kernel: of the Gram matrices.
-        self_comparison: both sides are one and the same model.
-        unbiased: the estimator of HSIC. Values of the biased one compare across papers, not across batch sizes.
-        effective_batches: number of batches of equal size that would tell as much.
-        mean_standard_error: of `mean`; ``nan`` for fewer than 2 batches.
-        diagnostics: when not to trust the values, and because of which samples.
+        matrix: CKA in [-1, 1], ``(L, R)`` float64. Rows are the model's layers, columns the reference's. ``nan`` for
+            layers without variance or with values that are not finite. The unbiased estimate of a value near 0 can be
+            negative.
+        layers: Names of the rows.
+        reference_layers: Names of the columns.
+        standard_error: Standard errors of ``matrix`` over probe batches, ``(L, R)`` float64; ``nan`` for fewer than 2
+            batches. None if unknown.
+        num_samples: Number of samples behind each value.
+        num_batches: Number of batches behind each value.
+        epoch: Training epoch, counted from 0; None for a comparison outside training.
+        step: Training step, as Lightning's logger counts it; None for a comparison outside training.
+        model_name: Name of the model for titles and axis labels.
+        reference_name: Name of the reference for titles and axis labels.
+        kernel: Name of the kernel.
+        self_comparison: Whether the model is compared with itself.
+        unbiased: Whether the HSIC is unbiased. Values of the biased HSIC depend on the batch size.
+        effective_batches: Number of batches of equal size with the same variance, at least 1.
+        mean_standard_error: Standard error of `mean`; ``nan`` for fewer than 2 batches. None if unknown.
+        diagnostics: Diagnostics and flags that show which values can mislead; None if there are none.
+
+    Raises:
+        ValueError: The shape of a matrix does not fit the layers.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cka import CKAResult
+        >>> matrix = torch.tensor([[0.9, 0.3], [0.2, 0.7]], dtype=torch.float64)
+        >>> result = CKAResult(matrix, layers=("conv", "head"), reference_layers=("conv", "head"))
+        >>> result.same_named()
+        {'conv': 0.9, 'head': 0.7}
+        >>> round(result.mean(), 2)
+        0.8
+        >>> result.to_rows()[1]["reference_layer"]
+        'head'
     """
 
     matrix: Tensor
@@ -75,10 +87,10 @@ class CKAResult:
     within = renamed_attribute("within", "self_comparison")
 
     def __post_init__(self) -> None:
-        """Normalise types, and check shapes.
+        """Convert the types of the attributes, and check the shapes.
 
         Raises:
-            ValueError: the matrix is not (layers, reference layers).
+            ValueError: The shape of a matrix is not ``(L, R)``.
         """
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "reference_layers", tuple(self.reference_layers))
@@ -101,24 +113,24 @@ class CKAResult:
         )
 
     def same_named(self) -> dict[str, float]:
-        """CKA of each layer with the reference's layer of the same name."""
+        """Return the CKA of each layer with the reference's layer of the same name, by name."""
         return {name: float(self.matrix[cell]) for name, cell in self.same_named_pairs().items()}
 
     def same_named_pairs(self) -> dict[str, tuple[int, int]]:
-        """Row and column of each layer that has a namesake in the reference."""
+        """Return the row and column of each layer that the reference also has, by name."""
         columns = {name: column for column, name in enumerate(self.reference_layers)}
         return {name: (row, columns[name]) for row, name in enumerate(self.layers) if name in columns}
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """Why which layers' values are not to be trusted; empty if nothing was found, or looked for."""
+        """The layers whose values can mislead, with the reason; empty if there are none or no diagnostics."""
         return self.diagnostics.flags if self.diagnostics else ()
 
     def mean_cells(self) -> Tensor:
-        """``(L, R)`` bool, the cells of `mean`.
+        """Return which cells of the matrix `mean` averages, ``(L, R)`` bool.
 
-        Same-named layers; all pairs where there are none; within one model, different layers. Not those that are
-        ``nan``.
+        They are the pairs of layers with the same name, or all pairs if no names agree. If a model is compared with
+        itself, they are the pairs of different layers. Cells that are ``nan`` are left out.
         """
         shape = (len(self.layers), len(self.reference_layers))
         if self.self_comparison:
@@ -132,36 +144,44 @@ class CKAResult:
         return cells & ~self.matrix.isnan()
 
     def mean(self) -> float:
-        """Mean CKA of same-named layers; of all pairs where there are none; within one model, of different layers.
+        """Return the mean CKA of layers with the same name; see `mean_cells` for the other cases.
 
-        Cells that are ``nan`` are left out; ``nan`` if no cell is left.
+        It is ``nan`` if there are no such cells.
         """
         return float(self.matrix[self.mean_cells()].mean())
 
     def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds ``(L, R)`` of each value, from Student's t with ``effective_batches`` - 1 degrees.
+        """Return confidence intervals, from Student's t with ``effective_batches`` - 1 degrees of freedom.
 
         Args:
-            level: probability, in (0, 1), that an interval holds the value that infinitely many samples would give.
+            level: Probability, in (0, 1), that an interval contains the value for infinitely many samples.
 
         Returns:
-            Not clipped to [-1, 1]; ``nan`` for fewer than 2 batches.
+            Lower and upper bounds, each ``(L, R)``; not clipped to [-1, 1], and ``nan`` for fewer than 2 batches.
 
         Raises:
-            ValueError: a level outside (0, 1), or a result without standard errors.
+            ValueError: The level is outside (0, 1), or the result has no standard errors.
         """
         if self.standard_error is None or self.effective_batches is None:
-            raise ValueError("this result has no standard errors, or not the number of batches behind them")
+            raise ValueError("this result has no standard errors, or no effective number of batches")
         return student_interval(self.matrix, self.standard_error, self.effective_batches, level)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:
-        """Draw the heatmap; see `lightning_cka.plot_cka`."""
+        """Draw the heatmap.
+
+        Args:
+            ax: Axes to draw in; None: a new figure.
+            **kwargs: Arguments of `lightning_cka.plot_cka`.
+
+        Returns:
+            The figure and the axes.
+        """
         from lightning_cka.figures.heatmap import plot_cka
 
         return plot_cka(self, ax, **kwargs)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """The values in long format: a row for each pair of layers, for a table or a data frame."""
+        """Return the values in long format: one row for each pair of layers, as for `pandas.DataFrame`."""
         errors = torch.full_like(self.matrix, torch.nan) if self.standard_error is None else self.standard_error
         return [
             {
@@ -177,45 +197,43 @@ class CKAResult:
         ]
 
     def state(self) -> dict[str, Any]:
-        """All of it as tensors, numbers, strings, lists and dicts, for a checkpoint; see `from_state`."""
+        """Return all attributes as tensors, numbers, strings, lists and dicts, for a checkpoint; see `from_state`."""
         content: dict[str, Any] = to_plain(self)
         return content
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CKAResult:
-        """What `state` gave."""
-        content = with_new_names(state)
-        if content.get("diagnostics") is not None:
-            content["diagnostics"] = read_diagnostics(content["diagnostics"])
-        return cls(**content)
+        """Return the result whose `state` this is; also of older versions."""
+        return cls(**from_plain(state))
 
     def save(self, path: str | Path) -> None:
-        """Write to a JSON file, whole or not at all, floats in full and ``nan`` as null.
+        """Write the result to a JSON file. Floats keep all digits, and ``nan`` becomes null.
+
+        The file is written completely or not at all.
+
+        Args:
+            path: Path of the file.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: The file cannot be written.
         """
-        content = self.state()
-        for name in MATRICES:
-            if content[name] is not None:
-                content[name] = content[name].tolist()
-        write_atomically(Path(path), json.dumps(nan_to_null(content), indent=1, allow_nan=False).encode())
+        write_atomically(Path(path), to_json(self.state()).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> CKAResult:
-        """Read what `save` wrote.
+        """Read a result that `save` wrote.
+
+        Args:
+            path: Path of the file.
 
         Raises:
-            ValueError: it is no such file.
+            ValueError: The file is not a result.
+            OSError: The file cannot be read.
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text())
-            for name in MATRICES:
-                if content[name] is not None:
-                    content[name] = torch.tensor(
-                        [[number(value) for value in row] for row in content[name]], dtype=torch.float64
-                    )
-            return cls.from_state(content)
+            return cls.from_state(from_json(path.read_text()))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path.name!r} is no result of lightning_cka: {type(error).__name__}: {error}") from error
+            raise ValueError(
+                f"{path.name!r} is not a result of lightning_cka: {type(error).__name__}: {error}"
+            ) from error

@@ -1,4 +1,4 @@
-"""Results as CSV files and as text tables."""
+"""Results as CSV files, and as text tables for the command line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error"
 
 
 def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
-    """Write results in long format: a row for each pair of layers, floats in full.
+    """Write results in long format: one row for each pair of layers. Floats keep all digits.
 
     Args:
-        results: in order.
-        path: of the file.
+        results: Results, in the order of the rows.
+        path: Path of the file.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -34,13 +34,13 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Aligned columns of text, the first to the left and the others to the right."""
+    """Return text in aligned columns: the first is aligned to the left, the others to the right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
@@ -50,37 +50,46 @@ DIAGNOSTIC_COLUMNS = ("effective dimension", "trace ratio", "HSIC ratio")
 
 
 def layer_row(result: CKAResult, name: str, layer: LayerDiagnostics) -> tuple[str, ...]:
+    """Return the name, the `DIAGNOSTIC_COLUMNS` and the flags of one layer."""
     values = (layer.effective_dimension, layer.trace_ratio, layer.hsic_ratio)
     return (name, *(f"{value:.2f}" for value in values), _flags(result, name))
 
 
 def result_table(result: CKAResult) -> str:
-    """Of each layer, the CKA with its namesake, or else with the layer that is most alike."""
+    """Return a table of each layer's CKA with the layer of the same name, and with the most similar layer."""
+    pairs = {} if result.self_comparison else result.same_named_pairs()
+    rows: list[tuple[str, ...]] = []
+    for row, name in enumerate(result.layers):
+        same = _with_error(result, *pairs[name]) if name in pairs else ""
+        column = _most_similar(result, row)
+        similar = (result.reference_layers[column], _with_error(result, row, column))
+        rows.append((name, same, *similar, _flags(result, name)))
+    lines: list[tuple[str, ...]] = [("layer", "CKA, same name", "most similar", "CKA", "flags"), *rows]
+    if not pairs:
+        lines = [(name, *rest) for name, _, *rest in lines]
+    header, *body = lines
+    return f"{_title(result)}\n\n{table(header, body)}"
+
+
+def _title(result: CKAResult) -> str:
     moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
     estimator = "" if result.unbiased else ", biased"
-    head = (
+    return (
         f"{result.model_name}{moment} and {result.reference_name}: {result.kernel} CKA{estimator}, "
-        f"{result.num_samples} samples in {result.num_batches} batches, mean {format_value(result.mean())}"
+        f"{result.num_samples} samples in {result.num_batches} batches, mean {format_cka(result.mean())}"
     )
-    pairs = {} if result.self_comparison else result.same_named_pairs()
-    rows = []
-    for row, name in enumerate(result.layers):
-        values = result.matrix[row].clone()
-        if result.self_comparison:
-            values[row] = float("nan")
-        most = int(values.nan_to_num(-2).argmax())
-        _, own = pairs.get(name, (row, None))
-        own_value = "" if own is None else _with_error(result, row, own)
-        flags = _flags(result, name)
-        rows.append((name, own_value, result.reference_layers[most], _with_error(result, row, most), flags))
-    lines = [("layer", "CKA with namesake", "most alike", "CKA", "flags"), *rows]
-    columns = range(5) if pairs else (0, 2, 3, 4)
-    header, *body = [[line[column] for column in columns] for line in lines]
-    return f"{head}\n\n{table(header, body)}"
+
+
+def _most_similar(result: CKAResult, row: int) -> int:
+    """Return the column with the largest CKA; within one model, of the other layers."""
+    values = result.matrix[row].clone()
+    if result.self_comparison:
+        values[row] = float("nan")
+    return int(values.nan_to_num(-2).argmax())  # CKA is at least -1.
 
 
 def _with_error(result: CKAResult, row: int, column: int) -> str:
-    value = format_value(float(result.matrix[row, column]))
+    value = format_cka(float(result.matrix[row, column]))
     error = float("nan") if result.standard_error is None else float(result.standard_error[row, column])
     return value if isnan(error) else f"{value} ± {error:.3f}"
 
@@ -94,5 +103,6 @@ def _flags(result: CKAResult, name: str) -> str:
     return ", ".join(dict.fromkeys(reasons))
 
 
-def format_value(value: float) -> str:
+def format_cka(value: float) -> str:
+    """Return a CKA value with three decimals."""
     return f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""How each layer's representation moves while a network trains, from the banks of its epochs."""
+"""`trajectories`: the CKA of each layer with itself at the other epochs of a run, from Gram banks."""
 
 from __future__ import annotations
 
@@ -29,30 +29,47 @@ def trajectories(
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
 ) -> dict[str, CKAResult]:
-    """CKA of each layer with itself at the other epochs.
+    """Compare each layer with itself at the other epochs of a training run.
+
+    Paper: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414.
 
     Args:
-        banks: at least two of one network on one probe set, in order; banks, their files, or the folder that
-            `CKAMonitor(save_banks=True)` wrote. Of files, one probe batch is in memory at a time, but all
-            of them where a kernel's bandwidth is to be fixed first.
-        layers: patterns over the names of the layers; None: all that are in the banks.
-        kernel: as in `compare_models`.
-        unbiased: likewise.
-        thresholds: likewise.
+        banks: At least two banks of one network on one probe set, in order of time; their files; or the folder that
+            `CKAMonitor(save_banks=True)` wrote. Files are read one probe batch at a time. Only for a kernel with a
+            bandwidth are all batches in memory.
+        layers: Patterns of layer names, such as ``"net.*"``; None: all layers of the banks.
+        kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
+            returns an ``(n, n)`` Gram matrix.
+        unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
+        thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
 
     Returns:
-        By layer: the ``(E, E)`` matrix of E moments, whose "layers" are these moments: "init", the epochs, or steps
-        where an epoch has several.
+        By layer name, a result whose matrix is ``(E, E)`` for E moments of training. Its ``layers`` are the names of
+        the moments: "init" and the epochs, or steps if an epoch has several banks.
 
     Raises:
-        ValueError: fewer than two banks, other layers or probe sets among them, or a pattern that matches no layer.
-        FileNotFoundError: there is no such folder or file.
+        ValueError: There are fewer than two banks, their layers or probe sets differ, a pattern matches no layer, or
+            the kernel is unknown.
+        TypeError: The kernel is neither a name nor a function, or ``thresholds`` has another type.
+        FileNotFoundError: The folder or a file does not exist.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cka import GramBank, trajectories
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU())
+        >>> batches = [torch.randn(64, 16) for _ in range(8)]
+        >>> before = GramBank.from_model(net, batches, progress_bar=False)
+        >>> net.load_state_dict({name: torch.randn_like(value) for name, value in net.state_dict().items()})
+        <All keys matched successfully>
+        >>> after = GramBank.from_model(net, batches, progress_bar=False)
+        >>> trajectories([before, after])["0"].matrix.shape
+        torch.Size([2, 2])
     """
     check_feature_kernel(kernel)
     sources = _sources(banks)
-    # Of files, what there is to know without their Gram matrices.
-    headers = [open_bank(source, batches=()) for source in sources]
-    _check_one_history(headers)
+    headers = [open_bank(source, batches=()) for source in sources]  # Everything but the Gram matrices.
+    _check_same_layers_and_probe_set(headers)
     names = bank_of_layers(headers[0], layers).layers
     moments = _moments(headers)
     first = headers[0]
@@ -71,12 +88,16 @@ def trajectories(
     }
     for index in sorted(first.probe):
         grams = [open_bank(source, batches=[index]).batches[index].grams for source in sources]
+        inputs = first.probe[index]
         for name, comparison in comparisons.items():
-            row = first.layers.index(name)
-            stacked = PackedGrams(*(torch.stack([part[row] for part in parts]) for parts in zip(*grams, strict=True)))
-            inputs = first.probe[index]
+            stacked = _one_layer(grams, first.layers.index(name))
             comparison.add(BankBatch(index, stacked, inputs.fingerprint, inputs.samples))
     return {name: outcome.result for name, each in comparisons.items() for outcome in each.results().values()}
+
+
+def _one_layer(grams: Sequence[PackedGrams], row: int) -> PackedGrams:
+    """Return the Gram matrices of one layer at all moments, as if the moments were the layers of one model."""
+    return PackedGrams(*(torch.stack([part[row] for part in parts]) for parts in zip(*grams, strict=True)))
 
 
 def _sources(banks: str | Path | Sequence[str | Path | GramBank]) -> Sequence[str | Path | GramBank]:
@@ -95,24 +116,30 @@ def _sources(banks: str | Path | Sequence[str | Path | GramBank]) -> Sequence[st
     return banks
 
 
-def _check_one_history(banks: Sequence[GramBank]) -> None:
+def _check_same_layers_and_probe_set(banks: Sequence[GramBank]) -> None:
     first = banks[0]
     for bank in banks[1:]:
         if bank.layers != first.layers:
-            raise ValueError(f"the banks of {first.title} and {bank.title} are of different layers")
+            raise ValueError(f"the banks of {first.title} and {bank.title} have different layers")
         if differences := first.probe_differences(bank):
             raise ValueError(
-                f"the banks of {first.title} and {bank.title} are of different probe sets: they differ in "
+                f"the banks of {first.title} and {bank.title} have different probe sets: they differ in "
                 f"{'; '.join(differences)}"
             )
 
 
 def _moments(banks: Sequence[GramBank]) -> tuple[str, ...]:
-    """Distinct names: epochs where these are enough, else steps, else places."""
+    """Return distinct names of the moments: epochs if these are distinct, else steps, else numbers."""
     for names in (
-        [("init" if bank.step == 0 else "?") if bank.epoch is None else str(bank.epoch) for bank in banks],
+        [_epoch_name(bank) for bank in banks],
         [f"step {bank.step}" for bank in banks],
     ):
         if len(set(names)) == len(names):
             return tuple(names)
-    return tuple(str(place) for place in range(len(banks)))
+    return tuple(map(str, range(len(banks))))
+
+
+def _epoch_name(bank: GramBank) -> str:
+    if bank.epoch is not None:
+        return str(bank.epoch)
+    return "init" if bank.step == 0 else "?"

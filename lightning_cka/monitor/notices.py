@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from lightning_cka.compare.flag_messages import flag_messages
-from lightning_cka.compare.metric import undefined_message
 from lightning_cka.compare.pair import Outcome
+from lightning_cka.compare.undefined_layers import undefined_message
 
 
 class Notices:

@@ -1,19 +1,15 @@
-"""Comparing without a Trainer."""
+"""`compare_models`: two models or one, in any order of samples, and bad input."""
 
 import naive
 import numpy as np
 import pytest
 import torch
 from conftest import Net, dataset
-from lightning_cka import GramBank, compare_banks, compare_models
-from lightning_cka.probe.dry_run import dry_run
-from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.show_probe_set import show_probe_set
-from lightning_cka.probe.stream_probe import StreamProbe
+from lightning_cka import compare_models
 from torch import nn
 from torch.utils.data import DataLoader
 
-# Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
+# Small probe sets and networks with few outputs are flagged, as they should be; test_find_flags.py tests flags.
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
 
 
@@ -50,7 +46,7 @@ def test_one_model_with_itself():
     assert not other.self_comparison
 
 
-def test_models_are_left_as_found(capsys):
+def test_the_state_of_the_models_is_restored(capsys):
     model, reference = Net(), mlp().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     compare_models(model, reference, loader(shuffle=True), reference_layers="*", progress_bar=True)
@@ -63,41 +59,16 @@ def test_models_are_left_as_found(capsys):
     assert "CKA: Sequential: 100%" in captured.err
 
 
-def test_a_shuffling_loader_shows_both_models_the_same():
-    """Two copies of one model are equal, in whatever order the samples come."""
+def test_a_shuffling_loader_shows_both_models_the_same_samples():
+    """Two copies of one model have CKA 1, since both see the samples in the same order."""
     model, duplicate = mlp(), mlp()
     duplicate.load_state_dict(model.state_dict())
     result = compare_models(model, duplicate, loader(shuffle=True), progress_bar=False)
     assert torch.allclose(result.matrix.diagonal(), torch.ones(2, dtype=torch.float64), atol=1e-12)
 
 
-def bank(model, batches):
-    probe, forward_settings = StreamProbe(batches, 0), ForwardSettings(torch.device("cpu"))
-    plan = dry_run(model, probe, None, forward_settings)
-    result = GramBank(plan.names, type(model).__name__)
-    show_probe_set(model, probe, plan, forward_settings, result.add)
-    return result
-
-
-def test_banks_compare_as_their_models_do():
-    model, reference, batches = Net(), mlp(), [x for x, _ in loader()]
-    a, b = bank(model, batches), bank(reference, batches)
-    live = compare_models(model, reference, batches, reference_layers=nn.Linear, progress_bar=False)
-    offline = compare_banks(a, b)
-    assert torch.equal(offline.matrix, live.matrix)
-    assert torch.equal(offline.standard_error, live.standard_error)
-    assert compare_banks(a, a).matrix.diagonal().eq(1).all()
-    assert (a.num_samples, a.layers, b.layers) == (100, ("net.0", "net.1", "net.4", "head"), ("0", "2"))
-
-
-def test_banks_of_other_inputs_are_refused():
-    model, batches = mlp(), [x for x, _ in loader()]
-    with pytest.raises(ValueError, match="different probe sets: they differ in the inputs in 1 of 7 batches"):
-        compare_banks(bank(model, batches), bank(model, [*batches[:-1], batches[-1] + 1]))
-
-
-class Restless:
-    """Draws from random numbers that no seed reaches."""
+class Unseeded:
+    """Random batches from a generator of its own, which no seed sets."""
 
     private = torch.Generator().manual_seed(0)
 
@@ -114,15 +85,11 @@ class Restless:
             "reference: layer pattern '0' matches no module.*reference_layers=",
         ),
         (
-            lambda: compare_models(mlp(), mlp(), Restless(), progress_bar=False),
+            lambda: compare_models(mlp(), mlp(), Unseeded(), progress_bar=False),
             ValueError,
-            "other samples to the two models in 3 batches",
+            "gave the two models different samples in 3 batches",
         ),
-        (
-            lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False),
-            TypeError,
-            "iterable more than once",
-        ),
+        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "again and again"),
         (
             lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
             ValueError,
@@ -145,7 +112,7 @@ def test_bad_input(call, error, message):
         call()
 
 
-def test_undefined_layers_are_warned_of():
+def test_undefined_layers_are_named_in_a_warning():
     model = mlp()
     nn.init.zeros_(model[0].weight)
     with pytest.warns(UserWarning, match="no variance: 0, 2"):
@@ -154,7 +121,7 @@ def test_undefined_layers_are_warned_of():
 
 
 @pytest.mark.parametrize("data", [torch.randn(64, 8), np.ones((64, 8)), dataset(64)])
-def test_data_that_are_not_in_batches_are_refused(data):
+def test_data_that_are_not_in_batches_raise(data):
     with pytest.raises(TypeError, match=f"is a {type(data).__name__}, not batches of samples; pass a DataLoader"):
         compare_models(Net(), Net(), data, progress_bar=False)
 
@@ -171,5 +138,5 @@ def test_names_seed_and_summary():
     assert not torch.equal(result.matrix, elsewhere.matrix)
     named = compare_models(one, other, loader, model_name="a", reference_name="b", progress_bar=False)
     assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear kernel, 128 samples, mean 0.")
-    with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(only CKAMonitor takes several\)"):
+    with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(CKAMonitor alone takes several\)"):
         compare_models(one, other, loader, kernel=["linear", "rbf"])

@@ -1,17 +1,17 @@
-"""Epoch by epoch CKA of each layer, from banks."""
+"""`trajectories`: the CKA of each layer with itself at other epochs, from banks."""
 
 import pytest
 import torch
+from gram_banks import make_bank
 from lightning_cka import compare_banks
 from lightning_cka.compare.trajectory import trajectories
-from test_bank import make_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore:CKA.*:UserWarning")
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """Before training, and three epochs, of which the last has a number of four digits."""
+    """Banks before training and of three epochs; the last epoch number has four digits."""
     banks = [
         make_bank(1, step=0),
         make_bank(2, epoch=0, step=9),
@@ -21,7 +21,7 @@ def run_folder(tmp_path):
     names = ("initial", "epoch=000-step=000009", "epoch=999-step=000090", "epoch=1000-step=000099")
     for bank, name in zip(banks, names, strict=True):
         bank.save(tmp_path / "run" / "banks" / f"{name}.safetensors")
-    make_bank(7).save(tmp_path / "run" / "banks" / "anew-step=000050.safetensors")  # No part of the history.
+    make_bank(7).save(tmp_path / "run" / "banks" / "restarted-step=000050.safetensors")  # Not a moment of the run.
     return tmp_path / "run", banks
 
 
@@ -34,14 +34,14 @@ def test_each_cell_is_the_comparison_of_two_banks(run_folder, kernel, unbiased):
     for row, a in enumerate(banks):
         for column, b in enumerate(banks):
             result = compare_banks(a, b, kernel=kernel, unbiased=unbiased)
-            for place, name in enumerate(found):
+            for index, name in enumerate(found):
                 assert float(found[name].matrix[row, column]) == pytest.approx(
-                    float(result.matrix[place, place]), abs=1e-12
+                    float(result.matrix[index, index]), abs=1e-12
                 )
-                # The variance: the error itself is the root of rounding errors where CKA is 1.
+                # Variances, since the standard error of CKA = 1 is the square root of a rounding error.
                 variances = [
                     float(each) ** 2
-                    for each in (found[name].standard_error[row, column], result.standard_error[place, place])
+                    for each in (found[name].standard_error[row, column], result.standard_error[index, index])
                 ]
                 assert variances[0] == pytest.approx(variances[1], abs=1e-14)
     result = found["b.c"]
@@ -50,7 +50,7 @@ def test_each_cell_is_the_comparison_of_two_banks(run_folder, kernel, unbiased):
     assert result.diagnostics.layers["999"].effective_dimension > 1
 
 
-def test_folders_files_and_banks_are_alike(run_folder):
+def test_folders_files_and_banks_give_the_same(run_folder):
     folder, banks = run_folder
     whole = trajectories(folder, "b*")
     assert list(whole) == ["b.c"]
@@ -64,13 +64,13 @@ def test_folders_files_and_banks_are_alike(run_folder):
         assert whole["b.c"].layers == other["b.c"].layers
 
 
-def test_several_moments_of_an_epoch_are_named_by_step():
+def test_several_banks_of_one_epoch_are_named_by_step():
     banks = [make_bank(1, epoch=0, step=4), make_bank(2, epoch=0, step=9)]
     assert trajectories(banks)["a"].layers == ("step 4", "step 9")
     assert trajectories([make_bank(1), make_bank(2)])["a"].layers == ("0", "1")
 
 
-def test_what_is_no_history_is_refused(run_folder, tmp_path):
+def test_banks_that_are_not_of_one_run_raise(run_folder, tmp_path):
     folder, banks = run_folder
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         trajectories(tmp_path / "missing")
@@ -78,7 +78,7 @@ def test_what_is_no_history_is_refused(run_folder, tmp_path):
         trajectories(tmp_path)
     with pytest.raises(ValueError, match="needs at least two banks, but got 1"):
         trajectories(banks[:1])
-    with pytest.raises(ValueError, match="banks of Net, initial and Net, epoch 0 are of different layers"):
+    with pytest.raises(ValueError, match="banks of Net, initial and Net, epoch 0 have different layers"):
         trajectories([banks[0], make_bank(2, layers=("a", "x"), epoch=0)])
     with pytest.raises(ValueError, match=r"different probe sets: they differ in the seed \(0 and 1\)"):
         trajectories([banks[0], make_bank(2, epoch=0, seed=1)])

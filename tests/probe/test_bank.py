@@ -3,8 +3,8 @@
 import pytest
 import torch
 from conftest import dataset
-from example_banks import ignore_few_samples, make_bank
 from example_models import two_models
+from gram_banks import ignore_few_samples, make_bank
 from lightning_cka import GramBank, compare_banks, compare_models
 from torch.utils.data import DataLoader
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from example_banks import SIZES, assert_same, ignore_few_samples, make_bank
+from gram_banks import SIZES, assert_same, ignore_few_samples, make_bank
 from lightning_cka import GramBank, compare_banks
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch

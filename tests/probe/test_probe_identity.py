@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from example_banks import ignore_few_samples, make_bank
+from gram_banks import ignore_few_samples, make_bank
 from lightning_cka import compare_banks
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch

@@ -1,4 +1,6 @@
-"""Banks for tests."""
+"""Gram banks of random or given features, without a model."""
+
+from __future__ import annotations
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ ignore_few_samples = pytest.mark.filterwarnings("ignore:CKA.*layers whose CKA (h
 
 
 def make_bank(variant=0, layers=("a", "b.c"), noise=0.5, dtype=torch.float32, **options):
-    """Return a bank of two layers on three batches. Other variants are variant 0 plus noise."""
+    """Two layers on three batches; other variants are variant 0 with noise."""
     base, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(variant)
     bank = GramBank(layers, "Net", "dataset index", **options)
     for index, n in enumerate(SIZES):
@@ -23,6 +25,16 @@ def make_bank(variant=0, layers=("a", "b.c"), noise=0.5, dtype=torch.float32, **
         ]
         samples = tuple(range(100 * index, 100 * index + n))
         bank.add(BankBatch(index, pack_features(features), f"hash{index}", samples))
+    return bank
+
+
+def bank_of_features(batches, layers=("a",)):
+    """The bank of a model whose layers have these features on each batch."""
+    bank, start = GramBank(layers, "model", "dataset index"), 0
+    for index, features in enumerate(batches):
+        samples = tuple(range(start, start + len(features[0])))
+        start += len(samples)
+        bank.add(BankBatch(index, pack_features(features), str(index), samples))
     return bank
 
 

@@ -1,0 +1,94 @@
+"""`KernelComparison`: the CKA of one model with all references, through one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cka.compare.flags import Flag, Thresholds
+from lightning_cka.compare.layer_statistics import LayerStatistics
+from lightning_cka.compare.pair import ModelPair, Outcome
+from lightning_cka.hsic.kernel_grams import apply_kernel
+from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.runtime.devices import sums_device
+
+
+class KernelComparison:
+    """Applies one kernel to the model's Gram matrices, and passes them to a `ModelPair` for each reference.
+
+    Args:
+        layers: Names of the model's layers.
+        banks: Gram banks by reference name; None compares the model with itself.
+        kernel: Kernel of the Gram matrices.
+        device: Device of the Gram matrices.
+        unbiased: Whether to use the unbiased HSIC.
+        distributed: Whether several processes share the batches.
+    """
+
+    def __init__(
+        self,
+        layers: tuple[str, ...],
+        banks: Mapping[str, GramBank | None],
+        kernel: Kernel,
+        device: torch.device,
+        *,
+        unbiased: bool,
+        distributed: bool,
+    ) -> None:
+        self._kernel = kernel
+        self._device = device
+        self._distributed = distributed
+        self._medians: Tensor | None = None
+        self._statistics = LayerStatistics(layers, sums_device(device))
+        self._pairs = {
+            name: ModelPair(layers, bank, kernel, sums_device(device), unbiased=unbiased, distributed=distributed)
+            for name, bank in banks.items()
+        }
+
+    @property
+    def has_bandwidth(self) -> bool:
+        """Whether `fix_bandwidths` must be called before the first batch is added."""
+        return needs_median(self._kernel)
+
+    def fix_bandwidths(self, medians: Tensor) -> None:
+        """Fix the kernel's bandwidths by the median squared distances ``(L,)`` of the model's first batch."""
+        self._medians = medians
+        for pair in self._pairs.values():
+            pair.fix_bandwidths(medians)
+
+    def add(self, batch: BankBatch) -> None:
+        """Add one batch of the model, with linear Gram matrices."""
+        grams = apply_kernel(self._kernel, batch.grams, self._medians)
+        self._statistics.add(batch.grams, grams, batch.samples)
+        for pair in self._pairs.values():
+            pair.add(batch, grams, self._device)
+
+    def outcomes(
+        self, thresholds: Thresholds, sample_kind: str, flags: Sequence[Flag], **attributes: Any
+    ) -> dict[str, Outcome]:
+        """Return the outcomes by reference name. Every process must call this.
+
+        Args:
+            thresholds: Thresholds of the flags.
+            sample_kind: Kind of the sample numbers; see `lightning_cka.diagnostics.Diagnostics`.
+            flags: Flags of the model's layers that were found elsewhere.
+            **attributes: Attributes of the `CKAResult`s.
+        """
+        layers = self._statistics.result(distributed=self._distributed)
+        return {
+            name: pair.outcome(
+                layers,
+                thresholds,
+                sample_kind,
+                flags,
+                kernel=kernel_name(self._kernel),
+                reference_name=name,
+                **attributes,
+            )
+            for name, pair in self._pairs.items()
+        }

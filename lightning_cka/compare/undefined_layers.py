@@ -1,0 +1,57 @@
+"""Layers whose CKA is ``nan``, and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from torch import Tensor
+
+from lightning_cka.runtime.text import shortened
+
+_NO_VARIANCE = "whose activations have no variance"
+_NO_BANDWIDTH = "where most pairs of samples are identical, which leaves the RBF kernel without a bandwidth"
+_NOT_FINITE = "with NaN or infinite activations, or with outliers beyond floating-point precision"
+
+
+def undefined_layers(names: Sequence[str], hsic: Tensor, medians: Tensor | None) -> dict[str, list[str]]:
+    """Return the layers of one model whose CKA is ``nan``.
+
+    Args:
+        names: Names of the L layers.
+        hsic: HSIC of each layer with itself, ``(L,)``, summed over at least one batch.
+        medians: Median squared distances that fixed the bandwidths, ``(L,)``; None for kernels without a bandwidth.
+
+    Returns:
+        Names of layers by reason.
+    """
+    no_bandwidth = [False] * len(names) if medians is None else (medians == 0).tolist()
+    undefined: dict[str, list[str]] = {}
+    for name, value, lacks_bandwidth in zip(names, hsic.tolist(), no_bandwidth, strict=True):
+        reason = _reason(value, lacks_bandwidth=lacks_bandwidth)
+        if reason is not None:
+            undefined.setdefault(reason, []).append(name)
+    return undefined
+
+
+def merge_sides(layers: dict[str, list[str]], reference_layers: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the undefined layers of both models by reason. A layer that both have is listed once."""
+    merged = {reason: list(names) for reason, names in layers.items()}
+    for reason, names in reference_layers.items():
+        known = merged.get(reason, [])
+        if new := [f"{name} (reference)" for name in names if name not in known]:
+            merged[reason] = known + new
+    return merged
+
+
+def undefined_message(reason: str, names: Sequence[str]) -> str:
+    """Return the warning for the layers of one reason."""
+    return f"CKA is nan for layers {reason}: {shortened(names)}"
+
+
+def _reason(hsic: float, *, lacks_bandwidth: bool) -> str | None:
+    if hsic == 0:
+        return _NO_VARIANCE
+    if isfinite(hsic):
+        return None
+    return _NO_BANDWIDTH if lacks_bandwidth else _NOT_FINITE

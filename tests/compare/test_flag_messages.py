@@ -1,0 +1,36 @@
+"""The text of flags: it names layers and samples, and says what to do."""
+
+from lightning_cka.compare.flag_messages import flag_label, flag_messages, flag_summary
+from lightning_cka.compare.flags import Flag
+
+
+def test_a_sample_that_outweighs_all_others():
+    flag = Flag("fc", "leave_one_out", float("nan"), 0.05, (17,))
+    assert flag_label(flag, "dataset index") == "fc (nan at dataset index 17, which outweighs all others)"
+
+
+def test_messages_name_layer_and_sample_and_say_what_to_do():
+    flags = [
+        Flag("conv1", "trace_ratio", 83.21, 20.0, (17, 5)),
+        Flag("fc", "effective_dimension", 1.234, 2.0, of_reference=True),
+        Flag("conv1", "leave_one_out", 0.231, 0.05, (17,)),
+        *(Flag(f"layer{i}", "standard_error", 0.1, 0.05) for i in range(20)),
+    ]
+    messages = flag_messages(flags, "dataset index", "linear", "CKA with 'initial'")
+    assert len(messages) == 4
+    dimension, ratio, change, error = messages
+    assert "CKA with 'initial': layers that vary along hardly more than one direction" in dimension
+    assert "below 2): fc of the reference (1.23). CKA compares little besides that direction" in dimension
+    assert "within the groups" in dimension
+    assert "more than 20 times" in ratio
+    assert "conv1 (83.2 at dataset index 17, 5)" in ratio
+    assert "Inspect them, then compare without them or with kernel='rbf'" in ratio
+    assert "by more than 0.05 without one sample: conv1 (0.231 at dataset index 17)" in change
+    assert "layer7 (0.1), and 12 more. " in error
+    assert "Use more probe samples" in error
+    rbf = flag_messages(flags, "sample", "rbf(0.2)")
+    assert rbf[1].startswith("CKA, kernel rbf(0.2): layers that single samples dominate")
+    assert not any("kernel='rbf'" in message for message in rbf)
+    assert flag_summary(flags, "sample")[1] == (
+        "single samples with > 20 times the mean squared distance: conv1 (83.2 at sample 17, 5)"
+    )
