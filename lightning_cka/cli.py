@@ -17,8 +17,8 @@ from lightning_cka.compare.run_files import BANK_SUFFIX, result_files
 from lightning_cka.compare.tables import DIAGNOSTIC_COLUMNS, format_value, layer_row, result_table, table, write_csv
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation
-from lightning_cka.figures.canvas import render, write_picture
 from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.pictures import render, write_picture
 from lightning_cka.hsic.kernels import RBF, Kernel
 from lightning_cka.monitor.summary import trajectory_figures
 from lightning_cka.probe.bank import GramBank
