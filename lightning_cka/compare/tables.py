@@ -1,32 +1,31 @@
-"""Results as CSV files and as text tables."""
+"""Results as CSV files, and as tables of text for a terminal."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
-from math import isnan
+from collections.abc import Iterable, Mapping
+from math import isnan, nan
 from pathlib import Path
 
-from lightning_cka.compare.diagnostics import LayerDiagnostics
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.runtime.files import write_atomically
 
-_COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error")
+_CSV_COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error")
 
 
 def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
-    """Write results in long format: a row for each pair of layers, floats in full.
+    """Write results to a CSV file in long format: one row per result and pair of layers, floats in full precision.
 
     Args:
-        results: in order.
-        path: of the file.
+        results: Results in the order of the rows.
+        path: Path of the file. Missing folders are created.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for result in results:
         writer.writerows(result.to_rows())
@@ -34,7 +33,12 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Aligned columns of text, the first to the left and the others to the right."""
+    """Return lines of aligned columns: the first column to the left, the others to the right.
+
+    Args:
+        header: Titles of the columns.
+        rows: One text per column for each row.
+    """
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -46,46 +50,79 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     )
 
 
-DIAGNOSTIC_COLUMNS = ("effective dimension", "trace ratio", "HSIC ratio")
-
-
-def layer_row(result: CKAResult, name: str, layer: LayerDiagnostics) -> tuple[str, ...]:
-    values = (layer.effective_dimension, layer.trace_ratio, layer.hsic_ratio)
-    return (name, *(f"{value:.2f}" for value in values), _flags(result, name))
-
-
 def result_table(result: CKAResult) -> str:
-    """Of each layer, the CKA with its namesake, or else with the layer that is most alike."""
+    """Return a table with one row per layer: its CKA with the layer of the same name and with the most similar layer.
+
+    The column for the layer of the same name is omitted if no layer has one, and for a model compared with itself.
+    """
+    pairs = {} if result.self_comparison else result.same_named_pairs()
+    most_similar = [_most_similar(result, row) for row in range(len(result.layers))]
+    columns = {
+        "layer": result.layers,
+        "CKA, same name": [_value_with_error(result, pairs.get(name)) for name in result.layers],
+        "most similar": [result.reference_layers[column] for _, column in most_similar],
+        "CKA": [_value_with_error(result, cell) for cell in most_similar],
+        "flags": [_flags(result, name) for name in result.layers],
+    }
+    if not pairs:
+        del columns["CKA, same name"]
+    return f"{_heading(result)}\n\n{table(columns, zip(*columns.values(), strict=True))}"
+
+
+def diagnostics_table(result: CKAResult) -> str:
+    """Return a table with one row per layer of the model: its diagnostics and its flags."""
+    layers = result.diagnostics.layers if result.diagnostics else {}
+    rows = (
+        (
+            name,
+            *(f"{value:.2f}" for value in (layer.effective_dimension, layer.trace_ratio, layer.hsic_ratio)),
+            _flags(result, name),
+        )
+        for name, layer in layers.items()
+    )
+    return table(("layer", "effective dimension", "trace ratio", "HSIC ratio", "flags"), rows)
+
+
+def trajectory_table(results: Mapping[str, CKAResult]) -> str:
+    """Return a table with one row per layer and one column per moment: CKA with the same layer at the last moment.
+
+    Args:
+        results: Results by layer, as `trajectories` returns them; at least one.
+    """
+    moments = next(iter(results.values())).layers
+    rows = ((name, *map(_format_value, result.matrix[:, -1].tolist())) for name, result in results.items())
+    return table(("layer", *moments), rows)
+
+
+def _heading(result: CKAResult) -> str:
+    """Return one line that says what was compared, and how."""
     moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
     estimator = "" if result.unbiased else ", biased"
-    head = (
+    return (
         f"{result.model_name}{moment} and {result.reference_name}: {result.kernel} CKA{estimator}, "
-        f"{result.num_samples} samples in {result.num_batches} batches, mean {format_value(result.mean())}"
+        f"{result.num_samples} samples in {result.num_batches} batches, mean {_format_value(result.mean())}"
     )
-    pairs = {} if result.self_comparison else result.same_named_pairs()
-    rows = []
-    for row, name in enumerate(result.layers):
-        values = result.matrix[row].clone()
-        if result.self_comparison:
-            values[row] = float("nan")
-        most = int(values.nan_to_num(-2).argmax())
-        _, own = pairs.get(name, (row, None))
-        own_value = "" if own is None else _with_error(result, row, own)
-        flags = _flags(result, name)
-        rows.append((name, own_value, result.reference_layers[most], _with_error(result, row, most), flags))
-    lines = [("layer", "CKA with namesake", "most alike", "CKA", "flags"), *rows]
-    columns = range(5) if pairs else (0, 2, 3, 4)
-    header, *body = [[line[column] for column in columns] for line in lines]
-    return f"{head}\n\n{table(header, body)}"
 
 
-def _with_error(result: CKAResult, row: int, column: int) -> str:
-    value = format_value(float(result.matrix[row, column]))
-    error = float("nan") if result.standard_error is None else float(result.standard_error[row, column])
+def _most_similar(result: CKAResult, row: int) -> tuple[int, int]:
+    """Return the cell with the highest CKA in a row. For a model compared with itself, leave out the diagonal."""
+    values = result.matrix[row].clone()
+    if result.self_comparison:
+        values[row] = nan
+    return row, int(values.nan_to_num(-2).argmax())  # CKA is at least -1.
+
+
+def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
+    """Return the value of a cell, with its standard error if it is known; "" for no cell."""
+    if cell is None:
+        return ""
+    value = _format_value(float(result.matrix[cell]))
+    error = nan if result.standard_error is None else float(result.standard_error[cell])
     return value if isnan(error) else f"{value} ± {error:.3f}"
 
 
 def _flags(result: CKAResult, name: str) -> str:
+    """Return the reasons for which a layer is flagged, in the model or in the reference."""
     reasons = [
         flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "")
         for flag in result.flags
@@ -94,5 +131,5 @@ def _flags(result: CKAResult, name: str) -> str:
     return ", ".join(dict.fromkeys(reasons))
 
 
-def format_value(value: float) -> str:
+def _format_value(value: float) -> str:
     return f"{value:.3f}"
