@@ -8,7 +8,7 @@ from lightning_cka.figures.cells import colour_bar
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_below_axes
 from lightning_cka.figures.heatmap_style import HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, value_label
-from lightning_cka.figures.layout import MAX_TICKS, figure_of, label_room, new_axes
+from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +55,7 @@ def plot_cka(
     """
     style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
     rows, columns, notes = style.labels(result)
-    # The lines must fit the figure, whose height depends on their number but whose width does not.
-    width = figure_of(new_axes(columns, rows) if ax is None else ax).get_figwidth()
+    width = figure_width(columns, rows) if ax is None else figure_of(ax).get_figwidth()
     lines = wrap_notes(notes, width)
     if ax is None:
         ax = new_axes(columns, rows, below=notes_height(lines))

@@ -45,12 +45,17 @@ def new_axes(columns: Sequence[str], rows: Sequence[str], below: float = 0.0, le
         below: Height of the free room under the title of the x axis.
         legend: Labels of the lines in a legend to the right of the axes.
     """
+    left, bottom, top = _left_room(rows), label_room(columns) + below, 0.4
     width, height = _side(len(columns)), _side(len(rows))
-    left, bottom = _left_room(rows), label_room(columns) + below
-    right, top = max(0.95, 0.45 + _LEGEND_CHARACTER * max(map(len, legend), default=0)), 0.4
-    total_width, total_height = left + width + right, bottom + height + top
+    total_width, total_height = figure_width(columns, rows, legend), bottom + height + top
     figure = _new_figure(total_width, total_height)
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+
+
+def figure_width(columns: Sequence[str], rows: Sequence[str], legend: Sequence[str] = ()) -> float:
+    """Return the width of the figure that `new_axes` makes."""
+    right = max(0.95, 0.45 + _LEGEND_CHARACTER * max(map(len, legend), default=0))
+    return _left_room(rows) + _side(len(columns)) + right
 
 
 def axes_below(ax: Axes, height: float, gap: float) -> Axes:
@@ -84,12 +89,12 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     Returns:
         The axes from left to right, then from top to bottom.
     """
-    width, height = (min(_side(len(labels)), _MAX_PANEL) for labels in (columns, rows))
-    left, bottom, right, top = _left_room(rows), label_room(columns) + 0.1, 0.15, 0.3
+    left, bottom, top = _left_room(rows), label_room(columns) + 0.1, 0.3
+    width, height = _panel_side(len(columns)), _panel_side(len(rows))
     across = min(count, across)
     lines = -(-count // across)
-    step_x, step_y = left + width + right, bottom + height + top
-    total_width, total_height = across * step_x + 0.8, lines * step_y + below
+    step_x, step_y = _panel_step(columns, rows), bottom + height + top
+    total_width, total_height = grid_width(columns, rows, count, across), lines * step_y + below
     figure = _new_figure(total_width, total_height)
     return [
         figure.add_axes(
@@ -102,6 +107,11 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
         )
         for place in range(count)
     ]
+
+
+def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: int) -> float:
+    """Return the width of the figure that `new_grid` makes."""
+    return min(count, across) * _panel_step(columns, rows) + 0.8
 
 
 def label_room(columns: Sequence[str]) -> float:
@@ -122,6 +132,16 @@ def _left_room(rows: Sequence[str]) -> float:
 def _side(cells: int) -> float:
     """Return the length of an axis with this number of cells."""
     return min(max(_CELL * cells, _MIN_SIDE), _MAX_SIDE)
+
+
+def _panel_side(cells: int) -> float:
+    """Return the length of an axis that is one of several."""
+    return min(_side(cells), _MAX_PANEL)
+
+
+def _panel_step(columns: Sequence[str], rows: Sequence[str]) -> float:
+    """Return the distance between panels side by side, from left edge to left edge."""
+    return _left_room(rows) + _panel_side(len(columns)) + 0.15
 
 
 def _new_figure(width: float, height: float) -> Figure:

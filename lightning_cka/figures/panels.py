@@ -9,7 +9,7 @@ from lightning_cka.figures.cells import colour_bar
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, elided, plain, value_label
-from lightning_cka.figures.layout import MAX_TICKS, figure_of, new_grid
+from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,9 +84,7 @@ def _labelled_grid(labels: Sequence[HeatmapLabels], titles: Sequence[str], acros
     rows = max((each.rows for each in labels), key=_room)
     columns = max((each.columns for each in labels), key=_room)
     notes = [f"{title}: {note}" for title, each in zip(titles, labels, strict=True) for note in each.notes]
-    # The lines must fit the figure, whose height depends on their number but whose width does not.
-    width = figure_of(new_grid(columns, rows, len(labels), across, 0.0)[0]).get_figwidth()
-    lines = wrap_notes(notes, width)
+    lines = wrap_notes(notes, grid_width(columns, rows, len(labels), across))
     grid = new_grid(columns, rows, len(labels), across, notes_height(lines))
     write_at_bottom(figure_of(grid[0]), lines)
     return grid
