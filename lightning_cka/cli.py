@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: Arguments of the command line. None takes those of the process.
+        arguments: Arguments of the command line. None takes `sys.argv`.
 
     Returns:
         The exit status 0.
