@@ -1,142 +1,60 @@
-"""``lightning-cka``: banks and results on disk, with neither model nor GPU."""
+"""The command line ``lightning-cka``: compare banks and show results from disk, without a model or a GPU."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from lightning_cka.cli_arguments import build_parser
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX, result_files
-from lightning_cka.compare.tables import DIAGNOSTIC_COLUMNS, format_cka, layer_row, result_table, table, write_csv
+from lightning_cka.compare.tables import diagnostics_table, result_table, trajectory_table, write_csv
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation
-from lightning_cka.figures.canvas import render, write_picture
 from lightning_cka.figures.heatmap import plot_cka
-from lightning_cka.hsic.kernels import RBF, Kernel
+from lightning_cka.figures.pictures import render, write_picture
 from lightning_cka.monitor.summary import trajectory_figures
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: None: those of the process.
+        arguments: Arguments of the command line. None takes `sys.argv`.
 
     Returns:
-        The exit status, 0. Bad input exits the process with 2 and one line on the standard error stream.
+        The exit status 0.
+
+    Raises:
+        SystemExit: The status is 2 for bad input, with one line on standard error. It is 0 after ``--help`` and
+            ``--version``.
     """
-    parser = _parser()
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         with _warnings_as_lines():
-            options.run(options)
+            _COMMANDS[options.command](options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads the output has seen enough; else Python would complain when it flushes at exit.
+        # The reader closed the pipe early, as `head` does. Without this, Python's own flush at exit would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         parser.error(" ".join(str(error).split()))
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="lightning-cka",
-        description="Compare networks from the banks of Gram matrices and the results that lightning_cka wrote.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    one = _command(commands, _compare, "compare", "CKA between the layers of two banks")
-    one.add_argument("a", metavar="A.safetensors", type=Path, help="bank of the model, the rows")
-    one.add_argument("b", metavar="B.safetensors", type=Path, help="bank of the reference, the columns")
-    _add_choices(one)
-    one.add_argument(
-        "--reference-layers", nargs="+", metavar="PATTERN", help="layers of the reference (default: as --layers)"
-    )
-    one.add_argument(
-        "--loose", action="store_true", help="compare banks of different probe sets too, and say what differs"
-    )
-    one.add_argument(
-        "--output", type=Path, metavar="FILE", help="where to: .png (heatmap), .csv (long format) or .json (all)"
-    )
-
-    one = _command(commands, _trajectory, "trajectory", "CKA of each layer with itself at the other epochs of a run")
-    one.add_argument("folder", metavar="DIR", type=Path, help="dirpath of a CKAMonitor(save_banks=True), or its banks")
-    _add_choices(one)
-    one.add_argument("--output", type=Path, metavar="DIR", help="where to (default: trajectory, in the folder)")
-
-    one = _command(commands, _animate, "animate", "an animated GIF of the heatmaps of a run")
-    one.add_argument(
-        "sources",
-        metavar="DIR_OR_RESULTS",
-        nargs="+",
-        type=Path,
-        help="dirpath of a CKAMonitor (a GIF for each reference), the folder of one reference, or its results (.json)",
-    )
-    one.add_argument("--output", type=Path, metavar="FILE.gif", help="where to (default: beside the results)")
-    one.add_argument("--seconds", type=float, default=0.4, help="that each frame is shown (default: %(default)s)")
-
-    one = _command(commands, _show, "show", "a table of a result (.json), or of a bank's layers (.safetensors)")
-    one.add_argument("file", metavar="FILE", type=Path, help="what to show")
-    return parser
-
-
-def _command(commands: Any, run: Callable[[Any], None], name: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layers", nargs="+", metavar="PATTERN", help="layers by name pattern (default: all)")
-    parser.add_argument(
-        "--kernel",
-        type=_kernel,
-        default="linear",
-        metavar="KERNEL",
-        help="linear (default), distance, rbf, or rbf:T for a bandwidth of T times the median distance",
-    )
-    parser.add_argument("--biased", action="store_true", help="biased HSIC, whose values depend on the batch size")
-
-
-def _kernel(text: str) -> Kernel:
-    name, _, threshold = text.partition(":")
-    if name == "rbf" and threshold:
-        try:
-            return RBF(float(threshold))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-    if text not in ("linear", "distance", "rbf"):
-        raise argparse.ArgumentTypeError(f"unknown kernel {text!r}; expected linear, distance, rbf or rbf:T")
-    return text
-
-
 def _compare(options: Any) -> None:
-    writers: Mapping[str, Callable[[CKAResult, Path], object]] = {
-        ".png": _draw,
-        ".csv": lambda result, path: write_csv([result], path),
-        ".json": lambda result, path: result.save(path),
-    }
+    """Print the CKA between two banks, and write it to a file on request."""
     output: Path | None = options.output
-    if output is not None and output.suffix not in writers:
-        raise ValueError(f"--output must end with {', '.join(writers)}, but is {str(output)!r}")
+    if output is not None and output.suffix not in _WRITERS:
+        raise ValueError(f"--output must end with one of {', '.join(_WRITERS)}, but got {str(output)!r}")
     result = compare_banks(
         options.a,
         options.b,
@@ -147,78 +65,109 @@ def _compare(options: Any) -> None:
         strict=not options.loose,
     )
     if output is not None:
-        writers[output.suffix](result, output)
-    _say(result_table(result))
+        _WRITERS[output.suffix](result, output)
+    _write_line(result_table(result))
     if output is not None:
-        _say(f"\n{output}")
+        _write_line(f"\n{output}")
 
 
-def _draw(result: CKAResult, path: Path) -> None:
+def _write_heatmap(result: CKAResult, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_cka(result)[0].savefig(path)
 
 
+_WRITERS: Mapping[str, Callable[[CKAResult, Path], object]] = {
+    ".png": _write_heatmap,
+    ".csv": lambda result, path: write_csv([result], path),
+    ".json": lambda result, path: result.save(path),
+}
+"""How to write a result, by the suffix of the file."""
+
+
 def _trajectory(options: Any) -> None:
-    found = trajectories(options.folder, options.layers, kernel=options.kernel, unbiased=not options.biased)
-    moments = next(iter(found.values())).layers
+    """Draw the trajectories of a run, and print the CKA with the last moment."""
+    results = trajectories(options.folder, options.layers, kernel=options.kernel, unbiased=not options.biased)
     output = options.output or options.folder / "trajectory"
-    for draw, path in trajectory_figures(output, found).values():
+    for draw, path in trajectory_figures(output, results).values():
         write_picture(path, render(draw()))
-    _say(f"CKA of each layer with itself at the last of {len(moments)} moments:\n")
-    _say(table(("layer", *moments), ((name, *map(format_cka, r.matrix[:, -1].tolist())) for name, r in found.items())))
-    _say(f"\nFigures: {output}")
+    _write_line("CKA of each layer with the same layer at the last moment:\n")
+    _write_line(trajectory_table(results))
+    _write_line(f"\nFigures: {output}")
 
 
 def _animate(options: Any) -> None:
-    if all(source.is_dir() for source in options.sources):
-        runs = {path: files for source in options.sources for path, files in _histories(source)}
-        if not runs:
-            raise ValueError(f"there are no results in {', '.join(map(str, options.sources))}")
-    else:
-        runs = {options.sources[0].with_name("evolution.gif"): options.sources}
+    """Write one animation per reference, and print the paths."""
+    animations = _animations(options.sources)
     if options.output is not None:
-        if len(runs) > 1:
-            raise ValueError(f"--output takes one animation, but there are {len(runs)}: name the folder of one")
-        runs = dict.fromkeys([options.output], *runs.values())
-    if wrong := [path for path in runs if path.suffix != ".gif"]:
-        raise ValueError(f"--output must end with .gif, but is {str(wrong[0])!r}")
-    for path, files in runs.items():
+        if len(animations) > 1:
+            raise ValueError(
+                f"--output names one animation, but there are {len(animations)}: pass the folder of one reference"
+            )
+        if options.output.suffix != ".gif":
+            raise ValueError(f"--output must end with .gif, but got {str(options.output)!r}")
+        animations = dict.fromkeys([options.output], *animations.values())
+    for path, files in animations.items():
         write_animation([CKAResult.load(file) for file in files], path, seconds=options.seconds)
-        _say(str(path))
+        _write_line(str(path))
 
 
-def _histories(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """The results of each reference in a folder, and where their animation goes; those of other runs are passed by."""
+def _animations(sources: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Return the result files of each animation, by its default path.
+
+    Args:
+        sources: Folders, or result files of one reference.
+    """
+    if not all(source.is_dir() for source in sources):
+        return {sources[0].with_name("evolution.gif"): list(sources)}
+    animations = {path: files for folder in sources for path, files in _animations_in(folder)}
+    if not animations:
+        raise ValueError(f"there are no results in {', '.join(map(str, sources))}")
+    return animations
+
+
+def _animations_in(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield the default path of an animation and its result files, for each reference in a folder.
+
+    Folders ``earlier-1``, ``earlier-2``, ... inside are skipped, because they hold earlier runs.
+    """
     folder = folder.resolve() if folder.name in ("", "..") else folder
     for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
-        inside = place.relative_to(folder).parts
-        if (files := result_files(place)) and not any(part.startswith("earlier-") for part in inside):
+        is_earlier_run = any(part.startswith("earlier-") for part in place.relative_to(folder).parts)
+        if not is_earlier_run and (files := result_files(place)):
             yield place.with_name(f"{place.name}-evolution.gif"), files
 
 
 def _show(options: Any) -> None:
+    """Print a table of a result or a bank."""
     path: Path = options.file
-    if path.suffix == BANK_SUFFIX:
-        bank = GramBank.load(path)
-        _say(f"{bank.title}: {bank.num_samples} samples in {len(bank.batches)} batches, seed {bank.seed}\n")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The table says it.
-            result = compare_banks(bank, bank)
-        layers = result.diagnostics.layers if result.diagnostics else {}
-        _say(table(("layer", *DIAGNOSTIC_COLUMNS, "flags"), (layer_row(result, name, layers[name]) for name in layers)))
-    else:
-        _say(result_table(CKAResult.load(path)))
+    if path.suffix != BANK_SUFFIX:
+        _write_line(result_table(CKAResult.load(path)))
+        return
+    bank = GramBank.load(path)
+    _write_line(f"{bank.title}: {bank.num_samples} samples in {len(bank.batches)} batches, seed {bank.seed}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The table has a column of flags.
+        result = compare_banks(bank, bank)
+    _write_line(diagnostics_table(result))
 
 
-def _say(text: str) -> None:
+_COMMANDS: Mapping[str, Callable[[Any], None]] = {
+    "compare": _compare,
+    "trajectory": _trajectory,
+    "animate": _animate,
+    "show": _show,
+}
+
+
+def _write_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Warnings without the place in the code that they come from."""
+    """Show each warning as one line, without the file and the line of code that caused it."""
 
-    def show(message: Warning | str, *_rest: Any, **_named: Any) -> None:
+    def show(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
         sys.stderr.write(f"lightning-cka: warning: {message}\n")
 
     with warnings.catch_warnings():

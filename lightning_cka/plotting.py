@@ -1,8 +1,10 @@
 """Figures of CKA results."""
 
+from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
-from lightning_cka.figures.panels import plot_comparison, plot_convergence, plot_trajectories, plot_trajectory
-from lightning_cka.figures.trends import plot_drift, plot_layer_trend, plot_trend
+from lightning_cka.figures.panels import plot_comparison
+from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
+from lightning_cka.figures.trends import plot_layer_trend, plot_trend
 
 __all__ = [
     "plot_cka",

@@ -49,7 +49,7 @@ def fails(capsys, *arguments):
     return err
 
 
-def test_compare_prints_a_table_and_writes_what_is_asked_for(files, capsys, tmp_path):
+def test_compare_prints_a_table_and_writes_the_requested_file(files, capsys, tmp_path):
     banks, _ = files
     for ending in ("png", "csv", "json"):
         assert main(["compare", A, B, "--output", f"out.{ending}"]) == 0
@@ -97,7 +97,7 @@ def test_trajectory_draws_all_layers(files, capsys, tmp_path):
     assert (tmp_path / "elsewhere" / "a.png").exists()
 
 
-def test_animate_a_run_a_reference_or_files(files, capsys, tmp_path):
+def test_animate_takes_a_run_a_reference_or_files(files, capsys, tmp_path):
     assert main(["animate", "run"]) == 0
     assert capsys.readouterr().out.split() == ["run/initial-evolution.gif", "run/other/rbf-evolution.gif"]
     with Image.open("run/initial-evolution.gif") as image:
@@ -110,7 +110,7 @@ def test_animate_a_run_a_reference_or_files(files, capsys, tmp_path):
     assert (tmp_path / "run" / "initial" / "evolution.gif").exists()
 
 
-def test_show_results_and_banks(files, capsys):
+def test_show_takes_results_and_banks(files, capsys):
     _, results = files
     result = results[1]
     assert main(["show", "run/initial/epoch=001-step=000019.json"]) == 0
@@ -127,7 +127,7 @@ def test_show_results_and_banks(files, capsys):
     assert "effective dimension" in out
 
 
-def test_show_a_model_with_itself_and_without_same_named_layers(files, capsys):
+def test_show_a_model_compared_with_itself_and_layers_without_the_same_name(files, capsys):
     banks, results = files
     compare_banks(banks[0], banks[0]).save("self.json")
     replace(results[0], reference_layers=("x", "y"), diagnostics=None, standard_error=None).save("other.json")
@@ -139,21 +139,25 @@ def test_show_a_model_with_itself_and_without_same_named_layers(files, capsys):
     assert "±" not in out
 
 
-def test_bad_input_is_one_line_and_status_2(files, capsys, tmp_path):
+def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
     assert "there is no bank 'nope'" in fails(capsys, "compare", "nope", B)
     (tmp_path / "text.json").write_text("{}")
-    assert "'text.json' is not a result of lightning_cka" in fails(capsys, "show", "text.json")
+    assert "'text.json' is no result of lightning_cka" in fails(capsys, "show", "text.json")
     assert "'text.json' cannot be read as a bank" in fails(capsys, "compare", "text.json", B)
     assert "No such file" in fails(capsys, "show", "missing.json")
     assert "unknown kernel 'cubic'; expected linear, distance, rbf or rbf:T" in fails(
         capsys, "compare", A, B, "--kernel", "cubic"
     )
     assert "threshold" in fails(capsys, "compare", A, B, "--kernel", "rbf:-1")
-    assert "must end with .png, .csv, .json, but is 'x.pdf'" in fails(capsys, "compare", A, B, "--output", "x.pdf")
+    assert "must end with one of .png, .csv, .json, but got 'x.pdf'" in fails(
+        capsys, "compare", A, B, "--output", "x.pdf"
+    )
     assert "'z' matches none" in fails(capsys, "compare", A, B, "--layers", "z")
     assert "there are no results in run/banks" in fails(capsys, "animate", "run/banks")
-    assert "--output takes one animation, but there are 2" in fails(capsys, "animate", "run", "--output", "x.gif")
-    assert "--output must end with .gif, but is 'x.mp4'" in fails(capsys, "animate", "run/initial", "--output", "x.mp4")
+    assert "--output names one animation, but there are 2" in fails(capsys, "animate", "run", "--output", "x.gif")
+    assert "--output must end with .gif, but got 'x.mp4'" in fails(
+        capsys, "animate", "run/initial", "--output", "x.mp4"
+    )
     assert "there is no folder 'missing'" in fails(capsys, "trajectory", "missing")
     assert "invalid choice: 'paint'" in fails(capsys, "paint")
     make_bank(2, seed=8).save("seed.safetensors")
@@ -163,23 +167,24 @@ def test_bad_input_is_one_line_and_status_2(files, capsys, tmp_path):
     assert main(["compare", A, "seed.safetensors", "--loose"]) == 0
     err = capsys.readouterr().err
     assert err.startswith(
-        "lightning-cka: warning: the banks have different probe sets: they differ in the seed (0 and 8)"
+        "lightning-cka: warning: the banks are of different probe sets: they differ in the seed (0 and 8)"
     )
 
 
-def test_it_is_installed_and_helps():
+def test_it_is_installed_and_helps(capsys):
     (found,) = (entry for entry in entry_points(group="console_scripts") if entry.name == "lightning-cka")
     assert found.value == "lightning_cka.cli:main"
-    command = [sys.executable, "-m", "lightning_cka.cli"]
-    done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0
-    assert all(name in done.stdout for name in ("compare", "trajectory", "animate", "show"))
-    failed = subprocess.run([*command, "show", "missing.json"], capture_output=True, text=True, timeout=100)
-    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
+    assert found.load() is main
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    out, _ = capsys.readouterr()
+    assert all(name in out for name in ("compare", "trajectory", "animate", "show"))
+    assert fails(capsys, "show", "missing.json")
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(files):
-    """As in ``lightning-cka compare ... | head -1``: the file is there, and no complaint."""
+def test_a_pipe_that_is_closed_early_is_no_error(files):
+    """As in ``lightning-cka compare ... | head -1``: the file is written, and there is no error message."""
     command = f"{sys.executable} -m lightning_cka.cli compare {A} {B} --output out.json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0

@@ -1,32 +1,31 @@
-"""Results as CSV files, and as text tables for the command line."""
+"""Results as CSV files, and as tables of text for a terminal."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
-from math import isnan
+from collections.abc import Iterable, Mapping
+from math import isnan, nan
 from pathlib import Path
 
-from lightning_cka.compare.diagnostics import LayerDiagnostics
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.runtime.files import write_atomically
 
-_COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error")
+_CSV_COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error")
 
 
 def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
-    """Write results in long format: one row for each pair of layers. Floats keep all digits.
+    """Write results to a CSV file in long format: one row per result and pair of layers, floats in full precision.
 
     Args:
-        results: Results, in the order of the rows.
-        path: Path of the file.
+        results: Results in the order of the rows.
+        path: Path of the file. Missing folders are created.
 
     Raises:
         OSError: The file cannot be written.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for result in results:
         writer.writerows(result.to_rows())
@@ -34,67 +33,96 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return text in aligned columns: the first is aligned to the left, the others to the right."""
+    """Return lines of aligned columns: the first column to the left, the others to the right.
+
+    Args:
+        header: Titles of the columns.
+        rows: One text per column for each row.
+    """
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
 
 
-DIAGNOSTIC_COLUMNS = ("effective dimension", "trace ratio", "HSIC ratio")
-
-
-def layer_row(result: CKAResult, name: str, layer: LayerDiagnostics) -> tuple[str, ...]:
-    """Return the name, the `DIAGNOSTIC_COLUMNS` and the flags of one layer."""
-    values = (layer.effective_dimension, layer.trace_ratio, layer.hsic_ratio)
-    return (name, *(f"{value:.2f}" for value in values), _flags(result, name))
-
-
 def result_table(result: CKAResult) -> str:
-    """Return a table of each layer's CKA with the layer of the same name, and with the most similar layer."""
+    """Return a table with one row per layer: its CKA with the layer of the same name and with the most similar layer.
+
+    The column for the layer of the same name is omitted if no layer has one, and for a model compared with itself.
+    """
     pairs = {} if result.self_comparison else result.same_named_pairs()
-    rows: list[tuple[str, ...]] = []
-    for row, name in enumerate(result.layers):
-        same = _with_error(result, *pairs[name]) if name in pairs else ""
-        column = _most_similar(result, row)
-        similar = (result.reference_layers[column], _with_error(result, row, column))
-        rows.append((name, same, *similar, _flags(result, name)))
-    lines: list[tuple[str, ...]] = [("layer", "CKA, same name", "most similar", "CKA", "flags"), *rows]
+    most_similar = [_most_similar(result, row) for row in range(len(result.layers))]
+    columns = {
+        "layer": result.layers,
+        "CKA, same name": [_value_with_error(result, pairs.get(name)) for name in result.layers],
+        "most similar": [result.reference_layers[column] for _, column in most_similar],
+        "CKA": [_value_with_error(result, cell) for cell in most_similar],
+        "flags": [_flags(result, name) for name in result.layers],
+    }
     if not pairs:
-        lines = [(name, *rest) for name, _, *rest in lines]
-    header, *body = lines
-    return f"{_title(result)}\n\n{table(header, body)}"
+        del columns["CKA, same name"]
+    return f"{_heading(result)}\n\n{table(columns, zip(*columns.values(), strict=True))}"
 
 
-def _title(result: CKAResult) -> str:
+def diagnostics_table(result: CKAResult) -> str:
+    """Return a table with one row per layer of the model: its diagnostics and its flags."""
+    layers = result.diagnostics.layers if result.diagnostics else {}
+    rows = (
+        (
+            name,
+            *(f"{value:.2f}" for value in (layer.effective_dimension, layer.trace_ratio, layer.hsic_ratio)),
+            _flags(result, name),
+        )
+        for name, layer in layers.items()
+    )
+    return table(("layer", "effective dimension", "trace ratio", "HSIC ratio", "flags"), rows)
+
+
+def trajectory_table(results: Mapping[str, CKAResult]) -> str:
+    """Return a table with one row per layer and one column per moment: CKA with the same layer at the last moment.
+
+    Args:
+        results: Results by layer, as `trajectories` returns them; at least one.
+    """
+    moments = next(iter(results.values())).layers
+    rows = ((name, *map(_format_value, result.matrix[:, -1].tolist())) for name, result in results.items())
+    return table(("layer", *moments), rows)
+
+
+def _heading(result: CKAResult) -> str:
+    """Return one line that says what was compared, and how."""
     moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
     estimator = "" if result.unbiased else ", biased"
     return (
         f"{result.model_name}{moment} and {result.reference_name}: {result.kernel} CKA{estimator}, "
-        f"{result.num_samples} samples in {result.num_batches} batches, mean {format_cka(result.mean())}"
+        f"{result.num_samples} samples in {result.num_batches} batches, mean {_format_value(result.mean())}"
     )
 
 
-def _most_similar(result: CKAResult, row: int) -> int:
-    """Return the column with the largest CKA; within one model, of the other layers."""
+def _most_similar(result: CKAResult, row: int) -> tuple[int, int]:
+    """Return the cell with the highest CKA in a row. For a model compared with itself, leave out the diagonal."""
     values = result.matrix[row].clone()
     if result.self_comparison:
-        values[row] = float("nan")
-    return int(values.nan_to_num(-2).argmax())  # CKA is at least -1.
+        values[row] = nan
+    return row, int(values.nan_to_num(-2).argmax())  # CKA is at least -1.
 
 
-def _with_error(result: CKAResult, row: int, column: int) -> str:
-    value = format_cka(float(result.matrix[row, column]))
-    error = float("nan") if result.standard_error is None else float(result.standard_error[row, column])
+def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
+    """Return the value of a cell, with its standard error if it is known; "" for no cell."""
+    if cell is None:
+        return ""
+    value = _format_value(float(result.matrix[cell]))
+    error = nan if result.standard_error is None else float(result.standard_error[cell])
     return value if isnan(error) else f"{value} ± {error:.3f}"
 
 
 def _flags(result: CKAResult, name: str) -> str:
+    """Return the reasons for which a layer is flagged, in the model or in the reference."""
     reasons = [
         flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "")
         for flag in result.flags
@@ -103,6 +131,5 @@ def _flags(result: CKAResult, name: str) -> str:
     return ", ".join(dict.fromkeys(reasons))
 
 
-def format_cka(value: float) -> str:
-    """Return a CKA value with three decimals."""
+def _format_value(value: float) -> str:
     return f"{value:.3f}"

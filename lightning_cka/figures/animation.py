@@ -1,4 +1,4 @@
-"""A run in motion."""
+"""The heatmaps of a run as an animated GIF."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.figures.canvas import Pixels, render
 from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.pictures import Pixels, render
 from lightning_cka.runtime.files import write_atomically
 
 MAX_FRAMES = 60
+"""Default maximum number of frames."""
 
 
 def write_animation(
@@ -25,42 +26,52 @@ def write_animation(
     seconds: float = 0.4,
     max_frames: int = MAX_FRAMES,
 ) -> None:
-    """Write the heatmaps of a run as an animated GIF, on a fixed colour range, with the epoch in the title.
+    """Write the heatmaps of a run as an animated GIF, with colours from 0 to 1 and the epoch in the title.
 
     Args:
-        results: of one reference, in order; at least one.
-        path: of the file.
-        pictures: files of the results' heatmaps, if they were drawn before; missing ones are drawn now.
-        seconds: that each frame is shown, up to 100; the last one is shown four times as long.
-        max_frames: of more results, evenly spaced ones are shown, the first and the last one always.
+        results: Results of one reference, in order; at least one.
+        path: Path of the GIF file. Missing folders are created.
+        pictures: One path per result, of a PNG file of its heatmap. Missing files are drawn. If empty, all heatmaps
+            are drawn.
+        seconds: Duration of a frame, from 0.01 to 100. The last frame is shown four times as long.
+        max_frames: Maximum number of frames, at least 2. Of more results, evenly spaced ones are shown, with the first
+            and the last.
 
     Raises:
-        ValueError: there is no result, or frames cannot be shown for that long.
-        OSError: the file cannot be written.
+        ValueError: There is no result, or ``seconds`` is out of range.
+        OSError: The file cannot be written.
     """
     if not results:
-        raise ValueError("there is no result to animate")
+        raise ValueError("there is no result to animate: pass at least one")
     if not 0.01 <= seconds <= 100:
-        raise ValueError(f"a frame can be shown for 0.01 to 100 seconds, but not for {seconds:g}")
+        raise ValueError(f"seconds must be from 0.01 to 100, but got {seconds:g}")
     count = min(len(results), max(2, max_frames))
     places = np.linspace(0, len(results) - 1, count).round().astype(int)
-    drawn = pictures or [Path()] * len(results)
-    frames = [_picture(results[place], drawn[place]) for place in places]
-    # Notes on flags come and go: frames of one size, with the same upper edge.
-    height, width = (max(frame.shape[side] for frame in frames) for side in (0, 1))
-    images = []
-    for frame in frames:
-        image = np.full((height, width, 3), 255, dtype=np.uint8)
-        image[: frame.shape[0], : frame.shape[1]] = frame
-        images.append(Image.fromarray(image))
+    files = pictures or [Path()] * len(results)
+    frames = _padded([_heatmap(results[place], files[place]) for place in places])
     durations = [round(1000 * seconds)] * (count - 1) + [round(4000 * seconds)]
-    buffer = io.BytesIO()
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, disposal=2)
-    write_atomically(Path(path), buffer.getvalue())
+    content = io.BytesIO()
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, disposal=2)
+    write_atomically(Path(path), content.getvalue())
 
 
-def _picture(result: CKAResult, path: Path) -> Pixels:
+def _heatmap(result: CKAResult, path: Path) -> Pixels:
+    """Return the heatmap from its file, or draw it if there is no such file."""
     if not path.is_file():
         return render(plot_cka(result)[0])
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def _padded(pictures: Sequence[Pixels]) -> list[Image.Image]:
+    """Return images of one size, with white at the right and at the bottom of smaller pictures.
+
+    Heatmaps of a run differ in height, because only some of them have notes on flags.
+    """
+    height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
+    images = []
+    for picture in pictures:
+        frame = np.full((height, width, 3), 255, dtype=np.uint8)
+        frame[: picture.shape[0], : picture.shape[1]] = picture
+        images.append(Image.fromarray(frame))
+    return images

@@ -1,28 +1,15 @@
-"""Several heatmaps in one figure, and those of trajectories."""
+"""Heatmaps of several results side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lightning_cka.figures.canvas import (
-    FLAG,
-    FLAG_COLOUR,
-    MAX_LABEL,
-    MAX_TICKS,
-    axis_title,
-    colour_bar,
-    draw_cells,
-    elided,
-    figure_of,
-    new_grid,
-    plain,
-    set_ticks,
-    short_labels,
-)
-from lightning_cka.figures.heatmap import HeatmapStyle, marked, notes_height, plot_cka, value_label, wrap_notes
+from lightning_cka.figures.cells import colour_bar
+from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
+from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
+from lightning_cka.figures.labels import MAX_LABEL, elided, plain, value_label
+from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,144 +31,71 @@ def plot_comparison(
     max_ticks: int = MAX_TICKS,
     max_label: int = MAX_LABEL,
 ) -> tuple[Figure, list[Axes]]:
-    """Heatmaps of several results side by side, on one colour range.
+    """Draw heatmaps of several results side by side, with one colour range.
 
     Args:
-        results: at least one.
-        titles: of each; None: model, reference and epoch.
-        across: number of heatmaps in a line.
-        add_text: as in `plot_cka`, like all that follow.
-        cmap: likewise.
-        vmin: likewise.
-        vmax: likewise.
-        triangle: likewise.
-        max_ticks: likewise.
-        max_label: likewise.
+        results: At least one result.
+        titles: One title per heatmap. None takes the names of model and reference, and the epoch.
+        across: Maximum number of heatmaps side by side, at least 1.
+        add_text: As in `plot_cka`.
+        cmap: As in `plot_cka`.
+        vmin: As in `plot_cka`.
+        vmax: As in `plot_cka`.
+        triangle: As in `plot_cka`.
+        max_ticks: As in `plot_cka`.
+        max_label: As in `plot_cka`.
 
     Returns:
         The figure, and the axes of each heatmap.
 
     Raises:
-        ValueError: no results, or not a title for each.
+        ValueError: There is no result, the number of titles is wrong, or ``triangle`` is True but a result compares
+            two models.
+        KeyError: ``cmap`` is not the name of a colour map.
     """
-    if not results:
-        raise ValueError("there is no result to draw")
-    if titles is None:
-        titles = [plain(_title(result)) for result in results]
-    if len(titles) != len(results):
-        raise ValueError(f"there are {len(results)} results, but {len(titles)} titles")
+    titles = _checked_titles(results, titles)
     style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
-    labels = [style.labels(result) for result in results]
-    notes = [f"{title}: {note}" for title, (_, _, found) in zip(titles, labels, strict=True) for note in found]
-    rows, columns = (max((each[side] for each in labels), key=_room) for side in (0, 1))
-    width = figure_of(new_grid(columns, rows, len(results), across, 0.0)[0]).get_figwidth()
-    wrapped = wrap_notes(notes, width)
-    grid = new_grid(columns, rows, len(results), across, notes_height(wrapped))
+    grid = _labelled_grid([style.labels(result) for result in results], titles, across)
     for place, (ax, result, title) in enumerate(zip(grid, results, titles, strict=True)):
         image = style.draw(result, ax)
         ax.set_title(elided(title), fontsize=10)
         if place % across == across - 1 or place == len(results) - 1:
             colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
-    figure = figure_of(grid[0])
-    _write_below(figure, wrapped)
-    return figure, grid
-
-
-def plot_trajectory(result: CKAResult, ax: Axes | None = None, *, cmap: str = "magma") -> tuple[Figure, Axes]:
-    """Epoch by epoch heatmap of one layer.
-
-    Args:
-        result: one of those of `lightning_cka.compare.trajectories`.
-        ax: where; None: a new figure.
-        cmap: a matplotlib colour map, from 0 to 1.
-
-    Returns:
-        The figure and the axes.
-    """
-    figure, ax = plot_cka(result, ax, cmap=cmap)
-    _name_epochs(ax, result.layers)
-    ax.set_title(plain(elided(result.model_name)), fontsize=10)
-    return figure, ax
-
-
-def plot_trajectories(
-    results: Mapping[str, CKAResult], *, across: int = 4, cmap: str = "magma"
-) -> tuple[Figure, list[Axes]]:
-    """Epoch by epoch heatmaps of several layers.
-
-    Args:
-        results: of `lightning_cka.compare.trajectories`.
-        across: number of heatmaps in a line.
-        cmap: a matplotlib colour map, from 0 to 1.
-
-    Returns:
-        The figure, and the axes of each layer.
-    """
-    titles = [plain(name) for name in results]
-    figure, grid = plot_comparison(list(results.values()), titles, across=across, cmap=cmap)
-    for ax, result in zip(grid, results.values(), strict=True):
-        _name_epochs(ax, result.layers)
-    return figure, grid
-
-
-def plot_convergence(results: Mapping[str, CKAResult], *, cmap: str = "magma") -> tuple[Figure, list[Axes]]:
-    """Layer by epoch maps of CKA with the layer at the first epoch, and at the last one.
-
-    Layers that stop changing early are bright early in the second map, as in Raghu et al. 2017 (SVCCA,
-    https://arxiv.org/abs/1706.05806).
-
-    Args:
-        results: of `lightning_cka.compare.trajectories`.
-        cmap: a matplotlib colour map, from 0 to 1.
-
-    Returns:
-        The figure, and the axes of both maps.
-    """
-    if not results:
-        raise ValueError("there is no trajectory to draw")
-    names, prefix = short_labels(list(results))
-    flagged = {place for place, result in enumerate(results.values()) if result.flags}
-    names = marked(names, flagged)
-    note = [f"{FLAG} see the layer's own epoch by epoch map for why it is flagged"] if flagged else []
-    first = next(iter(results.values()))
-    moments = list(first.layers)
-    grid = new_grid(moments, names, 2, 2, notes_height(note))
-    for ax, column in zip(grid, (0, -1), strict=True):
-        values = np.array([result.matrix[:, column].numpy() for result in results.values()])
-        image = draw_cells(ax, values, cmap, 0.0, 1.0)
-        set_ticks(ax.xaxis, moments)
-        set_ticks(ax.yaxis, names, flagged)
-        _name_epochs(ax, moments)
-        ax.set_ylabel(axis_title("layer", prefix))
-        ax.set_title(f"CKA with {_moment(moments[column])}", fontsize=10)
-    _write_below(figure_of(grid[0]), note)
-    nan = any(bool(result.matrix.isnan().any()) for result in results.values())
-    colour_bar(grid[-1], image, value_label(first), with_nan=nan)
     return figure_of(grid[0]), grid
 
 
-def _write_below(figure: Figure, lines: Sequence[str]) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(0.1 / width, 0.05 / height, "\n".join(lines), va="bottom", fontsize=7, color=FLAG_COLOUR)
+def _checked_titles(results: Sequence[CKAResult], titles: Sequence[str] | None) -> Sequence[str]:
+    """Return one title per result.
+
+    Raises:
+        ValueError: There is no result, or the number of titles is wrong.
+    """
+    if not results:
+        raise ValueError("there is no result to draw: pass at least one")
+    if titles is None:
+        return [plain(_title(result)) for result in results]
+    if len(titles) != len(results):
+        raise ValueError(f"expected one title per result, but got {len(results)} results and {len(titles)} titles")
+    return titles
 
 
-def _moment(name: str) -> str:
-    if name == "init":
-        return "the initial state"
-    return f"epoch {name}" if name.isdigit() else name
-
-
-def _name_epochs(ax: Axes, moments: Sequence[str]) -> None:
-    title = "epoch" if any(name.isdigit() for name in moments) else ""
-    ax.set_xlabel(title)
-    ax.set_ylabel(title)
+def _labelled_grid(labels: Sequence[HeatmapLabels], titles: Sequence[str], across: int) -> list[Axes]:
+    """Return axes with room for the labels of every panel, and with the notes of all panels below them."""
+    rows = max((each.rows for each in labels), key=_room)
+    columns = max((each.columns for each in labels), key=_room)
+    notes = [f"{title}: {note}" for title, each in zip(titles, labels, strict=True) for note in each.notes]
+    lines = wrap_notes(notes, grid_width(columns, rows, len(labels), across))
+    grid = new_grid(columns, rows, len(labels), across, notes_height(lines))
+    write_at_bottom(figure_of(grid[0]), lines)
+    return grid
 
 
 def _room(labels: Sequence[str]) -> tuple[int, int]:
-    """What of several panels' labels needs most room: first their number, then their length."""
+    """Return the number of labels and the length of the longest one, to find the panel that needs most room."""
     return len(labels), max(map(len, labels))
 
 
 def _title(result: CKAResult) -> str:
+    """Return the names of model and reference, and the epoch if it is known."""
     epoch = "" if result.epoch is None else f", epoch {result.epoch}"
     return f"{result.model_name} and {result.reference_name}{epoch}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lightning_cka.figures.canvas import Pixels
+from lightning_cka.figures.pictures import Pixels
 from lightning_cka.runtime.files import digest
 
 

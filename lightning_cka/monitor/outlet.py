@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_cka.figures.canvas import Pixels, render, write_picture
+from lightning_cka.figures.pictures import Pixels, render, write_picture
 from lightning_cka.monitor.loggers import SENDERS, image_to_wandb
 from lightning_cka.runtime.namespaces import class_names
 

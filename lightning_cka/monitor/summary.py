@@ -12,9 +12,9 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment
 from lightning_cka.compare.tables import write_csv
 from lightning_cka.figures.animation import write_animation
+from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
-from lightning_cka.figures.panels import plot_convergence, plot_trajectories, plot_trajectory
-from lightning_cka.figures.trends import plot_drift
+from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
 from lightning_cka.monitor.outlet import Outlet
 
 if TYPE_CHECKING:

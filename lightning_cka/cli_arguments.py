@@ -1,0 +1,121 @@
+"""Commands, arguments and help texts of the command line ``lightning-cka``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning_cka.hsic.kernels import RBF, Kernel
+from lightning_cka.version import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports an error in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return a parser that stores the name of the command in ``command``. Its errors take one line."""
+    parser = _Parser(
+        prog="lightning-cka",
+        description="Compare networks from files that lightning_cka wrote: Gram banks (.safetensors) and results "
+        "(.json).",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    _add_compare(commands)
+    _add_trajectory(commands)
+    _add_animate(commands)
+    _add_show(commands)
+    return parser
+
+
+def _add_compare(commands: Any) -> None:
+    parser = _command(commands, "compare", "compute CKA between the layers of two banks")
+    parser.add_argument("a", metavar="A.safetensors", type=Path, help="bank of the model (rows)")
+    parser.add_argument("b", metavar="B.safetensors", type=Path, help="bank of the reference (columns)")
+    _add_choices(parser)
+    parser.add_argument(
+        "--reference-layers",
+        nargs="+",
+        metavar="PATTERN",
+        help="name patterns of the reference's layers (default: the patterns of --layers)",
+    )
+    parser.add_argument(
+        "--loose",
+        action="store_true",
+        help="also compare banks of different probe sets, with a warning that names the differences",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file to write: .png (heatmap), .csv (one row per pair of layers) or .json (the whole result)",
+    )
+
+
+def _add_trajectory(commands: Any) -> None:
+    parser = _command(commands, "trajectory", "compute CKA of each layer with itself at the other epochs of a run")
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="dirpath of a CKAMonitor(save_banks=True), or its folder of banks"
+    )
+    _add_choices(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the figures (default: trajectory in the run's folder)"
+    )
+
+
+def _add_animate(commands: Any) -> None:
+    parser = _command(commands, "animate", "write the heatmaps of a run as an animated GIF")
+    parser.add_argument(
+        "sources",
+        metavar="DIR_OR_RESULTS",
+        nargs="+",
+        type=Path,
+        help="dirpath of a CKAMonitor (one GIF per reference), folder of one reference, or result files (.json) of one "
+        "reference in order",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.gif", help="file to write (default: beside the results)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.4, help="duration of a frame, from 0.01 to 100 (default: %(default)s)"
+    )
+
+
+def _add_show(commands: Any) -> None:
+    parser = _command(commands, "show", "print a table of a result (.json) or of a bank (.safetensors)")
+    parser.add_argument("file", metavar="FILE", type=Path, help="result or bank to show")
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Add a command, with its help text."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return parser
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add the options for layers, kernel and estimator."""
+    parser.add_argument("--layers", nargs="+", metavar="PATTERN", help="name patterns of the layers (default: all)")
+    parser.add_argument(
+        "--kernel",
+        type=_kernel,
+        default="linear",
+        metavar="KERNEL",
+        help="linear (default), distance, rbf, or rbf:T for a bandwidth of T times the median distance",
+    )
+    parser.add_argument("--biased", action="store_true", help="use biased HSIC, whose values depend on the batch size")
+
+
+def _kernel(text: str) -> Kernel:
+    """Return the kernel that an argument names."""
+    name, _, threshold = text.partition(":")
+    if name == "rbf" and threshold:
+        try:
+            return RBF(float(threshold))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+    if text not in ("linear", "distance", "rbf"):
+        raise argparse.ArgumentTypeError(f"unknown kernel {text!r}; expected linear, distance, rbf or rbf:T")
+    return text

@@ -1,0 +1,93 @@
+"""The drift map: how far each layer is from the reference, result by result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_cka.figures.cells import colour_bar, draw_cells
+from lightning_cka.figures.flag_notes import marked, write_above_axes
+from lightning_cka.figures.labels import axis_title, reference_title, short_labels, value_label
+from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
+from lightning_cka.figures.layout import axes_below, figure_of, label_room, new_axes
+from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.trends import plot_trend
+from lightning_cka.runtime.text import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lightning_cka.compare.result import CKAResult
+
+_TREND_HEIGHT = 1.8
+"""Height in inches of the trend below the map."""
+
+
+def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: str = "magma") -> tuple[Figure, Axes]:
+    """Draw a layer-by-epoch map of CKA with the reference's layer of the same name, with colours from 0 to 1.
+
+    A layer that is flagged in one of the results has a red label with a warning sign. A line below the title says in
+    which results.
+
+    Args:
+        results: Results of one reference, in order; at least one. Values are ``nan`` where a result lacks a layer.
+        ax: Axes to draw into. None makes a new figure, with `plot_trend` of the same results below the map if there
+            are at least two.
+        cmap: Name of a matplotlib colour map.
+
+    Returns:
+        The figure and the axes of the map.
+
+    Raises:
+        ValueError: There is no result, or the last one has no layers of the same name.
+        KeyError: ``cmap`` is not the name of a colour map.
+    """
+    history = layer_history(results)
+    if ax is not None:
+        _draw_map(ax, results, history, cmap)
+        return figure_of(ax), ax
+    rows, (columns, _) = _row_labels(results, history), moment_labels(results)
+    ax = new_axes(columns, rows, legend=rows)
+    _draw_map(ax, results, history, cmap)
+    if len(results) > 1:
+        trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
+        plot_trend(results, ax=trend)
+        trend.set_title("")
+        trend.set_xlim(ax.get_xlim())
+    return figure_of(ax), ax
+
+
+def _draw_map(ax: Axes, results: Sequence[CKAResult], history: LayerHistory, cmap: str) -> None:
+    """Draw cells, colour bar, ticks and titles."""
+    last = results[-1]
+    flagged = _flagged(results, history)
+    columns, unit = moment_labels(results)
+    image = draw_cells(ax, history.values, cmap, 0.0, 1.0)
+    colour_bar(ax, image, value_label(last), with_nan=bool(np.isnan(history.values).any()))
+    set_ticks(ax.xaxis, columns)
+    set_ticks(ax.yaxis, _row_labels(results, history), flagged)
+    ax.set_xlabel(unit)
+    ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1]))
+    ax.set_title(reference_title(last), fontsize=10, pad=17 if flagged else None)
+    if flagged:
+        layers = {history.names[place] for place in flagged}
+        when = [
+            label
+            for label, result in zip(columns, results, strict=True)
+            if any(flag.layer in layers for flag in result.flags)
+        ]
+        write_above_axes(ax, f"at {shortened(when, 6)}: see the heatmap")
+
+
+def _row_labels(results: Sequence[CKAResult], history: LayerHistory) -> list[str]:
+    """Return the labels of the layers, with a sign before flagged ones."""
+    return marked(short_labels(history.names)[0], _flagged(results, history))
+
+
+def _flagged(results: Sequence[CKAResult], history: LayerHistory) -> set[int]:
+    """Return the indices of layers that are flagged in at least one result."""
+    flagged = {flag.layer for result in results for flag in result.flags}
+    return {place for place, name in enumerate(history.names) if name in flagged}

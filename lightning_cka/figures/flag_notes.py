@@ -1,0 +1,80 @@
+"""Mark flagged layers in a figure, and write below it why they are flagged."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from lightning_cka.figures.labels import plain
+from lightning_cka.figures.layout import figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FLAG = "⚠"
+"""Sign in the label of a flagged layer."""
+
+FLAG_COLOUR = "#b3261e"
+
+_LINE_HEIGHT = 0.14
+_CHARACTER = 0.068
+"""Mean width in inches of a character of a note."""
+_FONT_SIZE = 7
+
+
+def marked(labels: Sequence[str], flagged: Collection[int]) -> list[str]:
+    """Return the labels, with a warning sign before those of flagged layers."""
+    return [f"{FLAG} {label}" if place in flagged else label for place, label in enumerate(labels)]
+
+
+def wrap_notes(notes: Sequence[str], width: float) -> list[str]:
+    """Wrap notes into lines that fit into a figure.
+
+    Args:
+        notes: One text per note.
+        width: Width of the figure in inches.
+    """
+    lines = (textwrap.wrap(note, int(width / _CHARACTER), subsequent_indent="    ") for note in notes)
+    return [plain(line) for wrapped in lines for line in wrapped]
+
+
+def notes_height(lines: Sequence[str]) -> float:
+    """Return the height of the lines in inches."""
+    return _LINE_HEIGHT * (len(lines) + 0.5) if lines else 0.0
+
+
+def write_below_axes(ax: Axes, lines: Sequence[str], distance: float) -> None:
+    """Write lines at the left edge of the figure.
+
+    Args:
+        ax: Axes in the figure.
+        lines: Lines of the notes.
+        distance: Distance in inches between the axes and the notes, for the labels and the title of the x axis.
+    """
+    figure, box = figure_of(ax), ax.get_position()
+    width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
+    left = -(box.x0 * figure.get_figwidth() - 0.1) / width
+    ax.text(
+        left,
+        -(distance - 0.05) / height,
+        "\n".join(lines),
+        transform=ax.transAxes,
+        va="top",
+        fontsize=_FONT_SIZE,
+        color=FLAG_COLOUR,
+        linespacing=1.25,
+    )
+
+
+def write_at_bottom(figure: Figure, lines: Sequence[str]) -> None:
+    """Write lines into the lower left corner of the figure."""
+    width, height = figure.get_size_inches()
+    figure.text(0.1 / width, 0.05 / height, "\n".join(lines), va="bottom", fontsize=_FONT_SIZE, color=FLAG_COLOUR)
+
+
+def write_above_axes(ax: Axes, text: str) -> None:
+    """Write one line between the axes and their title."""
+    text = f"{FLAG} {text}"
+    ax.text(0.5, 1.02, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=_FONT_SIZE, color=FLAG_COLOUR)

@@ -1,0 +1,95 @@
+"""How a heatmap is drawn into given axes, alone in a figure or as one of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lightning_cka.compare.flag_messages import flag_summary
+from lightning_cka.figures.cells import draw_cells, write_values
+from lightning_cka.figures.flag_notes import FLAG, marked
+from lightning_cka.figures.labels import MAX_LABEL, axis_title, short_labels
+from lightning_cka.figures.layout import MAX_TICKS
+from lightning_cka.figures.ticks import set_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
+
+    from lightning_cka.compare.result import CKAResult
+
+
+class HeatmapLabels(NamedTuple):
+    """Texts of a heatmap.
+
+    Attributes:
+        rows: Labels of the model's layers, with a sign before flagged ones.
+        columns: Labels of the reference's layers, with a sign before flagged ones.
+        notes: Reasons of the flags, one text per reason.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class HeatmapStyle:
+    """Options of a heatmap; see `plot_cka`."""
+
+    add_text: bool = False
+    cmap: str = "magma"
+    vmin: float = 0.0
+    vmax: float = 1.0
+    triangle: bool = False
+    max_ticks: int = MAX_TICKS
+    max_label: int = MAX_LABEL
+
+    def labels(self, result: CKAResult) -> HeatmapLabels:
+        """Return the labels of rows and columns, and the notes on flags."""
+        rows, columns = (
+            marked(short_labels(names, self.max_label)[0], flagged)
+            for names, flagged in zip((result.layers, result.reference_layers), _flagged(result), strict=True)
+        )
+        notes = [] if result.diagnostics is None else flag_summary(result.flags, result.diagnostics.sample_kind)
+        return HeatmapLabels(rows, columns, [f"{FLAG} {note}" for note in notes])
+
+    def draw(self, result: CKAResult, ax: Axes) -> AxesImage:
+        """Draw the cells, the ticks and the titles of the axes.
+
+        Returns:
+            The image of the cells.
+
+        Raises:
+            ValueError: ``triangle`` is True, but the result compares two models.
+        """
+        if self.triangle and not result.self_comparison:
+            raise ValueError("triangle=True draws half of a symmetric matrix, but this one compares two models")
+        rows, columns, _ = self.labels(result)
+        flagged_rows, flagged_columns = _flagged(result)
+        values = result.matrix.numpy()
+        hidden = np.triu(np.ones(values.shape, dtype=bool), 1) if self.triangle else None
+        image = draw_cells(ax, values, self.cmap, self.vmin, self.vmax, hidden)
+        set_ticks(ax.xaxis, columns, flagged_columns, self.max_ticks)
+        set_ticks(ax.yaxis, rows, flagged_rows, self.max_ticks)
+        ax.set_xlabel(axis_title(result.reference_name, short_labels(result.reference_layers)[1]))
+        ax.set_ylabel(axis_title(result.model_name, short_labels(result.layers)[1]))
+        if self.add_text:
+            write_values(ax, image, values, _known_errors(result), hidden)
+        return image
+
+
+def _flagged(result: CKAResult) -> tuple[set[int], set[int]]:
+    """Return the indices of flagged rows and columns."""
+    rows = {result.layers.index(flag.layer) for flag in result.flags if not flag.of_reference}
+    columns = {result.reference_layers.index(flag.layer) for flag in result.flags if flag.of_reference}
+    return rows, rows if result.self_comparison else columns
+
+
+def _known_errors(result: CKAResult) -> NDArray[np.float64] | None:
+    """Return the standard errors, or None if all are ``nan``, as for a single batch."""
+    errors = result.standard_error
+    return None if errors is None or errors.isnan().all() else errors.numpy()

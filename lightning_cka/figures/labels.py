@@ -1,0 +1,69 @@
+"""Short texts for layers, models and values in a figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
+
+MAX_LABEL = 32
+"""Default maximum number of characters in the label of a layer."""
+
+_MAX_AXIS_TITLE = 40
+"""Maximum number of characters in the title of an axis."""
+
+
+def short_labels(names: Sequence[str], max_length: int = MAX_LABEL) -> tuple[list[str], str]:
+    """Remove the common dotted prefix of layer names, and the middle of long names.
+
+    Distinct names get distinct labels. If shortening to ``max_length`` would make two labels equal, all labels may
+    be longer than that.
+
+    Args:
+        names: Names of the layers, such as ``encoder.layer.0``.
+        max_length: Maximum number of characters of a label.
+
+    Returns:
+        One label per name, with dollar signs escaped, and the removed prefix ("" if there is none).
+    """
+    leading_parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    prefix = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, leading_parts))
+    labels = [name[len(prefix) + 1 :] if prefix else name for name in names]
+    longest = max(map(len, labels), default=0)
+    for length in range(max_length, max(longest, max_length) + 1):
+        shown = [elided(label, length) for label in labels]
+        if len(set(shown)) == len(set(labels)):
+            break
+    return [plain(label) for label in shown], prefix
+
+
+def elided(text: str, max_length: int = MAX_LABEL) -> str:
+    """Return the text, with an ellipsis in place of its middle if it is longer than ``max_length``."""
+    half = max_length // 2
+    return text if len(text) <= max_length else f"{text[: half - 1]}…{text[-half:]}"
+
+
+def plain(text: str) -> str:
+    """Escape dollar signs, because matplotlib parses text between two of them as mathematics."""
+    return re.sub(r"(?<!\\)\$", r"\\$", text)
+
+
+def axis_title(name: str, prefix: str) -> str:
+    """Return the title of an axis of layers: the model's name and the common prefix of the layers."""
+    title = f"{elided(name)}: {prefix}.*" if prefix else elided(name)
+    return plain(title if len(title) <= _MAX_AXIS_TITLE else f"{elided(name)}: …")
+
+
+def reference_title(result: CKAResult) -> str:
+    """Return the title of a figure that shows CKA with one reference."""
+    return f"CKA with {plain(elided(result.reference_name))}"
+
+
+def value_label(result: CKAResult) -> str:
+    """Return "CKA", with the kernel unless it is linear, and "biased" for the biased estimator."""
+    kinds = [*([] if result.kernel == "linear" else [result.kernel]), *([] if result.unbiased else ["biased"])]
+    return f"CKA ({', '.join(kinds)})" if kinds else "CKA"

@@ -1,0 +1,70 @@
+"""CKA between layers of the same name, collected from the results of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
+
+
+@dataclass(frozen=True)
+class LayerHistory:
+    """CKA of each layer with the reference's layer of the same name, for several results.
+
+    Attributes:
+        names: Names of the L layers: those of the last result.
+        values: CKA ``(L, results)``; ``nan`` where a result lacks the layer.
+        low: Lower bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
+        high: Upper bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
+    """
+
+    names: list[str]
+    values: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def layer_history(results: Sequence[CKAResult], level: float = 0.95) -> LayerHistory:
+    """Collect the CKA of layers of the same name.
+
+    Args:
+        results: At least one result, in order.
+        level: Level of the confidence intervals, in (0, 1).
+
+    Raises:
+        ValueError: There is no result, the last one has no layers of the same name, or ``level`` is out of range.
+    """
+    if not results or not (pairs := results[-1].same_named_pairs()):
+        raise ValueError("expected at least one result with layers of the same name on both sides")
+    names = list(pairs)
+    values, low, high = np.stack([_values_and_bounds(result, names, level) for result in results], axis=-1)
+    return LayerHistory(names, values, low, high)
+
+
+def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
+    """Return one label per result, and what the labels are.
+
+    Labels are epochs, or steps if several results belong to one epoch.
+    """
+    epochs = [result.epoch for result in results]
+    if len(set(epochs)) < len(epochs):
+        return [str(result.step) for result in results], "step"
+    return [str(epoch) for epoch in epochs], "epoch"
+
+
+def _values_and_bounds(result: CKAResult, names: Sequence[str], level: float) -> NDArray[np.float64]:
+    """Return CKA, lower bound and upper bound ``(3, names)`` of one result; ``nan`` where one is not known."""
+    has_errors = result.standard_error is not None and result.effective_batches is not None
+    matrices = [result.matrix, *(result.confidence_interval(level) if has_errors else ())]
+    pairs = result.same_named_pairs()
+    found = np.full((3, len(names)), np.nan)
+    for place, name in enumerate(names):
+        if name in pairs:
+            found[: len(matrices), place] = [float(matrix[pairs[name]]) for matrix in matrices]
+    return found

@@ -1,0 +1,63 @@
+"""The drift map, with the trend below it."""
+
+import numpy as np
+import pytest
+import torch
+from figure_contents import all_texts_are_inside, is_inside, lay_out, texts
+from lightning_cka import CKAResult
+from lightning_cka.compare.flags import Flag
+from lightning_cka.plotting import plot_drift
+from matplotlib.figure import Figure
+from synthetic_results import LONG, history, result, with_flags
+
+
+@pytest.mark.parametrize(("count", "layers"), [(2, 1), (2, 60), (4, 3), (60, 1), (60, 60)])
+def test_a_drift_figure_has_the_trend_under_the_map(count, layers):
+    figure, ax = plot_drift(history(count, layers))
+    trend = figure.axes[-1]
+    size = lay_out(figure)
+    for axes in (ax, trend):
+        labels = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label]
+        assert all(is_inside(label.get_window_extent(), size) for label in labels)
+    assert trend.get_legend().get_window_extent().x1 <= size[0]
+    assert trend.get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
+    assert trend.get_xlim() == ax.get_xlim()
+
+
+def test_long_names_fit():
+    assert all_texts_are_inside(plot_drift(history(3, 9, LONG))[0])
+
+
+def test_the_users_axes_hold_the_map_alone():
+    own = Figure().add_subplot()
+    figure, ax = plot_drift(history(), own)
+    assert ax is own
+    assert len(figure.axes) == 1
+
+
+def test_a_drift_map_marks_what_is_flagged_at_some_epoch():
+    results = history()
+    results[2] = with_flags(results[2], Flag("layer1", "trace_ratio", 30.0, 20.0, (4,)))
+    figure, ax = plot_drift(results)
+    assert texts(ax.get_yticklabels()) == ["layer0", "⚠ layer1", "layer2"]
+    assert texts(ax.texts) == ["⚠ at 2: see the heatmap"]
+    assert texts(plot_drift(history())[1].texts) == []
+    width, height = lay_out(figure)
+    box, title = ax.texts[0].get_window_extent(), ax.title.get_window_extent()
+    assert box.x1 <= width
+    assert box.y1 <= height
+    assert not box.overlaps(title)
+
+
+def test_drift_is_layer_by_epoch():
+    results = [result(3, 3, epoch=e, step=10 * e) for e in range(4)]
+    _, ax = plot_drift(results)
+    assert ax.get_images()[0].get_array().shape == (3, 4)
+    assert np.allclose(ax.get_images()[0].get_array()[:, 0], results[0].matrix.diagonal())
+    assert (ax.get_xlabel(), texts(ax.get_xticklabels())) == ("epoch", ["0", "1", "2", "3"])
+    twice = [result(3, 3, epoch=e // 2, step=10 * e) for e in range(4)]
+    assert plot_drift(twice)[1].get_xlabel() == "step"
+    with pytest.raises(ValueError, match="layers of the same name"):
+        plot_drift([CKAResult(torch.ones(1, 1), "a", "b")])
+    with pytest.raises(ValueError, match="at least one result"):
+        plot_drift([])

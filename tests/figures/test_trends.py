@@ -1,0 +1,64 @@
+"""Lines over epochs and over depth."""
+
+import numpy as np
+import pytest
+import torch
+from figure_contents import all_texts_are_inside, texts
+from lightning_cka.plotting import plot_layer_trend, plot_trend
+from synthetic_results import LONG, history, result
+
+
+def line_labels(ax):
+    return [line.get_label() for line in ax.get_lines()]
+
+
+def test_trend_has_a_line_and_a_band_per_layer():
+    results = history()
+    _, ax = plot_trend(results)
+    assert line_labels(ax) == ["layer0", "layer1", "layer2"]
+    assert ax.get_lines()[1].get_ydata() == pytest.approx([r.matrix[1, 1].item() for r in results])
+    low, high = results[0].confidence_interval(0.95)
+    band = ax.collections[2].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (pytest.approx(low[2, 2].item()), pytest.approx(high[2, 2].item()))
+    assert texts(ax.get_xticklabels()) == ["0", "1", "2", "3"]
+
+
+def test_which_layers_a_trend_shows():
+    assert len(plot_trend(history(layers=30))[1].get_lines()) == 8
+    assert line_labels(plot_trend(history(), ["layer2"])[1]) == ["layer2"]
+    with pytest.raises(ValueError, match=r"no CKA with a layer of the same name for \['conv'\]"):
+        plot_trend(history(), ["conv"])
+
+
+def test_a_trend_without_standard_errors():
+    without = [result(3, 3, epoch=e) for e in range(3)]
+    assert len(plot_trend(without)[1].get_lines()) == 3
+
+
+def test_the_diagonal_by_depth():
+    errors = torch.full((3, 4), 0.02)
+    results = [result(epoch=epoch, standard_error=errors, effective_batches=8.0) for epoch in range(2)]
+    _, ax = plot_layer_trend(results)
+    assert line_labels(ax) == ["initial, epoch 0", "initial, epoch 1"]
+    assert np.allclose(ax.lines[0].get_ydata(), results[0].matrix.diagonal())
+    assert texts(ax.get_xticklabels()) == ["layer0", "layer1", "layer2"]
+    low, high = results[0].confidence_interval(0.95)
+    edges = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == pytest.approx((float(low[0, 0]), float(high[2, 2])))
+    assert line_labels(plot_layer_trend(results, ["a", "b"])[1]) == ["a", "b"]
+    assert all_texts_are_inside(ax.figure)
+    assert all_texts_are_inside(plot_layer_trend(results, ["a name that is rather long", "b"])[0])
+
+
+@pytest.mark.parametrize("plot", [plot_layer_trend, plot_trend])
+def test_long_names_fit(plot):
+    assert all_texts_are_inside(plot([result(9, 9, LONG, epoch=epoch) for epoch in range(3)])[0])
+
+
+def test_the_diagonal_by_depth_needs_one_label_per_result_and_the_same_layers():
+    with pytest.raises(ValueError, match="one label per result, but got 2 results and 1 labels"):
+        plot_layer_trend([result(), result()], ["a"])
+    with pytest.raises(ValueError, match="must have the same layers, but one has"):
+        plot_layer_trend([result(), result(2, 2)])
+    with pytest.raises(ValueError, match="at least one result with layers of the same name"):
+        plot_layer_trend([])
