@@ -87,8 +87,8 @@ def run_script(name, folder, *args, check=True, timeout=240):
 @pytest.fixture
 def _without_figures(monkeypatch):
     """A monitor that draws no figures: it is these that take most of a test's time."""
-    monkeypatch.setattr("lightning_cka.monitor.report.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.monitor.report.write_summary", lambda *_args: None)
+    monkeypatch.setattr("lightning_cka.monitor.result_logger.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.monitor.result_logger.write_summary", lambda *_args: None)
 
 
 @pytest.fixture(autouse=True)

@@ -246,7 +246,7 @@ def test_a_figure_that_cannot_be_drawn_stops_neither_training_nor_other_figures(
     def fail(_result):
         raise ZeroDivisionError("in matplotlib\nat length")
 
-    monkeypatch.setattr("lightning_cka.monitor.summary.plot_cka", fail)
+    monkeypatch.setattr("lightning_cka.monitor.logged_figures.plot_cka", fail)
     monitor = CKAMonitor(dirpath=tmp_path)
     model, told = fit(monitor)
     assert_unharmed(model, monitor)

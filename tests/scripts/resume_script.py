@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import lightning as L
-import lightning_cka.monitor.report
+import lightning_cka.monitor.result_logger
 import torch
 from conftest import Net, dataset
 from ddp_script import Deterministic
@@ -47,8 +47,8 @@ def main():
         save_banks=True,
     )
     # Most of the time, figures would be drawn.
-    lightning_cka.monitor.report.log_figures = lambda *_args: []
-    lightning_cka.monitor.report.write_summary = lambda *_args: None
+    lightning_cka.monitor.result_logger.log_figures = lambda *_args: []
+    lightning_cka.monitor.result_logger.write_summary = lambda *_args: None
     trainer = L.Trainer(
         max_epochs=5,
         limit_train_batches=3,
