@@ -10,6 +10,8 @@ from pathlib import Path
 # Tests run in several processes, whose threads would wait for each other. To be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+sys.path.append(str(Path(__file__).parent / "scripts"))  # Some tests run a script in their own process.
+
 import lightning as L
 import pytest
 import torch

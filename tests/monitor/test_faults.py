@@ -124,11 +124,9 @@ def test_after_a_fault_the_state_is_the_same_as_without_the_callback(place, kind
                 module._reach("pass")
             return module(batch[0])
 
-        callback = (
-            CKAMonitor(["initial", "previous", "self"], forward_fn=forward_fn)
-            if with_monitor
-            else FaultWithoutMonitor()
-        )
+        callback = FaultWithoutMonitor()
+        if with_monitor:
+            callback = CKAMonitor(["initial", "previous", "self"], forward_fn=forward_fn)
         with pytest.raises(SystemExit if kind is KeyboardInterrupt else kind):
             trainer(callback, watch, max_epochs=4).fit(model, *loaders())
         assert model.fault.happened

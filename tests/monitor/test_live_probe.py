@@ -47,9 +47,7 @@ def test_values_that_forward_logs_for_probe_batches_are_not_logged():
 
     model = Logs()
     _, used = fit(CKAMonitor(batch_size=10), model=model, max_epochs=1)
-    assert (
-        used.callback_metrics["seen"].item() == 16
-    )  # The size of the loader's batches; probe batches have 10 samples.
+    assert used.callback_metrics["seen"].item() == 16  # The loader's batch size; it is 10 in the probe set.
     assert "log" not in model.__dict__
 
 

@@ -75,7 +75,7 @@ def main(arguments=None):
     parser.add_argument(
         "--scenarios",
         default="[[64, false]]",
-        help="JSON list of pairs: number of samples, and kind of dataloader= or false",
+        help="JSON: number of samples, and kind of dataloader= or false",
     )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)

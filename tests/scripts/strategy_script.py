@@ -1,6 +1,7 @@
 """Run by test_strategies.py: train a small network; rank 0 writes matrices and weights to a file.
 
-The word "then" separates the arguments of several runs, which save the time of starting processes. All processes see the same training batches, so the weights are the same as with one process.
+The word "then" separates the arguments of several runs, which saves the time of starting processes. All processes see
+the same training batches, so the weights are the same as with one process.
 """
 
 import argparse
@@ -46,7 +47,7 @@ class Late(L.LightningModule):
                 self.net = torch.compile(self.net, backend="eager")
 
     def on_train_start(self):
-        """Change the weights after the monitor's forward pass: if that left gathered weights, the change would be lost."""
+        """Change the weights after the monitor's pass. If that left gathered weights, the change would be lost."""
         if self.global_step == 0:
             with torch.no_grad():
                 getattr(self.net, "_orig_mod", self.net)[4].weight.mul_(3)
