@@ -19,7 +19,7 @@ from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.pictures import render, write_picture
-from lightning_cka.monitor.summary import trajectory_figures
+from lightning_cka.monitor.logged_figures import trajectory_figures
 from lightning_cka.probe.bank import GramBank
 
 

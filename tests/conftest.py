@@ -10,6 +10,8 @@ from pathlib import Path
 # Tests run in several processes, whose threads would wait for each other. To be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+sys.path.append(str(Path(__file__).parent / "scripts"))  # Some tests run a script in their own process.
+
 import lightning as L
 import pytest
 import torch
@@ -87,8 +89,8 @@ def run_script(name, folder, *args, check=True, timeout=240):
 @pytest.fixture
 def _without_figures(monkeypatch):
     """A monitor that draws no figures: it is these that take most of a test's time."""
-    monkeypatch.setattr("lightning_cka.monitor.report.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.monitor.report.write_summary", lambda *_args: None)
+    monkeypatch.setattr("lightning_cka.monitor.result_logger.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.monitor.result_logger.write_summary", lambda *_args: None)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from lightning_cka.runtime.rng import isolated_rng
 
 @contextmanager
 def as_validation(trainer: Trainer) -> Iterator[None]:
-    """The Trainer's stage is validation, for the hooks and models that ask it."""
+    """Set the Trainer's stage to validation, for hooks and models that read it, and restore the stage afterwards."""
     stage = trainer.state.stage
     trainer.validating = True
     try:
@@ -25,7 +25,16 @@ def as_validation(trainer: Trainer) -> Iterator[None]:
 
 
 def configure(model: nn.Module, seed: int, device: torch.device) -> None:
-    """Have a LightningModule make its layers."""
+    """Call ``configure_model``, in which a LightningModule creates its layers.
+
+    Args:
+        model: The LightningModule.
+        seed: Random seed of the initial weights.
+        device: The device whose random state is restored.
+
+    Raises:
+        ValueError: ``configure_model`` failed.
+    """
     try:
         with isolated_rng(seed, device):
             model.configure_model()  # type: ignore[operator]  # A LightningModule has one.
@@ -43,7 +52,7 @@ def is_lightning_module(module: nn.Module) -> bool:
 
 @contextmanager
 def without_log(module: nn.Module) -> Iterator[None]:
-    """What a LightningModule logs of probe batches is not logged: it would count as validation data."""
+    """Disable ``log`` of a LightningModule: values of probe batches must not count as validation data."""
     if not is_lightning_module(module):
         yield
         return

@@ -1,4 +1,4 @@
-"""`LiveProbe`: the probe set, shown to models in the way that a Trainer's validation loop shows batches."""
+"""`LiveProbe`: show models the probe set as a Trainer's validation loop shows batches."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from lightning_cka.runtime.sharding import is_sharded
 
 
 class LiveProbe:
-    """A probe set and the live model's layers, found by a dry run.
+    """The probe set and the live model's layers, which a dry run finds.
 
     Args:
-        options: the user's.
-        trainer: whose validation data are used, and the way in which it brings them to the model.
-        module: the live model.
+        options: Arguments about the probe set.
+        trainer: The Trainer, with its validation data, precision and strategy.
+        module: The live model.
 
     Attributes:
-        probe: the probe set.
-        plan: the live model's layers.
-        variation: layers in which the probe set's batches are not exchangeable, once the model was shown it.
+        probe: The probe set.
+        plan: The live model's layers.
+        variation: Layers in which the batches of the user's ``dataloader`` are not exchangeable; empty before `show`.
 
     Raises:
-        ValueError: no usable data, or layers or a model that cannot be used; see `dry_run`.
+        ValueError: There are no usable data, or the model or its layers cannot be used; see `dry_run`.
     """
 
     def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
@@ -59,12 +59,17 @@ class LiveProbe:
         check_all_validate(validates, self._device)
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
-        """Show this process's share of the probe set to the live model, once.
+        """Show the live model this process's batches of the probe set.
 
-        The first time, batches that the user's loader made are tested for whether they are alike but for chance.
+        The first call also tests whether the batches of the user's ``dataloader`` are exchangeable.
+
+        Args:
+            trainer: The Trainer.
+            module: The live model.
+            consume: Called with the Gram matrices of each batch.
         """
         variation = None
-        # What is read from a stream has been warned of before.
+        # The monitor has already warned about streams: their first samples are not a random choice.
         if not (self.probe.is_shuffled or self._is_tested or self._options.dataloader is None):
             variation = BatchVariation(self.plan.names, self._device)
         self._show(trainer, module, module, self.plan, consume, None if variation is None else variation.add)
@@ -75,21 +80,21 @@ class LiveProbe:
                 rank_zero_warn(variation_message(self.variation, "dataloader="))
 
     def empty_bank(self, module: LightningModule, epoch: int | None, step: int | None) -> GramBank:
-        """Room for the Gram matrices of the live model at a moment of its training."""
+        """Return an empty bank for the live model at an epoch and step."""
         name = type(module).__name__
         return GramBank(self.plan.names, name, self.probe.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
 
     def bank(self, trainer: Trainer, module: LightningModule, epoch: int | None, step: int) -> GramBank:
-        """The Gram matrices of the live model as it is now, between epochs; of the epoch that has just ended."""
+        """Return the bank of the live model as it is now, between epochs; ``epoch`` is the one that has just ended."""
         bank = self.empty_bank(module, epoch, step)
         self.show(trainer, module, bank.add)
         return bank
 
     def frozen_bank(self, reference: Reference, trainer: Trainer, module: LightningModule) -> GramBank:
-        """The Gram matrices of a frozen reference, whose weights are then released.
+        """Return the bank of a frozen reference. Its weights are released afterwards.
 
         Raises:
-            ValueError: it cannot be loaded, or its layers cannot be compared.
+            ValueError: The reference cannot be loaded, or its layers cannot be compared.
         """
         selectors: tuple[LayerSelector, ...] = self.plan.names
         argument, hint = "layers", ""
@@ -99,18 +104,18 @@ class LiveProbe:
             else:
                 hint = " (reference_layers= chooses its own layers)"
         with ExitStack() as stack:
-            with self._together(reference, hint):
+            with self._naming_errors(reference, hint):
                 weights = reference.read_weights(module)
-            with self._together(reference, hint):
-                model = stack.enter_context(reference.opened(module, weights))
+            with self._naming_errors(reference, hint):
+                model = stack.enter_context(reference.as_model(module, weights))
                 plan = self._plan_of(model, trainer, module, selectors, argument)
             bank = GramBank(plan.names, reference.name, self.probe.sample_kind, seed=self.probe.seed)
             self._show(trainer, module, model, plan, bank.add)
         return bank
 
     @contextmanager
-    def _together(self, reference: Reference, hint: str) -> Iterator[None]:
-        """What is wrong with a reference is told with its name, and on all processes."""
+    def _naming_errors(self, reference: Reference, hint: str) -> Iterator[None]:
+        """Add the reference's name to errors, and raise on all processes if one of them fails."""
         with synchronized_errors(self._device, f"show reference '{reference.name}' a probe batch"):
             try:
                 yield
@@ -125,9 +130,9 @@ class LiveProbe:
         selectors: tuple[LayerSelector, ...],
         argument: str,
     ) -> LayerPlan:
-        """Bring a frozen reference to where the live model is, and find its layers."""
+        """Move a frozen reference to the live model's device and precision, and find its layers."""
         if is_lightning_module(model):
-            if not any(True for _ in model.parameters()):  # Its layers are yet to be made.
+            if not any(True for _ in model.parameters()):  # Its layers do not exist yet.
                 configure(model, self.probe.seed, module.device)
             model.trainer = trainer  # type: ignore[assignment]  # A LightningModule has one.
         if model is not module:

@@ -1,30 +1,39 @@
-"""How each logger takes images, text and videos."""
+"""`LoggerOutput`: how TensorBoard, W&B, MLflow and other loggers take images, texts and videos."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from lightning_cka.figures.pictures import Pixels
+from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.runtime.files import digest
+from lightning_cka.runtime.namespaces import class_names
+
+Kind = Literal["image", "text", "video"]
+
+
+Send = Callable[[Any, str, Any, int], None]
+"""A function of a logger, a key, a value and a step."""
 
 
 def _image_to_tensorboard(logger: Any, key: str, pixels: Pixels, step: int) -> None:
     logger.experiment.add_image(key, pixels, step, dataformats="HWC")
 
 
-def image_to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
-    # The logger records the step as trainer/global_step; W&B's own step must stay its own.
+def _image_to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+    # WandbLogger logs this step as "trainer/global_step". W&B counts its own steps, which must only increase.
     logger.log_image(key, [Image.fromarray(pixels)], step=step)
 
 
 def _image_to_mlflow(logger: Any, key: str, pixels: Pixels, step: int) -> None:
-    logger.experiment.log_image(logger.run_id, pixels, f"{_artifact(key)}/step={step:06d}.png")
+    logger.experiment.log_image(logger.run_id, pixels, f"{_artifact_path(key)}/step={step:06d}.png")
 
 
 def _text_to_tensorboard(logger: Any, key: str, text: str, step: int) -> None:
@@ -36,9 +45,9 @@ def _text_to_wandb(logger: Any, key: str, text: str, step: int) -> None:
 
 
 def _text_to_mlflow(logger: Any, key: str, text: str, step: int) -> None:
-    # There may be several of a step: each has a file of its own.
+    # A step can have several texts, so the file name contains a hash of the text.
     name = f"step={step:06d}-{digest(text.encode())[:8]}.txt"
-    logger.experiment.log_text(logger.run_id, text, f"{_artifact(key)}/{name}")
+    logger.experiment.log_text(logger.run_id, text, f"{_artifact_path(key)}/{name}")
 
 
 def _video_to_wandb(logger: Any, key: str, path: Path, step: int) -> None:
@@ -46,21 +55,21 @@ def _video_to_wandb(logger: Any, key: str, path: Path, step: int) -> None:
 
 
 def _video_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:
-    # An artifact has the name of its file, which may have characters that MLflow refuses.
+    # MLflow names an artifact after its file, and rejects some characters. So it gets a copy with a simple name.
     with TemporaryDirectory() as folder:
         copy = Path(folder, f"step={step:06d}{path.suffix}")
         copy.write_bytes(path.read_bytes())
-        logger.experiment.log_artifact(logger.run_id, str(copy), _artifact(key))
+        logger.experiment.log_artifact(logger.run_id, str(copy), _artifact_path(key))
 
 
-def _artifact(key: str) -> str:
-    """A key as a path that MLflow takes, as Lightning makes names of metrics."""
+def _artifact_path(key: str) -> str:
+    """Return a key without the characters that MLflow rejects, as Lightning does for names of metrics."""
     return re.sub(r"[^a-zA-Z0-9_/. =-]+", "", key)
 
 
-SENDERS: dict[tuple[str, str], Callable[[Any, str, Any, int], None]] = {
+_SEND: dict[tuple[Kind, str], Send] = {
     ("image", "TensorBoardLogger"): _image_to_tensorboard,
-    ("image", "WandbLogger"): image_to_wandb,
+    ("image", "WandbLogger"): _image_to_wandb,
     ("image", "MLFlowLogger"): _image_to_mlflow,
     ("text", "TensorBoardLogger"): _text_to_tensorboard,
     ("text", "WandbLogger"): _text_to_wandb,
@@ -68,3 +77,50 @@ SENDERS: dict[tuple[str, str], Callable[[Any, str, Any, int], None]] = {
     ("video", "WandbLogger"): _video_to_wandb,
     ("video", "MLFlowLogger"): _video_to_mlflow,
 }
+
+
+class LoggerOutput:
+    """Sends images, texts and videos to all loggers of a Trainer.
+
+    Only rank 0 uses it. A logger that raises causes a warning; the other loggers still get the value.
+
+    Args:
+        loggers: The Trainer's loggers, of ``lightning.pytorch`` or of ``pytorch_lightning``.
+        errors: Receives the loggers' errors.
+    """
+
+    def __init__(self, loggers: Sequence[Any], errors: OutputErrors) -> None:
+        self._loggers = loggers
+        self.errors = errors
+
+    def send(self, kind: Kind, key: str, value: Any, step: int) -> list[str]:
+        """Send a value to each logger that supports its kind.
+
+        Args:
+            kind: What the value is.
+            key: The logged key.
+            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", or a "text".
+            step: The step, on the axis of Lightning's own scalars.
+
+        Returns:
+            Class names of the loggers that do not support this kind.
+        """
+        unsupported = []
+        for logger in self._loggers:
+            name = type(logger).__name__
+            if (function := _find_send(kind, logger)) is None:
+                unsupported.append(name)
+            else:
+                action = partial(function, logger, key, value, step)
+                self.errors.attempt(action, f"{name} could not log the CKA {kind}s")
+        return unsupported
+
+
+def _find_send(kind: Kind, logger: Any) -> Send | None:
+    """Return the function that sends this kind of value to a logger; None if the logger does not support it."""
+    for name in class_names(logger):
+        if (kind, name) in _SEND:
+            return _SEND[kind, name]
+    if kind == "image" and callable(getattr(logger, "log_image", None)):
+        return _image_to_wandb  # Third-party loggers that have this method copy its signature from WandbLogger.
+    return None

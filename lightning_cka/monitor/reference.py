@@ -1,4 +1,4 @@
-"""What the live model is compared with."""
+"""`Reference`: a model that the live model is compared with, and its Gram bank."""
 
 from __future__ import annotations
 
@@ -15,81 +15,87 @@ from lightning_cka.probe.fingerprint import fingerprint
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 from lightning_cka.runtime.weights import detached_copy, read_weights
 
-LIVE = ("initial", "previous", "self")
+LIVE_NAMES = ("initial", "previous", "self")
+"""References that are states of the live model."""
 
 
 RESERVED = ("banks", "diagnostics", "trajectory")
-"""What else is logged, or written, under names beside the references'."""
+"""Keys and folder names that are used for something else."""
 
 
 if TYPE_CHECKING:
     ReferenceSource = str | Path | int | nn.Module
 else:
-    ReferenceSource = str | Path | int  # In the help of LightningCLI, nn.Module would be all classes that there are.
+    ReferenceSource = str | Path | int  # With nn.Module, the help of LightningCLI would list all modules.
 
 
 @dataclass
 class Reference:
-    """One reference: what it is, and the Gram matrices that stand for it.
+    """One reference and its Gram bank.
 
     Attributes:
-        name: in logged keys and file names; distinct among the references of one monitor.
+        name: Name in logged keys and file names, unique in one monitor.
         source: "initial", "previous", "self", the number of an epoch, the path of a checkpoint, or a module.
-        bank: its Gram matrices; None until it was shown the probe set, and for "self".
-        identity: of the weights of a frozen reference.
-        snapshot: the moment that the bank of an earlier state of the model is of; names its file.
-        restarted: since when it stands for other weights than those that it is named after; empty if it does not.
+        bank: The Gram bank; None while there is none, and for "self".
+        identity: Hash of a frozen reference's weights.
+        moment: The moment of training of the bank, for an earlier state of the model. It names the bank's file.
+        restarted: "restarted at step N" if the bank was lost and replaced by that of step N; otherwise empty.
     """
 
     name: str
     source: ReferenceSource
     bank: GramBank | None = None
     identity: str = ""
-    snapshot: str = ""
+    moment: str = ""
     restarted: str = ""
 
     @property
     def title(self) -> str:
-        """Its name, in results and figures."""
+        """Return the name in results and figures."""
         return f"{self.name}, {self.restarted}" if self.restarted else self.name
 
     @property
     def is_frozen(self) -> bool:
-        """Whether it is another model than the live one, shown the probe set once per run."""
-        return self.epoch is None and self.source not in LIVE
+        """Whether this is another model than the live one. It is shown the probe set once per run."""
+        return self.epoch is None and self.source not in LIVE_NAMES
 
     @property
-    def is_earlier(self) -> bool:
-        """Whether it is an earlier state of the live model."""
+    def is_earlier_state(self) -> bool:
+        """Whether this is an earlier state of the live model."""
         return self.epoch is not None or self.source in ("initial", "previous")
 
     @property
     def epoch(self) -> int | None:
-        """The epoch whose end it is, if it is one."""
+        """Return the number of the epoch whose end is the reference; None for other references."""
         return self.source if isinstance(self.source, int) else None
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is something to compare with."""
+        """Whether the live model can be compared with this reference now."""
         return self.source == "self" or self.bank is not None
 
-    def set_bank(self, bank: GramBank, snapshot: str, restarted: str = "") -> None:
-        """Take the bank of an earlier state of the model; see the attributes."""
-        self.bank, self.snapshot, self.restarted = bank, snapshot, restarted
+    def set_bank(self, bank: GramBank, moment: str, restarted: str = "") -> None:
+        """Set the bank of an earlier state of the model; see the attributes."""
+        self.bank, self.moment, self.restarted = bank, moment, restarted
 
-    def forget(self) -> None:
-        """Have no bank, as before training."""
-        self.bank, self.snapshot, self.restarted = None, "", ""
+    def clear_bank(self) -> None:
+        """Remove the bank, as before training."""
+        self.bank, self.moment, self.restarted = None, "", ""
 
     def read_weights(self, live: nn.Module) -> dict[str, Any] | None:
-        """Those of a checkpoint, by the keys of the live model; None of a module."""
+        """Return a checkpoint's weights by the keys of the live model; None if the reference is a module."""
         return None if isinstance(self.source, nn.Module) else read_weights(Path(str(self.source)), live)
 
     @contextmanager
-    def opened(self, live: nn.Module, weights: dict[str, Any] | None) -> Iterator[nn.Module]:
-        """A frozen reference as a model: a copy, or, of a sharded one, the live model with these weights for a while.
+    def as_model(self, live: nn.Module, weights: dict[str, Any] | None) -> Iterator[nn.Module]:
+        """Provide a frozen reference as a model, and set `identity`.
 
-        Every process must call this.
+        The model is a copy. But a sharded model cannot be copied; it gets the weights inside the ``with`` block, and
+        its own weights afterwards. Every process must call this.
+
+        Args:
+            live: The live model.
+            weights: The value of `read_weights`.
         """
         if weights is not None and is_sharded(live):
             self.identity = fingerprint(weights)
@@ -106,12 +112,12 @@ class Reference:
 
 
 def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> list[Reference]:
-    """The references that a user asked for, with distinct names.
+    """Return the references of a `CKAMonitor` argument, with unique names.
 
     Raises:
-        ValueError: none, or one that is neither a known name nor a file.
-        FileNotFoundError: a path with no file.
-        TypeError: of no known kind.
+        ValueError: There is no reference, or one is neither a known name nor a file.
+        FileNotFoundError: A path does not exist.
+        TypeError: A reference has an unsupported type.
     """
     several = isinstance(reference, list | tuple)
     sources = cast(Sequence[ReferenceSource], reference if several else [reference])
@@ -133,21 +139,23 @@ def _name(source: ReferenceSource) -> str:
         return type(source).__name__
     if isinstance(source, int) and not isinstance(source, bool):
         if source < 0:
-            raise ValueError(f"a reference epoch is counted from 0, but is {source}")
+            raise ValueError(f"a reference epoch must be at least 0, but is {source}")
         return f"epoch-{source}"
-    if not isinstance(source, str | Path):
-        raise TypeError(
-            "a reference must be a name, the number of an epoch, a path or a module (an instance, not a class), but is "
-            f"{source!r}"
-        )
-    if source in LIVE:
-        return str(source)
+    if isinstance(source, str | Path):
+        return str(source) if source in LIVE_NAMES else _checkpoint_name(source)
+    raise TypeError(
+        "a reference must be a name, the number of an epoch, a path or a module (an instance, not a class), but is "
+        f"{source!r}"
+    )
+
+
+def _checkpoint_name(source: str | Path) -> str:
     path = Path(source)
-    if not path.exists():
-        if path.suffix or len(path.parts) > 1:
-            raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
-        raise ValueError(
-            f"unknown reference {str(source)!r}; expected one of {LIVE}, the number of an epoch, the path of a "
-            "checkpoint or a module"
-        )
-    return path.stem
+    if path.exists():
+        return path.stem
+    if path.suffix or len(path.parts) > 1:
+        raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
+    raise ValueError(
+        f"unknown reference {str(source)!r}; expected one of {LIVE_NAMES}, the number of an epoch, the path of a "
+        "checkpoint or a module"
+    )

@@ -1,21 +1,27 @@
-"""The user's settings of a `CKAMonitor`."""
+"""The checked arguments of a `CKAMonitor`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning_cka.compare.flags import Thresholds
+from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.probe.features import FeatureFn
+from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import ForwardFn
 from lightning_cka.probe.layers import LayerSelector
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What a user chose of the probe set and of how it is shown; see `lightning_cka.CKAMonitor`."""
+    """Arguments about the probe set, the layers and the forward pass; see `lightning_cka.CKAMonitor`.
+
+    Raises:
+        ValueError: ``num_samples`` or ``batch_size`` is too small, or ``feature_fn`` is unknown.
+    """
 
     selectors: tuple[LayerSelector, ...] | None
     reference_selectors: tuple[LayerSelector, ...] | None
@@ -27,16 +33,51 @@ class ProbeOptions:
     feature_fn: FeatureFn
     seed: int
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _check_at_least(MIN_SAMPLES, num_samples=self.num_samples, batch_size=self.batch_size)
+        check_feature_fn(self.feature_fn)
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user chose of comparing and logging; see `lightning_cka.CKAMonitor`."""
+    """Arguments about comparing and logging; see `lightning_cka.CKAMonitor`.
+
+    Raises:
+        ValueError: ``every_n_epochs`` is not positive, or ``save_banks`` is unknown.
+    """
 
     probe: ProbeOptions
     kernels: Mapping[str, Kernel]
     unbiased: bool
-    thresholds: Thresholds | None
+    thresholds: Thresholds
     every_n_epochs: int
     log_key_prefix: str
+    dirpath: str | Path | None
     save_banks: bool | Literal["float16"]
     trajectory: bool
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _check_at_least(1, every_n_epochs=self.every_n_epochs)
+        if self.save_banks not in (True, False, "float16"):
+            raise ValueError(f"save_banks must be True, False or 'float16', but is {self.save_banks!r}")
+
+    @property
+    def needs_all_banks(self) -> bool:
+        """Whether the bank of each logged epoch is written to disk."""
+        return bool(self.save_banks) or self.trajectory
+
+    def key(self, name: str, kernel: str) -> str:
+        """Return the name of a reference in logged keys and folders; it ends with the kernel if there are several."""
+        return f"{name}/{kernel}" if len(self.kernels) > 1 else name
+
+    def logged(self, key: str) -> str:
+        """Return the prefix of all values that are logged under a key of `key`."""
+        return f"{self.log_key_prefix}{key}/"
+
+
+def _check_at_least(minimum: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, but is {value}")

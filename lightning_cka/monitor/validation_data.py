@@ -18,9 +18,15 @@ from lightning_cka.runtime.namespaces import class_names
 from lightning_cka.runtime.rng import isolated_rng
 
 FAST_DEV_RUN_SAMPLES = 32
+"""Maximum size of the probe set in a ``fast_dev_run``."""
 
 
 def build_probe_set(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
+    """Draw the probe set from the validation dataset, or take the user's ``dataloader``.
+
+    Raises:
+        ValueError: There are no validation data, or too few.
+    """
     fast_dev_run = is_trial(trainer)
     if options.dataloader is not None:
         return probe_set_of_loader(options.dataloader, seed=options.seed, max_batches=1 if fast_dev_run else None)
@@ -41,20 +47,30 @@ def build_probe_set(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
 
 
 def check_all_validate(validates: bool, device: torch.device) -> None:
-    """Refuse validation on some processes only, who would wait for the others when they compare."""
+    """Reject validation on some processes only: they would wait for the others when they compare.
+
+    Args:
+        validates: Whether this process has validation batches.
+        device: The device on which processes communicate.
+
+    Raises:
+        ValueError: Some processes have validation batches and others have none.
+    """
     all_validate = all_gather_bool(validates, device)
     if any(all_validate) and not all(all_validate):
         idle = ", ".join(str(rank) for rank, each in enumerate(all_validate) if not each)
         raise ValueError(
-            f"process {idle} has no validation batch, and would not compare when the others do: give each process some"
+            f"process {idle} has no validation batch, and would not compare when the others do: give each process at "
+            "least one"
         )
 
 
 def validation_loaders(trainer: Trainer) -> list[Any]:
+    """Return the Trainer's validation loaders in order; without a validation loop, an empty list."""
     loaders = trainer.val_dataloaders
     if loaders is None and trainer.enable_validation:
-        # Lightning loads them at the first validation, which check_val_every_n_epoch may put off. It shall do so
-        # then as if nothing had been asked for now.
+        # With check_val_every_n_epoch > 1, Lightning loads them later, and the hook is called again then. Random
+        # numbers that it draws now must not change training.
         with isolated_rng(0):
             loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
     if loaders is None or loaders in ([], (), {}):

@@ -1,4 +1,4 @@
-"""Compiled models: hooks fire, training keeps its graphs, and names carry no trace of the compiler."""
+"""Compiled models: hooks fire, nothing is recompiled, and layer names have no prefix of the compiler."""
 
 import copy
 
@@ -17,7 +17,7 @@ pytestmark = [
 
 
 class Block(nn.Module):
-    """Torch leaves the call of its own containers alone when these are compiled in place."""
+    """A container of our own: ``compile()`` in place does not affect the call of torch's own containers."""
 
     def __init__(self, layers):
         super().__init__()
@@ -28,7 +28,7 @@ class Block(nn.Module):
 
 
 class Quiet(Net):
-    """Lightning's own ``log`` in a compiled step fails in some versions, with or without a callback."""
+    """Logs nothing: in some versions Lightning's ``log`` fails in a compiled step, even without a callback."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ def child_in_place(model, backend):
 
 
 def run(how, tmp_path, *monitors):
-    """Weights after training, and how many graphs were compiled."""
+    """Return the weights after training, and the number of compiled graphs."""
     torch._dynamo.reset()
     graphs = []
 

@@ -1,4 +1,4 @@
-"""Whatever fails, and wherever: nothing stays changed, no process hangs, and our own output stops no training."""
+"""Faults: all state is restored, no process hangs, and errors of files and loggers do not stop training."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from torch import nn
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fault_script.py"
 
-# Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
+# Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
     pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training"),
@@ -32,7 +32,7 @@ pytestmark = [
 
 
 class Fault:
-    """Happens once, in the second epoch."""
+    """A fault that occurs once, in the second epoch."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -43,19 +43,22 @@ class Fault:
             return
         self.happened = True
         if self.kind is SIGTERMException:
-            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)  # The Trainer has its own.
+            assert signal.getsignal(signal.SIGTERM) not in (
+                signal.SIG_DFL,
+                None,
+            )  # The Trainer has installed its handler.
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             raise self.kind("a fault")
 
 
 class Faulty(Net):
-    """A network whose methods fail, where they are told to."""
+    """A network that fails at a given place."""
 
     def __init__(self, place, fault):
         super().__init__()
         self.place, self.fault = place, fault
-        self.head.eval()  # A mode that is not the root's.
+        self.head.eval()  # Another mode than that of the whole model.
 
     def _reach(self, place):
         if self.place == place:
@@ -72,8 +75,8 @@ class Faulty(Net):
         super().validation_step(batch, batch_idx)
 
 
-class InPlaceOfThePass(Callback):
-    """Fails where the monitor would show the probe set."""
+class FaultWithoutMonitor(Callback):
+    """Fails where the monitor would show the probe set; used for runs without a monitor."""
 
     def on_validation_epoch_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
@@ -81,7 +84,7 @@ class InPlaceOfThePass(Callback):
 
 
 class Watch(Callback):
-    """Keeps what it finds on an exception."""
+    """Records the state at an exception."""
 
     def on_exception(self, trainer, module, exception):
         self.found = {
@@ -99,7 +102,7 @@ class Watch(Callback):
 
 @pytest.fixture
 def _signals():
-    """Lightning ignores Ctrl+C from the first one on."""
+    """Restore the handler: Lightning ignores Ctrl+C after the first one."""
     found = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, found)
@@ -108,8 +111,8 @@ def _signals():
 @pytest.mark.usefixtures("_without_figures", "_signals")
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, SIGTERMException])
 @pytest.mark.parametrize("place", ["training_step", "validation_step", "pass"])
-def test_all_is_left_as_it_is_without_the_callback(place, kind):
-    def run(*, watched):
+def test_after_a_fault_the_state_is_the_same_as_without_the_callback(place, kind):
+    def run(*, with_monitor):
         seed_everything(3, workers=True, verbose=False)
         model, watch = Faulty(place, Fault(kind)), Watch()
         seen = 0
@@ -121,21 +124,23 @@ def test_all_is_left_as_it_is_without_the_callback(place, kind):
                 module._reach("pass")
             return module(batch[0])
 
-        callback = CKAMonitor(["initial", "previous", "self"], forward_fn=forward_fn) if watched else InPlaceOfThePass()
+        callback = FaultWithoutMonitor()
+        if with_monitor:
+            callback = CKAMonitor(["initial", "previous", "self"], forward_fn=forward_fn)
         with pytest.raises(SystemExit if kind is KeyboardInterrupt else kind):
             trainer(callback, watch, max_epochs=4).fit(model, *loaders())
         assert model.fault.happened
         return model, watch.found, callback
 
-    plain, expected, _ = run(watched=False)
-    model, found, monitor = run(watched=True)
+    plain, expected, _ = run(with_monitor=False)
+    model, found, monitor = run(with_monitor=True)
     assert found == expected
     assert found["exception"] is kind
     assert found["stance"] == "default"
     assert not any(map(sum, found["hooks"]))
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
     assert [result.epoch for result in monitor.results["initial"]] == ([0, 1] if _reached(place, kind) else [0])
-    # All goes on from there as if nothing had been.
+    # Another fit() with the same model and monitor works.
     again = trainer(monitor)
     again.fit(model, *loaders())
     assert [result.epoch for result in monitor.results["previous"]] == [0, 1]
@@ -143,7 +148,7 @@ def test_all_is_left_as_it_is_without_the_callback(place, kind):
 
 
 def _reached(place, kind):
-    """Whether the second epoch's pass is done: Lightning acts on SIGTERM between batches."""
+    """Whether the second epoch is still compared: Lightning handles SIGTERM between batches only."""
     return place == "pass" and kind is SIGTERMException
 
 
@@ -153,11 +158,11 @@ def fit(monitor, model=None, **kwargs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer(*([monitor] if monitor else []), **kwargs).fit(model, *loaders())
-    return model, [str(w.message) for w in caught if "training goes on" in str(w.message)]
+    return model, [str(w.message) for w in caught if "training continues" in str(w.message)]
 
 
 def assert_unharmed(model, monitor):
-    """Trained as without the callback, with all results."""
+    """Assert that training and results are complete."""
     plain, _ = fit(None)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
     assert [result.epoch for result in monitor.results["initial"]] == [0, 1]
@@ -165,7 +170,7 @@ def assert_unharmed(model, monitor):
 
 @contextmanager
 def small_files():
-    """No file can grow beyond 1000 bytes: a write fails half way, as on a disk that fills up."""
+    """Limit files to 1000 bytes: a write fails half way, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -176,7 +181,7 @@ def small_files():
 
 @contextmanager
 def nobody():
-    """Root may write anywhere; nobody may not."""
+    """Become user "nobody", because root can write to any folder."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -197,39 +202,39 @@ def full_disk():
 
 
 @pytest.mark.parametrize(
-    ("condition", "said"),
+    ("condition", "cause"),
     [
         (small_files, r"OSError: \[Errno 27\] File too large"),
         (nobody, r"PermissionError: \[Errno 13\] Permission denied: '.*folder.*'"),
         (full_disk, r"OSError: \[Errno 28\] No space left on device"),
     ],
 )
-def test_training_goes_on_where_files_cannot_be_written(tmp_path, condition, said):
+def test_training_continues_if_files_cannot_be_written(tmp_path, condition, cause):
     folder = tmp_path / "folder"
     folder.mkdir(mode=0o500)
     monitor = CKAMonitor(["initial", "previous"], dirpath=folder, trajectory=True)
     with condition():
-        model, told = fit(monitor)
+        model, messages = fit(monitor)
     assert_unharmed(model, monitor)
-    assert list(folder.rglob("*.*")) == []  # Nothing half written.
+    assert list(folder.rglob("*.*")) == []  # No partial file is left.
     what = ["CKA figures or files could not be written", "a bank could not be written, resuming will lack it"]
-    if condition is nobody:  # Who cannot look into the folder, either.
-        what.append("what another run left could not be set aside")
-    for message, begin in zip(sorted(told), what, strict=True):
-        assert message.startswith(f"{begin}, training goes on: ")
+    if condition is nobody:  # This user cannot list the folder, either.
+        what.append("files of an earlier run could not be moved aside")
+    for message, begin in zip(sorted(messages), what, strict=True):
+        assert message.startswith(f"{begin}, training continues: ")
         assert message.endswith(f"; the folder is {folder}")
-        assert re.search(said, message)
+        assert re.search(cause, message)
 
 
-def test_what_can_be_written_is(tmp_path):
-    """A disk that is full for a while, and one file that is in the way."""
+def test_all_other_files_are_written_if_some_fail(tmp_path):
+    """Folders have the names of two of the files."""
     (tmp_path / "initial" / "drift.png").mkdir(parents=True)
     (tmp_path / "initial" / "epoch=000-step=000007.json").mkdir()
     monitor = CKAMonitor(dirpath=tmp_path)
-    model, told = fit(monitor)
+    model, messages = fit(monitor)
     assert_unharmed(model, monitor)
-    assert len(told) == 1
-    assert "IsADirectoryError" in told[0]
+    assert len(messages) == 1
+    assert "IsADirectoryError" in messages[0]
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == [
         "banks/initial.safetensors",
@@ -242,22 +247,22 @@ def test_what_can_be_written_is(tmp_path):
     assert torch.equal(CKAResult.load(tmp_path / files[3]).matrix, monitor.results["initial"][1].matrix)
 
 
-def test_a_figure_that_cannot_be_drawn_stops_neither_training_nor_other_figures(tmp_path, monkeypatch):
+def test_an_error_in_a_figure_does_not_stop_training_or_other_figures(tmp_path, monkeypatch):
     def fail(_result):
         raise ZeroDivisionError("in matplotlib\nat length")
 
-    monkeypatch.setattr("lightning_cka.monitor.summary.plot_cka", fail)
+    monkeypatch.setattr("lightning_cka.monitor.logged_figures.plot_cka", fail)
     monitor = CKAMonitor(dirpath=tmp_path)
-    model, told = fit(monitor)
+    model, messages = fit(monitor)
     assert_unharmed(model, monitor)
-    what = "CKA figures or files could not be written, training goes on: ZeroDivisionError: in matplotlib"
-    assert told == [f"{what}; the folder is {tmp_path}"]
+    what = "CKA figures or files could not be written, training continues: ZeroDivisionError: in matplotlib"
+    assert messages == [f"{what}; the folder is {tmp_path}"]
     assert {path.name for path in (tmp_path / "initial").glob("*.png")} == {"drift.png"}
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from")
-def test_names_that_are_no_mathematics_are_drawn(tmp_path):
-    """Layers may have any name without a dot, and checkpoints too."""
+def test_names_with_dollar_signs_and_backslashes_are_drawn_as_text(tmp_path):
+    """Names of layers and checkpoints may have any characters, which matplotlib must not parse as formulas."""
 
     class Named(Net):
         def __init__(self):
@@ -273,8 +278,8 @@ def test_names_that_are_no_mathematics_are_drawn(tmp_path):
 
     torch.save(Named().state_dict(), tmp_path / r"$\sqrt$_1.pt")
     monitor = CKAMonitor(["initial", tmp_path / r"$\sqrt$_1.pt"], "more.*", dirpath=tmp_path / "cka", trajectory=True)
-    _, told = fit(monitor, Named())
-    assert told == []
+    _, messages = fit(monitor, Named())
+    assert messages == []
     assert {path.name for path in (tmp_path / "cka" / r"$\sqrt$_1").glob("*.png")} == {
         "drift.png",
         "heatmap-epoch=000-step=000007.png",
@@ -284,7 +289,7 @@ def test_names_that_are_no_mathematics_are_drawn(tmp_path):
 
 
 def run(tmp_path, fault):
-    """Two processes, of which one has a fault; each is waited for."""
+    """Run two processes, one of them with a fault, and wait for both."""
     path = os.pathsep.join(filter(None, [str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, SCRIPT, fault]
@@ -306,9 +311,9 @@ def test_sigterm_to_the_first_of_two_processes_ends_both(tmp_path):
     assert [path.read_text() for path in tmp_path.glob("ended-*")] == ["SIGTERMException, no hooks"] * 2
 
 
-def test_two_processes_go_on_where_the_first_cannot_write_or_log(tmp_path):
+def test_two_processes_continue_if_the_first_cannot_write_or_log(tmp_path):
     process = run(tmp_path, "output")
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "Wrong could not take the CKA images, training goes on: RuntimeError: a fault" in process.stderr
-    assert "CKA figures or files could not be written, training goes on: FileExistsError" in process.stderr
+    assert "Wrong could not take the CKA images, training continues: RuntimeError: a fault" in process.stderr
+    assert "CKA figures or files could not be written, training continues: FileExistsError" in process.stderr
     assert [path.read_text() for path in tmp_path.glob("done-*")] == ["2 results"] * 2

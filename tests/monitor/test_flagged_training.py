@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor, CKAResult, compare_models
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.kernels import RBF
-from lightning_cka.monitor.scalars import cka_scalars
+from lightning_cka.monitor.logged_scalars import cka_scalars
 from lightning_cka.plotting import plot_cka
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

@@ -1,4 +1,4 @@
-"""What arrives in TensorBoard, W&B, CSV and other people's loggers, read back from disk."""
+"""What TensorBoard, W&B, CSV, MLflow and third-party loggers get, read back from disk."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 KEYS = {"cka/initial/heatmap", "cka/initial/drift", "cka/self/heatmap"}
 
-# Networks with two outputs and small probe sets are rightly flagged; tests/test_diagnostics.py has the flags.
+# Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
 
 
@@ -50,7 +50,7 @@ def test_tensorboard_has_images_and_scalars_on_lightnings_own_steps(tmp_path):
 
 
 def wandb_records(path):
-    """Records of an offline run: a 7-byte header, then LevelDB log records of protobuf messages."""
+    """Read the records of an offline run: a 7-byte header, then LevelDB log records of protobuf messages."""
     from wandb.proto import wandb_internal_pb2
 
     content, position, message = path.read_bytes(), 7, b""
@@ -60,11 +60,11 @@ def wandb_records(path):
             position += left
             continue
         length, kind = struct.unpack("<HB", content[position + 4 : position + 7])
-        if kind in (1, 2):  # The whole of a record, or its beginning.
+        if kind in (1, 2):  # A whole record, or the first part of one.
             message = b""
         message += content[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # The whole of a record, or its end.
+        if kind in (1, 4):  # A whole record, or the last part of one.
             record = wandb_internal_pb2.Record()
             record.ParseFromString(message)
             yield record
@@ -72,11 +72,11 @@ def wandb_records(path):
 
 
 def wandb_rows(folder):
-    """What one offline run has logged, and the run's folder."""
+    """Return the logged rows of one offline run, and the run's folder."""
     import wandb
 
     wandb.finish()
-    wandb.teardown()  # Ends the process that writes the file: on a busy machine it may lag behind.
+    wandb.teardown()  # Ends the process that writes the file, which can be slow on a busy machine.
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     rows = []
     for record in wandb_records(file):
@@ -105,7 +105,7 @@ def test_wandb_offline_has_images_with_the_global_step(tmp_path, monkeypatch):
 
 
 def outlier_loader():
-    """One sample dominates the layers, which is told as a text."""
+    """Return validation data in which one sample dominates. The monitor logs a text about it."""
     inputs, labels = dataset(128, seed=2).tensors
     inputs[5] *= 300
     return DataLoader(TensorDataset(inputs, labels), batch_size=16)
@@ -123,11 +123,11 @@ def test_wandb_gets_texts_and_two_fits(tmp_path, monkeypatch):
     assert {row["trainer/global_step"] for row in rows if "cka/diagnostics" in row} == {7}
     tables = [json.loads(path.read_text()) for path in run.glob("files/media/table/cka/diagnostics_*")]
     assert sum("single samples dominate" in table["data"][0][0] for table in tables) == 2
-    assert len(list(tmp_path.glob("test/*/cka/initial/heatmap-*.png"))) == 1  # In the run's own folder.
+    assert len(list(tmp_path.glob("test/*/cka/initial/heatmap-*.png"))) == 1  # The second run has a folder of its own.
 
 
 class OnlyMetrics(Logger):
-    """A logger of someone else's."""
+    """A third-party logger without images."""
 
     def __init__(self):
         super().__init__()
@@ -142,12 +142,12 @@ class OnlyMetrics(Logger):
         self.keys |= set(metrics)
 
 
-def test_loggers_that_take_no_images_get_scalars_and_one_warning(tmp_path):
+def test_loggers_without_images_get_scalars_and_one_warning(tmp_path):
     csv, other = CSVLogger(tmp_path, name="csv"), OnlyMetrics()
     with pytest.warns(UserWarning) as caught:
         fit(tmp_path, csv, other)
-    said = [str(w.message) for w in caught if "cannot take images" in str(w.message)]
-    assert said == [f"CSVLogger, OnlyMetrics cannot take images: the CKA figures are in {tmp_path / 'figures'}"]
+    messages = [str(w.message) for w in caught if "cannot log images" in str(w.message)]
+    assert messages == [f"CSVLogger, OnlyMetrics cannot log images: the CKA figures are in {tmp_path / 'figures'}"]
     assert {"cka/initial/mean", "cka/initial/head", "cka/self/mean"} <= other.keys
     assert "cka/initial/mean" in Path(csv.log_dir, "metrics.csv").read_text()
     pixels = np.asarray(Image.open(tmp_path / "figures" / "initial" / "drift.png"))
@@ -155,7 +155,7 @@ def test_loggers_that_take_no_images_get_scalars_and_one_warning(tmp_path):
     assert pixels.std() > 10
 
 
-def test_every_logger_of_a_list_is_served(tmp_path):
+def test_every_logger_of_a_list_gets_the_figures(tmp_path):
     first, second = TensorBoardLogger(tmp_path, name="a"), TensorBoardLogger(tmp_path, name="b")
     fit(tmp_path, first, second, max_epochs=1)
     assert all(any(Path(logger.log_dir).glob("events*")) for logger in (first, second))
@@ -169,7 +169,7 @@ def test_every_logger_of_a_list_is_served(tmp_path):
 
 @pytest.fixture
 def _mlflow(monkeypatch):
-    """MLflow 3 warns of stores in files, and refuses them unless told."""
+    """MLflow 3 warns about file stores, and rejects them unless this variable is set."""
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     with warnings.catch_warnings():
@@ -183,7 +183,7 @@ def pixels_of(path):
 
 
 def artifacts(logger, path=""):
-    """Local paths of all artifacts of a run, by their path in it."""
+    """Return local paths of all artifacts of a run, by artifact path."""
     client, found = logger.experiment, {}
     for each in client.list_artifacts(logger.run_id, path):
         if each.is_dir:
@@ -217,14 +217,14 @@ def test_mlflow_has_images_texts_and_animations_as_artifacts(tmp_path, caplog):
         history = logger.experiment.get_metric_history(logger.run_id, f"cka/initial/{key}")
         assert [each.step for each in history] == [7, 15]
         assert values is None or [each.value for each in history] == pytest.approx(values, abs=1e-6)
-    # Our folder is none of MLflow's experiments.
+    # MLflow does not take the monitor's folder for an experiment.
     assert {each.name for each in logger.experiment.search_experiments()} == {"Default", "experiment"}
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING and "cka" in record.message]
 
 
 @pytest.mark.usefixtures("_mlflow")
 @pytest.mark.filterwarnings("ignore:MLFlow only allows .* special characters in metric name")
-def test_mlflow_gets_names_that_it_would_refuse(tmp_path):
+def test_mlflow_gets_names_without_the_characters_that_it_rejects(tmp_path):
     torch.save(Net().state_dict(), tmp_path / "a#1=[x].pt")
     logger = MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs")
     trainer(CKAMonitor("a#1=[x].pt"), logger=logger, max_epochs=1).fit(Net(), *loaders())
@@ -234,7 +234,7 @@ def test_mlflow_gets_names_that_it_would_refuse(tmp_path):
 
 
 class TakesImages(OnlyMetrics):
-    """As several loggers of other people do, as W&B's."""
+    """A third-party logger with the ``log_image`` of `WandbLogger`, as several have."""
 
     def __init__(self):
         super().__init__()
@@ -244,7 +244,7 @@ class TakesImages(OnlyMetrics):
         self.images.append((key, step, [image.size for image in images]))
 
 
-def test_other_peoples_loggers_may_take_images_as_wandbs_does(tmp_path):
+def test_third_party_loggers_with_log_image_get_images(tmp_path):
     logger = TakesImages()
     monitor = fit(tmp_path, logger, max_epochs=1)
     height, width, _ = pixels_of(tmp_path / "figures" / "initial" / "heatmap-epoch=000-step=000007.png").shape
@@ -254,14 +254,14 @@ def test_other_peoples_loggers_may_take_images_as_wandbs_does(tmp_path):
 
 
 class Raises(TensorBoardLogger):
-    """Whatever is not a scalar is too much for it."""
+    """Raises for images and texts."""
 
     @property
     def experiment(self):
         writer = super().experiment
 
         def fail(key, *args, **kwargs):
-            raise ConnectionError(f"no way to bring {key}")
+            raise ConnectionError(f"cannot log {key}")
 
         writer.add_image = writer.add_text = fail
         return writer
@@ -283,9 +283,9 @@ def test_a_logger_that_raises_stops_neither_training_nor_the_others(tmp_path):
     with pytest.warns(UserWarning) as caught:
         watched = run(monitor)
     assert all(torch.equal(value, watched[name]) for name, value in plain.items())
-    # One for each kind of thing.
-    assert sorted(str(w.message) for w in caught if "training goes on" in str(w.message)) == [
-        f"Raises could not take the CKA {kind}s, training goes on: ConnectionError: no way to bring cka/{key}; "
+    # One warning for images, one for texts.
+    assert sorted(str(w.message) for w in caught if "training continues" in str(w.message)) == [
+        f"Raises could not log the CKA {kind}s, training continues: ConnectionError: cannot log cka/{key}; "
         f"the folder is {tmp_path / 'figures'}"
         for kind, key in (("image", "initial/heatmap"), ("text", "diagnostics"))
     ]
@@ -316,7 +316,7 @@ def test_a_logger_that_raises_stops_neither_training_nor_the_others(tmp_path):
     ids=["TensorBoard", "CSV", "MLflow", "W&B", "own", "none", "list"],
 )
 def test_files_are_beside_lightnings_checkpoints(tmp_path, monkeypatch, make):
-    """Not in a folder that is that of all runs."""
+    """Not in a folder that all runs share."""
     monkeypatch.setenv("WANDB_SILENT", "true")
     checkpoint, monitor = ModelCheckpoint(), CKAMonitor()
     logger = make()

@@ -1,4 +1,4 @@
-"""The Trainer and modules of `pytorch_lightning`, whose classes are not those of `lightning.pytorch`."""
+"""The Trainer and modules of `pytorch_lightning`, which are other classes than those of `lightning.pytorch`."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ def test_the_other_trainer_and_its_modules(tmp_path):
         ("initial", "previous", "self", "Net"), 2
     )
     assert checkpoint.best_model_score is not None
-    # What forward logs of probe batches, of 8 samples, counts neither as validation nor as training data.
+    # Probe batches have 8 samples. Values that forward logs for them do not count as data of the loaders.
     assert trainer.callback_metrics["inside"] == 32
     assert not reference.seen
     monitor = CKAMonitor(["initial", "previous", "self", reference], num_samples=64, dirpath=tmp_path)
@@ -87,7 +87,7 @@ trainer:
 
 
 def test_both_command_lines_take_it_from_yaml(tmp_path):
-    """In the other one, from the configuration that the first has written down."""
+    """The second command line reads the configuration that the first one saved."""
     (tmp_path / "ours.yaml").write_text(CONFIG)
     run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "ours.yaml")
     (tmp_path / "config.yaml").rename(tmp_path / "saved.yaml")
@@ -100,17 +100,17 @@ def test_both_command_lines_take_it_from_yaml(tmp_path):
     assert one.keys() == {f"{name}/{kernel}" for name in names for kernel in ("linear", "rbf")}
 
 
-def test_the_help_of_the_command_line_reads_well(tmp_path):
+def test_the_help_of_the_command_line_is_complete_and_short(tmp_path):
     option = "--trainer.callbacks.help"
     text = run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", option, "lightning_cka.CKAMonitor").stdout
     text = " ".join(text.split())
     assert "Logs how the representations of a model change while it trains" in text
-    assert 'what to compare with: "initial" (the weights at the start of training)' in text
-    assert "known subclasses" not in text  # There are some hundred modules.
+    assert 'What to compare with: "initial" (the weights at the start of training)' in text
+    assert "known subclasses" not in text  # It would list hundreds of modules.
     assert len(text) < 7000
 
 
-def test_whichever_namespace_is_imported_first():
+def test_either_namespace_can_be_imported_first():
     code = """
 import lightning_cka, pytorch_lightning as pl
 monitor = lightning_cka.CKAMonitor()

@@ -1,4 +1,4 @@
-"""Trainer precisions, and what float32 products are made of."""
+"""The Trainer's precisions, and the precision of float32 matrix products."""
 
 from contextlib import contextmanager
 
@@ -24,13 +24,13 @@ def network(lr=0.1):
             return torch.optim.SGD(self.parameters(), lr=lr)
 
     model = WithRate()
-    # In bf16, batch norm of few samples gives some layers no variance.
+    # In bf16, batch norm of few samples gives some layers zero variance.
     model.net[1] = torch.nn.Identity()
     return model
 
 
 def run(precision, *monitors, lr=0.1):
-    """The weights at the end."""
+    """Return the weights after training."""
     model = network(lr)
     x, y = dataset(128).tensors
     loader = DataLoader(TensorDataset(x, y), batch_size=16)
@@ -40,7 +40,7 @@ def run(precision, *monitors, lr=0.1):
 
 @pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU. Using `precision='bf16-mixed'`")
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"])
-def test_training_is_untouched_and_references_see_the_same_precision(precision, tmp_path):
+def test_training_does_not_change_and_references_run_in_the_same_precision(precision, tmp_path):
     torch.save(network().state_dict(), "start.pt")
     references = ["initial", "previous", "self", "start.pt", network()]
     plain = run(precision)
@@ -52,7 +52,7 @@ def test_training_is_untouched_and_references_see_the_same_precision(precision, 
 
 
 def assert_references_are_the_model(monitor):
-    """Of a model that does not change, a copy of it as a frozen reference cannot be told from it."""
+    """Assert that CKA is 1 for a model that does not change and copies of it."""
     for name in ("initial", "previous", "start", "WithRate"):
         assert len(monitor.results[name]) == 2
         for result in monitor.results[name]:
@@ -73,7 +73,7 @@ def precision_of_products(level):
 
 
 @pytest.mark.parametrize("level", ["highest", "high", "medium"])
-def test_the_precision_of_products_is_the_users_in_all_models_and_is_left_as_found(level):
+def test_models_run_in_the_users_precision_of_products_which_is_not_changed(level):
     torch.save(network().state_dict(), "start.pt")
     with precision_of_products(level):
         plain = run("32-true")

@@ -1,22 +1,18 @@
-"""A run that is cut off and goes on logs what one that never stopped logs."""
+"""A run that stops and resumes logs the same as a run without a stop."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import resume_script
 import torch
-from conftest import Net, dataset, trainer
+from conftest import Net, dataset, run_script, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, CKAResult, GramBank
 from torch.utils.data import DataLoader, TensorDataset
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "resume_script.py"
 NAMES = ("initial", "epoch-1", "previous", "self", "Net")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA:UserWarning"),
@@ -25,65 +21,67 @@ pytestmark = [
 ]
 
 
-def run(tmp_path, name, *args):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[1])]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, SCRIPT, "--name", name, *map(str, args)]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+def run(tmp_path, name, *args, check=False):
+    return run_script("resume_script.py", tmp_path, "--name", name, *args, check=check)
 
 
 def finish(tmp_path, name, *args):
-    process = run(tmp_path, name, *args)
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
+    """Train two processes, and return their results."""
+    run(tmp_path, name, *args, check=True)
+    return json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def finish_alone(tmp_path, name, *args):
+    """Train in this process, which saves the time of an import, and return the results."""
+    resume_script.main(["--name", name, *map(str, args)])
     return json.loads((tmp_path / f"{name}.json").read_text())
 
 
 def assert_same_history(one, other):
     assert one["epochs"] == other["epochs"]
-    assert other["anew"] == []
+    assert other["restarted"] == []
     for key, matrices in one["matrices"].items():
         np.testing.assert_allclose(np.array(other["matrices"][key]), np.array(matrices), rtol=0, atol=1e-12)
 
 
-def test_killed_processes_go_on_where_they_were(tmp_path):
-    """One of two is killed without warning in the fourth epoch; two go on, or one does."""
+@pytest.mark.usefixtures("_without_figures")
+def test_killed_processes_resume_where_they_stopped(tmp_path):
+    """One of two processes is killed in the fourth epoch; then two processes resume, or one."""
     whole = finish(tmp_path, "whole", "--devices", 2)
     assert whole["epochs"] == {
         f"{name}/{kernel}": [1, 2, 3, 4] if name == "epoch-1" else [0, 1, 2, 3, 4]
         for name in NAMES
         for kernel in ("linear", "rbf")
     }
-    assert np.ptp(whole["matrices"]["initial/linear"], axis=0).max() > 1e-3  # The weights did change.
+    assert np.ptp(whole["matrices"]["initial/linear"], axis=0).max() > 1e-3  # A positive control: the weights change.
     killed = run(tmp_path, "killed", "--devices", 2, "--kill", "[1, 3, 1]")
     assert killed.returncode != 0
     assert not (tmp_path / "killed.json").exists()
     folder = tmp_path / "killed" / "cka"
-    # What was logged is there, and nothing else.
+    # The files of logged epochs exist, and no others.
     moments = [f"epoch=00{epoch}-step={step:06d}" for epoch, step in ((0, 2), (1, 5), (2, 8))]
     assert sorted(p.stem for p in (folder / "banks").iterdir()) == [*moments, "initial"]
     assert [CKAResult.load(folder / "initial" / "rbf" / f"{moment}.json").epoch for moment in moments] == [0, 1, 2]
     shutil.copytree(tmp_path / "killed", tmp_path / "alone")
-    goes_on = finish(tmp_path, "killed", "--devices", 2, "--checkpoint", "killed/epoch=2.ckpt")
-    assert_same_history(whole, goes_on)
-    # Also one process alone, which then finds the banks that two had written.
-    assert_same_history(whole, finish(tmp_path, "alone", "--checkpoint", "alone/epoch=2.ckpt"))
+    resumed = finish(tmp_path, "killed", "--devices", 2, "--checkpoint", "killed/epoch=2.ckpt")
+    assert_same_history(whole, resumed)
+    # One process can read the banks that two have written.
+    assert_same_history(whole, finish_alone(tmp_path, "alone", "--checkpoint", "alone/epoch=2.ckpt"))
     for name in ("killed", "alone"):
         files, others = (sorted(p.name for p in (tmp_path / n / "cka").rglob("*")) for n in ("whole", name))
         assert files == others
 
 
-def test_one_killed_process_goes_on(tmp_path):
-    whole = finish(tmp_path, "whole")
+@pytest.mark.usefixtures("_without_figures")
+def test_one_killed_process_resumes(tmp_path):
+    whole = finish_alone(tmp_path, "whole")
     killed = run(tmp_path, "killed", "--kill", "[0, 3, 2]")
     assert killed.returncode == -signal.SIGKILL
-    assert_same_history(whole, finish(tmp_path, "killed", "--checkpoint", "killed/epoch=2.ckpt"))
+    assert_same_history(whole, finish_alone(tmp_path, "killed", "--checkpoint", "killed/epoch=2.ckpt"))
 
 
 def fit(monitor, folder, max_epochs, checkpoint=None, width=16, **options):
-    """A training whose data come in order and that draws no random numbers."""
+    """Train on data in a fixed order, without random numbers."""
     torch.manual_seed(0)
     model = Net(width).double()
     model.net[3].p = 0.0
@@ -113,7 +111,7 @@ def whole(tmp_path, _without_figures):
     return monitor
 
 
-def test_a_trained_model_is_resumed_bit_for_bit(tmp_path, whole):
+def test_a_resumed_run_has_bitwise_the_same_results(tmp_path, whole):
     """From each checkpoint, into the same folder and into a new one."""
     fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "cut", 3)
     for epoch in range(3):
@@ -140,7 +138,7 @@ def test_the_checkpoint_holds_plain_values(tmp_path, whole):
 
 
 @pytest.mark.usefixtures("_without_figures")
-def test_only_reference_banks_are_kept_unless_told(tmp_path):
+def test_only_banks_of_references_are_saved_by_default(tmp_path):
     fit(CKAMonitor(["initial", 1, "self"]), tmp_path / "few", 3)
     assert sorted(p.stem for p in tmp_path.glob("few/cka/banks/*")) == ["epoch=001-step=000015", "initial"]
     fit(CKAMonitor("self"), tmp_path / "none", 2)
@@ -158,14 +156,14 @@ def test_only_reference_banks_are_kept_unless_told(tmp_path):
 
 
 def broken(tmp_path, change, **options):
-    """Resume after something was done to the files of a run."""
+    """Resume after a change to the files of a run; return the monitor and the warnings."""
     fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 3)
     change(tmp_path / "run" / "cka" / "banks")
     monitor = CKAMonitor(["initial", 1, "previous", "self"], **options)
     with pytest.warns(UserWarning) as caught:
         fit(monitor, tmp_path / "run", 5, tmp_path / "run/epoch=2.ckpt")
-    said = [str(w.message) for w in caught if "training goes on from step 24" in str(w.message)]
-    return monitor, said
+    messages = [str(w.message) for w in caught if "training goes on from step 24" in str(w.message)]
+    return monitor, messages
 
 
 def remove(banks):
@@ -177,7 +175,7 @@ def replace_by_another(banks):
 
 
 def spoil(banks):
-    """A file that is what the checkpoint says, yet cannot be read."""
+    """Make the file unreadable, but with the content hash that the checkpoint has."""
     path = banks / "initial.safetensors"
     path.write_bytes(b"{}" * 100)
     from lightning_cka.runtime.files import digest
@@ -192,24 +190,24 @@ def spoil(banks):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (remove, "is not there any more"),
-        (replace_by_another, "is another one by now"),
+        (remove, "is missing"),
+        (replace_by_another, "was overwritten"),
         (spoil, "cannot be read"),
     ],
 )
-def test_a_lost_bank_is_said_and_marked(tmp_path, whole, change, problem):
-    monitor, said = broken(tmp_path, change)
-    assert len(said) == 1
-    assert f"the bank of reference 'initial' {problem}" in said[0]
-    assert "compared with its weights of now instead, as 'initial, restarted at step 24'" in said[0]
-    # The others go on, and the lost one is no continuation.
+def test_a_lost_bank_gives_a_warning_and_another_name(tmp_path, whole, change, problem):
+    monitor, messages = broken(tmp_path, change)
+    assert len(messages) == 1
+    assert f"the bank of reference 'initial' {problem}" in messages[0]
+    assert "compared with its current weights instead, as 'initial, restarted at step 24'" in messages[0]
+    # The other references continue. The lost one has a new history.
     assert_equal(history(whole, "previous"), history(monitor, "previous")[:4])
     assert_equal(history(whole, "epoch-1"), history(monitor, "epoch-1")[:3])
     assert [(r.epoch, r.reference_name) for r in monitor.results["initial"]] == [
         (3, "initial, restarted at step 24"),
         (4, "initial, restarted at step 24"),
     ]
-    # Nor is it after another restart.
+    # The new history continues after another restart.
     again = CKAMonitor(["initial", 1, "previous", "self"])
     fit(again, tmp_path / "run", 5, tmp_path / "run/epoch=3.ckpt")
     assert_equal(history(monitor), history(again))
@@ -220,19 +218,19 @@ def test_a_lost_bank_is_said_and_marked(tmp_path, whole, change, problem):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"seed": 1}, "is of another probe set"),
-        ({"num_samples": 64}, "is of another probe set"),
-        ({"layers": "net.*"}, "is of other layers"),
+        ({"seed": 1}, "has another probe set"),
+        ({"num_samples": 64}, "has another probe set"),
+        ({"layers": "net.*"}, "has other layers"),
     ],
 )
-def test_banks_of_other_probe_sets_or_layers_are_not_compared_with(tmp_path, options, problem):
-    monitor, said = broken(tmp_path, lambda banks: None, **options)
-    assert [problem in message for message in said] == [True] * 3
-    anew = "restarted at step 24"
-    assert [r.reference_name for r in monitor.results["initial"]] == [f"initial, {anew}"] * 2
-    assert [r.reference_name for r in monitor.results["epoch-1"]] == [f"epoch-1, {anew}"] * 2
-    # Of the previous epoch there is a new one after the first.
-    assert [r.reference_name for r in monitor.results["previous"]] == [f"previous, {anew}", "previous"]
+def test_banks_of_other_probe_sets_or_layers_are_not_used(tmp_path, options, problem):
+    monitor, messages = broken(tmp_path, lambda banks: None, **options)
+    assert [problem in message for message in messages] == [True] * 3
+    restarted = "restarted at step 24"
+    assert [r.reference_name for r in monitor.results["initial"]] == [f"initial, {restarted}"] * 2
+    assert [r.reference_name for r in monitor.results["epoch-1"]] == [f"epoch-1, {restarted}"] * 2
+    # After one epoch there is a bank of the previous epoch again.
+    assert [r.reference_name for r in monitor.results["previous"]] == [f"previous, {restarted}", "previous"]
 
 
 def test_a_run_whose_folder_was_moved(tmp_path, whole):
@@ -242,12 +240,12 @@ def test_a_run_whose_folder_was_moved(tmp_path, whole):
     fit(monitor, tmp_path / "run", 4, tmp_path / "run/epoch=2.ckpt")
     for name in whole.results:
         assert_equal(history(whole, name), history(monitor, name))
-    # What is to be read at the end of training is found where it is now.
-    assert [path.parent for path in monitor._session.memory.trajectory()[0]] == [tmp_path / "moved" / "banks"] * 5
+    # The banks that are read at the end of training are in the new folder.
+    assert [path.parent for path in monitor._session.run.banks.trajectory()[0]] == [tmp_path / "moved" / "banks"] * 5
 
 
-def test_a_bank_that_was_set_aside_is_found(tmp_path, whole):
-    """Back to an earlier checkpoint, and then to the later one after all."""
+def test_a_bank_that_was_moved_aside_is_found(tmp_path, whole):
+    """Resume from an early checkpoint, which moves later files aside, and then from a later one."""
     fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 3)
     shutil.copytree(tmp_path / "run", tmp_path / "kept", ignore=shutil.ignore_patterns("cka"))
     fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 2, tmp_path / "kept/epoch=0.ckpt")
@@ -267,10 +265,10 @@ def test_references_may_be_added_on_resume(tmp_path, whole):
 
 
 @pytest.mark.usefixtures("_without_figures")
-def test_a_history_of_another_kernel_is_not_gone_on_with(tmp_path):
+def test_a_history_with_another_kernel_restarts(tmp_path):
     fit(CKAMonitor("initial"), tmp_path / "run", 2)
     monitor = CKAMonitor("initial", kernel="distance")
-    with pytest.warns(UserWarning, match="the history of 'initial' starts anew, .* than now: kernel"):
+    with pytest.warns(UserWarning, match="the history of 'initial' restarts, .* than now: kernel"):
         fit(monitor, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
     assert [(r.epoch, r.kernel) for r in monitor.results["initial"]] == [(2, "distance")]
 
@@ -281,18 +279,19 @@ def test_a_checkpoint_without_the_monitor(tmp_path):
     monitor = CKAMonitor(["initial", 0, 3])
     with pytest.warns(UserWarning) as caught:
         fit(monitor, tmp_path / "run", 5, tmp_path / "run/epoch=1.ckpt")
-    said = [str(w.message) for w in caught if "training goes on from step 16" in str(w.message)]
-    assert ["reference 'initial' was not kept" in m or "reference 'epoch-0' was not kept" in m for m in said] == [
+    messages = [str(w.message) for w in caught if "training goes on from step 16" in str(w.message)]
+    assert ["reference 'initial' was not kept" in m or "reference 'epoch-0' was not kept" in m for m in messages] == [
         True
     ] * 2
     assert [r.epoch for r in monitor.results["epoch-3"]] == [3, 4]
     assert used.current_epoch == 2
 
 
-def test_a_second_run_leaves_the_first_ones_files(tmp_path):
+@pytest.mark.usefixtures("_without_figures")
+def test_a_second_run_moves_the_files_of_the_first(tmp_path):
     first = CKAMonitor("initial", save_banks=True, dirpath=tmp_path / "cka")
     fit(first, tmp_path / "run", 3)
-    (tmp_path / "cka" / "notes.txt").write_text("the user's")
+    (tmp_path / "cka" / "notes.txt").write_text("a file of the user")
     before = {p.relative_to(tmp_path / "cka"): p.read_bytes() for p in (tmp_path / "cka").rglob("*") if p.is_file()}
     fit(CKAMonitor("initial", save_banks=True, dirpath=tmp_path / "cka"), tmp_path / "run2", 1)
     moved = {
@@ -307,7 +306,7 @@ def test_a_second_run_leaves_the_first_ones_files(tmp_path):
     ]
 
 
-def test_what_came_after_the_checkpoint_is_set_aside(tmp_path, whole):
+def test_files_from_after_the_checkpoint_are_moved_aside(tmp_path, whole):
     fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 4)
     monitor = CKAMonitor(["initial", 1, "previous", "self"])
     fit(monitor, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
@@ -330,12 +329,12 @@ def test_what_came_after_the_checkpoint_is_set_aside(tmp_path, whole):
         ({}, {"max_epochs": 2}, "with max_epochs=2 it is not reached"),
     ],
 )
-def test_epochs_that_are_not_logged_are_refused(tmp_path, options, trainer_options, message):
+def test_reference_epochs_that_are_not_logged_raise(tmp_path, options, trainer_options, message):
     with pytest.raises(ValueError, match=message):
         fit(CKAMonitor(2, **options), tmp_path, **({"max_epochs": 5} | (trainer_options or {})))
 
 
-def test_a_callback_that_would_miss_the_key_of_an_epoch_is_refused(tmp_path):
+def test_a_callback_that_monitors_a_later_epoch_raises(tmp_path):
     other = ModelCheckpoint(tmp_path / "best", monitor="cka/epoch-2/mean")
     with pytest.raises(ValueError, match=r"looks for 'cka/epoch-2/mean' at each .* from the end of epoch 2 on"):
         trainer(CKAMonitor(2), other, max_epochs=4, enable_checkpointing=True).fit(
@@ -348,7 +347,7 @@ def test_the_reference_of_an_epoch_is_the_model_at_its_end(tmp_path):
     monitor = CKAMonitor([1, "previous"])
     fit(monitor, tmp_path, 3, val_check_interval=0.5)
     first, *rest = monitor.results["epoch-1"]
-    # There are two validations in each epoch. In the second one of that epoch, the model is that reference itself.
+    # Each epoch has two validations. At the second one of epoch 1, the model is the reference itself.
     torch.testing.assert_close(first.matrix.diagonal(), torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-12)
     assert [(r.epoch, r.step) for r in (first, *rest)] == [(1, 15), (2, 19), (2, 23)]
     assert torch.equal(rest[0].matrix, monitor.results["previous"][-2].matrix)
@@ -356,7 +355,7 @@ def test_the_reference_of_an_epoch_is_the_model_at_its_end(tmp_path):
 
 @pytest.mark.usefixtures("_without_figures")
 def test_a_checkpoint_that_was_saved_before_the_validation_of_its_epoch(tmp_path, whole):
-    """Lightning does not repeat that validation: the epoch is missing, but the later ones are right."""
+    """Lightning does not repeat that validation. The epoch has no result, and later ones are correct."""
     monitor = CKAMonitor(["initial", 1, "previous", "self"])
     early = ModelCheckpoint(tmp_path / "run", filename="{epoch}", every_n_train_steps=8, save_top_k=-1)
     fit(monitor, tmp_path / "run", 2, callbacks=[monitor, early])
@@ -367,20 +366,20 @@ def test_a_checkpoint_that_was_saved_before_the_validation_of_its_epoch(tmp_path
         expected = {r.epoch: r.matrix for r in whole.results[name]}
         assert [r.epoch for r in again.results[name]] == epochs
         assert_equal([expected[epoch] for epoch in epochs], history(again, name))
-    # Nothing is missing of a run whose references are still to come.
+    # If the reference epoch is later than the checkpoint, there is no warning.
     fit(CKAMonitor(2), tmp_path / "later", 3)
     fit(CKAMonitor(2), tmp_path / "later", 3, tmp_path / "later/epoch=0.ckpt")
 
 
-def test_other_features_are_not_compared_with(tmp_path, whole):
-    monitor, said = broken(tmp_path, lambda banks: None, feature_fn="mean")
+def test_banks_of_other_features_are_not_used(tmp_path, whole):
+    monitor, messages = broken(tmp_path, lambda banks: None, feature_fn="mean")
     assert [r.reference_name for r in monitor.results["initial"]] == ["initial, restarted at step 24"] * 2
-    assert ["is of other features" in message for message in said] == [True] * 3
+    assert ["has other features" in message for message in messages] == [True] * 3
     assert len(monitor.results["self"]) == 2
 
 
 @pytest.mark.usefixtures("_without_figures")
-def test_a_frozen_reference_that_is_another_one_now_has_a_history_of_its_own(tmp_path):
+def test_a_frozen_reference_with_other_weights_has_a_new_history(tmp_path):
     def module(seed):
         torch.manual_seed(seed)
         return Net().double()
@@ -389,14 +388,14 @@ def test_a_frozen_reference_that_is_another_one_now_has_a_history_of_its_own(tmp
     same, other = (CKAMonitor(["self", module(seed)]) for seed in (1, 2))
     fit(same, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
     assert [r.epoch for r in same.results["Net"]] == [0, 1, 2]
-    with pytest.warns(UserWarning, match="the history of 'Net' starts anew, .* than now: reference"):
+    with pytest.warns(UserWarning, match="the history of 'Net' restarts, .* than now: reference"):
         fit(other, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
     assert [r.epoch for r in other.results["Net"]] == [2]
     assert [r.epoch for r in other.results["self"]] == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("_without_figures")
-def test_references_that_are_gone_leave_no_files_behind(tmp_path):
+def test_files_of_removed_references_are_moved_aside(tmp_path):
     fit(CKAMonitor(["initial", "previous"], dirpath=tmp_path / "cka"), tmp_path / "one", 1)
     fit(CKAMonitor("self", dirpath=tmp_path / "cka"), tmp_path / "two", 1)
     left = [p for name in ("banks", "initial", "previous") for p in (tmp_path / "cka" / name).iterdir()]
@@ -404,7 +403,7 @@ def test_references_that_are_gone_leave_no_files_behind(tmp_path):
 
 
 @pytest.mark.usefixtures("_without_figures")
-def test_an_epoch_that_is_never_validated_is_said(tmp_path):
+def test_a_reference_epoch_without_validation_gives_a_warning(tmp_path):
     monitor = CKAMonitor(["self", 2])
     with pytest.warns(UserWarning, match="'epoch-2' was not compared with: that epoch had no validation"):
         fit(monitor, tmp_path, 4, check_val_every_n_epoch=None, val_check_interval=16)

@@ -1,4 +1,4 @@
-"""Run by test_namespaces.py: a LightningCLI, of the namespace that is its first argument."""
+"""Run by test_namespaces.py: a LightningCLI of the namespace in the first argument."""
 
 import importlib
 import json
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-# Only when it is run: pytest looks into this file, too.
+# When pytest imports this file, there is no such argument.
 namespace = sys.argv.pop(1) if __name__ == "__main__" else "lightning.pytorch"
 L = importlib.import_module(namespace)
 

@@ -1,6 +1,6 @@
-"""Run by test_distributed.py: one small training, whose matrices rank 0 writes to a file.
+"""Run by test_distributed.py: train a small network in several scenarios; rank 0 writes the results to a file.
 
-The weights do not depend on the data, so that they are the same on any number of processes.
+The weights do not depend on the data, so they are the same with any number of processes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def run(devices, strategy, samples, own, layers):
     if own == "sorted":
         x = x.sort(dim=0).values
     else:
-        x[samples // 2] *= 40  # Some layers are to be flagged.
+        x[samples // 2] *= 40  # An outlier, so that some layers are flagged.
     data = TensorDataset(x, dataset(samples).tensors[1])
     monitor = CKAMonitor(
         ["initial", "previous", "self", reference],
@@ -67,20 +67,22 @@ def run(devices, strategy, samples, own, layers):
     }
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int)
     parser.add_argument("--strategy", default="ddp")
     parser.add_argument("--layers", default=None)
     parser.add_argument(
-        "--scenarios", default="[[64, false]]", help="JSON: number of samples, kind of an own dataloader"
+        "--scenarios",
+        default="[[64, false]]",
+        help="JSON: number of samples, and kind of dataloader= or false",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     scenarios = json.loads(args.scenarios)
     contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
     if contents[0]["rank"] == 0:
-        # No other process takes part in this one.
+        # Only rank 0 calls this, so it must not wait for other processes.
         model, batches = Net(), [x for x, _ in DataLoader(dataset(64), batch_size=16)]
         alone = compare_models(model, model, batches, progress_bar=False)
         contents.append({"alone": [alone.num_samples, alone.matrix.diagonal().tolist()]})

@@ -1,4 +1,4 @@
-"""Run by test_faults.py: a training on two processes, one of which has a fault in its second epoch."""
+"""Run by test_faults.py: train two processes, one of which has a fault in the second epoch."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ class Faulty(Net):
         if self.fault == f"sigterm in {place}" and not self.trainer.received_sigterm:
             if self.global_rank == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
-            # Lightning tells the other process, which must not be elsewhere by then: a flaw of its own.
+            # Lightning's signal handler talks to the other process, which must wait for it here.
             while not self.trainer.received_sigterm:
                 time.sleep(0.01)
 
@@ -36,7 +36,7 @@ class Faulty(Net):
 
 
 class Wrong(Logger):
-    """A logger that raises where it can."""
+    """A logger that raises when it gets an image."""
 
     name, version = "wrong", "0"
 
@@ -53,8 +53,8 @@ class Wrong(Logger):
 class Watch(Callback):
     def on_exception(self, trainer, module, exception):
         hooks = any(m._forward_hooks for m in module.modules())
-        told = f"{type(exception).__name__}, {'some' if hooks else 'no'} hooks"
-        Path(f"ended-{trainer.global_rank}").write_text(told)
+        state = f"{type(exception).__name__}, {'some' if hooks else 'no'} hooks"
+        Path(f"ended-{trainer.global_rank}").write_text(state)
 
 
 def show(module, batch):

@@ -1,4 +1,4 @@
-"""Run by test_resume.py: a training that may be killed, or resumed, whose matrices rank 0 writes to a file."""
+"""Run by test_resume.py: train, with a kill or from a checkpoint; rank 0 writes the matrices to a file."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import lightning as L
-import lightning_cka.monitor.report
+import lightning_cka.monitor.result_logger
 import torch
 from conftest import Net, dataset
 from ddp_script import Deterministic
@@ -17,7 +17,7 @@ from lightning_cka import CKAMonitor
 from torch.utils.data import DataLoader, TensorDataset
 
 
-class Killed(Deterministic):
+class Killable(Deterministic):
     kill = None
 
     def training_step(self, batch, batch_idx):
@@ -26,16 +26,16 @@ class Killed(Deterministic):
         return 0.1 * super().training_step(batch, batch_idx)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--kill", type=json.loads, help="rank, epoch and batch")
+    parser.add_argument("--kill", type=json.loads, help="rank, epoch and batch of the kill, as JSON")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--name")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     L.seed_everything(0, workers=True, verbose=False)
-    model, reference = Killed().double(), Net().double()
+    model, reference = Killable().double(), Net().double()
     model.kill = args.kill
     x, y = dataset(72).tensors
     data = TensorDataset(x.double(), y)
@@ -46,9 +46,6 @@ def main():
         dirpath=Path(args.name, "cka"),
         save_banks=True,
     )
-    # Most of the time, figures would be drawn.
-    lightning_cka.monitor.report.log_figures = lambda *_args: []
-    lightning_cka.monitor.report.write_summary = lambda *_args: None
     trainer = L.Trainer(
         max_epochs=5,
         limit_train_batches=3,
@@ -68,10 +65,13 @@ def main():
         content = {
             "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
             "epochs": {name: [r.epoch for r in results] for name, results in monitor.results.items()},
-            "anew": [str(w.message) for w in caught if "training goes on from" in str(w.message)],
+            "restarted": [str(w.message) for w in caught if "training goes on from" in str(w.message)],
         }
         Path(f"{args.name}.json").write_text(json.dumps(content))
 
 
 if __name__ == "__main__":
+    # Figures would take most of the time.
+    lightning_cka.monitor.result_logger.log_figures = lambda *_args: []
+    lightning_cka.monitor.result_logger.write_summary = lambda *_args: None
     main()

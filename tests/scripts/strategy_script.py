@@ -1,11 +1,13 @@
-"""Run by test_strategies.py: one small training, whose matrices and weights rank 0 writes to a file.
+"""Run by test_strategies.py: train a small network; rank 0 writes matrices and weights to a file.
 
-The processes see the same training batches, so that the weights are those of one process.
+The word "then" separates the arguments of several runs, which saves the time of starting processes. All processes see
+the same training batches, so the weights are the same as with one process.
 """
 
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -21,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 
 class Late(L.LightningModule):
-    """Layers that are made in ``configure_model``, and shared by processes if the strategy says so."""
+    """A network whose layers are created in ``configure_model``, and sharded if the strategy has a device mesh."""
 
     def __init__(self, *, compiled=False):
         super().__init__()
@@ -45,7 +47,7 @@ class Late(L.LightningModule):
                 self.net = torch.compile(self.net, backend="eager")
 
     def on_train_start(self):
-        """After the monitor's: what is written to weights that a forward pass has gathered would be lost."""
+        """Change the weights after the monitor's pass. If that left gathered weights, the change would be lost."""
         if self.global_step == 0:
             with torch.no_grad():
                 getattr(self.net, "_orig_mod", self.net)[4].weight.mul_(3)
@@ -63,12 +65,12 @@ class Late(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-# In the last batch of the probe set, which is the second process's.
+# It is in the last batch of the probe set, which the second process gets.
 BAD_SAMPLE = int(torch.randperm(32, generator=torch.Generator().manual_seed(0))[-1])
 
 
 class Faulty(Dataset):
-    """A sample raises, or takes its worker with it."""
+    """Reading one sample raises, or ends the worker process."""
 
     def __init__(self, fault):
         self.fault = fault
@@ -85,7 +87,7 @@ class Faulty(Dataset):
 
 
 def validation_loader(kind, rank, samples):
-    """Validation data with a fault in them, or without."""
+    """Return validation data, with a fault or without."""
     if kind in ("raise", "die"):
         return DataLoader(Faulty(kind), batch_size=8, num_workers=int(kind == "die"))
     some = {"empty on 1": 0, "few on 1": 8}.get(kind, samples)
@@ -93,7 +95,7 @@ def validation_loader(kind, rank, samples):
     return DataLoader(TensorDataset(x.double(), y), batch_size=8)
 
 
-def main():
+def parse(words):
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int)
     parser.add_argument("--strategy", default="fsdp2")
@@ -104,7 +106,23 @@ def main():
     parser.add_argument("--own-dataloader", action="store_true")
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--compile", action="store_true")
-    args = parser.parse_args()
+    parser.add_argument("--folder", type=Path, default=Path.cwd())
+    return parser.parse_args(words)
+
+
+def main(words):
+    before = Path.cwd()
+    try:
+        while words:
+            end = words.index("then") if "then" in words else len(words)
+            train(parse(words[:end]))
+            words = words[end + 1 :]
+    finally:
+        os.chdir(before)
+
+
+def train(args):
+    os.chdir(args.folder)
     torch.set_num_threads(1)
     strategies = {
         "fsdp2": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
@@ -140,4 +158,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

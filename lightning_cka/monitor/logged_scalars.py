@@ -1,20 +1,31 @@
-"""What is logged of results, as numbers by key."""
+"""The scalars that are logged for each result: their keys and their values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isnan
+
+from lightning.pytorch import LightningModule
 
 from lightning_cka.compare.result import CKAResult
 
 _RESERVED = ("mean", "mean_se")
 
 
-def cka_scalars(result: CKAResult) -> dict[str, float]:
-    """The mean with its standard error, and the CKA of each layer with its namesake.
+def log_scalars(module: LightningModule, key_prefix: str, values: Mapping[str, float]) -> None:
+    """Log values through a LightningModule, averaged over processes. Every process must call this."""
+    for name, value in values.items():
+        module.log(key_prefix + name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
-    A layer that has one of the names of the first two gets "-2" after it. Within one model, where a layer's CKA
-    with itself is 1, there are only the first two.
+
+def cka_scalars(result: CKAResult) -> dict[str, float]:
+    """Return the mean CKA, its standard error, and the CKA of each layer with the layer of the same name.
+
+    A layer called "mean" or "mean_se" gets "-2" after its name. A self-comparison has the first two values only,
+    because the CKA of a layer with itself is 1.
+
+    Returns:
+        Values by the last part of the logged key: ``mean``, ``mean_se`` (with two batches or more), layer names.
     """
     values = {"mean": result.mean()}
     if result.mean_standard_error is not None:
@@ -25,20 +36,24 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
 
 
 def scalar_names(layers: Iterable[str]) -> list[str]:
-    """The keys of `cka_scalars`, for these same-named layers."""
+    """Return the keys of `cka_scalars`, given the layers that both models have."""
     return [*_RESERVED, *map(logged_name, layers)]
 
 
 def logged_name(layer: str) -> str:
-    """A layer's name in the keys of `cka_scalars`."""
+    """Return the name of a layer in the keys of `cka_scalars`."""
     return f"{layer}-2" if layer in _RESERVED else layer
 
 
 def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:
-    """The diagnostics of a model's layers, from its results with several references through one kernel.
+    """Return the diagnostics of a model's layers.
+
+    Args:
+        results: Results of one model with several references, through one kernel.
 
     Returns:
-        By ``layer/diagnostic``; ``leave_one_out`` is the largest change over the references.
+        Values by ``layer/diagnostic``; ``leave_one_out`` is the largest change over all references. An undefined
+        change, which is ``nan``, counts as the largest.
     """
     values: dict[str, float] = {}
     for result in results:
@@ -50,6 +65,5 @@ def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:
             values[f"{name}/hsic_ratio"] = layer.hsic_ratio
         for name, (_, _, change) in result.diagnostics.leave_one_out.items():
             key = f"{name}/leave_one_out"
-            # A change that cannot be told is no small one.
             values[key] = max(values.get(key, change), change, key=lambda each: (isnan(each), each))
     return values

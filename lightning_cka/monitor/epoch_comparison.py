@@ -1,0 +1,102 @@
+"""Compare the live model with its references at one validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_cka.compare.comparison import Comparison
+from lightning_cka.compare.find_flags import variation_flags
+from lightning_cka.compare.pair import Outcome
+from lightning_cka.compare.run_files import moment
+from lightning_cka.monitor.live_probe import LiveProbe
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_state import compared_step, is_end_of_epoch, is_validate
+from lightning_cka.monitor.warn_once import WarnOnce
+from lightning_cka.probe.bank import GramBank
+
+
+class EpochComparison(NamedTuple):
+    """The outcome of one validation."""
+
+    outcomes: dict[tuple[str, str], Outcome]
+    """By names of reference and kernel."""
+    titles: dict[str, str]
+    """Titles of the references, by name."""
+    bank: GramBank | None
+    """The live model's bank, if it is a reference for later epochs or is to be saved."""
+
+
+def compare_epoch(
+    trainer: Trainer,
+    module: LightningModule,
+    probe: LiveProbe,
+    references: Sequence[Reference],
+    settings: Settings,
+    warn: WarnOnce,
+) -> EpochComparison | None:
+    """Show the live model the probe set, and compare it with all references that are ready.
+
+    Every process must call this.
+
+    Returns:
+        The comparison; None if no reference is ready and the bank is not needed.
+    """
+    if is_validate(trainer):
+        bank, ready = None, [reference for reference in references if reference.is_ready]
+        _warn_about_missing(references, warn)
+    else:
+        bank = _bank_to_keep(trainer, module, probe, references, settings)
+        ready = _ready_in_training(trainer, references)
+    if not ready and bank is None:
+        return None
+    comparison = Comparison(
+        probe.plan.names,
+        {reference.name: reference.bank for reference in ready},
+        settings.kernels,
+        module.device,
+        model_name=type(module).__name__,
+        unbiased=settings.unbiased,
+        thresholds=settings.thresholds,
+        sample_kind=probe.probe.sample_kind,
+        distributed=True,
+        bank=bank,
+    )
+    probe.show(trainer, module, comparison.add)
+    # The weights of trainer.validate() can be of any epoch.
+    epoch, step = (None, None) if is_validate(trainer) else (trainer.current_epoch, compared_step(trainer))
+    outcomes = comparison.results(variation_flags(probe.variation), epoch=epoch, step=step)
+    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, bank)
+
+
+def _warn_about_missing(references: Sequence[Reference], warn: WarnOnce) -> None:
+    for reference in references:
+        if not reference.is_ready:
+            warn(f"there is no '{reference.name}' to compare with: this model was not trained here")
+
+
+def _bank_to_keep(
+    trainer: Trainer, module: LightningModule, probe: LiveProbe, references: Sequence[Reference], settings: Settings
+) -> GramBank | None:
+    """Return an empty bank for the live model if later epochs or the user need it; otherwise None.
+
+    A reference that is this epoch gets the bank at once, before the comparison fills it.
+    """
+    epoch, step = trainer.current_epoch, compared_step(trainer)
+    of_this_epoch = [reference for reference in references if reference.epoch == epoch]
+    has_previous = any(reference.source == "previous" for reference in references)
+    if not (settings.needs_all_banks or has_previous or of_this_epoch):
+        return None
+    bank = probe.empty_bank(module, epoch, step)
+    for reference in of_this_epoch:
+        reference.set_bank(bank, moment(epoch, step))
+    return bank
+
+
+def _ready_in_training(trainer: Trainer, references: Sequence[Reference]) -> list[Reference]:
+    """Return the references that have a bank. An epoch is ready only at its last validation."""
+    at_end = is_end_of_epoch(trainer)
+    return [r for r in references if r.is_ready and (at_end or r.epoch != trainer.current_epoch)]

@@ -1,0 +1,85 @@
+"""`FigureQueue`: draw figures in a background thread, write them to files and log them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lightning_cka.figures.pictures import Pixels, render, write_picture
+from lightning_cka.monitor.loggers import LoggerOutput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Figures = Mapping[str, tuple[Callable[[], Figure], Path]]
+    """By the last part of the logged key: a function that draws the figure, and the figure's file."""
+
+
+class FigureQueue:
+    """Draws figures in a thread, and logs them from the thread that calls `deliver`.
+
+    Drawing takes longer than the comparison, so training continues meanwhile. Loggers are called from the main thread
+    only, because not all of them are thread-safe. Only rank 0 uses the queue.
+
+    Args:
+        loggers: Get the images.
+    """
+
+    def __init__(self, loggers: LoggerOutput) -> None:
+        self._loggers = loggers
+        self._errors = loggers.errors
+        self._thread: ThreadPoolExecutor | None = None
+        self._queue: deque[tuple[str, int, Future[_Drawn]]] = deque()
+
+    def submit(self, key_prefix: str, figures: Figures, step: int) -> None:
+        """Start to draw figures and to write them to their files.
+
+        Args:
+            key_prefix: Prefix of the logged keys.
+            figures: What to draw.
+            step: The step of the images, on the axis of Lightning's own scalars.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "cka-figures")
+        for key, (draw, path) in figures.items():
+            self._queue.append((key_prefix + key, step, self._thread.submit(_draw, draw, path)))
+
+    def deliver(self, *, wait: bool) -> None:
+        """Log the figures that are drawn.
+
+        Args:
+            wait: True: wait until all figures are drawn, log them, and end the thread.
+        """
+        while self._queue and (wait or self._queue[0][2].done()):
+            self._errors.attempt(partial(self._log, *self._queue.popleft()))
+        if wait and self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def _log(self, key: str, step: int, drawn: Future[_Drawn]) -> None:
+        pixels, error = drawn.result()
+        if unsupported := self._loggers.send("image", key, pixels, step):
+            self._errors.warn(
+                f"{', '.join(unsupported)} cannot log images: the CKA figures are in {self._errors.folder}"
+            )
+        if error is not None:
+            raise error
+
+
+class _Drawn(NamedTuple):
+    pixels: Pixels
+    error: OSError | None
+    """The error of writing the file."""
+
+
+def _draw(draw: Callable[[], Figure], path: Path) -> _Drawn:
+    pixels = render(draw())
+    try:
+        write_picture(path, pixels)
+    except OSError as error:
+        return _Drawn(pixels, error)
+    return _Drawn(pixels, None)

@@ -1,0 +1,109 @@
+"""The figures and animations that are logged and written to files: heatmap, drift, evolution, trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import moment
+from lightning_cka.compare.tables import write_csv
+from lightning_cka.figures.animation import write_animation
+from lightning_cka.figures.drift import plot_drift
+from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
+from lightning_cka.monitor.figure_queue import FigureQueue
+from lightning_cka.monitor.loggers import LoggerOutput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lightning_cka.monitor.figure_queue import Figures
+
+
+MAX_LAYERS = 16
+"""Number of layers whose trajectories are drawn."""
+
+
+OVERVIEW = ("overview", "convergence")
+
+
+def log_figures(queue: FigureQueue, key_prefix: str, folder: Path, results: Sequence[CKAResult], step: int) -> None:
+    """Draw, log and write the heatmap of the latest result and the drift map of all results.
+
+    There is no drift map for a self-comparison, without layers of the same name, or for ``trainer.validate()``.
+
+    Args:
+        queue: Draws the figures.
+        key_prefix: Prefix of the logged keys ``heatmap`` and ``drift``.
+        folder: Folder of the PNG files. The heatmap's file name has epoch and step; ``drift.png`` is overwritten.
+        results: Results of one reference, in order; the last one is new.
+        step: The step of the images, on the axis of Lightning's own scalars.
+    """
+    last = results[-1]
+    figures: dict[str, tuple[Callable[[], Figure], Path]] = {
+        "heatmap": (lambda: plot_cka(last)[0], folder / heatmap_file(last))
+    }
+    if last.epoch is not None and not last.self_comparison and last.same_named():
+        trained = _of_training(results)
+        figures["drift"] = (lambda: plot_drift(trained)[0], folder / "drift.png")
+    queue.submit(key_prefix, figures, step)
+
+
+def write_summary(loggers: LoggerOutput, key_prefix: str, path: Path, results: Sequence[CKAResult]) -> None:
+    """Write the results of one reference as a table and as an animation, and log the animation.
+
+    Args:
+        loggers: Get the animation.
+        key_prefix: Prefix of the logged key ``evolution``.
+        path: Path of the files without the endings ``.csv`` and ``-evolution.gif``. It is the folder of the heatmaps.
+        results: Results of one reference, in order.
+    """
+    trained = _of_training(results)
+    if not trained:
+        return
+    animation = path.with_name(f"{path.name}-evolution.gif")
+
+    def animate() -> None:
+        write_animation(trained, animation, pictures=[path / heatmap_file(result) for result in trained])
+        loggers.send("video", f"{key_prefix}evolution", animation, trained[-1].step or 0)
+
+    loggers.errors.attempt(lambda: write_csv(trained, path.with_name(f"{path.name}.csv")))
+    loggers.errors.attempt(animate)
+
+
+def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figures:
+    """Return the figures of trajectories: one for each of the first 16 layers, an overview, and the convergence.
+
+    Args:
+        folder: Folder of the PNG files.
+        results: Results by layer, from `lightning_cka.compare.trajectories`.
+
+    Returns:
+        By layer name, and by ``overview`` and ``convergence``: a function that draws the figure, and its file. A layer
+        that has one of these two names gets "-2" after it.
+    """
+    drawn = dict(islice(results.items(), MAX_LAYERS))
+
+    def draw_layer(result: CKAResult) -> Figure:
+        return plot_trajectory(result)[0]
+
+    draw: dict[str, Callable[[], Figure]] = {
+        f"{name}-2" if name in OVERVIEW else name: partial(draw_layer, result) for name, result in drawn.items()
+    }
+    draw["overview"] = lambda: plot_trajectories(drawn)[0]
+    draw["convergence"] = lambda: plot_convergence(results)[0]
+    return {name: (function, folder / f"{name}.png") for name, function in draw.items()}
+
+
+def heatmap_file(result: CKAResult) -> str:
+    """Return the name of a heatmap's file."""
+    return f"heatmap-{moment(result.epoch, result.step)}.png"
+
+
+def _of_training(results: Sequence[CKAResult]) -> list[CKAResult]:
+    """Return the results without those of ``trainer.validate()``."""
+    return [result for result in results if result.epoch is not None]

@@ -1,0 +1,100 @@
+"""Before training, check that callbacks and schedulers find the CKA values that they monitor.
+
+For example, ``EarlyStopping("cka/initial/mean")`` needs this value at each validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from lightning.pytorch import Trainer
+
+from lightning_cka.monitor.logged_scalars import scalar_names
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_state import validates_within_epochs
+from lightning_cka.runtime.text import shortened
+
+
+class Listener(NamedTuple):
+    """A callback or a learning-rate scheduler that monitors a logged value."""
+
+    name: str
+    key: str
+    every_n_epochs: int
+
+
+def logged_keys(settings: Settings, references: Sequence[Reference], layers: Sequence[str]) -> set[str]:
+    """Return the keys of all CKA scalars.
+
+    Args:
+        settings: The monitor's settings.
+        references: The monitor's references; frozen ones have their banks.
+        layers: Names of the live model's layers.
+    """
+    keys = set()
+    for reference in references:
+        own = () if reference.source == "self" else layers
+        others = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
+        names = scalar_names(name for name in own if name in others)
+        for kernel in settings.kernels:
+            keys |= {settings.logged(settings.key(reference.name, kernel)) + name for name in names}
+    return keys
+
+
+def check_monitored_keys(
+    trainer: Trainer, settings: Settings, references: Sequence[Reference], layers: Sequence[str]
+) -> None:
+    """Reject callbacks and schedulers that would not find their value.
+
+    Args:
+        trainer: The Trainer, with its callbacks and schedulers.
+        settings: The monitor's settings.
+        references: The monitor's references.
+        layers: Names of the live model's layers.
+
+    Raises:
+        ValueError: The monitor does not log a monitored key, or not at each validation.
+    """
+    keys = logged_keys(settings, references, layers)
+    for listener in _listeners(trainer):
+        if not listener.key.startswith(settings.log_key_prefix):
+            continue
+        name = f"{listener.name} looks for {listener.key!r}"
+        is_diagnostic = listener.key.startswith(f"{settings.log_key_prefix}diagnostics/")
+        if listener.key not in keys and not is_diagnostic:
+            if not settings.log_key_prefix:
+                continue  # Without a prefix, others may log this key.
+            close = get_close_matches(listener.key, keys, n=3) or sorted(keys)
+            raise ValueError(f"{name}, which CKAMonitor does not log; it logs {shortened(close)}")
+        if problem := _too_rare(listener, settings, trainer) or _too_late(listener, settings, references, trainer):
+            raise ValueError(f"{name} at each validation, but CKAMonitor logs it {problem}")
+
+
+def _listeners(trainer: Trainer) -> Iterator[Listener]:
+    """Find callbacks and schedulers that need the value of a key; with ``strict=False`` they do not."""
+    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Set by a connector.
+    schedulers = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    for owner in (*callbacks, *schedulers):
+        key = getattr(owner, "monitor", None)
+        if isinstance(key, str) and getattr(owner, "strict", True):
+            every = getattr(owner, "_every_n_epochs", getattr(owner, "frequency", 1)) or 1
+            yield Listener(type(getattr(owner, "scheduler", owner)).__name__, key, every)
+
+
+def _too_rare(listener: Listener, settings: Settings, trainer: Trainer) -> str:
+    every = settings.every_n_epochs
+    if listener.every_n_epochs % every == 0 or (trainer.check_val_every_n_epoch or 1) % every == 0:
+        return ""
+    return f"every {every} epochs; use every_n_epochs=1, or check_val_every_n_epoch={every} in the Trainer"
+
+
+def _too_late(listener: Listener, settings: Settings, references: Sequence[Reference], trainer: Trainer) -> str:
+    for reference in references:
+        if reference.epoch is None or not listener.key.startswith(settings.logged(reference.name)):
+            continue
+        if reference.epoch or validates_within_epochs(trainer):
+            return f"from the end of epoch {reference.epoch} on"
+    return ""

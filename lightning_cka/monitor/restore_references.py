@@ -1,0 +1,88 @@
+"""At the start of training, give references that are earlier states of the model their Gram banks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_cka.compare.run_files import INITIAL, moment
+from lightning_cka.monitor.bank_store import OTHER_FEATURES
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.run_state import RunState
+from lightning_cka.probe.bank import GramBank
+
+
+def set_initial_banks(run: RunState, live: GramBank) -> None:
+    """Give references their banks in a new run: "initial" and "previous" get the live model's, epochs get none.
+
+    Args:
+        run: The run.
+        live: The bank of the model before its first step.
+    """
+    for reference in run.earlier_states:
+        reference.clear_bank()
+        if reference.epoch is None:
+            reference.set_bank(live, INITIAL)
+
+
+def restore_banks(run: RunState, saved: Mapping[str, Any], live: GramBank, epoch: int, step: int) -> list[str]:
+    """Give references their banks after a restart. A lost bank is replaced by the live model's bank.
+
+    Every process must call this.
+
+    Args:
+        run: The run, which has restored its results.
+        saved: The value of `RunState.state_dict`; may be empty.
+        live: The bank of the model as it is now. If it has an epoch, it is the bank of that epoch.
+        epoch: The epoch with which training continues.
+        step: The optimizer step with which training continues.
+
+    Returns:
+        Warnings about lost banks.
+    """
+    has_same_features = run.has_features_of(saved)
+    run.banks.restore(saved.get("banks", {}) if has_same_features else {})
+    messages = []
+    for reference in run.earlier_states:
+        reference.clear_bank()
+        if _is_bank_of(reference, live):
+            reference.set_bank(live, moment(live.epoch, live.step))
+            continue
+        before = saved.get("references", {}).get(reference.name, {})
+        name = before.get("snapshot") or _find_moment(run, reference)
+        if not name and reference.epoch is not None and reference.epoch >= epoch:
+            continue  # Training has yet to reach this epoch.
+        bank, problem = run.banks.load(name, live) if has_same_features else (None, OTHER_FEATURES)
+        if bank is None:
+            messages.append(_restart(run, reference, live, step, problem))
+        else:
+            reference.set_bank(bank, name, _restarted(before))
+    return messages
+
+
+def _is_bank_of(reference: Reference, live: GramBank) -> bool:
+    """Whether the live bank, if it is of an epoch, is this reference."""
+    return live.epoch is not None and (reference.source == "previous" or reference.epoch == live.epoch)
+
+
+def _find_moment(run: RunState, reference: Reference) -> str:
+    """Return the moment of a reference that the checkpoint does not mention; empty if it has no bank."""
+    if reference.source == "initial":
+        return INITIAL
+    return "" if reference.epoch is None else run.banks.name_of_epoch(reference.epoch)
+
+
+def _restarted(before: Mapping[str, str]) -> str:
+    # Version 0.1.0 called it "anew".
+    return before.get("restarted", before.get("anew", ""))
+
+
+def _restart(run: RunState, reference: Reference, live: GramBank, step: int, problem: str) -> str:
+    """Replace the lost bank of a reference by the live model's, and return a warning."""
+    # The prefix keeps this bank out of the trajectory.
+    reference.set_bank(live, f"restarted-step={step:06d}", f"restarted at step {step}")
+    run.drop_results(reference)  # They were comparisons with the lost bank.
+    return (
+        f"training goes on from step {step}, but the bank of reference '{reference.name}' {problem}: the model is "
+        f"compared with its current weights instead, as '{reference.title}', in a new history"
+    )

@@ -1,0 +1,110 @@
+"""`ResultLogger`: log the results of a run to the Trainer's loggers and write them to files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_cka.compare.pair import Outcome
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.monitor.figure_queue import FigureQueue
+from lightning_cka.monitor.logged_figures import log_figures, trajectory_figures, write_summary
+from lightning_cka.monitor.logged_scalars import cka_scalars, diagnostic_scalars, log_scalars, logged_name
+from lightning_cka.monitor.loggers import LoggerOutput
+from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.run_folder import result_path
+from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_state import current_step, is_trial
+from lightning_cka.monitor.warn_once import WarnOnce
+
+
+class ResultLogger:
+    """Logs and writes the results of one run.
+
+    Args:
+        trainer: The Trainer, whose loggers are used.
+        settings: The monitor's settings.
+        folder: The run's folder.
+
+    Attributes:
+        warn: Issues warnings, each once.
+        errors: Turns errors of files and loggers into warnings.
+        figures: Draws figures in a thread.
+    """
+
+    def __init__(self, trainer: Trainer, settings: Settings, folder: Path) -> None:
+        self._trainer = trainer
+        self._settings = settings
+        self._folder = folder
+        self.warn = WarnOnce()
+        self.errors = OutputErrors(folder, self.warn)
+        self._loggers = LoggerOutput(trainer.loggers, self.errors)
+        self.figures = FigureQueue(self._loggers)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files and figures: rank 0 does, except in a ``fast_dev_run``."""
+        return self._trainer.is_global_zero and not is_trial(self._trainer)
+
+    def log(self, module: LightningModule, key: str, result: CKAResult) -> None:
+        """Log the scalars of a result. Every process must call this.
+
+        Args:
+            module: The LightningModule that logs them.
+            key: The key of `Settings.key`.
+            result: A new result with one reference, through one kernel.
+        """
+        prefix = self._settings.logged(key)
+        for name in () if result.self_comparison else result.same_named():
+            if logged_name(name) != name:
+                self.warn(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
+        log_scalars(module, prefix, cka_scalars(result))
+
+    def log_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
+        """Log the diagnostics of the model's layers. Every process must call this.
+
+        Args:
+            module: The LightningModule that logs them.
+            outcomes: Outcomes by names of reference and kernel.
+        """
+        for kernel in self._settings.kernels:
+            results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]
+            prefix = self._settings.logged(self._settings.key("diagnostics", kernel))
+            log_scalars(module, prefix, diagnostic_scalars(results))
+
+    def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str]) -> None:
+        """Write the last result to its file, log its warnings as text, and start to draw its figures.
+
+        Args:
+            key: The key of `Settings.key`.
+            history: All results of this key, in order.
+            texts: Warnings about the last result.
+        """
+        result = history[-1]
+        step = current_step(self._trainer) if result.step is None else result.step
+        self.errors.attempt(lambda: result.save(result_path(self._folder, key, result)))
+        for text in texts:
+            self._loggers.send("text", f"{self._settings.log_key_prefix}diagnostics", text, step)
+        log_figures(self.figures, self._settings.logged(key), self._folder / key, history, step)
+
+    def write_summaries(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
+        """Write tables and animations of all results.
+
+        Args:
+            results: Results in order, by the key of `Settings.key`.
+        """
+        for key, history in results.items():
+            write_summary(self._loggers, self._settings.logged(key), self._folder / key, history)
+
+    def write_trajectories(self, kernel: str, results: Mapping[str, CKAResult], step: int) -> None:
+        """Start to draw the trajectories of layers.
+
+        Args:
+            kernel: Name of the kernel.
+            results: Results by layer, from `lightning_cka.compare.trajectories`.
+            step: The step of the images.
+        """
+        key = self._settings.key("trajectory", kernel)
+        self.figures.submit(self._settings.logged(key), trajectory_figures(self._folder / key, results), step)

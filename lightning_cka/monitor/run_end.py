@@ -1,0 +1,49 @@
+"""The end of training: warn about missing results, write tables and animations, and draw trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning.pytorch import Trainer
+
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.trajectory import trajectories
+from lightning_cka.monitor.bank_store import BankStore
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.result_logger import ResultLogger
+from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_state import is_trial
+from lightning_cka.monitor.warn_once import WarnOnce
+
+
+def warn_about_missing(
+    trainer: Trainer,
+    references: Sequence[Reference],
+    results: Mapping[str, Sequence[CKAResult]],
+    every_n_epochs: int,
+    warn: WarnOnce,
+) -> None:
+    """Warn about references that were never compared with, or about a run without results."""
+    missing = [reference for reference in references if not reference.is_ready]
+    for reference in () if is_trial(trainer) else missing:
+        warn(f"'{reference.name}' was not compared with: that epoch had no validation")
+    if not results and not missing:
+        warn(
+            f"CKAMonitor has no results: training ended before a validation in an epoch that was due "
+            f"(every_n_epochs={every_n_epochs}, check_val_every_n_epoch={trainer.check_val_every_n_epoch})"
+        )
+
+
+def write_summary_of_run(
+    results: Mapping[str, Sequence[CKAResult]], banks: BankStore | None, settings: Settings, output: ResultLogger
+) -> None:
+    """Write tables and animations of all results, and draw the trajectories of layers if the user wants them."""
+    output.write_summaries(results)
+    if not settings.trajectory or banks is None:
+        return
+    files, step = banks.trajectory()
+    if len(files) < 2:
+        return
+    for name, kernel in settings.kernels.items():
+        found = trajectories(files, kernel=kernel, unbiased=settings.unbiased, thresholds=settings.thresholds)
+        output.write_trajectories(name, found, step)

@@ -1,0 +1,84 @@
+"""The start of training: begin a new run, or continue the run of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_cka.compare.run_files import INITIAL
+from lightning_cka.monitor.live_probe import LiveProbe
+from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
+from lightning_cka.monitor.result_logger import ResultLogger
+from lightning_cka.monitor.run_state import RunState
+from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.tidy_folder import tidy_folder
+from lightning_cka.monitor.trainer_state import current_step
+from lightning_cka.monitor.warn_once import WarnOnce
+from lightning_cka.probe.bank import GramBank
+
+
+def start_run(
+    run: RunState,
+    saved: Mapping[str, Any],
+    probe: LiveProbe,
+    trainer: Trainer,
+    module: LightningModule,
+    settings: Settings,
+    output: ResultLogger,
+) -> None:
+    """Restore results and banks, tidy the run's folder, and save the bank of the model as it is now.
+
+    Every process must call this.
+
+    Args:
+        run: The run, without results and banks.
+        saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+        probe: The probe set.
+        trainer: The Trainer, before the first step.
+        module: The live model.
+        settings: The monitor's settings.
+        output: Issues warnings.
+    """
+    messages = run.restore_results(saved)
+    epoch = _epoch_without_validation(trainer, settings.every_n_epochs, output.warn) if saved else None
+    # A second fit() of one Trainer continues at a later step, without a checkpoint.
+    continues = bool(saved) or current_step(trainer) > 0
+    live = None
+    if run.earlier_states or settings.needs_all_banks:
+        live = probe.bank(trainer, module, epoch, current_step(trainer))
+        if continues:
+            messages += restore_banks(run, saved, live, trainer.current_epoch, trainer.global_step)
+        else:
+            set_initial_banks(run, live)
+    for message in messages:
+        output.warn(message)
+    if output.writes:
+        output.errors.attempt(lambda: tidy_folder(run, saved, live), "files of an earlier run could not be moved aside")
+    if live is not None and (
+        name := _name_to_save(run, live, is_new=not continues, saves_all=settings.needs_all_banks)
+    ):
+        run.banks.save(name, live)
+
+
+def _name_to_save(run: RunState, live: GramBank, *, is_new: bool, saves_all: bool) -> str:
+    """Return the moment under which to save the live model's bank; empty if it is not needed."""
+    of_reference = next((reference.moment for reference in run.earlier_states if reference.bank is live), "")
+    return of_reference or (INITIAL if saves_all and is_new else "")
+
+
+def _epoch_without_validation(trainer: Trainer, every_n_epochs: int, warn: WarnOnce) -> int | None:
+    """Return the epoch whose checkpoint was saved before its validation, and warn; None if there is no such epoch.
+
+    When Lightning resumes from such a checkpoint, it does not repeat the validation.
+    """
+    epoch, progress = trainer.current_epoch - 1, trainer.fit_loop.epoch_loop.batch_progress
+    every = math.lcm(every_n_epochs, trainer.check_val_every_n_epoch or 1)
+    # Lightning counts the last batch as completed after its callbacks, and validates after that.
+    has_ended = progress.is_last_batch and progress.current.completed < progress.current.ready
+    if not has_ended or epoch < 0 or (epoch + 1) % every:
+        return None
+    warn(f"epoch {epoch} has no CKA: its checkpoint was saved before its validation, which is skipped on resuming")
+    return epoch

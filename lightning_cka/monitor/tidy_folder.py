@@ -1,0 +1,87 @@
+"""Before training, move files of earlier runs out of the run's folder, and add the restored files of this run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import BANK_SUFFIX
+from lightning_cka.monitor.run_folder import has_results, result_path
+from lightning_cka.monitor.run_state import RunState
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.runtime.files import set_aside
+
+
+def tidy_folder(run: RunState, saved: Mapping[str, Any], live: GramBank | None) -> None:
+    """Leave only this run's files in its folder. Files of other runs move to ``earlier-1``, ``earlier-2``, ...
+
+    Rank 0 calls this, after results and banks were restored.
+
+    Args:
+        run: The run.
+        saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+        live: The live model's bank; None if the run needs no banks.
+
+    Raises:
+        OSError: A file cannot be moved or written.
+    """
+    banks = run.banks.usable_files(live)
+    own = OwnFiles(run.folder, run.results, banks.values(), is_resumed=_is_resumed(run.folder, saved, banks.values()))
+    if moved := set_aside(run.folder, _names(run.folder), own.contains):
+        rank_zero_info(f"CKA: files of earlier runs in {run.folder} were moved to {moved.name}")
+    run.banks.collect(banks)
+    for key, history in run.results.items():
+        for result in history:
+            if not (file := result_path(run.folder, key, result)).exists():
+                result.save(file)
+
+
+class OwnFiles:
+    """Tells which files in a folder belong to the run that starts.
+
+    Args:
+        folder: The run's folder.
+        results: The restored results, by key.
+        banks: Files of the restored banks.
+        is_resumed: Whether the checkpoint's run wrote to this folder.
+    """
+
+    def __init__(
+        self, folder: Path, results: Mapping[str, Sequence[CKAResult]], banks: Collection[Path], *, is_resumed: bool
+    ) -> None:
+        self._folder = folder
+        self._banks = {path.resolve() for path in banks}
+        self._is_resumed = is_resumed
+        files = {result_path(folder, key, result) for key, history in results.items() for result in history}
+        self._moments = {(file.parent, file.stem) for file in files}
+
+    def contains(self, file: Path) -> bool:
+        """Whether a file belongs to this run.
+
+        In a resumed run's folder, a file whose name has an epoch and a step belongs to the run if there is a result of
+        that moment. All other files there do, for example tables.
+        """
+        if file.suffix == BANK_SUFFIX:
+            return file.resolve() in self._banks
+        if not self._is_resumed:
+            return False
+        moment = re.search(r"epoch=\d+-step=\d+", file.name)
+        return moment is None or file.parent == self._folder or (file.parent, moment[0]) in self._moments
+
+
+def _is_resumed(folder: Path, saved: Mapping[str, Any], banks: Collection[Path]) -> bool:
+    folder = folder.resolve()
+    # The folder may have been moved or copied since the checkpoint; then the banks show that it is the same run.
+    return saved.get("folder") == str(folder) or any(folder in path.resolve().parents for path in banks)
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of files and folders that a monitor may have written. Files of the user are not among them."""
+    references = [path.name for path in folder.glob("*") if has_results(path)]
+    outputs = [name + ending for name in references for ending in ("", ".csv", "-evolution.gif")]
+    return [*outputs, "banks", "trajectory"]
