@@ -84,8 +84,10 @@ def print_files(folder, last_epoch):
     for pattern in (last_heatmaps, *summaries):
         for path in sorted(folder.glob(pattern)):
             print(f"  {path}")
-    print("\nCompare two epochs from the command line:")
-    print(f"  lightning-cka compare {folder}/banks/initial.safetensors {folder}/banks/epoch={last_epoch:03d}-*")
+    banks = folder / "banks"
+    (last_bank,) = banks.glob(f"epoch={last_epoch:03d}-*")
+    print("\nCompare the first and the last epoch again, from the command line:")
+    print(f"  lightning-cka compare {banks / 'initial.safetensors'} {last_bank}")
 
 
 def main():
