@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -85,6 +86,12 @@ def run_script(name, folder, *args, check=True, timeout=240):
     if check:
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process
+
+
+def pytest_collection_finish():
+    """Leave the objects of imported modules out of garbage collections, which Lightning's tuners often start."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
