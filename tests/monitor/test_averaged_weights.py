@@ -6,24 +6,12 @@ import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import (
-    Callback,
-    ModelCheckpoint,
-    StochasticWeightAveraging,
-)
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging
 from lightning_cka import CKAMonitor, compare_models
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
-from training import (
-    MARKS,
-    EMAWeightAveraging,
-    WeightAveraging,
-    needs_lightning_26,
-    run,
-    same_results,
-    same_weights,
-)
+from training import MARKS, EMAWeightAveraging, WeightAveraging, needs_lightning_26, run, same_results, same_weights
 
 pytestmark = MARKS
 

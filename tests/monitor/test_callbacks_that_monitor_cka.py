@@ -3,11 +3,7 @@
 import pytest
 import torch
 from conftest import Net
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    ModelCheckpoint,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning_cka import CKAMonitor
 from training import MARKS, STEPS, epochs_and_steps, run
 

@@ -8,12 +8,7 @@ import torch
 from conftest import Net, loaders, trainer
 from lightning_cka import CKAMonitor, compare_models
 from torch import nn
-from training import (
-    MARKS,
-    epochs_and_steps,
-    run,
-    same_weights,
-)
+from training import MARKS, epochs_and_steps, run, same_weights
 
 pytestmark = MARKS
 

@@ -2,10 +2,7 @@
 
 import pytest
 from conftest import dataset, loaders
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_cka import CKAMonitor
 from torch.utils.data import DataLoader

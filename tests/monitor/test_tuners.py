@@ -4,10 +4,7 @@ import pytest
 import torch
 from conftest import Net, dataset, trainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
-    LearningRateFinder,
-)
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.tuner import Tuner
 from lightning_cka import CKAMonitor
 from torch.utils.data import DataLoader

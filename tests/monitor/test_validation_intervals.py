@@ -6,10 +6,7 @@ from datetime import timedelta
 import pytest
 import torch
 from conftest import dataset
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning_cka import CKAMonitor, GramBank, compare_banks
 from torch.utils.data import DataLoader
 from training import (
