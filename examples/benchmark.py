@@ -1,7 +1,8 @@
-"""What watching costs: the monitor's work of one epoch against its floor, its memory, and its share of an epoch.
+"""Measure what CKAMonitor costs: the time and memory of its work in one epoch, and how both grow.
 
-The floor is one bare forward pass over the probe set, the float32 products X X^T of each layer, and one
-product over all pairs of layers. Tables are in Markdown; all single runs are in a JSON file beside them.
+The time is compared with the least possible work, the floor: one bare forward pass over the probe set, the float32
+products X X^T of each layer, and one product over all pairs of layers. Tables are in Markdown. A JSON file has all
+single runs.
 """
 
 from __future__ import annotations
@@ -17,68 +18,72 @@ import warnings
 from pathlib import Path
 
 import torch
-from benchmarks import epoch, growth, peers
-from benchmarks.moment import table
+from benchmarks import epoch, growth, packages, peer_table, peer_task, peers
+from benchmarks.markdown import table
 from benchmarks.networks import NETWORKS, ON_CPU
 
 
-def epochs(args, device, folder):
-    print("## The monitor's work in an epoch\n")
+def run_epoch(args, device, folder):
+    """Print the tables of the monitor's work in one epoch."""
+    print("## The monitor's work in one epoch\n")
     print(
-        f"{args.samples} samples, medians of {args.repeats} runs made in turns, in parentheses the smallest and the "
-        "largest. pass: samples,\nforward, Gram matrices, comparison, diagnostics; training waits for that, logging, "
-        "and files; a thread draws the figures\nmeanwhile. Extra memory: peak above a bare forward; bound: a model's "
-        "Gram matrices and twice the largest activation.\n"
+        f"{args.samples} samples. Cells are medians of {args.repeats} runs that take turns, with the smallest and the "
+        "largest in parentheses.\n\n"
+        "- pass: loading samples, forward, Gram matrices, comparison and diagnostics.\n"
+        "- training waits: the pass, logging and writing files. A thread draws the figures meanwhile.\n"
+        "- extra memory: the peak above a bare forward pass.\n"
+        "- bound: the Gram matrices of a model and twice the largest activation.\n"
     )
     found = []
     for name in args.networks:
         found.append(epoch.measure(name, args.samples, args.repeats, device, folder / "epoch" / name))
-        print_growing([epoch.row_of(each) for each in found])
-    print(f"\nTraining epoch: over {epoch.TRAINING_SAMPLES} samples, told from a few steps.\n")
-    print(table([epoch.detail_of(each) for each in found]), flush=True)
+        print_new_rows([epoch.cost_row(each) for each in found])
+    print(f"\nThe training epoch has {epoch.TRAINING_SAMPLES} samples; its time is estimated from a few steps.\n")
+    print(table([epoch.detail_row(each) for each in found]), flush=True)
     return found
 
 
-def digits(args, folder):
-    from benchmarks import digits_share
+def run_digits(args, device, folder):
+    """Print how much longer an epoch of the digits example takes with the monitor."""
+    if importlib.util.find_spec("sklearn") is None:
+        print('\nThe digits example needs scikit-learn: pip install -e ".[examples]"')
+        return None
+    from benchmarks import digits_overhead
 
-    print("\n## Share of a training epoch of the digits example\n")
-    print(f"Medians of {args.repeats} runs of {args.digits_epochs} epochs, made in turns; TensorBoard is the logger.\n")
-    found = digits_share.measure(args.repeats, args.digits_epochs, folder / "digits")
-    print(table(digits_share.rows_of(found)), flush=True)
+    print("\n## A training epoch of the digits example\n")
+    print(f"Medians of {args.repeats} runs of {args.digits_epochs} epochs that take turns, with a TensorBoardLogger.\n")
+    found = digits_overhead.measure(args.repeats, args.digits_epochs, folder / "digits")
+    print(table(digits_overhead.table_rows(found)), flush=True)
     return found
 
 
-def compare_with_peers(args, device, folder):
-    _, missing = peers.installed()
+def run_peers(args, device, folder):
+    """Print the comparison with other packages."""
     print("\n## Other packages\n")
-    for name, why in missing.items():
-        print(f"{name} cannot be imported: {why}\n")
+    for name, error in packages.find_installed()[1].items():
+        print(f"{name} cannot be imported: {error}\n")
     print(
-        f"{args.peer_samples} samples, R references over {peers.EPOCHS} epochs, with what it takes to show ours to the "
-        "references. error: the worst cell\nagainst float64 on the same float32 features; to all batches: where a "
-        "package gives the last batch's CKA, which the first\ncolumn compares it with, instead of that of all, as "
-        f"documented. about: told from one batch, since it would take more than {args.peer_limit:.0f} s.\n"
+        f"{args.peer_samples} samples, R references, {peer_task.EPOCHS} epochs. Our time includes the banks of the "
+        "references.\n\n"
+        "- error: the largest difference from float64 on the same float32 features.\n"
+        "- error to all batches: for packages that return the CKA of the last batch, although they document that of "
+        "all.\n"
+        f"- about: estimated from one batch, since the run would take more than {args.peer_limit:.0f} s.\n"
     )
     every = []
     for name in args.networks:
-        every.append(
-            peers.measure(
-                name, args.peer_samples, args.peer_repeats, args.peer_references, args.peer_limit, device,
-                folder / "peers" / name,
-            )
-        )  # fmt: skip
-        print_growing([row for each in every for row in peers.rows_of(each)], len(every[-1]))
+        sizes = (args.peer_samples, args.peer_repeats, args.peer_references, args.peer_limit)
+        every.append(peers.measure(name, *sizes, device, folder / "peers" / name))
+        print_new_rows([row for each in every for row in peer_table.table_rows(each)], len(every[-1]))
     return every
 
 
-def grow(args, device, folder):
+def run_growth(args, device, folder):
+    """Print how the cost grows with samples, layers, width, references and processes."""
     print("\n## As the work grows\n")
     base = {key: min(value, args.growth_limit.get(key, value)) for key, value in growth.BASE.items()}
-    print(
-        ", ".join(f"{key}: {value}" for key, value in base.items()), "unless said otherwise; an MLP, batches of "
-        f"{growth.BATCH}; lines of the least relative squares\n",
-    )  # fmt: skip
+    sizes = ", ".join(f"{key}: {value}" for key, value in base.items())
+    print(f"An MLP in batches of {growth.BATCH}. Where a table does not vary them: {sizes}.\n")
     every = {}
     for vary, sizes in growth.SIZES.items():
         chosen = [size for size in sizes if size <= args.growth_limit.get(vary, size)]
@@ -89,44 +94,54 @@ def grow(args, device, folder):
         rows, lines = growth.table_of(vary, every[vary])
         print(f"\n### {vary.capitalize()}: {growth.EXPECTED[vary]}\n\n{table(rows)}\n")
         print("\n".join(f"- {line}" for line in lines), flush=True)
-    print("\n### Processes, of one thread each\n")
+    print("\n### Processes with one thread each\n")
     every["processes"] = []
     for sizes in itertools.product(args.process_samples, args.process_widths, args.process_layers):
         every["processes"].append(growth.in_processes(*sizes, args.repeats, folder / "processes"))
-        print_growing([growth.row_of_processes(each) for each in every["processes"]])
+        print_new_rows([growth.process_row(each) for each in every["processes"]])
     return every
 
 
-def print_growing(rows, new=1):
-    """Those rows of a table that are new, under its head if they are the first."""
+PARTS = {"epoch": run_epoch, "digits": run_digits, "peers": run_peers, "growth": run_growth}
+
+
+def print_new_rows(rows, new=1):
+    """Print the last rows of a table; the first time, print its head, too."""
     lines = table(rows).splitlines()
     print("\n".join(lines if len(rows) == new else lines[-new:]), flush=True)
 
 
-def main():
+def parse_arguments():
+    """Return the arguments of the command line, and the names of the parts to run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--samples", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=2048, help="size of the probe set")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each measurement")
     parser.add_argument(
-        "--networks", nargs="*", choices=list(NETWORKS), help="default: those for a CPU, on a GPU all of them"
+        "--networks", nargs="*", choices=list(NETWORKS), help="default: all on a GPU, else the small ones"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"))
-    parser.add_argument("--no-epoch", action="store_true", help="leave the table of networks out")
-    parser.add_argument("--no-digits", action="store_true", help="leave the digits example out")
-    parser.add_argument("--digits-epochs", type=int, default=8, help="of each run")
-    parser.add_argument("--peers", action="store_true", help="compare with other packages that are installed")
-    parser.add_argument("--peer-samples", type=int, default=512)
-    parser.add_argument("--peer-repeats", type=int, default=3)
-    parser.add_argument("--peer-references", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--peer-limit", type=float, default=100.0, help="seconds of one run of one package")
-    parser.add_argument("--growth", action="store_true", help="tables of the cost as the work grows")
+    parser.add_argument("--no-epoch", action="store_true", help="leave out the tables of networks")
+    parser.add_argument("--no-digits", action="store_true", help="leave out the digits example")
+    parser.add_argument("--digits-epochs", type=int, default=8, help="epochs of each run of the digits example")
+    parser.add_argument("--peers", action="store_true", help="compare with the other packages that are installed")
+    parser.add_argument("--peer-samples", type=int, default=512, help="samples for the other packages")
+    parser.add_argument("--peer-repeats", type=int, default=3, help="runs of each package")
+    parser.add_argument("--peer-references", type=int, nargs="+", default=[1, 3], help="numbers of references")
+    parser.add_argument("--peer-limit", type=float, default=100.0, help="longest run of a package, in seconds")
+    parser.add_argument("--growth", action="store_true", help="measure how the cost grows")
     parser.add_argument("--growth-limit", nargs="*", default=[], metavar="SIZE=N", help="such as layers=100")
     parser.add_argument("--process-samples", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--process-widths", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--process-layers", type=int, nargs="+", default=[20, 40])
     args = parser.parse_args()
     args.growth_limit = {key: int(value) for key, value in (each.split("=") for each in args.growth_limit)}
+    chosen = {"epoch": not args.no_epoch, "digits": not args.no_digits, "peers": args.peers, "growth": args.growth}
+    return args, [part for part, is_chosen in chosen.items() if is_chosen]
+
+
+def main():
+    args, parts = parse_arguments()
     device = torch.device(args.device)
     if args.networks is None:
         args.networks = ON_CPU if device.type == "cpu" else list(NETWORKS)
@@ -136,24 +151,10 @@ def main():
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {name}\n")
     found = {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads()}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-
-    def keep(part, value):
-        found[part] = value
-        args.output.write_text(json.dumps(found, indent=1))
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        if not args.no_epoch:
-            keep("epoch", epochs(args, device, folder))
-        if not args.no_digits:
-            if importlib.util.find_spec("sklearn") is None:
-                print('\nThe digits example needs scikit-learn: pip install -e ".[examples]"')
-            else:
-                keep("digits", digits(args, folder))
-        if args.peers:
-            keep("peers", compare_with_peers(args, device, folder))
-        if args.growth:
-            keep("growth", grow(args, device, folder))
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            found[part] = PARTS[part](args, device, Path(folder))
+            args.output.write_text(json.dumps(found, indent=1))
     print(f"\nWritten to {args.output}")
 
 

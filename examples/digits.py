@@ -1,6 +1,6 @@
-"""Train a small CNN on scikit-learn's digits and watch its representations change.
+"""Train a small CNN on scikit-learn's digits and watch its layers change.
 
-Logs to TensorBoard and, offline, to W&B. Takes about a minute on 2 cores.
+It logs to TensorBoard and, offline, to W&B. Takes about a minute on 2 cores. No data are downloaded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 LAYERS = ["conv?", "fc?"]
-"""Of `DigitsCNN`: blocks of convolution, batch normalisation and ReLU, and linear layers."""
+"""The layers of `DigitsCNN` to compare, as patterns: the four convolution blocks and the two linear layers."""
 
 
 def digits(classes=range(10)):
-    """The digits of these classes, as images (1, 8, 8) in [0, 1], split into training and validation data."""
+    """Return the training data and the validation data: images (1, 8, 8) in [0, 1] of these classes, and labels."""
     data = load_digits()
     chosen = torch.isin(torch.tensor(data.target), torch.tensor(list(classes)))
     images = torch.tensor(data.images, dtype=torch.float32)[chosen, None] / 16
@@ -30,7 +30,7 @@ def digits(classes=range(10)):
 
 
 class DigitsCNN(L.LightningModule):
-    """Four convolutions with batch normalisation, and two linear layers."""
+    """Four blocks of convolution, batch normalisation and ReLU, and two linear layers."""
 
     def __init__(self, width=32):
         super().__init__()
@@ -52,8 +52,10 @@ class DigitsCNN(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = nn.functional.cross_entropy(logits, labels)
-        self.log(f"{stage}/loss", loss)
-        self.log(f"{stage}/accuracy", (logits.argmax(1) == labels).float().mean(), prog_bar=True)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        average = stage == "validation"  # Over the processes, if there are several.
+        self.log(f"{stage}/loss", loss, sync_dist=average)
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=average)
         return loss
 
     def training_step(self, batch, batch_idx):
@@ -66,23 +68,48 @@ class DigitsCNN(L.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
+def print_layers(result):
+    """Print CKA of each layer with the same layer of the reference, and its standard error."""
+    print(f"\nCKA of each layer with the same layer before training, on {result.num_samples} samples (1: unchanged):")
+    errors = result.standard_error.diagonal().tolist()
+    for (name, value), error in zip(result.same_named().items(), errors, strict=True):
+        print(f"  {name:6} {value:.3f} ± {error:.3f}  {'#' * round(40 * max(value, 0))}")
+
+
+def print_files(folder, last_epoch):
+    """Print the paths of the figures, and a command that compares two epochs."""
+    print("\nFigures:")
+    last_heatmaps = f"*/heatmap-epoch={last_epoch:03d}-*.png"
+    summaries = ("*/drift.png", "*-evolution.gif", "trajectory/overview.png", "trajectory/convergence.png")
+    for pattern in (last_heatmaps, *summaries):
+        for path in sorted(folder.glob(pattern)):
+            print(f"  {path}")
+    banks = folder / "banks"
+    (last_bank,) = banks.glob(f"epoch={last_epoch:03d}-*")
+    print("\nCompare the first and the last epoch again, from the command line:")
+    print(f"  lightning-cka compare {banks / 'initial.safetensors'} {last_bank}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--epochs", type=int, default=15, help="epochs to train")
+    parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="folder for logs and figures")
     args = parser.parse_args()
 
     L.seed_everything(0, workers=True)
     train, validation = digits()
     folder = args.output / "cka"
+    # After each epoch, the layers are compared with the initial weights, with the epoch before, and with each other.
+    # trajectory=True also keeps every epoch on disk, so that any two epochs can be compared later.
     monitor = CKAMonitor(["initial", "previous", "self"], LAYERS, dirpath=folder, trajectory=True)
+    args.output.mkdir(parents=True, exist_ok=True)  # W&B needs the folder to exist.
     tensorboard = TensorBoardLogger(args.output, name="tensorboard")
-    args.output.mkdir(parents=True, exist_ok=True)
+    wandb = WandbLogger(project="lightning-cka", save_dir=args.output, offline=True)
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",
         callbacks=[monitor],
-        logger=[tensorboard, WandbLogger(project="lightning-cka", save_dir=args.output, offline=True)],
+        logger=[tensorboard, wandb],
         log_every_n_steps=5,
         enable_model_summary=False,
     )
@@ -92,24 +119,8 @@ def main():
         DataLoader(validation, batch_size=64),
     )
 
-    result = monitor.results["initial"][-1]
-    print(f"\nCKA of each layer with its initial self, after {args.epochs} epochs ({result.num_samples} samples):")
-    errors = result.standard_error.diagonal().tolist()
-    for (name, value), error in zip(result.same_named().items(), errors, strict=True):
-        print(f"  {name:6} {value:.3f} ± {error:.3f}  {'#' * round(40 * max(value, 0))}")
-    print("\nFigures:")
-    last = f"heatmap-epoch={args.epochs - 1:03d}-*.png"
-    for pattern in (
-        f"*/{last}",
-        "*/drift.png",
-        "*-evolution.gif",
-        "trajectory/overview.png",
-        "trajectory/convergence.png",
-    ):
-        for path in sorted(folder.glob(pattern)):
-            print(f"  {path}")
-    print("\nCompare any two epochs later, on the command line:")
-    print(f"  lightning-cka compare {folder}/banks/initial.safetensors {folder}/banks/epoch={args.epochs - 1:03d}-*")
+    print_layers(monitor.results["initial"][-1])
+    print_files(folder, last_epoch=args.epochs - 1)
     print(f"\nTensorBoard: tensorboard --logdir {args.output} --samples_per_plugin images=200")
     print(f"W&B:         wandb sync {args.output}/wandb/offline-run-*")
 

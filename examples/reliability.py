@@ -1,14 +1,16 @@
-"""When not to trust CKA: translated subsets, outliers, and the diagnostics that tell of them.
+"""When not to trust CKA: a translated subset, an outlier, and the diagnostics that flag them.
 
-Reproduces in small Davari et al. 2022 (https://arxiv.org/abs/2210.16156). The features are the pixels of scikit-learn's
-digits, of which some samples move by a distance c, in units of the features' RMS norm:
+A small version of Davari et al. 2022 (https://arxiv.org/abs/2210.16156). The features are the pixels of scikit-learn's
+digits. Some samples move by a distance c, in units of the features' RMS norm:
 
-- subset: all even digits, by one and the same vector; CKA is that of the features with what they were.
-- outlier: a single sample; CKA likewise. Unbiased HSIC ignores what all distances of a sample have in common, so that
-  an outlier's own HSIC grows like c^2, and not like c^4 as in biased HSIC.
-- shared outlier: a single sample, in both of two sets of features that are independent (the rows of one are shuffled).
+- (a) subset: all even digits move by the same vector. CKA compares the features before and after.
+- (b) outlier: one sample moves. CKA compares the features before and after.
+- (c) shared outlier: one sample moves in two independent sets of features (the rows of one are shuffled). CKA compares
+  the two sets.
 
-Draws CKA over c, and what the package's diagnostics tell. Takes about half a minute on one core.
+Unbiased HSIC is less sensitive to an outlier: the outlier's own HSIC grows like c^2, and like c^4 in biased HSIC.
+
+The figure shows CKA and the package's diagnostics over c. Takes about half a minute on one core.
 """
 
 from __future__ import annotations
@@ -19,18 +21,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from lightning_cka import CKAResult, compare_models
-from lightning_cka.compare.flags import Thresholds
+from lightning_cka import CKAResult, Thresholds, compare_models
 from lightning_cka.functional import cka
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 
-ESTIMATORS = {False: "biased", True: "unbiased"}
+ESTIMATORS = {False: "biased", True: "unbiased"}  # By the value of unbiased=.
 KERNELS = {"linear": ("#0072b2", 1.4), "rbf": ("#d55e00", 2.2), "distance": ("#009e73", 3)}  # color, width
 CURVES = {
     (kernel, unbiased): {"label": f"{kernel}, {name}", "color": color, "lw": width, "ls": "-" if unbiased else "--"}
-    for kernel, (color, width) in reversed(KERNELS.items())  # Where curves coincide, the wider ones are below.
+    for kernel, (color, width) in reversed(KERNELS.items())  # Wide curves first: narrow ones stay visible on top.
     for unbiased, name in ESTIMATORS.items()
 }
 DIAGNOSTICS = {  # marker, label, range
@@ -41,7 +42,10 @@ DIAGNOSTICS = {  # marker, label, range
 
 
 class Side(nn.Module):
-    """As a model that gives one of the two representations in a batch (n, 2, d)."""
+    """A model whose layer "features" outputs one of the two representations in a batch (n, 2, d).
+
+    `compare_models` compares models; here the features are given.
+    """
 
     def __init__(self, index):
         super().__init__()
@@ -53,7 +57,14 @@ class Side(nn.Module):
 
 
 class Point(NamedTuple):
-    """What is measured at one distance."""
+    """CKA and diagnostics at one distance.
+
+    Attributes:
+        distance: The distance c.
+        values: CKA by kernel and by `unbiased`.
+        results: Results of the linear kernel by `unbiased`, with diagnostics and flags.
+        message: The last warning about the results, or "".
+    """
 
     distance: float
     values: dict[tuple[str, bool], float]
@@ -62,13 +73,16 @@ class Point(NamedTuple):
 
     @property
     def layer(self):
+        """The diagnostics of the features."""
         return self.results[True].diagnostics.layers["features"]
 
     def change(self, unbiased):
+        """Return the largest change of CKA when one sample is left out."""
         return self.results[unbiased].diagnostics.leave_one_out["features"].change
 
 
 def measure(distance, x, y):
+    """Return the point of two representations (n, d)."""
     values = {(kernel, u): float(cka(x, y, kernel=kernel, unbiased=u)) for kernel, u in CURVES}
     results, batches = {}, [torch.stack([x, y], 1)]
     with warnings.catch_warnings(record=True) as caught:
@@ -79,14 +93,16 @@ def measure(distance, x, y):
 
 
 def moved(x, rows, by):
+    """Return x with the chosen rows moved by a vector."""
     return x + rows[:, None] * by
 
 
 def closed_form(x, rows):
-    """Linear biased CKA of centered x and of x with these rows moved infinitely far.
+    """Return the linear biased CKA of centered x and of x with these rows moved infinitely far.
 
-    rho / (1 - rho) |mean_S x|^2 / mean |x|^2 sqrt(PR), where S has the fraction rho of the rows, and PR is the
-    participation ratio of the sample covariance. It is the same whether S are the rows that move or that stay.
+    The limit is rho / (1 - rho) |mean_S x|^2 / mean |x|^2 sqrt(PR). S is the set of rows, with the fraction rho of all
+    rows. PR is the participation ratio of the sample covariance. The rows that move and the rows that stay give the
+    same limit.
     """
     rho = rows.double().mean()
     eigenvalues = torch.linalg.eigvalsh(x.T @ x)
@@ -95,12 +111,13 @@ def closed_form(x, rows):
 
 
 def first_flagged(points, unbiased):
-    """By reason: the first point that is flagged for it."""
+    """Return the first flagged point by the reason of the flag."""
     return {flag.reason: point for point in reversed(points) for flag in point.results[unbiased].flags}
 
 
 def report(title, points, limit, far):
-    print(f"\n{title} (CKA and leave-one-out: biased, unbiased)")
+    """Print a table of the points, the first flags, and the limit beside the value at c = 1e6."""
+    print(f"\n{title} (columns of CKA and of leave-one-out: biased, unbiased)")
     heads = "".join(f"{kernel:>15}" for kernel in KERNELS)
     print(f"{'c':>8}{heads}{'dimension':>11}{'trace':>7}{'leave-one-out':>17}  flags")
     for point in points[:: max(1, len(points) // 8)]:
@@ -112,42 +129,26 @@ def report(title, points, limit, far):
     for unbiased, name in ESTIMATORS.items():
         for reason, point in first_flagged(points, unbiased).items():
             value = point.values["linear", unbiased]
-            print(f"Linear {name}: first flagged for {reason} at c = {point.distance:.2f}, where CKA is {value:.3f}")
+            print(f"Linear {name}: first flagged for {reason} at c = {point.distance:.2f}; CKA is {value:.3f} there")
     last = points[-1]
-    reached = f"{last.values['linear', False]:.6f} at c = {last.distance:g}, {far:.6f} at c = 1e6"
-    print(f"Linear biased: limit {limit:.6f}, measured {reached}")
+    measured = f"{last.values['linear', False]:.6f} at c = {last.distance:g}, {far:.6f} at c = 1e6"
+    print(f"Linear biased: limit {limit:.6f}, measured {measured}")
 
 
 def draw(columns):
-    """Columns: by title, the points and the limit of linear biased CKA."""
+    """Return a figure with a column for each scenario: CKA above, the diagnostics below.
+
+    Args:
+        columns: By title, the points and the limit of linear biased CKA.
+    """
     figure = Figure(figsize=(10, 8.4), layout="constrained")
     axes = figure.subplots(4, len(columns), sharex=True, sharey="row", height_ratios=[2.4, 1, 1, 1])
     for (top, *below), (title, (points, limit)) in zip(axes.T, columns.items(), strict=True):
-        distances = [point.distance for point in points]
         top.set_title(title, fontsize=10)
-        top.axhline(limit, color="black", lw=1, ls=":")
-        place = {"xytext": (0, -4), "va": "top"} if limit > 0.1 else {"xytext": (0, 4), "va": "bottom"}
-        text = f"closed-form limit,\nlinear biased: {limit:.3g}"
-        top.annotate(text, (distances[0], limit), textcoords="offset points", fontsize=9, **place)
-        for key, style in CURVES.items():
-            top.plot(distances, [point.values[key] for point in points], **style)
-        dimension, share, change = below
-        dimension.plot(distances, [point.layer.effective_dimension for point in points], color="black")
-        share.plot(distances, [point.layer.trace_ratio for point in points], color="black")
-        for unbiased in ESTIMATORS:
-            change.plot(distances, [point.change(unbiased) for point in points], **CURVES["linear", unbiased])
-            for reason, point in first_flagged(points, unbiased).items():
-                style = {"label": f"first flag: {reason}", "color": "black", "mfc": "#f0e442", "ls": "", "zorder": 3}
-                top.plot(point.distance, point.values["linear", unbiased], DIAGNOSTICS[reason][0], **style)
-        for axis, (reason, (_, _, (low, high))) in zip(below, DIAGNOSTICS.items(), strict=True):
-            threshold = getattr(Thresholds(), reason)
-            axis.axhline(threshold, color="#a00000", lw=1, ls=(0, (6, 3)), label="threshold (shaded: flagged)")
-            beyond = (low, threshold) if reason == "effective_dimension" else (threshold, high)
-            axis.axhspan(*beyond, color="#a00000", alpha=0.1, lw=0)
-            axis.set(xscale="log", yscale="log", ylim=(low, high))
-            axis.yaxis.set_major_formatter("{x:g}")
-        change.set_xlabel("distance c / RMS norm of the features")
-        change.xaxis.set_major_formatter("{x:g}")
+        draw_values(top, points, limit)
+        draw_diagnostics(below, points)
+        below[-1].set_xlabel("distance c / RMS norm of the features")
+        below[-1].xaxis.set_major_formatter("{x:g}")
     for axis, label in zip(axes[:, 0], ["CKA", *(label for _, label, _ in DIAGNOSTICS.values())], strict=True):
         axis.set_ylabel(label, fontsize=9)
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_legend_handles_labels()[0]}
@@ -155,14 +156,46 @@ def draw(columns):
     return figure
 
 
+def draw_values(axis, points, limit):
+    """Draw CKA over the distance, its limit, and the first point with each flag."""
+    distances = [point.distance for point in points]
+    axis.axhline(limit, color="black", lw=1, ls=":")
+    place = {"xytext": (0, -4), "va": "top"} if limit > 0.1 else {"xytext": (0, 4), "va": "bottom"}
+    text = f"closed-form limit,\nlinear biased: {limit:.3g}"
+    axis.annotate(text, (distances[0], limit), textcoords="offset points", fontsize=9, **place)
+    for key, style in CURVES.items():
+        axis.plot(distances, [point.values[key] for point in points], **style)
+    for unbiased in ESTIMATORS:
+        for reason, point in first_flagged(points, unbiased).items():
+            style = {"label": f"first flag: {reason}", "color": "black", "mfc": "#f0e442", "ls": "", "zorder": 3}
+            axis.plot(point.distance, point.values["linear", unbiased], DIAGNOSTICS[reason][0], **style)
+
+
+def draw_diagnostics(axes, points):
+    """Draw each diagnostic over the distance, and shade the values that are flagged."""
+    distances = [point.distance for point in points]
+    dimension, ratio, change = axes
+    dimension.plot(distances, [point.layer.effective_dimension for point in points], color="black")
+    ratio.plot(distances, [point.layer.trace_ratio for point in points], color="black")
+    for unbiased in ESTIMATORS:
+        change.plot(distances, [point.change(unbiased) for point in points], **CURVES["linear", unbiased])
+    for axis, (reason, (_, _, (low, high))) in zip(axes, DIAGNOSTICS.items(), strict=True):
+        threshold = getattr(Thresholds(), reason)
+        axis.axhline(threshold, color="#a00000", lw=1, ls=(0, (6, 3)), label="threshold (shaded: flagged)")
+        flagged = (low, threshold) if reason == "effective_dimension" else (threshold, high)
+        axis.axhspan(*flagged, color="#a00000", alpha=0.1, lw=0)
+        axis.set(xscale="log", yscale="log", ylim=(low, high))
+        axis.yaxis.set_major_formatter("{x:g}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=25, help="number of distances")
-    parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--output", type=Path, default=Path("runs/reliability"))
+    parser.add_argument("--samples", type=int, default=512, help="number of digits")
+    parser.add_argument("--output", type=Path, default=Path("runs/reliability"), help="folder for the figure")
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # The matrices are small: on busy cores, threads would wait for each other.
+    torch.set_num_threads(1)  # The matrices are small: threads cost more than they save.
     torch.manual_seed(0)
     data = load_digits()
     chosen = torch.randperm(len(data.data))[: args.samples]
@@ -172,21 +205,22 @@ def main():
     even, single = torch.tensor(data.target)[chosen] % 2 == 0, torch.arange(len(x)) == 0
     y = x[torch.randperm(len(x))]
     u, v = nn.functional.normalize(torch.randn(2, x.shape[1], dtype=x.dtype))
-    # By title: the two representations at distance c, and the limit of their linear biased CKA.
+    # By title: a function of c that returns two representations, and the limit of their linear biased CKA.
     scenarios = {
         "(a) subset translated": (lambda c: (x, moved(x, even, c * u)), closed_form(x, even)),
         "(b) outlier": (lambda c: (x, moved(x, single, c * u)), closed_form(x, single)),
-        "(c) independent, but for an outlier": (lambda c: (moved(y, single, c * v), moved(x, single, c * u)), 1.0),
+        "(c) shared outlier": (lambda c: (moved(y, single, c * v), moved(x, single, c * u)), 1.0),
     }
     columns = {}
     for title, (pair, limit) in scenarios.items():
         points = [measure(c, *pair(c)) for c in torch.logspace(-1, 3, args.points).tolist()]
         columns[title] = points, limit
         report(title, points, limit, cka(*pair(1e6), unbiased=False))
-        print(f"Warned at c = {points[-1].distance:g}: {points[-1].message}")
-    args.output.mkdir(parents=True, exist_ok=True)
-    draw(columns).savefig(args.output / "reliability.png", dpi=200)
-    print(f"\nFigure: {args.output / 'reliability.png'}")
+        print(f"The warning at c = {points[-1].distance:g}: {points[-1].message}")
+    path = args.output / "reliability.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(columns).savefig(path, dpi=200)
+    print(f"\nFigure: {path}")
 
 
 if __name__ == "__main__":

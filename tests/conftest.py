@@ -1,13 +1,14 @@
-"""Small networks and data for all tests."""
+"""A small network, its data and a Trainer for all tests."""
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-# Tests run in several processes, whose threads would wait for each other. To be set before torch is imported.
+# Several test processes share the cores, so each gets one thread. torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.append(str(Path(__file__).parent / "scripts"))  # Some tests run a script in their own process.
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Net(L.LightningModule):
-    """A network with batch norm and dropout, on 8 inputs and 3 classes."""
+    """A classifier with batch norm and dropout: 8 inputs, 3 classes."""
 
     def __init__(self, width: int = 16):
         super().__init__()
@@ -45,11 +46,13 @@ class Net(L.LightningModule):
 
 
 def dataset(n: int = 128, seed: int = 0) -> TensorDataset:
+    """Return n random samples (8,) with random labels."""
     generator = torch.Generator().manual_seed(seed)
     return TensorDataset(torch.randn(n, 8, generator=generator), torch.randint(0, 3, (n,), generator=generator))
 
 
 def loaders(batch_size: int = 16, **kwargs):
+    """Return a training loader and a validation loader of 128 samples each."""
     return (
         DataLoader(dataset(seed=1), batch_size=batch_size, shuffle=True, **kwargs),
         DataLoader(dataset(seed=2), batch_size=batch_size, **kwargs),
@@ -57,6 +60,7 @@ def loaders(batch_size: int = 16, **kwargs):
 
 
 def trainer(*callbacks, **kwargs) -> L.Trainer:
+    """Return a quiet Trainer on the CPU, for two epochs unless `max_epochs` is given."""
     defaults = {
         "max_epochs": 2,
         "accelerator": "cpu",
@@ -70,7 +74,7 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
 
 
 def run_script(name, folder, *args, check=True, timeout=240):
-    """Run a script of ``tests/scripts`` in processes of its own."""
+    """Run a script of ``tests/scripts`` in a new process."""
     folder_of_tests = Path(__file__).parent
     folders = [str(folder_of_tests), str(folder_of_tests / "scripts"), os.environ.get("PYTHONPATH", "")]
     process = subprocess.run(
@@ -86,15 +90,21 @@ def run_script(name, folder, *args, check=True, timeout=240):
     return process
 
 
+def pytest_collection_finish():
+    """Leave the objects of imported modules out of garbage collections, which Lightning's tuners often start."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def _without_figures(monkeypatch):
-    """A monitor that draws no figures: it is these that take most of a test's time."""
+    """Draw no figures: drawing takes most of a test's time."""
     monkeypatch.setattr("lightning_cka.monitor.result_logger.log_figures", lambda *_args: [])
     monkeypatch.setattr("lightning_cka.monitor.result_logger.write_summary", lambda *_args: None)
 
 
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path, monkeypatch):
-    """Whatever a Trainer writes, it writes where pytest cleans up."""
+    """Run each test in its own temporary folder, with torch's seed set."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""CKA straight from the papers, in float64 with explicit loops. Nothing in the package imports this."""
+"""CKA as the papers define it, in float64 with explicit loops. The package does not import this module."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import numpy as np
 
 
 def gram(x):
+    """Return the linear Gram matrix, entry by entry."""
     x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
     return np.array([[sum(a * b for a, b in zip(p, q, strict=True)) for q in x] for p in x])
 
 
 def fast_gram(x):
+    """Return the linear Gram matrix as one product."""
     x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
     return x @ x.T
 
 
 def unbiased_hsic(k, ell):
-    """Song et al. 2012, eq. 5: zero diagonals, then three terms (computed on centered Gram matrices)."""
+    """Return equation 5 of Song et al. 2012: three terms of Gram matrices with zero diagonals.
+
+    The Gram matrices are centered first, which does not change the value and keeps more digits.
+    """
     n = len(k)
     h = np.eye(n) - np.ones((n, n)) / n
     k, ell = h @ k @ h, h @ ell @ h
@@ -30,7 +35,7 @@ def unbiased_hsic(k, ell):
 
 
 def unbiased_hsic_u_statistic(k, ell):
-    """The U-statistic itself: the mean over all ordered 4-tuples of distinct samples (small n only)."""
+    """Return the U-statistic: the mean over all ordered 4-tuples of distinct samples. It is slow for large n."""
     n = len(k)
     total, count = 0.0, 0
     for i in range(n):
@@ -44,20 +49,25 @@ def unbiased_hsic_u_statistic(k, ell):
 
 
 def biased_hsic(k, ell):
+    """Return the biased estimator of Gretton et al. 2005, tr(KHLH) / (n - 1)^2."""
     n = len(k)
     h = np.eye(n) - np.ones((n, n)) / n
     return np.trace(k @ h @ ell @ h) / (n - 1) ** 2
 
 
 def cka(x, y, hsic=unbiased_hsic, gram=fast_gram):
-    # HSIC does not change under translation; without it, the reference itself would lose digits.
+    """Return CKA of two representations (n, ...)."""
+    # HSIC does not change under translation. Without it, this reference would have rounding errors of its own.
     x, y = (np.asarray(z, np.float64).reshape(len(z), -1) for z in (x, y))
     k, ell = gram(x - x.mean(0)), gram(y - y.mean(0))
     return hsic(k, ell) / np.sqrt(hsic(k, k) * hsic(ell, ell))
 
 
 def minibatch_cka(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
-    """Ratio of weighted sums over batches; ``xs[b][l]`` are the features of layer l on batch b."""
+    """Return CKA (L, M): weighted sums over batches, then one ratio.
+
+    ``xs[b][l]`` are the features (n, ...) of layer l on batch b, and ``ys[b][m]`` those of layer m of the reference.
+    """
     matrix = np.zeros((len(xs[0]), len(ys[0])))
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
@@ -74,23 +84,25 @@ def minibatch_cka(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
 
 
 def squared_distances(x):
+    """Return the squared Euclidean distances (n, n)."""
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     return np.array([[((p - q) ** 2).sum() for q in x] for p in x])
 
 
 def rbf_gram(x, threshold=0.5, median=None):
-    """gram_rbf of google-research/representation_similarity; ``median`` fixes the bandwidth."""
+    """Return `gram_rbf` of google-research/representation_similarity; ``median`` sets the median distance."""
     d = squared_distances(x)
     median = np.median(d) if median is None else median
     return np.exp(-d / (2 * threshold**2 * median))
 
 
 def distance_gram(x):
+    """Return the distance kernel, -|x - y|."""
     return -np.sqrt(squared_distances(x))
 
 
 def bias_corrected_distance_correlation(x, y):
-    """Székely & Rizzo 2013, of distance matrices with the modified centering of their definition 2."""
+    """Return the bias-corrected distance correlation of Székely and Rizzo 2013, with their modified centering."""
 
     def modified(d):
         n = len(d)
@@ -104,7 +116,10 @@ def bias_corrected_distance_correlation(x, y):
 
 
 def effective_dimension(x):
-    """Numerator and denominator of the participation ratio as means over all 4-tuples of distinct samples."""
+    """Return the participation ratio of the covariance, from unbiased estimates of its numerator and denominator.
+
+    Both are means over all ordered 4-tuples of distinct samples.
+    """
     d = squared_distances(x)
     n = len(d)
     total, count = 0.0, 0
@@ -120,7 +135,7 @@ def effective_dimension(x):
 
 
 def leave_one_out(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
-    """CKA over batches without each sample in turn, all computed anew."""
+    """Return CKA without each sample in turn, computed from the features that remain."""
     values = []
     for b in range(len(xs)):
         for i in range(len(xs[b])):

@@ -1,4 +1,4 @@
-"""The CKA that a monitor logs, and the same from activations that are collected without the package's hooks."""
+"""CKA as the monitor computes it, and the same CKA from activations collected without the package's hooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 
 class Wrapped(L.LightningModule):
-    """A network in the way in which people wrap one, its loss being whatever comes out."""
+    """A LightningModule around a network, as people write it; the loss is the mean square of the output."""
 
     def __init__(self, net: nn.Module, lr: float = 0.01):
         super().__init__()
@@ -34,8 +34,8 @@ class Wrapped(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
-def logged(module, data, collate_fn=None, layers=None, reference="self", batch_size=8, **kwargs):
-    """What the monitor gives after an epoch of training."""
+def monitored_result(module, data, collate_fn=None, layers=None, reference="self", batch_size=8, **kwargs):
+    """Return the monitor's result after one epoch of training."""
     monitor = CKAMonitor(reference, layers, **kwargs)
     loader = DataLoader(data, batch_size=batch_size, collate_fn=collate_fn)
     trainer(monitor, max_epochs=1).fit(module, loader, loader)
@@ -43,34 +43,48 @@ def logged(module, data, collate_fn=None, layers=None, reference="self", batch_s
     return results[-1]
 
 
-def collected(module, data, reads, collate_fn=None, show=lambda module, batch: module(batch[0]), batch_size=8):
-    """CKA of the module as it is now, within the features that are made of each layer's output and the batch."""
+def expected_matrix(module, data, reads, collate_fn=None, show=lambda module, batch: module(batch[0]), batch_size=8):
+    """Return the self-comparison of a module with its present weights, on the monitor's probe set.
+
+    Args:
+        module: The module.
+        data: The dataset that the probe set is drawn from.
+        reads: By layer name, a function of the layer's output and the batch that returns features (n, ...).
+        collate_fn: The collate function of the loader.
+        show: A function of the module and a batch that runs the module.
+        batch_size: The batch size of the loader.
+    """
     probe = draw_probe_set(DataLoader(data, batch_size=batch_size, collate_fn=collate_fn))
-    return cka_within(module, [batch.data for batch in probe.batches()], reads, show)
+    return matrix_on_batches(module, [batch.data for batch in probe.batches()], reads, show)
 
 
-def cka_within(module, batches, reads, show):
-    """CKA of the module within the features that are made of each layer's output and the batch."""
+def matrix_on_batches(module, batches, reads, show):
+    """Return the self-comparison of a module on these batches; the arguments are those of `expected_matrix`."""
     metric = MinibatchCKA(list(reads))
     module.eval()
     for batch in batches:
-        features = {}
-
-        def keeps(name, features=features, batch=batch):
-            def keep(_module, _args, output):
-                if name not in features:  # The first call counts.
-                    features[name] = reads[name](output, batch).clone()
-
-            return keep
-
-        hooks = [module.get_submodule(name).register_forward_hook(keeps(name)) for name in reads]
-        with torch.no_grad():
-            show(module, batch)
-        for hook in hooks:
-            hook.remove()
-        metric.update(features)
+        metric.update(layer_features(module, batch, reads, show))
     module.train()
     return metric.compute()
+
+
+def layer_features(module, batch, reads, show):
+    """Return the features of each layer on one batch, by layer name."""
+    features = {}
+
+    def hook_for(name):
+        def hook(_module, _args, output):
+            if name not in features:  # A layer that is called several times is compared at its first call.
+                features[name] = reads[name](output, batch).clone()
+
+        return hook
+
+    handles = [module.get_submodule(name).register_forward_hook(hook_for(name)) for name in reads]
+    with torch.no_grad():
+        show(module, batch)
+    for handle in handles:
+        handle.remove()
+    return features
 
 
 def assert_same(result, matrix, atol=1e-5):

@@ -1,4 +1,4 @@
-"""The examples, run small."""
+"""The examples run with few epochs and print what they promise."""
 
 import json
 import re
@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def run(tmp_path, name, *args):
+    """Run an example in a new process, and return the process."""
     command = [sys.executable, EXAMPLES / name, *args]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
@@ -26,12 +27,12 @@ def run(tmp_path, name, *args):
         ("compare_two_models.py", ["--epochs", "1"], r"fc2 +linear\d  CKA 0\.\d+ ± 0\.\d+"),
     ],
 )
-def test_example(tmp_path, name, args, expected):
+def test_an_example_prints_its_result_and_draws_a_figure(tmp_path, name, args, expected):
     assert re.search(expected, run(tmp_path, name, *args).stdout)
     assert list(tmp_path.rglob("*.png"))
 
 
-def test_the_benchmark_has_all_its_tables(tmp_path):
+def test_the_benchmark_prints_all_its_tables(tmp_path):
     small = ["--networks", "MLP", "--samples", "512", "--repeats", "1", "--digits-epochs", "3", "--output", "b/b.json"]
     peers = ["--peers", "--peer-samples", "256", "--peer-repeats", "1", "--peer-limit", "1"]
     growth = ["--growth", "--growth-limit", "samples=256", "layers=4", "width=64", "references=2"]
@@ -45,18 +46,18 @@ def test_the_benchmark_has_all_its_tables(tmp_path):
     found = json.loads((tmp_path / "b" / "b.json").read_text())
     assert set(found) >= {"epoch", "digits", "peers", "growth"}
     two = found["growth"]["processes"][0]["processes"]["2"]
-    # At least the sums of products, of one 4 x 4 matrix in float64, and the same on both.
+    # Both processes send the same: at least the sums of products, a 4 x 4 matrix in float64.
     assert two[0]["bytes"] == two[1]["bytes"] >= 128
 
 
-def test_a_whole_run_of_the_digits_is_healthy(tmp_path):
+def test_the_digits_run_with_its_defaults_has_no_flags(tmp_path):
     process = run(tmp_path, "digits.py")
     assert re.search(r"conv1 +[01]\.\d+ ± 0\.\d+[\s\S]*heatmap-epoch=014-step=000224.png", process.stdout)
-    assert "Epoch 14" in process.stderr + process.stdout  # Where a warning would be.
+    assert "Epoch 14" in process.stderr + process.stdout  # Warnings would be in the same stream.
     assert not re.search(r"\bCKA\b.*layers (that|whose)|not exchangeable", process.stderr + process.stdout)
 
 
-def test_reliability_has_the_closed_form_limit_and_the_flags_at_their_places(tmp_path):
+def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_path):
     text = run(tmp_path, "reliability.py", "--points", "5", "--samples", "256").stdout
     parts = text.split("\n\n")
     translated, outlier, shared = (next(part for part in parts if f"({c})" in part) for c in "abc")
@@ -71,9 +72,9 @@ def test_reliability_has_the_closed_form_limit_and_the_flags_at_their_places(tmp
 
 def test_cka_identifies_layers_and_cca_does_not(tmp_path):
     text = run(tmp_path, "layer_identification.py", "--networks", "3", "--epochs", "6", "--width", "16").stdout
-    share = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}
-    assert len(share) == 9
-    assert share["CKA (linear)"] > share["Linear regression"] > share["SVCCA (mean ρ)"]
-    assert share["CKA (RBF 0.4)"] > share["CCA (R²)"]
+    percent = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}
+    assert len(percent) == 9
+    assert percent["CKA (linear)"] > percent["Linear regression"] > percent["SVCCA (mean ρ)"]
+    assert percent["CKA (RBF 0.4)"] > percent["CCA (R²)"]
     assert re.search(r"CKA \(linear\) +\d+\.\d ± +\d+\.\d +99\.3", text)
     assert list(tmp_path.rglob("layer_identification.png"))

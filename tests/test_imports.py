@@ -1,4 +1,4 @@
-"""The architecture: rooms import in one direction, no room has a circle, and importing changes nothing."""
+"""The architecture: rooms import in one direction and without circles, and an import has no side effects."""
 
 import ast
 import importlib
@@ -28,7 +28,7 @@ MODULES = {
 
 
 def imported(path):
-    """The modules of this package that a module imports, and whether it does so inside a function."""
+    """Yield the modules of this package that a module imports, and whether the import is inside a function."""
 
     def visit(node, is_late):
         for child in ast.iter_child_nodes(node):
@@ -44,7 +44,7 @@ def imported(path):
 
 
 def room(module):
-    """The room of a module; None for those at the root."""
+    """Return the room of a module, or None at the root."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
 
@@ -64,13 +64,13 @@ def test_rooms_import_from_left_to_right(name):
             count += 1
             target = room(other)
             if target is None:
-                assert other == "lightning_cka.version", f"{module} imports {other}, which only passes names on"
+                assert other == "lightning_cka.version", f"{module} imports {other}, which only re-exports names"
             elif not (is_late and (name, target) in LATE):
                 assert target in ROOMS[name] | {name}, f"{module} imports {other}"
     assert count > 3
 
 
-def test_no_circle():
+def test_modules_do_not_import_each_other_in_a_circle():
     graph = {
         module: {other for other, is_late in imported(path) if (room(module), room(other)) not in LATE or not is_late}
         for module, path in MODULES.items()
@@ -90,7 +90,7 @@ def test_modules_are_short_and_start_with_a_sentence(module):
     assert (ast.get_docstring(ast.parse(source)) or "").split("\n")[0].endswith((".", ":"))
 
 
-def test_importing_is_without_side_effects():
+def test_an_import_has_no_side_effects():
     code = """
 import random, sys, torch, numpy
 import lightning.pytorch
@@ -136,6 +136,6 @@ def test_public_names():
         "diagnostics": ["Diagnostics", "Flag", "LayerDiagnostics", "LeaveOneOut", "SampleShare", "Thresholds"],
     }.items(),
 )
-def test_import_paths_of_older_versions(path, names):
+def test_import_paths_of_version_0_1_0_work(path, names):
     module = importlib.import_module(f"lightning_cka.{path}")
     assert all(hasattr(module, name) for name in names)

@@ -1,4 +1,4 @@
-"""Banks, results and checkpoints that version 0.1.0 wrote, before its modules moved into rooms, still load."""
+"""Banks, results and checkpoints of version 0.1.0, which had other module paths and names, still load."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ LAST = "epoch=001-step=000005.safetensors"
 
 
 def old_data():
-    """The probe data of these files: sample 5 is an outlier."""
+    """Return the data that these files were made from. Sample 5 is an outlier."""
     data = dataset(48)
     data.tensors[0][5] *= 40
     return data
@@ -30,7 +30,7 @@ def test_a_result_has_the_new_names():
     assert CKAResult.load(DATA / "result-self.json").self_comparison
 
 
-def test_a_result_that_is_saved_again_is_the_same(tmp_path):
+def test_a_result_is_unchanged_after_saving_it_again(tmp_path):
     result = CKAResult.load(DATA / "result.json")
     result.save(tmp_path / "again.json")
     again = CKAResult.load(tmp_path / "again.json")
@@ -40,7 +40,7 @@ def test_a_result_that_is_saved_again_is_the_same(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:CKA:UserWarning")
-def test_banks_give_the_result_that_was_saved_with_them():
+def test_a_comparison_of_banks_gives_the_saved_result():
     result = compare_banks(GramBank.load(DATA / "banks" / LAST), GramBank.load(DATA / "banks" / "initial.safetensors"))
     torch.testing.assert_close(result.matrix, CKAResult.load(DATA / "result.json").matrix, rtol=0, atol=1e-12)
 
@@ -56,7 +56,7 @@ def test_training_resumes_from_a_checkpoint(tmp_path):
     trainer(monitor, max_epochs=3).fit(Net(), loader, loader, ckpt_path=DATA / "epoch=1.ckpt")
     for key in ("initial/linear", "initial/rbf", "previous/linear", "self/rbf"):
         assert [result.epoch for result in monitor.results[key]] == [0, 1, 2], key
-    # A reference whose bank is lost has another name.
+    # A reference whose bank is lost would be called "initial, restarted at step N".
     assert {result.reference_name for result in monitor.results["initial/linear"]} == {"initial"}
     assert {result.reference_name for result in monitor.results["epoch-1/linear"]} == {"epoch-1"}
 

@@ -1,1 +1,1 @@
-"""The parts of ``examples/benchmark.py``."""
+"""The parts of ``examples/benchmark.py``: one module for each table, and the networks and timers that they share."""

@@ -1,4 +1,4 @@
-"""What the monitor's pass costs as the work grows, in one process and in two."""
+"""How the cost of a pass grows with samples, layers, width and references, and what a second process saves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.epoch import bare_forward, floor
-from benchmarks.moment import at_validation, differences, interleaved, seconds
+from benchmarks.live_monitor import at_first_validation
+from benchmarks.markdown import seconds
 from benchmarks.networks import Lit, Network, mlp
+from benchmarks.timing import differences, interleaved
 
 BASE = {"samples": 1024, "layers": 20, "width": 256, "references": 1}
 
@@ -25,79 +27,79 @@ SIZES = {
 }
 
 EXPECTED = {
-    "samples": "straight: each batch costs the same",
-    "layers": "straight, and the product over all pairs, n^2 L^2, on top",
-    "width": "straight, n^2 d per layer; the forward pass itself grows with d^2",
-    "references": "straight: a product over all pairs, and diagnostics, for each",
+    "samples": "linear: each batch costs the same",
+    "layers": "linear, plus the product over all pairs of layers, n^2 L^2",
+    "width": "linear, n^2 d for each layer; the forward pass itself grows with d^2",
+    "references": "linear: each reference adds a product over all pairs of layers, and diagnostics",
 }
 
 BATCH = 128
 
 
 def network_of(layers, width):
-    """An MLP of that many linear layers, all of which are watched."""
+    """Return an MLP of this depth and width; all its linear layers are compared."""
     return Network(lambda: mlp(width, layers), (width,), BATCH, "net.*[02468]", f"MLP, {layers} layers of {width}")
 
 
 def measure(sizes, repeats, device, folder):
-    """Seconds of bare forward, floor and pass."""
+    """Return the seconds of bare forward, floor and pass for an MLP of these sizes."""
     network = network_of(sizes["layers"], sizes["width"])
     references = [Lit(network.make()) for _ in range(sizes["references"])]
 
-    def work(moment):
-        works = {
-            "bare": lambda: bare_forward(moment),
-            "floor": lambda: floor(moment),
-            "pass": moment.session.compare,
+    def work(live):
+        functions = {
+            "bare": lambda: bare_forward(live),
+            "floor": lambda: floor(live),
+            "pass": live.session.compare,
         }
-        return sizes | {"seconds": interleaved(works, repeats, device)}
+        return sizes | {"seconds": interleaved(functions, repeats, device)}
 
-    return at_validation(
+    return at_first_validation(
         work, network, samples=sizes["samples"], device=device, folder=folder, reference=references
     )  # fmt: skip
 
 
 def line_through(x, y):
-    """Slope and intercept of the line with the least relative squares, and its largest relative deviation."""
+    """Fit a line to the relative errors; return its slope, intercept and largest relative error."""
     x, y = np.asarray(x, dtype=float), np.asarray(y)
     slope, intercept = np.polyfit(x, y, 1, w=1 / np.abs(y))
     return slope, intercept, float(np.abs((slope * x + intercept) / y - 1).max())
 
 
 def table_of(vary, found):
-    """Rows, and what the lines through them are."""
+    """Return the rows of the table, and a sentence about each line that is fitted to them."""
     rows, extra, times = [], [], []
     for each in found:
         runs = each["seconds"]
-        own = statistics.median(differences(runs["pass"], runs["bare"]))
+        ours = statistics.median(differences(runs["pass"], runs["bare"]))
         needed = statistics.median(differences(runs["floor"], runs["bare"]))
-        extra.append(own)
+        extra.append(ours)
         times.append(statistics.median(runs["pass"]))
         rows.append(
             {
                 vary: each[vary],
                 "bare forward": seconds(runs["bare"]),
                 "pass": seconds(runs["pass"]),
-                "above the bare forward": seconds(own),
-                f"of it per {vary.removesuffix('s')}": seconds(own / each[vary]),
+                "above the bare forward": seconds(ours),
+                f"that, per {vary.removesuffix('s')}": seconds(ours / each[vary]),
                 "floor above the bare forward": seconds(needed),
             }
         )
     x = [each[vary] for each in found]
     lines = []
-    for what, values in (("above the bare forward", extra), ("pass", times)):
+    for label, values in (("above the bare forward", extra), ("pass", times)):
         if len(x) < 3 or min(values) <= 0:
             continue
         slope, intercept, deviation = line_through(x, values)
         lines.append(
-            f"{what}: {1000 * intercept:.2f} ms + {1000 * slope:.5f} ms per {vary.removesuffix('s')}, "
-            f"at most {100 * deviation:.0f} % off"
+            f"{label}: {1000 * intercept:.2f} ms + {1000 * slope:.5f} ms per {vary.removesuffix('s')}, "
+            f"error at most {100 * deviation:.0f} %"
         )
     return rows, lines
 
 
 def in_processes(samples, width, layers, repeats, folder, counts=(1, 2)):
-    """The pass in several processes of one thread each, against one: by number of processes, what each measured."""
+    """Measure a pass in one process and in several, of one thread each; return the measurements of each process."""
     found = {}
     for count in counts:
         output = folder / f"processes-{count}-{samples}-{width}-{layers}.json"
@@ -114,8 +116,8 @@ def in_processes(samples, width, layers, repeats, folder, counts=(1, 2)):
     return {"samples": samples, "width": width, "layers": layers, "processes": found}
 
 
-def row_of_processes(found):
-    """Of the table: the slower process counts; the sync is that of the one that waits less."""
+def process_row(found):
+    """Return a row of the table: the time of the slower process, and the sync of the process that waits less."""
     one, two = (found["processes"][count] for count in (1, 2))
     alone = statistics.median(one[0]["seconds"])
     together = statistics.median(max(times) for times in zip(*(each["seconds"] for each in two), strict=True))
@@ -125,10 +127,10 @@ def row_of_processes(found):
         "layers": found["layers"],
         "1 process": seconds(alone),
         "2 processes": seconds(together),
-        "of 1 process": f"{100 * together / alone:.0f} %",
-        "of it, waiting for the other": seconds(min(statistics.median(each["wait_s"]) for each in two)),
+        "time / 1 process": f"{100 * together / alone:.0f} %",
+        "waiting for the other process": seconds(min(statistics.median(each["wait_s"]) for each in two)),
         "sync": seconds(min(statistics.median(each["sync_s"]) for each in two)),
         "collectives": two[0]["calls"],
         "bytes": two[0]["bytes"],
-        "the largest": ", ".join(f"{what}: {size}" for what, size in two[0]["largest"]),
+        "largest messages": ", ".join(f"{call}: {size}" for call, size in two[0]["largest"]),
     }

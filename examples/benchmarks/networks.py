@@ -1,4 +1,4 @@
-"""The networks that are watched."""
+"""The networks that the benchmarks train and compare."""
 
 from __future__ import annotations
 
@@ -84,21 +84,21 @@ class Block(nn.Module):
 
 
 def transformer(d=192, depth=12, heads=3, vocabulary=0):
-    """Blocks alone: the tokens are the input, as vectors or as numbers of a vocabulary.
+    """Transformer blocks without a head. The input is tokens: vectors, or indices into a vocabulary.
 
-    By default ViT-Ti sized: 64 patches of a 32x32 image and a class token make 65 tokens.
+    The default has the size of ViT-Ti: 64 patches of a 32x32 image and a class token make 65 tokens.
     """
     embedding = [("embedding", nn.Embedding(vocabulary, d))] if vocabulary else []
     return nn.Sequential(OrderedDict([*embedding, *((f"block{i}", Block(d, heads)) for i in range(depth))]))
 
 
 def large_transformer():
-    """About 300 million parameters in 24 blocks."""
+    """24 blocks with about 300 million parameters."""
     return transformer(1024, 24, 16, vocabulary=1000)
 
 
 def mlp(width=512, depth=50):
-    """Linear layers and ReLUs, initialised so that the signal survives 50 layers."""
+    """Linear layers and ReLUs, initialised so that activations keep their scale over 50 layers."""
     net = nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())])
     for layer in net[::2]:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -107,7 +107,19 @@ def mlp(width=512, depth=50):
 
 @dataclass(frozen=True)
 class Network:
-    """A network, its inputs and how it is watched."""
+    """A network, its inputs and the layers to compare.
+
+    Attributes:
+        make: Returns a new network.
+        shape: The shape of one input.
+        batch: The batch size.
+        layers: The layers to compare.
+        title: The name in tables.
+        precision: The Trainer's precision.
+        vocabulary: Number of tokens, for networks whose inputs are indices.
+        peer_layers: The layers to compare with other packages, if not ``layers``. Their rounding errors are largest on
+            layers that end in a ReLU.
+    """
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
@@ -117,39 +129,39 @@ class Network:
     precision: str = "32-true"
     vocabulary: int = 0
     peer_layers: Any = None
-    """Where other packages are compared with, if not ``layers``: their digits are told on layers that end in a ReLU."""
 
     def inputs(self, samples):
+        """Return random inputs (samples, *shape)."""
         if self.vocabulary:
             return torch.randint(self.vocabulary, (samples, *self.shape))
         return torch.randn(samples, *self.shape)
 
 
-_OF_TRANSFORMER = ["net.block?", "net.block??", "*.out", "*.mlp"]
+_TRANSFORMER_LAYERS = ["net.block?", "net.block??", "*.out", "*.mlp"]
 
 NETWORKS = {
     "ResNet-18": Network(
         resnet18, (3, 32, 32), 128, [nn.Conv2d, BasicBlock], "ResNet-18 for 32x32 images"
     ),
     "transformer": Network(
-        transformer, (65, 192), 128, _OF_TRANSFORMER, "transformer, 12 blocks, d = 192, 65 tokens"
+        transformer, (65, 192), 128, _TRANSFORMER_LAYERS, "transformer, 12 blocks, d = 192, 65 tokens"
     ),
     "MLP": Network(mlp, (512,), 256, nn.Linear, "MLP, 50 layers of 512", peer_layers=nn.ReLU),
     "ResNet-50": Network(
         resnet50, (3, 224, 224), 128, [nn.Conv2d, Bottleneck], "ResNet-50 for 224x224 images"
     ),
     "large transformer": Network(
-        large_transformer, (512,), 64, _OF_TRANSFORMER, "transformer, 24 blocks, d = 1024, 512 tokens, bf16-mixed",
+        large_transformer, (512,), 64, _TRANSFORMER_LAYERS, "transformer, 24 blocks, d = 1024, 512 tokens, bf16-mixed",
         precision="bf16-mixed", vocabulary=1000,
     ),
 }  # fmt: skip
 
 ON_CPU = ["ResNet-18", "transformer", "MLP"]
-"""The others are for a GPU."""
+"""The networks that are small enough for a CPU."""
 
 
 class Lit(L.LightningModule):
-    """The network, with as little training as the Trainer accepts."""
+    """A LightningModule whose training step does nothing: the learning rate is zero."""
 
     def __init__(self, net):
         super().__init__()

@@ -1,4 +1,4 @@
-"""One process of several (gloo) that share a pass: started by ``benchmarks.growth``, as a module."""
+"""Measure a pass that several processes (gloo) share. ``benchmarks.growth`` runs this module as a script."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from torch import distributed as dist
 
 from benchmarks.growth import network_of
-from benchmarks.moment import at_validation
+from benchmarks.live_monitor import at_first_validation
 
 COLLECTIVES = ("all_gather", "all_reduce", "broadcast", "all_gather_object", "gather_object")
 
 
 class Traffic:
-    """What a process sends, and how long that takes once the others are there."""
+    """The messages that a process sends, the seconds it waits for the others, and the seconds of sending."""
 
     def __init__(self):
         self.sent = []
@@ -46,7 +46,7 @@ class Traffic:
 
     @contextmanager
     def counted(self):
-        """While this is open, collectives that are called by their names in ``torch.distributed`` are counted."""
+        """Count the calls of collectives of ``torch.distributed`` in this context."""
         found = {name: getattr(dist, name) for name in COLLECTIVES}
         for name, collective in found.items():
             setattr(dist, name, self._wrapped(name, collective))
@@ -68,24 +68,24 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    def work(moment):
+    def work(live):
         several = args.devices > 1
         times, waits, syncs = [], [], []
         for repeat in range(args.repeats + 1):
             if several:
                 dist.barrier()
             start = time.perf_counter()
-            moment.session.compare()
+            live.session.compare()
             if repeat:  # The first warms up.
                 times.append(time.perf_counter() - start)
         traffic = Traffic()
         for _ in range(args.repeats if several else 0):
             traffic = Traffic()
             with traffic.counted():
-                moment.session.compare()
+                live.session.compare()
             waits.append(traffic.wait_s)
             syncs.append(traffic.sync_s)
-        moment.session.log()
+        live.session.log()
         largest = sorted(traffic.sent, key=lambda each: -each[1])[:3]
         found = {"seconds": times, "wait_s": waits, "sync_s": syncs, "calls": len(traffic.sent),
                  "bytes": sum(size for _, size in traffic.sent), "largest": largest}  # fmt: skip
@@ -95,7 +95,7 @@ def main():
         dist.all_gather_object(everyone, found)
         return everyone
 
-    found = at_validation(
+    found = at_first_validation(
         work, network_of(args.layers, args.width), samples=args.samples, device=torch.device("cpu"),
         folder=args.output.parent / f"cka-{args.devices}",
         trainer={"devices": args.devices, "strategy": "ddp" if args.devices > 1 else "auto"},

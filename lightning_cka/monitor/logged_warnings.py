@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cka.compare.flag_messages import flag_messages
 from lightning_cka.compare.flags import Flag
-from lightning_cka.compare.undefined_layers import undefined_message
 from lightning_cka.compare.pair import Outcome
+from lightning_cka.compare.undefined_layers import undefined_message
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.exchangeability import Variation, variation_message
 

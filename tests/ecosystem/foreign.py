@@ -1,4 +1,4 @@
-"""What is asked of any run of other people's LightningModules."""
+"""The checks that every run of a LightningModule from another package must pass."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ REFERENCES = ["initial", "previous", "self"]
 
 
 class Record(L.Callback):
-    """Weights and logged values, to be compared with those of a run without a monitor."""
+    """Record weights and logged values, to compare them with those of a run without a monitor."""
 
     def on_train_start(self, trainer, pl_module):
-        self.module, self.first = pl_module, weights(pl_module)
+        self.module, self.initial_weights = pl_module, weights(pl_module)
 
     def on_train_end(self, trainer, pl_module):
-        self.last = weights(pl_module)
+        self.final_weights = weights(pl_module)
         logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.logged = {name: value for name, value in logged.items() if not name.startswith("cka/")}
 
 
 def weights(module):
+    """Return a copy of the tensors in the state_dict."""
     return {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
 def assert_same_training(run, plain):
-    for name, value in plain.last.items():
-        torch.testing.assert_close(run.last[name], value, rtol=0, atol=0, equal_nan=True)
+    """Check that weights and logged values are those of the run without a monitor, and that training changed them."""
+    for name, value in plain.final_weights.items():
+        torch.testing.assert_close(run.final_weights[name], value, rtol=0, atol=0, equal_nan=True)
     assert run.logged == pytest.approx(plain.logged, rel=0, abs=0, nan_ok=True)
     assert any("val" in name for name in run.logged)
-    assert any(not torch.equal(value, run.first[name]) for name, value in run.last.items())
+    assert any(not torch.equal(value, run.initial_weights[name]) for name, value in run.final_weights.items())
 
 
-def assert_watched(monitor):
-    """Two epochs of matrices that can be: 1 with itself, and moving away from the initial weights."""
+def assert_plausible(monitor):
+    """Check two epochs: finite values, 1 for a layer with itself, less than 1 with the initial weights."""
     assert list(monitor.results) == REFERENCES
     for results in monitor.results.values():
         assert [result.epoch for result in results] == [0, 1]
@@ -51,20 +53,22 @@ def assert_watched(monitor):
     assert not torch.equal(initial[1].matrix, previous[1].matrix)
 
 
-def assert_right(monitor, run, layers, forward):
-    """The last values of these layers are those of their activations, collected here."""
+def assert_correct(monitor, run, layers, forward):
+    """Check the last values of these layers against activations that are collected without the package."""
     batches = [batch.data for batch in monitor._session.probe.probe.batches()]
-    first, last = (_activations(run.module, state, layers, batches, forward) for state in (run.first, run.last))
-    for reference, other in (("initial", first), ("self", last)):
+    initial, final = (
+        _activations(run.module, state, layers, batches, forward) for state in (run.initial_weights, run.final_weights)
+    )
+    for reference, other in (("initial", initial), ("self", final)):
         result = monitor.results[reference][-1]
         places = [result.layers.index(name) for name in layers]
-        assert result.num_samples == sum(len(features[0]) for features in last)
-        expected = minibatch_cka(last, other)
+        assert result.num_samples == sum(len(features[0]) for features in final)
+        expected = minibatch_cka(final, other)
         np.testing.assert_allclose(result.matrix[places][:, places].numpy(), expected, rtol=0, atol=2e-5)
 
 
 def _activations(module, state, layers, batches, forward):
-    """By batch, the features of each layer."""
+    """Return the features of each layer for each batch."""
     module.load_state_dict(state, strict=False)
     module.eval()
     found = []

@@ -1,8 +1,8 @@
-"""The message passing network of chemprop: molecules."""
+"""The message passing network of chemprop, for molecules."""
 
 import lightning as L
 import pytest
-from foreign import REFERENCES, Record, assert_right, assert_same_training, assert_watched
+from foreign import REFERENCES, Record, assert_correct, assert_plausible, assert_same_training
 from lightning_cka import CKAMonitor
 
 pytest.importorskip("chemprop")
@@ -40,17 +40,17 @@ def forward(module, batch):
     module(batch.bmg, batch.V_d, batch.X_d)
 
 
-def test_layers_of_whole_molecules_as_they_are():
+def test_layers_with_a_row_per_molecule_are_compared_by_default():
     monitor = CKAMonitor(REFERENCES)
     run = train(monitor)
     assert_same_training(run, train())
-    assert_watched(monitor)
-    # Those of the message passing give a row for each atom or bond.
+    assert_plausible(monitor)
+    # The layers of the message passing have a row for each atom or bond, and are left out.
     assert monitor.results["self"][0].layers == ("bn", "predictor.ffn.0.0", "predictor.ffn.1.2")
-    assert_right(monitor, run, ["bn", "predictor.ffn.0.0"], forward)
+    assert_correct(monitor, run, ["bn", "predictor.ffn.0.0"], forward)
 
 
-def test_layers_of_atoms_and_bonds_are_refused_and_their_aggregation_is_compared():
+def test_layers_with_a_row_per_atom_or_bond_raise_and_their_aggregation_is_compared():
     with pytest.raises(
         ValueError,
         match=r"'message_passing.W_i' \(Tensor\(\d+, 16\) float32\).* have no dimension with one entry per sample.*"
@@ -59,5 +59,5 @@ def test_layers_of_atoms_and_bonds_are_refused_and_their_aggregation_is_compared
         train(CKAMonitor(layers="message_passing.*"))
     monitor = CKAMonitor(REFERENCES, layers=["agg", "predictor.*.0"])
     run = train(monitor)
-    assert_watched(monitor)
-    assert_right(monitor, run, ["agg", "predictor.ffn.0.0"], forward)
+    assert_plausible(monitor)
+    assert_correct(monitor, run, ["agg", "predictor.ffn.0.0"], forward)

@@ -1,9 +1,9 @@
-"""The Temporal Fusion Transformer of pytorch-forecasting: time series."""
+"""The Temporal Fusion Transformer of pytorch-forecasting, for time series."""
 
 import lightning as L
 import numpy as np
 import pytest
-from foreign import REFERENCES, Record, assert_right, assert_same_training, assert_watched
+from foreign import REFERENCES, Record, assert_correct, assert_plausible, assert_same_training
 from lightning_cka import CKAMonitor
 
 pytest.importorskip("pytorch_forecasting")
@@ -52,10 +52,10 @@ def train(*callbacks):
     return run
 
 
-def test_the_temporal_fusion_transformer_as_it_is():
+def test_the_temporal_fusion_transformer_needs_no_arguments():
     monitor = CKAMonitor(REFERENCES)
     run = train(monitor)
     assert_same_training(run, train())
-    assert_watched(monitor)
+    assert_plausible(monitor)
     layers = ["static_enrichment.fc1", "multihead_attn.v_layer", "pos_wise_ff.fc2", "output_layer"]
-    assert_right(monitor, run, layers, lambda module, batch: module(batch[0]))
+    assert_correct(monitor, run, layers, lambda module, batch: module(batch[0]))

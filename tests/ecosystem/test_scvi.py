@@ -1,8 +1,8 @@
-"""The variational autoencoder of scvi-tools, which has a Trainer of its own: single cells."""
+"""The variational autoencoder of scvi-tools, which makes its own Trainer, for single cells."""
 
 import numpy as np
 import pytest
-from foreign import REFERENCES, Record, assert_right, assert_same_training, assert_watched
+from foreign import REFERENCES, Record, assert_correct, assert_plausible, assert_same_training
 from lightning_cka import CKAMonitor
 
 pytest.importorskip("scvi")
@@ -37,7 +37,7 @@ def forward(module, batch):
     module(batch)
 
 
-def test_the_variational_autoencoder_needs_to_be_told_how_a_batch_is_shown():
+def test_the_variational_autoencoder_needs_a_forward_fn():
     with pytest.raises(
         ValueError,
         match=r"TrainingPlan could not be shown a probe batch: pass forward_fn=, a function of the module and the batch"
@@ -48,6 +48,6 @@ def test_the_variational_autoencoder_needs_to_be_told_how_a_batch_is_shown():
     with pytest.warns(UserWarning, match="first samples of the AnnDataLoader, in their order"):
         run = train(monitor)
     assert_same_training(run, train())
-    assert_watched(monitor)
+    assert_plausible(monitor)
     encoder = "module.z_encoder."
-    assert_right(monitor, run, [f"{encoder}encoder.fc_layers.Layer 0.0", f"{encoder}mean_encoder"], forward)
+    assert_correct(monitor, run, [f"{encoder}encoder.fc_layers.Layer 0.0", f"{encoder}mean_encoder"], forward)

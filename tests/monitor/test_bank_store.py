@@ -3,10 +3,10 @@
 import pytest
 import torch
 from conftest import Net, dataset
+from fitting import fit
 from lightning_cka import CKAMonitor, GramBank, compare_banks, compare_models
 from torch import nn
 from torch.utils.data import DataLoader
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

@@ -6,12 +6,12 @@ import warnings
 import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
+from fitting import NoValidation, fit
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning_cka import CKAMonitor
 from torch import nn
 from torch.utils.data import DataLoader
-from training import NoValidation, fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")

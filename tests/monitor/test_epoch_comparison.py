@@ -4,11 +4,11 @@ import naive
 import pytest
 import torch
 from conftest import Net, loaders, trainer
+from fitting import fit
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning_cka import CKAMonitor
 from torch import nn
 from torch.utils.data import DataLoader
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
+from fitting import fit
 from lightning.pytorch import seed_everything
 from lightning_cka import CKAMonitor
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

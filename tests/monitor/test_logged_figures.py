@@ -5,13 +5,13 @@ import csv
 import pytest
 import torch
 from conftest import Net
+from fitting import fit
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from lightning_cka.compare.trajectory import trajectories
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")

@@ -2,9 +2,9 @@
 
 import pytest
 from conftest import Net
+from fitting import fit
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning_cka import CKAMonitor
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

@@ -1,8 +1,8 @@
 """Two monitors in one Trainer."""
 
 import pytest
+from fitting import fit
 from lightning_cka import CKAMonitor
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

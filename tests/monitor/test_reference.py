@@ -5,9 +5,9 @@ import threading
 import pytest
 import torch
 from conftest import Net, loaders, trainer
+from fitting import fit
 from lightning_cka import CKAMonitor, compare_models
 from torch import nn
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from conftest import Net
+from fitting import fit
 from lightning_cka import CKAMonitor, CKAResult
-from training import fit
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")

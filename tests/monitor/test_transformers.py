@@ -1,10 +1,10 @@
-"""Models of the `transformers` library, small and random, as people wrap them: nothing is downloaded."""
+"""Small models of the `transformers` library with random weights; nothing is downloaded."""
 
 import lightning as L
 import pytest
 import torch
 from lightning_cka import compare_models
-from observed import Wrapped, assert_same, collected, logged
+from observed import Wrapped, assert_same, expected_matrix, monitored_result
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
@@ -39,8 +39,8 @@ def sentences(n=64):
     return [torch.randint(1, 50, (length,), generator=generator) for length in lengths]
 
 
-def padded(extra=0):
-    """Pads to the longest sentence of a batch, and further."""
+def collate_padded(extra=0):
+    """Return a collate_fn that pads to the longest sentence of a batch, plus `extra` tokens."""
 
     def collate(samples):
         ids = torch.nn.functional.pad(pad_sequence(samples, batch_first=True), (0, extra))
@@ -49,17 +49,21 @@ def padded(extra=0):
     return collate
 
 
-def labelled(samples):
-    batch = padded()(samples)
+def collate_labelled(samples):
+    batch = collate_padded()(samples)
     return batch | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
 
 
-class Named(Wrapped):
+class NamedArguments(Wrapped):
+    """forward names the entries of the batch."""
+
     def forward(self, input_ids, attention_mask, labels=None):
         return self.net(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
-class Spread(Wrapped):
+class KeywordArguments(Wrapped):
+    """forward takes the entries of the batch as **batch."""
+
     def forward(self, **batch):
         return self.net(**batch)
 
@@ -68,8 +72,8 @@ class Spread(Wrapped):
         return output.loss if "labels" in batch else output.last_hidden_state.square().mean()
 
 
-class StepsAlone(L.LightningModule):
-    """Calls its network in its steps, and defines no forward."""
+class NoForward(L.LightningModule):
+    """The steps call the network; there is no forward."""
 
     def __init__(self):
         super().__init__()
@@ -94,37 +98,42 @@ def mean_of_tokens(output, batch):
     return torch.stack([tokens[mask].mean(0) for tokens, mask in zip(first(output), masks, strict=True)])
 
 
-def spread(module, batch):
+def show_keywords(module, batch):
     module(**batch)
 
 
-@pytest.mark.parametrize("wrapper", [Named, Spread])
-def test_the_mean_is_over_tokens_that_are_no_padding(wrapper):
+@pytest.mark.parametrize("wrapper", [NamedArguments, KeywordArguments])
+def test_the_mean_leaves_out_padding(wrapper):
     module = wrapper(bert())
     names = [f"net.{name}" for name in ("embeddings", "encoder.layer.0.attention", "encoder.layer.1", "encoder")]
-    result = logged(module, sentences(), padded(), [*names, "net.pooler", "net"], feature_fn="mean")
+    result = monitored_result(module, sentences(), collate_padded(), [*names, "net.pooler", "net"], feature_fn="mean")
     reads = dict.fromkeys(names, mean_of_tokens) | {"net.pooler": lambda output, _: output, "net": mean_of_tokens}
     assert result.layers == tuple(reads)
-    assert_same(result, collected(module, sentences(), reads, padded(), spread))
-    # A ModelOutput is read by its last hidden state, which is what the encoder gave.
+    assert_same(result, expected_matrix(module, sentences(), reads, collate_padded(), show_keywords))
+    # The feature of a ModelOutput is its last hidden state, which is the encoder's output.
     assert result.matrix[-1, -3] == pytest.approx(1, abs=1e-9)
-    # With padding in the mean, the values would be others.
-    careless = reads | {names[2]: lambda output, _: first(output).mean(1)}
-    assert (result.matrix - collected(module, sentences(), careless, padded(), spread)).abs().max() > 0.01
+    # Positive control: a mean with padding gives other values.
+    with_padding = reads | {names[2]: lambda output, _: first(output).mean(1)}
+    assert (
+        result.matrix - expected_matrix(module, sentences(), with_padding, collate_padded(), show_keywords)
+    ).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("feature_fn", ["mean", "cls"])
-def test_values_do_not_depend_on_how_far_sentences_are_padded(feature_fn):
-    module = Named(bert(), lr=0.0)
+def test_values_do_not_depend_on_the_padded_length(feature_fn):
+    module = NamedArguments(bert(), lr=0.0)
     layers = ["net.embeddings", "net.encoder.layer.*.output", "net.pooler"]
-    short, long = (logged(module, sentences(), padded(extra), layers, feature_fn=feature_fn).matrix for extra in (0, 7))
+    short, long = (
+        monitored_result(module, sentences(), collate_padded(extra), layers, feature_fn=feature_fn).matrix
+        for extra in (0, 7)
+    )
     torch.testing.assert_close(short, long, rtol=0, atol=1e-5)
 
 
-def test_the_mask_is_found_in_a_first_element_too_and_whatever_forward_is_given():
-    module = Named(bert(), lr=0.0)
+def test_the_mask_is_found_in_a_tuple_and_with_any_forward_fn():
+    module = NamedArguments(bert(), lr=0.0)
     layers = ["net.embeddings", "net.encoder.layer.*.output"]
-    batches = list(DataLoader(sentences(), batch_size=8, collate_fn=padded(2)))
+    batches = list(DataLoader(sentences(), batch_size=8, collate_fn=collate_padded(2)))
     expected, *others = (
         compare_models(module, module, shown, layers, feature_fn="mean", progress_bar=False, **kwargs).matrix
         for shown, kwargs in (
@@ -137,27 +146,29 @@ def test_the_mask_is_found_in_a_first_element_too_and_whatever_forward_is_given(
         assert torch.equal(other, expected)
 
 
-def test_sentences_without_tokens_are_named():
+def test_a_warning_names_sentences_without_tokens():
     data = sentences()
     data[5] = torch.zeros(3, dtype=torch.long)
     with pytest.warns(UserWarning) as caught:
-        result = logged(Named(bert()), data, padded(), ["net.embeddings", "net.encoder"], feature_fn="mean")
+        result = monitored_result(
+            NamedArguments(bert()), data, collate_padded(), ["net.embeddings", "net.encoder"], feature_fn="mean"
+        )
     messages = [str(warning.message) for warning in caught]
     assert "attention_mask leaves no token of samples (dataset index) 5: their mean is nan" in messages
     assert result.matrix.isnan().all()
 
 
-def test_a_mask_that_is_added_to_scores_is_refused():
+def test_an_additive_mask_raises():
     def collate(samples):
-        batch = padded()(samples)
+        batch = collate_padded()(samples)
         return batch | {"attention_mask": (batch["attention_mask"] - 1.0) * 1e4}
 
     with pytest.raises(ValueError, match=r"attention_mask has negative values.* expects 1 for a token"):
-        logged(Named(bert()), sentences(), collate, ["net.embeddings"], feature_fn="mean")
+        monitored_result(NamedArguments(bert()), sentences(), collate, ["net.embeddings"], feature_fn="mean")
 
 
 class Halved(torch.nn.Module):
-    """Tokens that are no more those of the mask."""
+    """The output has half as many tokens as the mask."""
 
     def __init__(self):
         super().__init__()
@@ -167,39 +178,48 @@ class Halved(torch.nn.Module):
         return self.pool(self.bert(**batch).last_hidden_state.transpose(1, 2)).transpose(1, 2)
 
 
-def test_a_mean_that_padding_enters_is_said():
-    class Pools(Spread):
+def test_a_mean_over_padding_warns():
+    class Pooled(KeywordArguments):
         def training_step(self, batch, batch_idx):
             return self(**batch).square().mean()
 
     with pytest.warns(UserWarning, match=r"includes padding in the mean of layers whose output.*\(8, 13\).*: net.pool"):
-        logged(Pools(Halved()), sentences(), padded(5), ["net.bert.encoder", "net.pool"], feature_fn="mean")
+        monitored_result(
+            Pooled(Halved()), sentences(), collate_padded(5), ["net.bert.encoder", "net.pool"], feature_fn="mean"
+        )
 
 
 def test_a_language_model_with_labels_and_tied_weights(caplog):
-    module = Spread(gpt2())
+    module = KeywordArguments(gpt2())
     assert module.net.lm_head.weight is module.net.transformer.wte.weight
     names = ("net.transformer.wte", "net.transformer.h.0.attn.c_attn", "net.transformer.h.1", "net.transformer")
     reads = dict.fromkeys((*names, "net.lm_head"), lambda output, _: first(output))
-    # The whole network gives a loss, logits and a cache; and it is the logits that have samples.
+    # The whole network returns a loss, logits and a cache; only the logits have one entry per sample.
     reads["net"] = lambda output, _: output.logits
-    result = logged(module, sentences(), labelled, list(reads))
+    result = monitored_result(module, sentences(), collate_labelled, list(reads))
     assert result.layers == tuple(reads)
-    assert_same(result, collected(module, sentences(), reads, labelled, spread))
+    assert_same(result, expected_matrix(module, sentences(), reads, collate_labelled, show_keywords))
     assert result.matrix[-1, -2] == pytest.approx(1, abs=1e-9)
-    every = logged(module, sentences(), labelled)
+    every = monitored_result(module, sentences(), collate_labelled)
     assert {"net.transformer.wte", "net.lm_head"} < set(every.layers)
     assert "layer 'net.transformer.wpe' (Tensor(1, 8, 16) float32) has no dimension with one entry" in caplog.text
 
 
-def test_patterns_and_classes_leave_out_what_does_not_run(caplog):
-    result = logged(Spread(bert()), sentences(), padded(), "net.encoder.layer.*")
+def test_patterns_leave_out_layers_that_do_not_run(caplog):
+    result = monitored_result(KeywordArguments(bert()), sentences(), collate_padded(), "net.encoder.layer.*")
     assert "net.encoder.layer.1.output.dropout" in result.layers
     assert "CKA leaves out of layers=: layer 'net.encoder.layer.0.attention.self.dropout' (Dropout)" in caplog.text
     with pytest.raises(ValueError, match=r"self.dropout' \(Dropout\) did not run in forward.*Choose other layers"):
-        logged(Spread(bert()), sentences(), padded(), "net.encoder.layer.*.attention.self.dropout")
+        monitored_result(
+            KeywordArguments(bert()), sentences(), collate_padded(), "net.encoder.layer.*.attention.self.dropout"
+        )
     with pytest.raises(ValueError, match=r"self.dropout' \(Dropout\) did not run in forward.*Choose other layers"):
-        logged(Spread(bert()), sentences(), padded(), ["net.*", "net.encoder.layer.0.attention.self.dropout"])
+        monitored_result(
+            KeywordArguments(bert()),
+            sentences(),
+            collate_padded(),
+            ["net.*", "net.encoder.layer.0.attention.self.dropout"],
+        )
 
 
 def test_an_image_transformer():
@@ -211,34 +231,38 @@ def test_an_image_transformer():
             return self.net(images).last_hidden_state
 
     module = Images(vit())
-    assert "net.embeddings.patch_embeddings.projection" in logged(module, images).layers
+    assert "net.embeddings.patch_embeddings.projection" in monitored_result(module, images).layers
     reads = {
         "net.embeddings.patch_embeddings.projection": lambda output, _: output,
         "net.layers.0": lambda output, _: output[:, 0],
         "net": lambda output, _: output.last_hidden_state[:, 0],
     }
-    assert_same(logged(module, images, layers=list(reads), feature_fn="cls"), collected(module, images, reads))
+    assert_same(
+        monitored_result(module, images, layers=list(reads), feature_fn="cls"), expected_matrix(module, images, reads)
+    )
 
 
-def test_a_module_without_forward_is_told_what_to_pass():
+def test_a_module_without_forward_raises_and_names_a_forward_fn():
     with pytest.raises(
-        ValueError, match="StepsAlone could not be shown a probe batch, since it defines no forward: pass"
+        ValueError, match="NoForward could not be shown a probe batch, since it defines no forward: pass"
     ) as caught:
-        logged(StepsAlone(), sentences(), padded())
+        monitored_result(NoForward(), sentences(), collate_padded())
     assert "forward_fn=lambda module, batch: module.bert(**batch). The batch is a dict of {'input_ids':" in str(
         caught.value
     )
 
 
-def test_a_module_without_forward_is_shown_batches_by_forward_fn():
+def test_a_module_without_forward_works_with_a_forward_fn():
     def show(module, batch):
         module.bert(**batch)
 
-    module = StepsAlone()
+    module = NoForward()
     reads = dict.fromkeys(("bert.embeddings", "bert.encoder", "bert.pooler"), lambda output, _: first(output))
-    result = logged(module, sentences(), padded(), list(reads), forward_fn=show)
-    assert_same(result, collected(module, sentences(), reads, padded(), show))
+    result = monitored_result(module, sentences(), collate_padded(), list(reads), forward_fn=show)
+    assert_same(result, expected_matrix(module, sentences(), reads, collate_padded(), show))
     with pytest.raises(
         ValueError, match=r"could not be shown a probe batch with this forward_fn.*dict of.*no attribute"
     ):
-        logged(StepsAlone(), sentences(), padded(), forward_fn=lambda module, batch: module.model(**batch))
+        monitored_result(
+            NoForward(), sentences(), collate_padded(), forward_fn=lambda module, batch: module.model(**batch)
+        )

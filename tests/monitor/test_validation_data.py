@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
+from fitting import NoValidation
 from lightning_cka import CKAMonitor, GramBank
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
-from training import NoValidation
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [

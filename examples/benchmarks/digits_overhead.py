@@ -1,4 +1,4 @@
-"""The monitor's share in a training epoch of the digits example."""
+"""How much longer a training epoch of the digits example takes with the monitor."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from torch.utils.data import DataLoader
 
-from benchmarks.moment import seconds, with_range
+from benchmarks.markdown import seconds, with_range
 
+WITHOUT = "without the monitor"
 REFERENCES = {
-    "without": None,
+    WITHOUT: None,
     "initial": ["initial"],
     "initial, previous, self": ["initial", "previous", "self"],
 }
 
 
 class EpochTimes(L.Callback):
-    """Seconds from the start of each epoch to that of the next one."""
+    """Measure the seconds from the start of each epoch to the start of the next."""
 
     def __init__(self):
         self.starts = []
@@ -33,12 +34,13 @@ class EpochTimes(L.Callback):
         self.starts.append(time.perf_counter())
 
     def epochs(self):
-        """But for the first epoch, which warms up, and the last, whose end the end of training takes part in."""
+        """Return the times of all epochs but the first, which warms up, and the last, which includes tear-down."""
         times = [end - start for start, end in zip(self.starts, self.starts[1:], strict=False)]
         return times[1:-1]
 
 
 def train(references, epochs, folder):
+    """Train once, and return the seconds of each epoch."""
     L.seed_everything(0, workers=True, verbose=False)
     training, validation = digits()
     times = EpochTimes()
@@ -54,7 +56,7 @@ def train(references, epochs, folder):
 
 
 def measure(repeats, epochs, folder):
-    """Seconds of an epoch: the median of each run, by references."""
+    """Return the median seconds of an epoch, one for each run, by references."""
     runs = {name: [] for name in REFERENCES}
     for repeat in range(repeats):
         for number, (name, references) in enumerate(REFERENCES.items()):
@@ -63,15 +65,11 @@ def measure(repeats, epochs, folder):
     return runs
 
 
-def rows_of(runs):
+def table_rows(runs):
+    """Return the rows of the table."""
     rows = []
     for name, times in runs.items():
-        shares = [100 * (1 - bare / watched) for bare, watched in zip(runs["without"], times, strict=True)]
-        rows.append(
-            {
-                "references": name,
-                "epoch": seconds(times),
-                "share of the monitor, %": "–" if name == "without" else with_range(shares, "{:.1f}"),
-            }
-        )
+        percent = [100 * (1 - bare / watched) for bare, watched in zip(runs[WITHOUT], times, strict=True)]
+        cell = "–" if name == WITHOUT else with_range(percent, "{:.1f}")
+        rows.append({"references": name, "epoch": seconds(times), "time of the monitor, % of the epoch": cell})
     return rows

@@ -1,0 +1,136 @@
+"""Graph networks, whose layers give one row per node and not per sample."""
+
+import numpy as np
+import pytest
+import torch
+from lightning_cka import compare_models
+from observed import Wrapped, assert_same, expected_matrix, matrix_on_batches, monitored_result
+from torch import nn
+
+pytestmark = [
+    pytest.mark.usefixtures("_without_figures"),
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+]
+
+
+class Graphs:
+    """A batch like those of `torch_geometric`: an object with tensors, a `batch_size` and a method `to`."""
+
+    def __init__(self, x, edges, graph, batch_size):
+        self.x, self.edges, self.graph, self.batch_size = x, edges, graph, batch_size
+        self.moved_to = None
+
+    def to(self, device, **kwargs):
+        moved = Graphs(self.x.to(device), self.edges.to(device), self.graph.to(device), self.batch_size)
+        moved.moved_to = device
+        return moved
+
+
+def graphs(n=64):
+    """Return the node features (nodes, 6) of n rings with 3 to 7 nodes."""
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randn(size, 6, generator=generator) for size in torch.randint(3, 8, (n,), generator=generator)]
+
+
+def collate_dict(samples):
+    """Concatenate the nodes of all graphs; "graph" has the index of each node's graph."""
+    sizes = [len(x) for x in samples]
+    starts = np.cumsum([0, *sizes])
+    edges = [
+        (start + i, start + (i + 1) % size) for start, size in zip(starts, sizes, strict=False) for i in range(size)
+    ]
+    graph = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(sizes))
+    return {"x": torch.cat(samples), "edges": torch.tensor(np.array(edges)).T, "graph": graph}
+
+
+def collate_object(samples):
+    return Graphs(**collate_dict(samples), batch_size=len(samples))
+
+
+def pooled(x, graph):
+    """Return the mean over the nodes of each graph."""
+    return torch.stack([x[graph == i].mean(0) for i in range(int(graph.max()) + 1)])
+
+
+class GraphNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.message = nn.Linear(6, 8), nn.Linear(8, 8)
+        self.readout, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x, edges, graph):
+        x = self.embed(x)
+        x = self.message(x.index_add(0, edges[1], x[edges[0]])).relu()
+        return self.head(self.readout(pooled(x, graph)).relu())
+
+
+class TakesDict(Wrapped):
+    def forward(self, x, edges, graph):
+        return self.net(x, edges, graph)
+
+
+class TakesObject(Wrapped):
+    def forward(self, batch):
+        assert batch.moved_to is not None
+        return self.net(batch.x, batch.edges, batch.graph)
+
+
+class Pool:
+    """A forward_fn and a feature_fn that average over the nodes of each graph."""
+
+    def show(self, module, batch):
+        self.graph = batch["graph"]
+        module(**batch)
+
+    def features(self, output):
+        return pooled(output, self.graph) if len(output) == len(self.graph) else output
+
+
+@pytest.mark.parametrize(("wrapper", "collate_fn"), [(TakesDict, collate_dict), (TakesObject, collate_object)])
+def test_layers_with_a_row_per_node_raise_and_layers_with_a_row_per_graph_are_compared(wrapper, collate_fn, caplog):
+    module, data = wrapper(GraphNet()), graphs()
+    why = (
+        "no dimension with one entry per sample: its first has 38 for 8 samples and 33 for 7, as if nodes or tokens of"
+    )
+    result = monitored_result(module, data, collate_fn)
+    assert result.num_samples == 64
+    assert result.layers == ("net.readout", "net.head")
+    assert f"the output of layer 'net.message' (Tensor(38, 8) float32) have {why}" in caplog.text
+    reads = dict.fromkeys(result.layers, lambda output, _: output)
+    show = (
+        (lambda module, batch: module(**batch))
+        if wrapper is TakesDict
+        else lambda module, batch: module(batch.to("cpu"))
+    )
+    assert_same(result, expected_matrix(module, data, reads, collate_fn, show))
+    with pytest.raises(ValueError, match=r"net.message.*has 38 for 8 samples and 33 for 7.*let forward_fn= keep"):
+        monitored_result(module, data, collate_fn, layers=["net.message", "net.head"])
+
+
+def test_a_feature_fn_can_average_over_nodes():
+    pool, module = Pool(), TakesDict(GraphNet())
+    result = monitored_result(module, graphs(), collate_dict, forward_fn=pool.show, feature_fn=pool.features)
+    nodes, whole = ("net.embed", "net.message"), ("net.readout", "net.head")
+    assert result.layers == nodes + whole
+    reads = dict.fromkeys(nodes, lambda output, batch: pooled(output, batch["graph"]))
+    reads |= dict.fromkeys(whole, lambda output, batch: output)
+    assert_same(result, expected_matrix(module, graphs(), reads, collate_dict, lambda module, batch: module(**batch)))
+
+
+def test_batches_of_graphs_in_a_list():
+    """No sample can be taken out of such a batch. The batch dimension is the one of size `batch_size`, the first."""
+    module = TakesObject(GraphNet())
+    data = [collate_object(graphs()[i : i + 8]) for i in range(0, 64, 8)]
+    with pytest.warns(UserWarning, match="the 8 samples of a batch are taken to lie along the first dimension.*Graphs"):
+        result = compare_models(module, module, data, progress_bar=False)
+    assert result.layers == ("net.readout", "net.head")
+    reads = dict.fromkeys(result.layers, lambda output, _: output)
+    assert_same(result, matrix_on_batches(module, data, reads, lambda module, batch: module(batch.to("cpu"))))
+
+
+def test_dicts_of_nodes_in_a_list_warn_that_nodes_are_taken_as_samples():
+    module = TakesDict(GraphNet())
+    data = [collate_dict(graphs()[i : i + 8]) for i in range(0, 64, 8)]
+    with pytest.warns(UserWarning, match="the .. samples of a batch are taken to lie along the first dimension"):
+        result = compare_models(module, module, data, progress_bar=False)
+    assert result.layers == ("net.embed", "net.message")
