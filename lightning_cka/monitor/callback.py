@@ -28,8 +28,8 @@ from lightning_cka.runtime.namespaces import join_namespaces
 class CKAMonitor(Callback):
     """Logs how the representations of a model change while it trains.
 
-    At each validation, the model is shown a fixed set of validation samples, the probe set. CKA compares its layers with
-    the layers of each reference. The values are logged as a heatmap, a drift map and scalars, and kept in
+    At each validation, the model is shown the probe set, a fixed set of validation samples. CKA compares its layers
+    with the layers of each reference. The values are logged as a heatmap, a drift map and scalars, and kept in
     ``results``. A warning names layers with unreliable CKA. Training is bit for bit the same as without the callback.
 
     The compared weights are the ones that Lightning validates, for example averaged weights. Without a validation loop,
