@@ -28,18 +28,18 @@ from lightning_cka.runtime.namespaces import join_namespaces
 class CKAMonitor(Callback):
     """Logs how the representations of a model change while it trains.
 
-    At each validation, the model is shown a fixed set of validation samples, the probe set. The CKA of its layers with
-    the layers of each reference is logged as a heatmap, a drift map and scalars, and kept in ``results``. Layers whose
-    CKA is not reliable are flagged, and a warning names them. Training is bit for bit the same as without the callback.
+    At each validation, the model is shown the probe set, a fixed set of validation samples. CKA compares its layers
+    with the layers of each reference. The values are logged as a heatmap, a drift map and scalars, and kept in
+    ``results``. A warning names layers with unreliable CKA. Training is bit for bit the same as without the callback.
 
     The compared weights are the ones that Lightning validates, for example averaged weights. Without a validation loop,
     they are the weights at the end of each training epoch. Runs of the Trainer's tuners are not compared.
 
     Args:
         reference: What to compare with: "initial" (the weights at the start of training), "previous" (the weights at
-            the last logged epoch, or the initial ones), the number of an epoch, counted from 0 (the weights at its last
-            validation), "self" (the model's own other layers), the path of a checkpoint of the same architecture, a
-            module, or a sequence of these.
+            the last logged epoch), the number of an epoch, counted from 0 (the weights at its last validation), "self"
+            (the model's own other layers), the path of a checkpoint of the same architecture, a module, or a sequence
+            of these. Before the first logged epoch, "previous" is "initial".
         layers: Glob patterns over names of submodules, module classes, or a sequence of these. None: the leaf modules
             with parameters, at most 64, evenly spaced. Layers that match but do not run in ``forward`` are skipped. A
             layer chosen by its full name must run.

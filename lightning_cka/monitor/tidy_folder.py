@@ -63,8 +63,8 @@ class OwnFiles:
     def contains(self, file: Path) -> bool:
         """Whether a file belongs to this run.
 
-        In a resumed run's folder, a file whose name has an epoch and a step belongs to the run if there is a result of
-        that moment. All other files there do, for example tables.
+        In a resumed run's folder, the name of a figure or result has an epoch and a step. Such a file belongs to the
+        run if there is a result of that moment. Files without a moment, for example tables, belong to the run.
         """
         if file.suffix == BANK_SUFFIX:
             return file.resolve() in self._banks
