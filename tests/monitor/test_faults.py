@@ -314,6 +314,6 @@ def test_sigterm_to_the_first_of_two_processes_ends_both(tmp_path):
 def test_two_processes_continue_if_the_first_cannot_write_or_log(tmp_path):
     process = run(tmp_path, "output")
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "Wrong could not take the CKA images, training continues: RuntimeError: a fault" in process.stderr
+    assert "Wrong could not log the CKA images, training continues: RuntimeError: a fault" in process.stderr
     assert "CKA figures or files could not be written, training continues: FileExistsError" in process.stderr
     assert [path.read_text() for path in tmp_path.glob("done-*")] == ["2 results"] * 2
