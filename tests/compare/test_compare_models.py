@@ -89,7 +89,7 @@ class Unseeded:
             ValueError,
             "gave the two models different samples in 3 batches",
         ),
-        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "again and again"),
+        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "iterable more than once"),
         (
             lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
             ValueError,
@@ -138,5 +138,5 @@ def test_names_seed_and_summary():
     assert not torch.equal(result.matrix, elsewhere.matrix)
     named = compare_models(one, other, loader, model_name="a", reference_name="b", progress_bar=False)
     assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear kernel, 128 samples, mean 0.")
-    with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(CKAMonitor alone takes several\)"):
+    with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(only CKAMonitor takes several\)"):
         compare_models(one, other, loader, kernel=["linear", "rbf"])
