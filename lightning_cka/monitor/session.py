@@ -88,6 +88,7 @@ class Session:
         for reference in references:
             if reference.is_frozen:
                 reference.bank = self.probe.frozen_bank(reference, trainer, module)
+        self.probe.probe.release_first_batch()
 
     def keys(self) -> set[str]:
         """What will be logged of each reference."""
