@@ -109,7 +109,7 @@ def leave_one_out(
         telling = (left > part * layers[:, None]) & (right > part * references[:, None])
         without = without.where(telling, torch.full_like(without, torch.nan))
         change, place = (without - value[:, None]).abs().max(1)
-        sample = to_device(torch.tensor(record.samples, dtype=value.dtype), value.device)[place]
+        sample = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)[place]
         found = torch.stack([change, without.gather(1, place[:, None])[:, 0], sample])
         largest = _larger(largest, found)
     for other in all_gather(largest, distributed=distributed):

@@ -22,6 +22,7 @@ from lightning_cka.hsic.packed import PackedGrams, select_layers
 from lightning_cka.hsic.products import hsic_products
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.runtime.devices import cpu_by_default
 
 
 class Outcome(NamedTuple):
@@ -52,13 +53,15 @@ class Pair:
         self._distributed = distributed
         self._medians: tuple[Tensor | None, Tensor | None] = (None, None)
         # The kernel is applied before, once for all banks.
-        self._metric = MinibatchCKA(
-            layers,
-            None if bank is None else bank.layers,
-            kernel="precomputed",
-            unbiased=unbiased,
-            sync_on_compute=distributed,
-        ).to(device)
+        with cpu_by_default():  # A metric makes its states on the default device.
+            metric = MinibatchCKA(
+                layers,
+                None if bank is None else bank.layers,
+                kernel="precomputed",
+                unbiased=unbiased,
+                sync_on_compute=distributed,
+            )
+        self._metric = metric.to(device)
         self._reference = None if bank is None else ModelDiagnostics(bank.layers, device)
         self._same_named = [] if bank is None else [name for name in layers if name in bank.layers]
         self._rows = _places(self._same_named, layers)

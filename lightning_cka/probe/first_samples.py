@@ -150,7 +150,11 @@ def _whole_batches(loader: Iterable[Any], seed: int, num_samples: int | None) ->
     is_stream = isinstance(loader.dataset, IterableDataset)
     keys = None if is_stream else samples_in_order(loader, seed, num_samples)
     if not loader.num_workers:
-        data = _copy_of_stream(cast(IterableDataset[Any], loader.dataset)) if is_stream else (loader.dataset[key] for key in keys or ())
+        data = (
+            _copy_of_stream(cast(IterableDataset[Any], loader.dataset))
+            if is_stream
+            else (loader.dataset[key] for key in keys or ())
+        )
         return map(loader.collate_fn, data)
     workers = DataLoader(
         loader.dataset,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from lightning_cka.runtime.devices import cpu_by_default
 from lightning_cka.runtime.rng import seed_rng
 
 
@@ -30,9 +29,7 @@ def worker_options(loader: DataLoader[Any]) -> dict[str, Any]:
 
 def iterate(loader: DataLoader[Any]) -> Iterator[Any]:
     """Iterate over a loader of this package, whatever `torch.set_default_device` is."""
-    device = torch.get_default_device()
-    # The loader draws its workers' seed on the default device, with a generator on the CPU.
-    with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+    with cpu_by_default():  # The loader draws its workers' seed on the default device, with a generator on the CPU.
         return iter(loader)
 
 
