@@ -122,7 +122,7 @@ def leave_one_out(
         is_precise = (left > part * layers[:, None]) & (right > part * references[:, None])
         without = without.where(is_precise, torch.full_like(without, torch.nan))
         change, index = (without - value[:, None]).abs().max(1)
-        sample = to_device(torch.tensor(record.samples, dtype=value.dtype), value.device)[index]
+        sample = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)[index]
         largest = _larger_change(largest, torch.stack([change, without.gather(1, index[:, None])[:, 0], sample]))
     for other in all_gather(largest, distributed=distributed):
         largest = _larger_change(largest, other)

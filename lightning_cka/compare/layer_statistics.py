@@ -55,7 +55,7 @@ class LayerStatistics:
         rows = grams.row_squares.to(self.sums) * scale**4
         self.sums = self.sums + torch.stack([numerator, norms * scales, rows.sum(1), d.sum(1)])
         self.num_samples += grams.num_samples
-        numbers = to_device(torch.tensor(samples), d.device).expand(2, len(d), -1)
+        numbers = to_device(torch.tensor(samples, device="cpu"), d.device).expand(2, len(d), -1)
         self._keep_largest(torch.stack([d, rows]), numbers)
 
     def result(self, *, distributed: bool) -> dict[str, LayerDiagnostics]:

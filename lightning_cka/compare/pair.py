@@ -27,6 +27,7 @@ from lightning_cka.hsic.packed import PackedGrams, select_layers
 from lightning_cka.hsic.products import hsic_products
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.runtime.devices import cpu_by_default
 
 
 class Outcome(NamedTuple):
@@ -68,9 +69,11 @@ class ModelPair:
         self._medians: Tensor | None = None
         self._reference_medians: Tensor | None = None
         # The Gram matrices that it receives are already those of the kernel.
-        self._metric = MinibatchCKA(
-            layers, reference_layers, kernel="precomputed", unbiased=unbiased, sync_on_compute=distributed
-        ).to(device)
+        with cpu_by_default():  # A metric makes its states on the default device.
+            metric = MinibatchCKA(
+                layers, reference_layers, kernel="precomputed", unbiased=unbiased, sync_on_compute=distributed
+            )
+        self._metric = metric.to(device)
         self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device)
         self._same_named = [] if bank is None else [name for name in layers if name in reference_layers]
         self._rows = _indices(self._same_named, layers)

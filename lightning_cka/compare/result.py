@@ -99,7 +99,7 @@ class CKAResult:
             value = getattr(self, name)
             if value is None:
                 continue
-            value = torch.as_tensor(value).detach().to("cpu", torch.float64)
+            value = torch.as_tensor(value, device="cpu").detach().to("cpu", torch.float64)
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape} to fit the layers, but has {tuple(value.shape)}")
             object.__setattr__(self, name, value)
@@ -134,9 +134,9 @@ class CKAResult:
         """
         shape = (len(self.layers), len(self.reference_layers))
         if self.self_comparison:
-            cells = ~torch.eye(*shape, dtype=torch.bool)
+            cells = ~torch.eye(*shape, dtype=torch.bool, device="cpu")
         else:
-            cells = torch.zeros(shape, dtype=torch.bool)
+            cells = torch.zeros(shape, dtype=torch.bool, device="cpu")
             for row, column in self.same_named_pairs().values():
                 cells[row, column] = True
             if not cells.any():

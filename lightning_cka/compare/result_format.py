@@ -66,7 +66,7 @@ def from_json(text: str) -> dict[str, Any]:
     for name in _MATRICES:
         if content[name] is not None:
             rows = [[_null_to_nan(value) for value in row] for row in content[name]]
-            content[name] = torch.tensor(rows, dtype=torch.float64)
+            content[name] = torch.tensor(rows, dtype=torch.float64, device="cpu")
     return content
 
 

@@ -71,7 +71,7 @@ def triangle_indices(n: int) -> Tensor:
         Indices into ``(n h,)``, of shape ``(n(n-1)/2,)``, in row-major order of the triangle.
     """
     h = half_size(n)
-    rows, columns = torch.tril_indices(n, n, -1)
+    rows, columns = torch.tril_indices(n, n, -1, device="cpu")
     return torch.where(columns < h, rows * h + columns, (columns - h) * h + rows - h)
 
 

@@ -131,7 +131,7 @@ def check_feature_kernel(kernel: Kernel, n: int = 5) -> None:
             "Gram matrices"
         )
     if function is not None:
-        points = torch.arange(n, dtype=torch.float64).square()
+        points = torch.arange(n, dtype=torch.float64, device="cpu").square()
         gram = checked_gram(function, (points[:, None] - points).square())
         if not gram.isfinite().all():
             raise ValueError(f"the Gram matrix of kernel {kernel_name(kernel)!r} has values that are not finite")

@@ -76,6 +76,7 @@ class Session:
         for reference in references:
             if reference.is_frozen:
                 reference.bank = self.probe.frozen_bank(reference, trainer, module)
+        self.probe.probe.release_first_batch()
 
     def start(self, saved: Mapping[str, Any]) -> None:
         """Begin a run, or continue that of a checkpoint.

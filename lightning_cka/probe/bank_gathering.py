@@ -47,7 +47,7 @@ def first_batch_medians(
     """
     # The first batch of an aligned bank may have an index above 0. Such banks are not split over processes.
     first = batches.get(0 if distributed else min(batches, default=0))
-    medians = torch.zeros(num_layers, dtype=torch.float64)
+    medians = torch.zeros(num_layers, dtype=torch.float64, device="cpu")
     if first is not None:
         medians = median_squared_distances(first.grams)
     return all_reduce_sum(medians.to(device), distributed=distributed)

@@ -15,27 +15,25 @@ MIN_BATCHES = 8
 """Batches are made smaller to have this many, since the standard error is estimated between batches."""
 
 
+DEFAULT_BATCH_SIZE = 32
+"""Used where the loader's batches are too small for CKA, or their size is unknown."""
+
+
 def choose_batch_size(num_samples: int, loader: DataLoader[Any], batch_size: int | None) -> int:
-    """Return the user's batch size, or else the loader's, reduced if there would be fewer than 8 batches.
+    """Return the user's batch size, or else one that works, reduced if there would be fewer than 8 batches.
+
+    That is the loader's batch size, or 32 if the loader's is unknown or below 4.
 
     Raises:
-        ValueError: There are fewer than 4 samples, or the loader's batch size is unknown or below 4.
+        ValueError: There are fewer than 4 samples.
     """
     check_num_samples(num_samples)
     if batch_size is not None:
         return batch_size
     loader_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    if loader_size is None:
-        raise ValueError(
-            f"cannot determine the batch size of the validation loader ({type(loader.batch_sampler).__name__}); "
-            "pass batch_size= or your own dataloader="
-        )
-    if loader_size < MIN_SAMPLES:
-        raise ValueError(
-            f"the validation loader's batches of {loader_size} are too small: CKA needs at least {MIN_SAMPLES} samples "
-            "per batch. Pass batch_size=, if possible 64 or more"
-        )
-    return max(MIN_SAMPLES, min(int(loader_size), num_samples // MIN_BATCHES))
+    if not isinstance(loader_size, int) or loader_size < MIN_SAMPLES:
+        loader_size = DEFAULT_BATCH_SIZE
+    return max(MIN_SAMPLES, min(loader_size, num_samples // MIN_BATCHES))
 
 
 def split_into_batches(items: Sequence[T], batch_size: int) -> list[list[T]]:
@@ -51,4 +49,10 @@ def check_num_samples(num_samples: int) -> None:
         ValueError: It has fewer than 4.
     """
     if num_samples < MIN_SAMPLES:
-        raise ValueError(f"the probe set has {num_samples} samples, but CKA needs at least {MIN_SAMPLES}")
+        hint = (
+            ". If the sample is a whole graph, whose nodes are what CKA compares, pass dataloader=[data], a list with "
+            "that graph, and forward_fn=, a function that calls the model on it"
+        )
+        raise ValueError(
+            f"the probe set has {num_samples} samples, but CKA needs at least {MIN_SAMPLES}{hint * (num_samples == 1)}"
+        )

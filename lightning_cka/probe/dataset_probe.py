@@ -1,38 +1,55 @@
-"""`DatasetProbe`: a probe set of chosen dataset indices."""
+"""`DatasetProbe`: a probe set of chosen samples of a map-style dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import copy
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
+from lightning_cka.probe.worker_options import SeededDataset, SeededWorkerInit, iterate, worker_options
 from lightning_cka.runtime.files import digest
-from lightning_cka.runtime.rng import seed_rng
 
 
 class DatasetProbe(ProbeSet):
-    """Batches of given indices of a loader's dataset.
+    """Batches of given samples of a loader's dataset.
+
+    Samples are loaded as the user's loader loads them. If it has workers, the main process never calls the dataset:
+    a file that is opened at the first use must not be shared with workers that are forked later.
 
     Args:
         loader: Its dataset, ``collate_fn`` and workers load the samples.
         indices: Dataset indices, batch by batch.
         seed: See `ProbeSet`.
         is_shuffled: Whether the batches are random subsets by construction.
+        keys: What the dataset is indexed with, in the order of ``indices``. None: the indices. With keys, ``indices``
+            are positions among all that the sampler yields.
 
     Attributes:
         indices: Dataset indices, batch by batch.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], indices: list[list[int]], seed: int, *, is_shuffled: bool = True
+        self,
+        loader: DataLoader[Any],
+        indices: list[list[int]],
+        seed: int,
+        *,
+        is_shuffled: bool = True,
+        keys: list[list[Any]] | None = None,
     ) -> None:
         super().__init__(seed)
         self.is_shuffled = is_shuffled
         self.indices = indices
+        if keys is not None:
+            self.sample_kind = "sampler position"
+        self._keys = indices if keys is None else keys
         self._loader = loader
+        self._first_batches: list[ProbeBatch | Exception] = []
 
     @property
     def description(self) -> str:
@@ -42,58 +59,58 @@ class DatasetProbe(ProbeSet):
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`."""
         batch_indices = range(rank, len(self.indices), world_size)
-        loader = self._loader_of([self.indices[i] for i in batch_indices])
-        for i, data in zip(batch_indices, loader, strict=True):
+        loader = self._loader_of([self._seeded(i) for i in batch_indices])
+        for i, data in zip(batch_indices, iterate(loader), strict=True):
             yield ProbeBatch(i, data, len(self.indices[i]), tuple(self.indices[i]))
 
     def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
-        """See `ProbeSet.first_batch`."""
-        indices = self.indices[0][:-1] if drop_last_sample else self.indices[0]
-        (data,) = self._loader_of([indices], num_workers=0)
-        return ProbeBatch(0, data, len(indices), tuple(indices))
+        """See `ProbeSet.first_batch`. Batches from workers are kept until `release_first_batch`."""
+        if not self._loader.num_workers:
+            return next(self._load_first([drop_last_sample]))
+        if not self._first_batches:
+            # Starting workers is slow, so they load both batches at once.
+            self._first_batches = list(_until_error(self._load_first([False, True])))
+        batch = self._first_batches[drop_last_sample]
+        if isinstance(batch, Exception):
+            raise batch
+        return replace(batch, data=copy.deepcopy(batch.data))  # A model may write to its inputs.
 
-    def _loader_of(self, indices: list[list[int]], num_workers: int | None = None) -> DataLoader[Any]:
-        """Make a loader of the given batches. ``num_workers`` None takes the user's number of workers."""
+    def release_first_batch(self) -> None:
+        """See `ProbeSet.release_first_batch`."""
+        self._first_batches = []
+
+    def _load_first(self, drop_last_sample: list[bool]) -> Iterator[ProbeBatch]:
+        """Load the first batch, with or without its last sample."""
+        sizes = [len(self.indices[0]) - drop for drop in drop_last_sample]
+        loader = self._loader_of([self._seeded(0)[: 1 + size] for size in sizes])
+        for size, data in zip(sizes, iterate(loader), strict=True):
+            yield ProbeBatch(0, data, size, tuple(self.indices[0][:size]))
+
+    def _seeded(self, i: int) -> list[Any]:
+        """Return one batch as `SeededDataset` takes it."""
+        return [self.batch_seed(i), *self._keys[i]]
+
+    def _loader_of(self, batches: list[list[Any]]) -> DataLoader[Any]:
+        """Make a loader of the given batches, with the user's workers."""
         loader = self._loader
-        workers = loader.num_workers if num_workers is None else num_workers
-        worker_options = {}
-        if workers and indices:
-            worker_options = {
-                "num_workers": workers,
-                "timeout": loader.timeout,
-                "worker_init_fn": loader.worker_init_fn,
-                "multiprocessing_context": loader.multiprocessing_context,
-                "prefetch_factor": loader.prefetch_factor,
-            }
-        seeds = {batch[0]: self.batch_seed(i) for i, batch in enumerate(self.indices)}
+        options = worker_options(loader) if batches else {}
+        if options:
+            options["num_workers"] = min(loader.num_workers, len(batches))
+            options["worker_init_fn"] = SeededWorkerInit(loader.worker_init_fn)
         return DataLoader(
-            _SeededDataset(loader.dataset, seeds),
-            batch_sampler=indices,
+            SeededDataset(loader.dataset),
+            batch_sampler=batches,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
-            generator=torch.Generator().manual_seed(self.seed),
-            **worker_options,
+            generator=torch.Generator("cpu").manual_seed(self.seed),
+            **options,
         )
 
 
-class _SeededDataset(Dataset[Any]):
-    """Seed each batch, so that random transforms give the same inputs at each pass and in any process.
-
-    Args:
-        dataset: The user's dataset.
-        seeds: The seed of each batch, by the dataset index of its first sample.
-    """
-
-    def __init__(self, dataset: Dataset[Any], seeds: dict[int, int]) -> None:
-        self._dataset = dataset
-        self._seeds = seeds
-
-    def __getitems__(self, indices: list[int]) -> list[Any]:
-        seed_rng(self._seeds[indices[0]])
-        fetch = getattr(self._dataset, "__getitems__", None)
-        if fetch is not None:
-            return list(fetch(indices))
-        return [self._dataset[index] for index in indices]
-
-    def __getitem__(self, index: int) -> Any:
-        return self.__getitems__([index])[0]
+def _until_error(batches: Iterator[ProbeBatch]) -> Iterator[ProbeBatch | Exception]:
+    """Yield the first batch, and the second or the error that it raises: not all can be collated with a sample less."""
+    yield next(batches)
+    try:
+        yield next(batches)
+    except Exception as error:  # noqa: BLE001  # Raised where the batch is asked for.
+        yield error

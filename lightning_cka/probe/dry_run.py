@@ -11,6 +11,7 @@ from torch import nn
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.probe.dry_run_messages import Problem, join_problems, layer_problem
 from lightning_cka.probe.dry_run_outputs import LayerOutput, record_outputs, record_outputs_without_last_sample
+from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers, spread_evenly
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
@@ -51,6 +52,7 @@ def dry_run(
     """
     candidates = match_layers(model, selectors)
     with temporary_eval_mode(model), isolated_rng(probe.seed, forward_settings.device):
+        find_samples(model, probe, candidates, forward_settings)
         batch = _first_batch(probe)
         n = batch.num_samples
         outputs = record_outputs(model, batch, candidates, forward_settings)

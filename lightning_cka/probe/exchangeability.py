@@ -77,7 +77,7 @@ class BatchVariation:
         parts = (n * mean.square().sum()[None], centered.square().sum()[None], numerator, norm)
         self._weighted_means[row, : len(mean)] += n * mean
         self._sums[:, row] += torch.cat(parts)
-        self._counts[:, row] += torch.tensor([n, 1]).to(self._counts)
+        self._counts[:, row] += torch.tensor([n, 1], device="cpu").to(self._counts)
 
     def result(self, *, distributed: bool, significance: float = SIGNIFICANCE) -> list[Variation]:
         """Return the layers whose batches differ by more than chance, the largest ratio first.
@@ -108,7 +108,7 @@ def _some_coordinates(flat: Tensor) -> Tensor:
     if width <= _COORDINATES - 1:
         return flat
     # Multiples of the golden ratio are spread evenly, without the period of any dimension of the features.
-    places = torch.arange(1, _COORDINATES, dtype=torch.float64) * 0.6180339887498949 % 1 * width
+    places = torch.arange(1, _COORDINATES, dtype=torch.float64, device="cpu") * 0.6180339887498949 % 1 * width
     return flat[:, places.long().to(flat.device)]
 
 

@@ -8,22 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cka.probe.tensor_bytes import plain_parts, some_bytes
 from lightning_cka.runtime.nested import tensors_in
 
 
 def fingerprint(data: Any) -> str:
     """Hash the dtypes and shapes of a batch's tensors, and at least 4096 values of each, evenly spaced."""
     digest = hashlib.blake2b(digest_size=16)
-    tensors = [part for found in tensors_in(data) for part in (found.unbind() if found.is_nested else [found])]
-    for tensor, some in zip(tensors, _on_host([_some_bytes(tensor) for tensor in tensors]), strict=True):
+    tensors = [part for found in tensors_in(data) for part in plain_parts(found)]
+    for tensor, some in zip(tensors, _on_host([some_bytes(tensor) for tensor in tensors]), strict=True):
         digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(some.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _some_bytes(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // 4096)].contiguous().view(torch.uint8)
 
 
 def _on_host(vectors: list[Tensor]) -> tuple[Tensor, ...]:

@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, cast
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.probe.batching import check_num_samples, choose_batch_size, split_into_batches
 from lightning_cka.probe.probe_set import ProbeBatch
-from lightning_cka.probe.samplers import unwrapped_sampler
-from lightning_cka.probe.stream_probe import StreamProbe, as_probe_batch
+from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
+from lightning_cka.probe.samplers import samples_in_order
+from lightning_cka.probe.stream_probe import StreamProbe
+from lightning_cka.probe.worker_options import CountedCollate, iterate, worker_options
 from lightning_cka.runtime.rng import isolated_rng
 
 
@@ -32,8 +36,12 @@ def first_batches(loader: Any, num_samples: int | None, batch_size: int | None, 
         )
     _warn_not_shuffled(source)
     _check_finite(loader, num_samples)
-    with isolated_rng(seed):
-        return StreamProbe(_until_num_samples(_whole_batches(loader), num_samples), seed)
+
+    def read(places: SamplePlaces | None) -> list[Any]:
+        with isolated_rng(seed):
+            return _until_num_samples(_whole_batches(loader, seed, num_samples), num_samples, places)
+
+    return StreamProbe(read(None), seed, read=read)
 
 
 def first_samples(loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int) -> StreamProbe:
@@ -46,14 +54,57 @@ def first_samples(loader: DataLoader[Any], num_samples: int | None, batch_size: 
     _warn_not_shuffled(_source_name(loader))
     _check_finite(loader, num_samples)
     with isolated_rng(seed):
-        samples = list(islice(iter(_copy_of_stream(cast(IterableDataset[Any], loader.dataset))), num_samples))
-        batch_size = choose_batch_size(len(samples), loader, batch_size)
-        positions = split_into_batches(range(len(samples)), batch_size)
-        batches = [
-            ProbeBatch(i, loader.collate_fn(batch), len(batch), tuple(positions[i]))
-            for i, batch in enumerate(split_into_batches(samples, batch_size))
-        ]
+        read = _read_in_workers if loader.num_workers else _read_here
+        counted = read(loader, num_samples, batch_size, seed)
+    batches: list[ProbeBatch] = []
+    start = 0
+    for count, data in counted:
+        if count >= MIN_SAMPLES:
+            batches.append(ProbeBatch(len(batches), data, count, tuple(range(start, start + count))))
+        start += count
     return StreamProbe(batches, seed)
+
+
+def _read_here(
+    loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, _seed: int
+) -> list[tuple[int, Any]]:
+    """Read a copy of the stream in this process, and return counted batches."""
+    samples = list(islice(iter(_copy_of_stream(cast(IterableDataset[Any], loader.dataset))), num_samples))
+    batches = split_into_batches(samples, choose_batch_size(len(samples), loader, batch_size))
+    return [(len(batch), loader.collate_fn(batch)) for batch in batches]
+
+
+def _read_in_workers(
+    loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int
+) -> list[tuple[int, Any]]:
+    """Read the stream in workers, which collate, and return counted batches. Their order is that of the loader."""
+    expected = num_samples if num_samples is not None else len(loader.dataset)  # type: ignore[arg-type]
+    size = choose_batch_size(expected, loader, batch_size)
+    batches = _counted_batches(loader, size, num_samples, seed)
+    found = sum(count for count, _ in batches)
+    smaller = choose_batch_size(found, loader, batch_size)
+    if smaller < size and found + size <= expected:  # The stream is shorter than expected.
+        batches = _counted_batches(loader, smaller, num_samples, seed)
+    return batches
+
+
+def _counted_batches(loader: DataLoader[Any], size: int, num_samples: int | None, seed: int) -> list[tuple[int, Any]]:
+    """Read batches of a stream in workers, as many as fit into ``num_samples``."""
+    workers = DataLoader(
+        loader.dataset,
+        batch_size=size,
+        collate_fn=CountedCollate(loader.collate_fn),
+        generator=torch.Generator("cpu").manual_seed(seed),
+        **worker_options(loader),
+    )
+    batches: list[tuple[int, Any]] = []
+    count = 0
+    for batch in iterate(workers):
+        batches.append(copy.deepcopy(batch))  # A copy is not in shared memory, of which there is little.
+        count += batch[0]
+        if num_samples is not None and count + size > num_samples:
+            break
+    return batches
 
 
 def _source_name(loader: Any) -> str:
@@ -92,22 +143,38 @@ def _copy_of_stream(dataset: IterableDataset[Any]) -> IterableDataset[Any]:
         return dataset
 
 
-def _whole_batches(loader: Iterable[Any]) -> Iterable[Any]:
+def _whole_batches(loader: Iterable[Any], seed: int, num_samples: int | None) -> Iterable[Any]:
     """Iterate over a loader whose dataset or sampler makes the batches."""
     if not isinstance(loader, DataLoader):
         return loader
-    if isinstance(loader.dataset, IterableDataset):
-        return map(loader.collate_fn, _copy_of_stream(loader.dataset))
-    return (loader.collate_fn(loader.dataset[index]) for index in unwrapped_sampler(loader))
+    is_stream = isinstance(loader.dataset, IterableDataset)
+    keys = None if is_stream else samples_in_order(loader, seed, num_samples)
+    if not loader.num_workers:
+        data = (
+            _copy_of_stream(cast(IterableDataset[Any], loader.dataset))
+            if is_stream
+            else (loader.dataset[key] for key in keys or ())
+        )
+        return map(loader.collate_fn, data)
+    workers = DataLoader(
+        loader.dataset,
+        batch_size=None,
+        sampler=keys,
+        collate_fn=loader.collate_fn,
+        generator=torch.Generator("cpu").manual_seed(seed),
+        **worker_options(loader),
+    )
+    return map(copy.deepcopy, iterate(workers))  # A copy is not in shared memory, of which there is little.
 
 
-def _until_num_samples(source: Iterable[Any], num_samples: int | None) -> list[ProbeBatch]:
+def _until_num_samples(source: Iterable[Any], num_samples: int | None, places: SamplePlaces | None) -> list[Any]:
     """Take batches until there are ``num_samples`` samples. None takes all batches."""
-    batches: list[ProbeBatch] = []
+    batches: list[Any] = []
     count = 0
-    for i, data in enumerate(source):
-        batches.append(as_probe_batch(i, data, count))
-        count += batches[-1].num_samples
+    for data in source:
+        places = places or candidate_places(data)[0]
+        batches.append(data)
+        count += places.num_samples(data)
         if num_samples is not None and count >= num_samples:
             break
     check_num_samples(count)

@@ -55,6 +55,9 @@ class ProbeSet(ABC):
     def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
         """Return the first batch, optionally without its last sample."""
 
+    def release_first_batch(self) -> None:  # noqa: B027  # Most probe sets keep none.
+        """Free the first batch, which is kept for several dry runs where loading it again is slow."""
+
     def batch_seed(self, index: int) -> int:
         """Return the seed of one batch, in [0, 2^32)."""
         return int(np.random.SeedSequence([self.seed, index]).generate_state(1)[0])

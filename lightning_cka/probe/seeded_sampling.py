@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_cka.probe.batching import choose_batch_size, split_into_batches
 from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.first_samples import first_batches, first_samples
 from lightning_cka.probe.probe_set import ProbeSet
-from lightning_cka.probe.samplers import plain_index, unwrapped_sampler
+from lightning_cka.probe.samplers import available_samples
 
 
 def draw_probe_set(
@@ -20,19 +19,19 @@ def draw_probe_set(
 ) -> ProbeSet:
     """Draw a probe set from the samples of a validation loader.
 
-    A map-style dataset gives a random subset. An iterable dataset, and a loader that yields whole batches, give
-    their first samples in order, with a warning.
+    A map-style dataset gives a random subset of the samples that the loader's sampler yields. An iterable dataset, and
+    a loader that yields whole batches, give their first samples in order, with a warning.
 
     Args:
         loader: Usually a `DataLoader`. Its dataset, ``collate_fn``, workers and batch size are used.
         num_samples: Maximum number of samples. None takes all of them.
-        batch_size: Samples per batch. None takes the loader's batch size, reduced if there would be fewer than 8
-            batches.
+        batch_size: Samples per batch. None takes the loader's batch size, or 32 if that is below 4 or unknown, reduced
+            if there would be fewer than 8 batches.
         seed: Seed of the choice of samples, and of all random numbers while they are loaded and shown.
 
     Raises:
-        ValueError: There are fewer than 4 samples, the loader's batches have fewer than 4, ``batch_size`` is given for
-            a loader of whole batches, or ``num_samples`` is None for a stream without a length.
+        ValueError: There are fewer than 4 samples, ``batch_size`` is given for a loader of whole batches, or
+            ``num_samples`` is None for a stream without a length.
     """
     if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
         return first_batches(loader, num_samples, batch_size, seed)
@@ -42,17 +41,12 @@ def draw_probe_set(
 
 
 def _random_subset(loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int) -> DatasetProbe:
-    """Draw a random subset of the indices of a map-style dataset."""
-    available = _available_indices(loader)
-    order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))
-    indices = [available[i] for i in order[:num_samples].tolist()]
-    return DatasetProbe(loader, split_into_batches(indices, choose_batch_size(len(indices), loader, batch_size)), seed)
-
-
-def _available_indices(loader: DataLoader[Any]) -> Sequence[int]:
-    """Return the indices of the user's `SubsetRandomSampler`, or else those of the whole dataset."""
-    sampler = unwrapped_sampler(loader)
-    if isinstance(sampler, SubsetRandomSampler):
-        return [plain_index(index) for index in sampler.indices]
-    size = len(loader.dataset)  # type: ignore[arg-type]  # Map-style datasets have a length.
-    return range(size)
+    """Draw a random subset of the samples that the loader's sampler yields."""
+    available = available_samples(loader, seed, num_samples)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    places = torch.randperm(len(available), generator=generator, device="cpu")[:num_samples].tolist()
+    keys = [available[place] for place in places]
+    size = choose_batch_size(len(keys), loader, batch_size)
+    if all(isinstance(key, int) for key in keys):
+        return DatasetProbe(loader, split_into_batches(keys, size), seed)
+    return DatasetProbe(loader, split_into_batches(places, size), seed, keys=split_into_batches(keys, size))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -17,3 +20,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     Not waiting is safe there: CUDA has read pageable memory when the call returns.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+@contextmanager
+def cpu_by_default() -> Iterator[None]:
+    """Make tensors on the CPU where code names no device, whatever `torch.set_default_device` is."""
+    if torch.get_default_device().type == "cpu":
+        yield
+        return
+    with torch.device("cpu"):
+        yield

@@ -50,8 +50,8 @@ def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
     seen = set() if seen is None else seen
     if isinstance(data, Tensor):
         yield data
-    elif isinstance(data, np.ndarray) and data.dtype.kind in "biuf":
-        yield torch.from_numpy(data)
+    elif isinstance(data, np.ndarray) and data.dtype.kind in "biufc":
+        yield _as_tensor(data)
     elif id(data) not in seen and not isinstance(data, str | bytes | type):
         seen.add(id(data))
         for part in _parts(data):
@@ -65,3 +65,14 @@ def _parts(data: Any) -> Iterable[Any]:
     if isinstance(data, list | tuple):
         return data
     return (getattr(data, "__dict__", {}) | dataclass_values(data)).values()
+
+
+def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """Return an array as a tensor; one that torch has no equal of (128 bits, fields) as its bytes."""
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if not native.flags.writeable or any(stride < 0 for stride in native.strides):
+        native = native.copy()  # torch warns of an array that it could write to, and has no negative strides.
+    try:
+        return torch.from_numpy(native)
+    except TypeError:
+        return torch.from_numpy(np.frombuffer(native.tobytes(), np.uint8).copy())

@@ -89,7 +89,11 @@ class Unseeded:
             ValueError,
             "gave the two models different samples in 3 batches",
         ),
-        (lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False), TypeError, "iterable more than once"),
+        (
+            lambda: compare_models(mlp(), mlp(), iter(loader()), progress_bar=False),
+            TypeError,
+            "iterable more than once",
+        ),
         (
             lambda: compare_models(mlp(), mlp(), loader(), "9", progress_bar=False),
             ValueError,

@@ -186,7 +186,11 @@ def test_stage_and_model_are_restored_after_an_exception():
             "a name, the number of an epoch, a path or a module .*but is 3.5",
         ),
         (lambda: CKAMonitor(kernel="rbff"), ValueError, "unknown kernel 'rbff'"),
-        (lambda: CKAMonitor(kernel="precomputed"), ValueError, "works only with MinibatchCKA.update and functional.cka"),
+        (
+            lambda: CKAMonitor(kernel="precomputed"),
+            ValueError,
+            "works only with MinibatchCKA.update and functional.cka",
+        ),
         (lambda: CKAMonitor(feature_fn="max"), ValueError, "unknown feature_fn 'max'"),
         (lambda: CKAMonitor(every_n_epochs=0), ValueError, "every_n_epochs must be at least 1, but is 0"),
         (lambda: CKAMonitor(batch_size=3), ValueError, "batch_size must be at least 4, but is 3"),

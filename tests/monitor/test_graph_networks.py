@@ -121,7 +121,9 @@ def test_batches_of_graphs_in_a_list():
     """No sample can be taken out of such a batch. The batch dimension is the one of size `batch_size`, the first."""
     module = TakesObject(GraphNet())
     data = [collate_object(graphs()[i : i + 8]) for i in range(0, 64, 8)]
-    with pytest.warns(UserWarning, match="the 8 samples of a batch are assumed to lie along the first dimension.*Graphs"):
+    with pytest.warns(
+        UserWarning, match="the 8 samples of a batch are assumed to lie along the first dimension.*Graphs"
+    ):
         result = compare_models(module, module, data, progress_bar=False)
     assert result.layers == ("net.readout", "net.head")
     reads = dict.fromkeys(result.layers, lambda output, _: output)
