@@ -13,6 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
 from lightning_cka.probe.features import FeatureFn
+from lightning_cka.runtime.module_names import unwrapped
 
 ForwardFn = Callable[[nn.Module, Any], Any]
 
@@ -61,7 +62,7 @@ def default_forward(model: nn.Module, batch: Any) -> Any:
 
 def _keyword_arguments(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Select the entries that are parameters of ``forward``. If none are, ``**kwargs`` takes all entries."""
-    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    parameters = inspect.signature(unwrapped(model).forward).parameters
     named = {key: value for key, value in batch.items() if key in parameters}
     if not named and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(batch)

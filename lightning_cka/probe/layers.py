@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lightning_cka.runtime.module_names import named_layers, without_compiled
+from lightning_cka.runtime.listed import listed
+from lightning_cka.runtime.module_names import named_layers, unwrapped_names
 
 if TYPE_CHECKING:
     LayerSelector = str | type[nn.Module]
@@ -47,7 +48,7 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     """Return the selection as a tuple, and None as it is.
 
     Args:
-        layers: A name pattern, a module class, or a list or tuple of these.
+        layers: A name pattern, a module class, or a container of these; see `lightning_cka.runtime.listed`.
         argument: The user's name of the argument, for messages.
 
     Raises:
@@ -56,13 +57,13 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     """
     if layers is None:
         return None
-    selectors = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
+    selectors = listed(layers)
     if not selectors:
         raise ValueError(f"{argument} is empty; pass None for the default layers")
     for selector in selectors:
         if not isinstance(selector, str) and not (isinstance(selector, type) and issubclass(selector, nn.Module)):
             raise TypeError(f"{argument} must be name patterns or module classes, but has {selector!r}")
-    return cast(tuple[LayerSelector, ...], selectors)
+    return selectors
 
 
 def names_matching(pattern: str, names: Collection[str]) -> list[str]:
@@ -86,7 +87,7 @@ def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) 
         return matches
     matches = {}
     for index, selector in enumerate(selectors):
-        found = _layers_matching(selector, layers)
+        found = _layers_matching(selector, layers) or _wrapped_names_matching(selector, model)
         if not found:
             raise ValueError(_no_match_message(selector, model))
         for name in found:
@@ -98,6 +99,16 @@ def _layers_matching(selector: LayerSelector, layers: dict[str, nn.Module]) -> l
     if isinstance(selector, str):
         return names_matching(selector, layers)
     return [name for name, module in layers.items() if isinstance(module, selector)]
+
+
+def _wrapped_names_matching(selector: LayerSelector, model: nn.Module) -> list[str]:
+    """Return the layers whose names match only with the segments of their wrappers."""
+    if not isinstance(selector, str):
+        return []
+    unwrap = unwrapped_names(model)
+    names = {name: unwrap(name) for name, _ in model.named_modules() if unwrap(name)}
+    changed = {name: unwrapped for name, unwrapped in names.items() if unwrapped != name}
+    return list(dict.fromkeys(changed[name] for name in names_matching(selector, changed)))
 
 
 def _owns_parameters(name: str, module: nn.Module) -> bool:
@@ -123,7 +134,8 @@ def _no_match_message(selector: LayerSelector, model: nn.Module) -> str:
 def _first_names(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, str]:
     """Map each name of a module to its first name, by which it can be chosen."""
     first_names = {id(module): name for name, module in layers.items()}
-    all_names = {without_compiled(name): module for name, module in model.named_modules(remove_duplicate=False)}
+    unwrap = unwrapped_names(model)
+    all_names = {unwrap(name): module for name, module in model.named_modules(remove_duplicate=False)}
     return {name: first_names[id(module)] for name, module in all_names.items() if id(module) in first_names}
 
 

@@ -76,3 +76,22 @@ def test_spread_evenly():
     assert len(set(chosen)) == 64
     assert (chosen[0], chosen[-1]) == ("0", "199")
     assert layers.spread_evenly(names[:64]) == names[:64]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"flat": 1, nn.Conv2d: 2}.keys(),
+        frozenset(["flat", nn.Conv2d]),
+        (name for name in ("flat", nn.Conv2d)),
+    ],
+)
+def test_any_container_is_a_list(selection):
+    assert set(layers.check_layers(selection)) == {"flat", nn.Conv2d}
+
+
+def test_names_with_the_segments_of_wrappers_still_match():
+    net = model()
+    net.encoder = torch.compile(net.encoder)
+    assert layers.match_layers(net, ("encoder._orig_mod.c*",)) == {"encoder.conv": 0}
+    assert layers.match_layers(net, ("encoder._orig_mod",)) == {"encoder": 0}
