@@ -18,7 +18,7 @@ from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import ForwardFn, ForwardSettings
+from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_call
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import LayerPlan, Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
@@ -35,6 +35,7 @@ def compare_models(
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
+    call: Call = "first",
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
@@ -59,6 +60,8 @@ def compare_models(
         forward_fn: called with a model and a batch; None: the model is called on the batch, or on its
             first element.
         feature_fn: "flatten", "mean", "cls", or a function of a layer's output that gives ``(n, ...)``.
+        call: which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean", the
+            mean of the features over all calls.
         kernel: "linear", "rbf" or `lightning_cka.kernels.RBF`, "distance", or a function of ``(n, n)`` squared
             distances.
         unbiased: False takes the biased HSIC, whose values depend on the batch size.
@@ -89,12 +92,13 @@ def compare_models(
         tensor([1., 1.], dtype=torch.float64)
     """
     check_feature_fn(feature_fn)
+    check_call(call)
     check_feature_kernel(kernel)
     check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     target = torch.device(device) if device is not None else device_of(model)
-    forward_settings = ForwardSettings(target, forward_fn, feature_fn)
+    forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     probe = probe_set_of_loader(dataloader, seed=seed)
     total = len(dataloader) if hasattr(dataloader, "__len__") else None
     is_self = model is reference and reference_selectors == selectors

@@ -21,7 +21,7 @@ from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import ProbeOptions, Settings
 from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, validates
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import ForwardFn
+from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.runtime.namespaces import join_namespaces
 
@@ -58,6 +58,8 @@ class CKAMonitor(Callback):
             tuple or list, a mapping being spread over the arguments that ``forward`` names.
         feature_fn: "flatten" (default), "mean" (over all but batch and channel; of tokens, over those that the batch's
             ``attention_mask`` has), "cls" (first token), or a function from a layer's output to ``(n, ...)`` features.
+        call: which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean", the
+            mean of the features over all calls.
         kernel: "linear"; "rbf" or `lightning_cka.kernels.RBF`, whose bandwidths the first probe batch fixes;
             "distance"; a function of ``(n, n)`` squared distances; or a sequence of these, each with keys of its own.
         unbiased: False takes the biased HSIC, for comparison with papers that do; its values depend on the batch size.
@@ -100,6 +102,7 @@ class CKAMonitor(Callback):
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
+        call: Call = "first",
         kernel: Sequence[Kernel] | Kernel = "linear",
         unbiased: bool = True,
         thresholds: Thresholds | None = None,
@@ -115,6 +118,7 @@ class CKAMonitor(Callback):
         _check_at_least(num_samples, MIN_SAMPLES, "num_samples")
         _check_at_least(batch_size, MIN_SAMPLES, "batch_size")
         check_feature_fn(feature_fn)
+        check_call(call)
         if save_banks not in (True, False, "float16"):
             raise ValueError(f"save_banks must be True, False or 'float16', but is {save_banks!r}")
         self.references = parse_references(reference)
@@ -132,6 +136,7 @@ class CKAMonitor(Callback):
             forward_fn=forward_fn,
             feature_fn=feature_fn,
             seed=seed,
+            call=call,
         )
         self._settings = Settings(
             probe,

@@ -108,6 +108,8 @@ class Session:
         """
         trainer, report, settings = self._trainer, self._report, self._settings
         features = ", ".join(map(describe_function, (settings.probe.forward_fn, settings.probe.feature_fn)))
+        if settings.probe.call != "first":
+            features += f", call={settings.probe.call}"
         kinds = {
             report.key(reference.name, name): Kind(
                 kernel_name(kernel),

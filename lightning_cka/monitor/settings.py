@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.probe.features import FeatureFn
-from lightning_cka.probe.forward import ForwardFn
+from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import LayerSelector
 
 
@@ -26,6 +26,7 @@ class ProbeOptions:
     forward_fn: ForwardFn | None
     feature_fn: FeatureFn
     seed: int
+    call: Call = "first"
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from lightning_cka.probe.default_layers import candidate_layers
 from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.module_names import named_layers, unwrapped_names
 
@@ -22,9 +23,6 @@ else:
 Layers = LayerSelector | Sequence[LayerSelector] | None
 
 
-MAX_DEFAULT_LAYERS = 64
-
-
 @dataclass(frozen=True)
 class LayerPlan:
     """The layers to compare, as a dry run found them.
@@ -33,10 +31,15 @@ class LayerPlan:
         batch_dims: Which dimension of a layer's output is the batch, by layer name. The order is that of the Gram
             matrices' rows.
         num_samples: Number of samples in the probe batch of the dry run.
+        repeated: Names of the layers that ran several times in one forward pass.
+        warned: What was warned of already, as pairs of a layer and a problem that it has while the model is shown the
+            probe set.
     """
 
     batch_dims: dict[str, int]
     num_samples: int
+    repeated: frozenset[str] = frozenset()
+    warned: set[tuple[str, str]] = field(default_factory=set, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,14 +77,14 @@ def names_matching(pattern: str, names: Collection[str]) -> list[str]:
 def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:
     """Return the names of the layers that match, each with the index of the first selector that it matches.
 
-    ``selectors`` None takes the leaf modules that own parameters.
+    ``selectors`` None takes all modules that have parameters: `lightning_cka.probe.default_layers` chooses among them.
 
     Raises:
         ValueError: A selector matches nothing.
     """
     layers = named_layers(model)
     if selectors is None:
-        matches = {name: 0 for name, module in layers.items() if _owns_parameters(name, module)}
+        matches = dict.fromkeys(candidate_layers(layers), 0)
         if not matches:
             raise ValueError(f"{type(model).__name__} has no layer with parameters; choose some with layers=")
         return matches
@@ -111,14 +114,6 @@ def _wrapped_names_matching(selector: LayerSelector, model: nn.Module) -> list[s
     return list(dict.fromkeys(changed[name] for name in names_matching(selector, changed)))
 
 
-def _owns_parameters(name: str, module: nn.Module) -> bool:
-    """Whether a module is a leaf with parameters. Parametrizations count as part of the module that has them."""
-    if "parametrizations" in name.split("."):
-        return False
-    children = [child for child, _ in module.named_children() if child != "parametrizations"]
-    return not children and any(True for _ in module.parameters())
-
-
 def _no_match_message(selector: LayerSelector, model: nn.Module) -> str:
     layers = named_layers(model)
     if not isinstance(selector, str):
@@ -137,10 +132,3 @@ def _first_names(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, st
     unwrap = unwrapped_names(model)
     all_names = {unwrap(name): module for name, module in model.named_modules(remove_duplicate=False)}
     return {name: first_names[id(module)] for name, module in all_names.items() if id(module) in first_names}
-
-
-def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:
-    """Return at most ``count`` of the names, evenly spaced, with the first and the last one."""
-    if len(names) <= count:
-        return names
-    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]

@@ -19,8 +19,8 @@ def model():
     )
 
 
-def test_default_layers_are_leaves_with_parameters():
-    assert list(layers.match_layers(model(), None)) == ["encoder.conv", "encoder.norm", "head"]
+def test_default_layers_are_chosen_among_modules_with_parameters():
+    assert list(layers.match_layers(model(), None)) == ["encoder", "encoder.conv", "encoder.norm", "head"]
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,6 @@ def test_bad_selection(selector, error, message):
 def test_no_layer_with_parameters():
     with pytest.raises(ValueError, match="Sequential has no layer with parameters"):
         layers.match_layers(nn.Sequential(nn.ReLU()), None)
-
-
-def test_spread_evenly():
-    names = [str(i) for i in range(200)]
-    chosen = layers.spread_evenly(names)
-    assert len(set(chosen)) == 64
-    assert (chosen[0], chosen[-1]) == ("0", "199")
-    assert layers.spread_evenly(names[:64]) == names[:64]
 
 
 @pytest.mark.parametrize(
