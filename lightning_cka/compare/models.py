@@ -20,7 +20,7 @@ from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import ForwardFn, ForwardSettings
+from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_call
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
@@ -37,6 +37,7 @@ def compare_models(
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
+    call: Call = "first",
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
@@ -63,6 +64,8 @@ def compare_models(
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
         feature_fn: "flatten", "mean", "cls", or a function from a layer's output to features ``(n, ...)``.
+        call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
+            the mean of the features over all calls.
         kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
             returns an ``(n, n)`` Gram matrix.
         unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
@@ -95,12 +98,13 @@ def compare_models(
         tensor([1., 1.], dtype=torch.float64)
     """
     check_feature_fn(feature_fn)
+    check_call(call)
     check_feature_kernel(kernel)
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     target = torch.device(device) if device is not None else device_of(model)
-    settings = ForwardSettings(target, forward_fn, feature_fn)
+    settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     probe = probe_set_of_loader(dataloader, seed=seed)
     total = len(dataloader) if hasattr(dataloader, "__len__") else None
     show = partial(show_with_progress, total=total, progress_bar=progress_bar)

@@ -143,7 +143,7 @@ def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
     """Return one or several kernels by distinct names.
 
     Args:
-        kernel: A kernel, or a list or tuple of kernels.
+        kernel: A kernel, or a container of kernels, such as a list, a set or ``dict.values()``.
 
     Returns:
         Kernels by name. Names that occur twice get a number, such as "rbf-2".
@@ -152,7 +152,7 @@ def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
         ValueError: There is no kernel, or one is given twice, or `check_feature_kernel` raises.
         TypeError: A kernel is neither a name nor a function.
     """
-    kernels = cast(list[Kernel], list(kernel) if isinstance(kernel, list | tuple) else [kernel])
+    kernels = _listed(kernel)
     named: dict[str, Kernel] = {}
     for each in kernels:
         check_feature_kernel(each)
@@ -164,6 +164,17 @@ def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
     if not named:
         raise ValueError("kernel is empty; expected at least one kernel")
     return named
+
+
+def _listed(kernel: Any) -> list[Kernel]:
+    """Return the kernels in a container. Those of a set are sorted: its order may differ between processes."""
+    if isinstance(kernel, str) or callable(kernel):
+        return [cast(Kernel, kernel)]
+    try:
+        kernels = list(kernel)
+    except TypeError:
+        return [cast(Kernel, kernel)]
+    return sorted(kernels, key=kernel_name) if isinstance(kernel, set | frozenset) else kernels
 
 
 def kernel_key(kernel: Kernel) -> str:

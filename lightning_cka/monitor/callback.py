@@ -20,7 +20,7 @@ from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import ProbeOptions, Settings
 from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
 from lightning_cka.probe.features import FeatureFn
-from lightning_cka.probe.forward import ForwardFn
+from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.runtime.namespaces import join_namespaces
 
@@ -56,6 +56,7 @@ class CKAMonitor(Callback):
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
             and channel; of tokens, those in ``attention_mask``), "cls" (the first token), or a function of the output.
             None: "flatten".
+        call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
             sequence of these. The first probe batch fixes the bandwidths of RBF kernels. With several kernels, logged
             keys contain the kernel's name.
@@ -114,6 +115,7 @@ class CKAMonitor(Callback):
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
+        call: Call = "first",
         kernel: Sequence[Kernel] | Kernel = "linear",
         unbiased: bool = True,
         thresholds: Thresholds | None = None,
@@ -135,6 +137,7 @@ class CKAMonitor(Callback):
             forward_fn=forward_fn,
             feature_fn=feature_fn,
             seed=seed,
+            call=call,
         )
         self._settings = Settings(
             probe,

@@ -177,4 +177,5 @@ class LiveProbe:
             self._options.feature_fn,
             transfer,
             trainer.precision_plugin.val_step_context,
+            self._options.call,
         )

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 from lightning_cka.runtime.weights import detached_copy, read_weights
 
@@ -119,8 +120,7 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
         FileNotFoundError: A path does not exist.
         TypeError: A reference has an unsupported type.
     """
-    several = isinstance(reference, list | tuple)
-    sources = cast(Sequence[ReferenceSource], reference if several else [reference])
+    sources: tuple[ReferenceSource, ...] = listed(reference)
     if not sources:
         raise ValueError(
             "reference is empty; expected 'initial', 'previous', 'self', an epoch, a checkpoint or a module"

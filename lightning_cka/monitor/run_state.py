@@ -117,6 +117,8 @@ def history_settings(
 ) -> dict[str, HistorySettings]:
     """Return the settings of all histories of a run, by key."""
     features = ", ".join(map(describe_function, (settings.probe.forward_fn, settings.probe.feature_fn)))
+    if settings.probe.call != "first":
+        features += f", call={settings.probe.call}"
 
     def of(reference: Reference, kernel: Kernel) -> HistorySettings:
         return HistorySettings(

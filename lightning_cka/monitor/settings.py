@@ -11,7 +11,7 @@ from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import ForwardFn
+from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import LayerSelector
 
 
@@ -32,11 +32,13 @@ class ProbeOptions:
     forward_fn: ForwardFn | None
     feature_fn: FeatureFn
     seed: int
+    call: Call = "first"
 
     def __post_init__(self) -> None:
         """Check the values."""
         _check_at_least(MIN_SAMPLES, num_samples=self.num_samples, batch_size=self.batch_size)
         check_feature_fn(self.feature_fn)
+        check_call(self.call)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lightning_cka.probe.bank_format import read_bank, write_bank
 from lightning_cka.probe.bank_gathering import first_batch_medians, gather_batches
 from lightning_cka.probe.exchangeability import variation_message
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import ForwardFn, ForwardSettings
+from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_call
 from lightning_cka.probe.given_batches import probe_set_like, probe_set_of_loader
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.probe.probe_identity import BatchInputs, ProbeIdentity
@@ -157,6 +157,7 @@ class GramBank:
         like: GramBank | str | Path | None = None,
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
+        call: Call = "first",
         seed: int = 0,
         device: torch.device | str | None = None,
         progress_bar: bool = True,
@@ -171,6 +172,7 @@ class GramBank:
                 same batches, by their indices in the dataloader's dataset.
             forward_fn: Passes a batch to the model; see `compare_models`.
             feature_fn: Turns outputs into features; see `compare_models`.
+            call: Which call of a layer that runs several times counts; see `compare_models`.
             seed: Seed of all random numbers while the samples are shown. With ``like``, its seed is used.
             device: Device to compute on. None takes the model's own.
             progress_bar: Whether to show a progress bar.
@@ -179,6 +181,7 @@ class GramBank:
             ValueError: As `compare_models`, or the samples of ``like`` are not identified by dataset index.
         """
         check_feature_fn(feature_fn)
+        check_call(call)
         selectors = check_layers(layers)
         target = torch.device(device) if device is not None else device_of(model)
         like = None if like is None else open_bank(like)
@@ -188,7 +191,7 @@ class GramBank:
         else:
             probe = probe_set_of_loader(dataloader, seed=seed)
             total = len(dataloader) if hasattr(dataloader, "__len__") else None
-        forward_settings = ForwardSettings(target, forward_fn, feature_fn)
+        forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
         collected = collect_batches(model, probe, selectors, forward_settings, total=total, progress_bar=progress_bar)
         bank = cls(collected.layers, type(model).__name__, probe.sample_kind, seed=probe.seed)
         for batch in collected.batches:

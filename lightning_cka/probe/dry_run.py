@@ -9,16 +9,28 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.probe.dry_run_messages import Problem, join_problems, layer_problem
-from lightning_cka.probe.dry_run_outputs import LayerOutput, record_outputs, record_outputs_without_last_sample
+from lightning_cka.probe.adapters import AdapterSearch
+from lightning_cka.probe.batch_part import part_of_batch, some_samples
+from lightning_cka.probe.comparable_layers import check_outputs
+from lightning_cka.probe.default_layers import containers, default_layers, not_covered
+from lightning_cka.probe.dry_run_messages import Problem, join_problems
+from lightning_cka.probe.dry_run_outputs import (
+    DryRunOutputs,
+    LayerOutput,
+    record_outputs,
+    record_outputs_of_part,
+    record_outputs_without_last_sample,
+)
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers, spread_evenly
+from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
+from lightning_cka.probe.thinning import thin_out
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng
+from lightning_cka.runtime.text import shortened
 
 
 def dry_run(
@@ -37,8 +49,8 @@ def dry_run(
     Args:
         model: The model. It is restored afterwards.
         probe: The probe set.
-        selectors: See `lightning_cka.probe.layers.check_layers`. None takes the leaf modules that own parameters and
-            give one row of features per sample, at most 64 of them.
+        selectors: See `lightning_cka.probe.layers.check_layers`. None takes the innermost modules with parameters that
+            give one row of features per sample, at most 64 of them; see `default_layers` and `thin_out`.
         forward_settings: How a batch is passed to the model.
         argument: The user's name of the argument ``selectors``, for messages.
 
@@ -47,36 +59,52 @@ def dry_run(
 
     Raises:
         ValueError: A selector matches nothing. A layer that is chosen by name, or each layer that a selector matches,
-            does not run or has an output without a batch dimension. The model fails on the batch. The batch has fewer
-            than 4 samples.
+            does not run, has an output without a batch dimension, or has its rows in another order than the samples.
+            The model fails on the batch. The batch has fewer than 4 samples.
     """
+    layers = named_layers(model)
     candidates = match_layers(model, selectors)
-    with temporary_eval_mode(model), isolated_rng(probe.seed, forward_settings.device):
-        find_samples(model, probe, candidates, forward_settings)
-        batch = _first_batch(probe)
-        n = batch.num_samples
-        outputs = record_outputs(model, batch, candidates, forward_settings)
-        fewer = record_outputs_without_last_sample(model, probe, n, candidates, forward_settings)
-    names = _by_selector_and_execution(candidates, outputs)
-    found = {name: _batch_dim(outputs.get(name), fewer.get(name), n) for name in names}
-    batch_dims = {name: dim for name, dim in found.items() if dim is not None}
-    modules = named_layers(model)
-    problems = {
-        name: layer_problem(name, modules[name], outputs.get(name), fewer.get(name), n)
-        for name in names
-        if name not in batch_dims
-    }
+    seen = _show_batches(model, probe, candidates, forward_settings, by_default=selectors is None)
+    names = _by_selector_and_execution(candidates, seen.outputs)
+    batch_dims, problems = check_outputs(names, layers, seen, forward_settings.call)
     if selectors is None:
         _check_any_usable(batch_dims, problems, model)
+        batch_dims = _choose_default(batch_dims, problems, layers, seen)
     else:
-        _check_selectors(selectors, candidates, batch_dims, problems, argument, n)
+        _check_selectors(selectors, candidates, batch_dims, problems, argument, seen.num_samples)
     _report_left_out(problems, f"the default {argument}" if selectors is None else f"{argument}=")
-    if selectors is None:
-        batch_dims = _thin_out(batch_dims)
-    _warn_of_repeated_calls(batch_dims, outputs)
-    if forward_settings.feature_fn == "mean":
-        _warn_of_padding(batch, batch_dims, outputs)
-    return LayerPlan(batch_dims, n)
+    repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
+    if forward_settings.call == "first":
+        _warn_of_repeated_calls(repeated)
+    if seen.mask is not None:
+        shapes = {name: _batch_first(seen.outputs[name].shape or (), dim) for name, dim in batch_dims.items()}
+        warn_of_padded_layers(shapes, seen.mask)
+    return LayerPlan(batch_dims, seen.num_samples, frozenset(repeated))
+
+
+def _show_batches(
+    model: nn.Module,
+    probe: ProbeSet,
+    names: Collection[str],
+    forward_settings: ForwardSettings,
+    *,
+    by_default: bool,
+) -> DryRunOutputs:
+    """Show a model the first batch, the same without its last sample, and a few samples of it."""
+    layers = named_layers(model)
+    adapters = AdapterSearch(layers if by_default else {})
+    lenient = containers(names, layers) if by_default else set()
+    with temporary_eval_mode(model), isolated_rng(probe.seed, forward_settings.device):
+        find_samples(model, probe, names, forward_settings)
+        batch = _first_batch(probe)
+        n = batch.num_samples
+        mask = token_mask(batch.data, n) if forward_settings.feature_fn == "mean" else None
+        part = part_of_batch(batch, some_samples(n))
+        with adapters.registered():
+            outputs = record_outputs(model, batch, names, forward_settings, lenient=lenient)
+        fewer = record_outputs_without_last_sample(model, probe, n, outputs, forward_settings, lenient=lenient)
+        some = record_outputs_of_part(model, part, outputs, forward_settings, lenient=lenient)
+    return DryRunOutputs(n, outputs, fewer, some, adapters.found, mask)
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
@@ -95,14 +123,33 @@ def _by_selector_and_execution(candidates: Mapping[str, int], outputs: Mapping[s
     return sorted(candidates, key=lambda name: (candidates[name], order.get(name, -1)))
 
 
-def _batch_dim(output: LayerOutput | None, fewer: LayerOutput | None, n: int) -> int | None:
-    """Return the first dimension of size n that has size n - 1 without the last sample."""
-    if output is None or output.shape is None:
-        return None
-    if fewer is None or fewer.shape is None or len(fewer.shape) != len(output.shape):
-        return 0 if output.shape[:1] == (n,) else None
-    sizes = enumerate(zip(output.shape, fewer.shape, strict=True))
-    return next((dim for dim, pair in sizes if pair == (n, n - 1)), None)
+def _choose_default(
+    batch_dims: dict[str, int], problems: dict[str, Problem], layers: Mapping[str, nn.Module], seen: DryRunOutputs
+) -> dict[str, int]:
+    """Choose the default layers, and leave in ``problems`` what a user should know of."""
+    adapters = [name for name in seen.adapters if name in batch_dims]
+    usable = list(batch_dims)
+    chosen = default_layers(usable, layers, seen.outputs, adapters)
+    untold = containers(problems, layers)
+    told = not_covered([name for name in problems if name not in untold], chosen, layers, seen.outputs)
+    for name in problems.keys() - set(told):
+        del problems[name]
+    for adapter in adapters:
+        for name in usable:
+            if name.startswith(f"{adapter}.") and not any(
+                True for c in layers[name].children() for _ in c.parameters()
+            ):
+                problems[name] = Problem(f"layer '{name}'", "is a part of an adapted layer, whose output is compared")
+    thinned = thin_out(chosen, usable, layers)
+    if thinned.names != chosen:
+        total = len({*chosen, *thinned.names})
+        spread = ", evenly spaced" if thinned.is_spread else ""
+        left_out = f", without {shortened(thinned.left_out, 16)}" if thinned.left_out else ""
+        rank_zero_info(
+            f"CKA compares {len(thinned.names)} of {total} layers{spread}{left_out}; choose others by name pattern or "
+            "module class with layers="
+        )
+    return {name: batch_dims[name] for name in thinned.names}
 
 
 def _check_any_usable(usable: Collection[str], problems: Mapping[str, Problem], model: nn.Module) -> None:
@@ -133,29 +180,13 @@ def _report_left_out(problems: Mapping[str, Problem], choice: str) -> None:
         rank_zero_info(f"CKA leaves out of {choice}: {join_problems(problems.values())}")
 
 
-def _thin_out(batch_dims: dict[str, int]) -> dict[str, int]:
-    chosen = spread_evenly(list(batch_dims))
-    if len(chosen) < len(batch_dims):
-        rank_zero_info(
-            f"CKA compares {len(chosen)} of {len(batch_dims)} layers, evenly spaced; choose others by name pattern or "
-            "module class with layers="
-        )
-    return {name: batch_dims[name] for name in chosen}
-
-
-def _warn_of_repeated_calls(names: Collection[str], outputs: Mapping[str, LayerOutput]) -> None:
-    if repeated := [name for name in names if outputs[name].calls > 1]:
+def _warn_of_repeated_calls(names: Collection[str]) -> None:
+    if names:
         warnings.warn(
-            f"layers that run several times in one forward are compared at their first call: {', '.join(repeated)}",
+            f"layers that run several times in one forward are compared at their first call: {', '.join(names)}. "
+            "call='last' takes their last call, call='mean' the mean of all calls",
             stacklevel=3,
         )
-
-
-def _warn_of_padding(batch: ProbeBatch, batch_dims: Mapping[str, int], outputs: Mapping[str, LayerOutput]) -> None:
-    mask = token_mask(batch.data, batch.num_samples)
-    if mask is not None:
-        shapes = {name: _batch_first(outputs[name].shape or (), dim) for name, dim in batch_dims.items()}
-        warn_of_padded_layers(shapes, mask)
 
 
 def _batch_first(shape: tuple[int, ...], batch_dim: int) -> tuple[int, ...]:

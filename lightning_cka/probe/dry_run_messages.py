@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from lightning_cka.probe.dry_run_outputs import LayerOutput
+from lightning_cka.probe.row_layout import Folding, find_folding
 from lightning_cka.runtime.text import shortened
 
 
@@ -38,8 +39,25 @@ def layer_problem(
     subject = f"the output of layer '{name}' ({output.description})"
     if output.shape is None:
         return Problem(subject, "has no floating-point tensor of one dimension or more")
-    hint = _folding_hint(output.shape, fewer.shape if fewer else None, n)
-    return Problem(subject, f"has no dimension with one entry per sample{hint}")
+    return Problem(subject, f"has no dimension with one entry per sample{_folding_hint(output, fewer, n)}")
+
+
+def order_problem(name: str, output: LayerOutput) -> Problem:
+    """Describe a layer whose rows are in another order than the samples."""
+    return Problem(
+        f"the output of layer '{name}' ({output.description})",
+        "has its rows in another order than the samples, as if they were sorted or shuffled: restore the order with "
+        "feature_fn= or forward_fn=, or compare a layer after which it is restored",
+    )
+
+
+def shapes_problem(name: str, output: LayerOutput) -> Problem:
+    """Describe a layer whose calls in one forward pass cannot be averaged."""
+    return Problem(
+        f"layer '{name}' ({output.calls} calls)",
+        f"gave outputs of unequal shapes, such as {output.shape} and {output.other_shape}, which call='mean' cannot "
+        "average: use call='first' or call='last'",
+    )
 
 
 def join_problems(problems: Iterable[Problem]) -> str:
@@ -54,8 +72,9 @@ def _verb_phrase(reason: str, num_subjects: int) -> str:
     return re.sub("^has ", "have ", reason) if num_subjects > 1 else reason
 
 
-def _folding_hint(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int) -> str:
+def _folding_hint(output: LayerOutput, other: LayerOutput | None, n: int) -> str:
     """Explain the first dimension, if its size depends on the number of samples."""
+    shape, fewer = output.shape or (), (other.shape if other else None)
     if not fewer or fewer[0] >= shape[0]:
         return ""
     per_sample, rest = divmod(shape[0], n)
@@ -65,7 +84,30 @@ def _folding_hint(shape: tuple[int, ...], fewer: tuple[int, ...] | None, n: int)
             "samples were in a row. To pool them by sample, let forward_fn= keep the batch's index of each row's "
             "sample, for a feature_fn= that uses it"
         )
-    return (
-        f": its first has {per_sample} for each, as if windows or nodes of all samples were in a row. If so, compare "
-        f"such layers alone, with feature_fn=lambda output: output.unflatten(0, (-1, {per_sample})).flatten(1)"
-    )
+    rows, advice = _FOLDINGS[_folding(output, other, n)]
+    return f": its first has {per_sample} for each, {rows}. {advice.format(k=per_sample)}"
+
+
+_FOLDINGS = {
+    Folding.BY_SAMPLE: (
+        "those of a sample in a row, as windows are",
+        "Compare such layers alone, with feature_fn=lambda output: output.unflatten(0, (-1, {k})).flatten(1)",
+    ),
+    Folding.BY_VIEW: (
+        "first one of all samples, then the next of all, as torch.cat of several views gives them",
+        (
+            "Compare such layers alone, with feature_fn=lambda output: output.unflatten(0, ({k}, -1)).transpose(0, 1)"
+            ".flatten(1)"
+        ),
+    ),
+    Folding.UNKNOWN: (
+        "in an order that cannot be told from the values",
+        "If you know it, compare such layers alone, with a feature_fn= that returns (n, features)",
+    ),
+}
+
+
+def _folding(output: LayerOutput, fewer: LayerOutput | None, n: int) -> Folding:
+    if output.values is None or fewer is None or fewer.values is None:
+        return Folding.UNKNOWN
+    return find_folding(output.values, fewer.values, n)

@@ -1,18 +1,19 @@
-"""Run a model once on a probe batch, and record the shape of each layer's output."""
+"""Run a model once on a probe batch, and record the shape and some values of each layer's output."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_cka.probe.features import read_tensor
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.forward_messages import why_forward_failed
+from lightning_cka.probe.kept_values import kept_values, strides_of
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.text import describe
@@ -24,7 +25,7 @@ class FeatureFnError(ValueError):
 
 @dataclass
 class LayerOutput:
-    """The output of a layer's first call in a dry run."""
+    """The output of a layer in a dry run: that of its last call for ``call="last"``, else that of its first call."""
 
     shape: tuple[int, ...] | None
     """Shape of the tensor that holds the samples; None if there is none."""
@@ -32,62 +33,157 @@ class LayerOutput:
     """The output in words, for messages."""
     calls: int = 1
     """How often the layer was called."""
+    values: Tensor | None = None
+    """Some of the tensor's entries; see `lightning_cka.probe.kept_values`."""
+    strides: tuple[int, ...] = ()
+    """The steps at which entries are kept."""
+    other_shape: tuple[int, ...] | None = None
+    """Shape of another call's tensor, if a call had another one."""
+
+
+class DryRunOutputs(NamedTuple):
+    """The outputs of layers in a dry run, by layer name."""
+
+    num_samples: int
+    outputs: dict[str, LayerOutput]
+    """For the n samples of a batch."""
+    fewer: dict[str, LayerOutput]
+    """For all samples but the last; empty if the model fails on them."""
+    part: dict[str, LayerOutput]
+    """For `lightning_cka.probe.batch_part.some_samples` of the batch; empty if the batch cannot be cut."""
+    adapters: list[str]
+    """Layers that adapt another one."""
+    mask: Tensor | None
+    """Which tokens ``feature_fn="mean"`` averages."""
+
+
+@dataclass
+class OutputRecorder:
+    """Forward hooks that record outputs.
+
+    Args:
+        outputs: What is recorded, by layer name, in execution order.
+        num_samples: Number of samples n in the batch.
+        forward_settings: How outputs are read.
+        lenient: Names of layers whose output the ``feature_fn`` may fail on.
+        like: Outputs of the same layers for another batch, whose strides are used.
+    """
+
+    outputs: dict[str, LayerOutput]
+    num_samples: int
+    forward_settings: ForwardSettings
+    lenient: Collection[str] = ()
+    like: Mapping[str, LayerOutput] | None = None
+
+    def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        """Return the forward hook of one layer."""
+
+        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+            first = self.outputs.get(name)
+            if first is None or self.forward_settings.call != "first":
+                new = self._read(name, output)
+                self.outputs[name] = new if first is None else self._joined(first, new)
+            if first is not None:
+                self.outputs[name].calls = first.calls + 1
+
+        return record
+
+    def _joined(self, first: LayerOutput, new: LayerOutput) -> LayerOutput:
+        if self.forward_settings.call == "last":
+            return new
+        if new.shape != first.shape:
+            first.other_shape = new.shape or ()
+        return first
+
+    def _read(self, name: str, output: Any) -> LayerOutput:
+        feature_fn = self.forward_settings.feature_fn
+        try:
+            tensor = read_tensor(output, feature_fn)
+        except Exception as error:
+            if name in self.lenient:
+                return LayerOutput(None, f"{describe(output)}, on which feature_fn fails")
+            raise FeatureFnError(f"feature_fn failed on the output of layer '{name}', {describe(output)}") from error
+        description = f"feature_fn gave {describe(tensor)}" if callable(feature_fn) else describe(output)
+        if tensor is None:
+            return LayerOutput(None, description)
+        like = (self.like or {}).get(name)
+        strides = strides_of(tensor.shape, self.num_samples) if like is None else like.strides
+        return LayerOutput(tuple(tensor.shape), description, values=kept_values(tensor, strides), strides=strides)
 
 
 def record_outputs(
-    model: nn.Module, batch: ProbeBatch, names: Iterable[str], forward_settings: ForwardSettings
+    model: nn.Module,
+    batch: ProbeBatch,
+    names: Iterable[str],
+    forward_settings: ForwardSettings,
+    *,
+    lenient: Collection[str] = (),
+    like: Mapping[str, LayerOutput] | None = None,
 ) -> dict[str, LayerOutput]:
     """Return the outputs of the named layers that ran, in execution order.
+
+    Args:
+        model: The model.
+        batch: The batch that it is shown.
+        names: Names of the layers.
+        forward_settings: How the batch is passed to the model.
+        lenient: See `OutputRecorder`.
+        like: See `OutputRecorder`.
 
     Raises:
         ValueError: The forward pass or the ``feature_fn`` failed.
     """
-    outputs: dict[str, LayerOutput] = {}
+    recorder = OutputRecorder({}, batch.num_samples, forward_settings, lenient, like)
     modules = named_layers(model)
     with ExitStack() as hooks:
         for name in names:
-            hooks.enter_context(modules[name].register_forward_hook(_recorder(name, outputs, forward_settings)))
+            hooks.enter_context(modules[name].register_forward_hook(recorder.hook(name)))
         try:
             forward_settings.forward(model, forward_settings.to_device(batch.data))
         except FeatureFnError:
             raise
         except Exception as error:
             raise ValueError(why_forward_failed(model, batch.data, forward_settings, error)) from error
-    return outputs
-
-
-def _recorder(
-    name: str, outputs: dict[str, LayerOutput], forward_settings: ForwardSettings
-) -> Callable[[nn.Module, Any, Any], None]:
-    feature_fn = forward_settings.feature_fn
-
-    def record(_module: nn.Module, _args: Any, output: Any) -> None:
-        if name in outputs:
-            outputs[name].calls += 1
-            return
-        try:
-            tensor = read_tensor(output, feature_fn)
-        except Exception as error:
-            raise FeatureFnError(f"feature_fn failed on the output of layer '{name}', {describe(output)}") from error
-        description = f"feature_fn gave {describe(tensor)}" if callable(feature_fn) else describe(output)
-        outputs[name] = LayerOutput(None if tensor is None else tuple(tensor.shape), description)
-
-    return record
+    return recorder.outputs
 
 
 def record_outputs_without_last_sample(
-    model: nn.Module, probe: ProbeSet, num_samples: int, names: Iterable[str], forward_settings: ForwardSettings
+    model: nn.Module,
+    probe: ProbeSet,
+    num_samples: int,
+    outputs: Mapping[str, LayerOutput],
+    forward_settings: ForwardSettings,
+    *,
+    lenient: Collection[str] = (),
 ) -> dict[str, LayerOutput]:
     """Return the outputs for the first batch without its last sample.
 
     If the model fails on that, return no outputs, with a warning: some models have a fixed batch size.
     """
     try:
-        return record_outputs(model, probe.first_batch(drop_last_sample=True), names, forward_settings)
+        batch = probe.first_batch(drop_last_sample=True)
+        return record_outputs(model, batch, outputs, forward_settings, lenient=lenient, like=outputs)
     except ValueError as error:
         warnings.warn(
             f"the {num_samples} samples of a batch are assumed to lie along the first dimension of each output, since "
             f"one sample fewer failed: {error}",
             stacklevel=3,
         )
+        return {}
+
+
+def record_outputs_of_part(
+    model: nn.Module,
+    part: ProbeBatch | None,
+    outputs: Mapping[str, LayerOutput],
+    forward_settings: ForwardSettings,
+    *,
+    lenient: Collection[str] = (),
+) -> dict[str, LayerOutput]:
+    """Return the outputs for some samples of the first batch; none if the model fails on them."""
+    if part is None:
+        return {}
+    try:
+        return record_outputs(model, part, outputs, forward_settings, lenient=lenient, like=outputs)
+    except ValueError:
         return {}

@@ -6,15 +6,27 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
 from lightning_cka.probe.features import FeatureFn
+from lightning_cka.runtime.module_names import unwrapped
 
 ForwardFn = Callable[[nn.Module, Any], Any]
+Call = Literal["first", "last", "mean"]
+
+
+def check_call(call: str) -> None:
+    """Check that a choice among several calls of a layer is known.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if call not in get_args(Call):
+        raise ValueError(f"call must be one of {', '.join(map(repr, get_args(Call)))}, but is {call!r}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,8 @@ class ForwardSettings:
         feature_fn: See `lightning_cka.probe.features.to_features`.
         transfer: Moves a batch to the device, and may convert it. None only moves it.
         context: Entered around each forward pass, such as the context of a precision plugin.
+        call: Which call of a layer that runs several times in one forward pass is read: "first", "last" or "mean", the
+            mean of the features over all calls.
     """
 
     device: torch.device
@@ -34,6 +48,7 @@ class ForwardSettings:
     feature_fn: FeatureFn = None
     transfer: Callable[[Any], Any] | None = None
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    call: Call = "first"
 
     def to_device(self, batch: Any) -> Any:
         """Move a batch to the device, as the model expects it."""
@@ -61,7 +76,7 @@ def default_forward(model: nn.Module, batch: Any) -> Any:
 
 def _keyword_arguments(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Select the entries that are parameters of ``forward``. If none are, ``**kwargs`` takes all entries."""
-    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    parameters = inspect.signature(unwrapped(model).forward).parameters
     named = {key: value for key, value in batch.items() if key in parameters}
     if not named and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(batch)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.runtime.module_names import unwrapped
 from lightning_cka.runtime.text import describe
 
 
@@ -53,5 +54,5 @@ def _suggested_call(model: nn.Module, data: Any) -> str:
 
 def _parameters(model: nn.Module) -> str:
     """List the parameters of ``forward``, without annotations and defaults."""
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = inspect.signature(unwrapped(model).forward).parameters.values()
     return ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in parameters)

@@ -16,7 +16,11 @@ from lightning_cka.hsic.stack import GramStack
 from lightning_cka.probe.features import read_tensor, to_features
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan
+from lightning_cka.probe.repeated_calls import RepeatedCalls
 from lightning_cka.runtime.text import describe
+
+_REMOVED = "is no longer in the model"
+_NO_CALL = "call= needs to know before that its features must be kept"
 
 Observer = Callable[[int, Tensor], None]
 """Called inside the forward hook, with a layer's row and its features ``(n, ...)``."""
@@ -53,6 +57,8 @@ class GramHooks:
         self._observe = observe
         self._mask = mask
         self._pending = set(plan.names)
+        self._calls = RepeatedCalls(forward_settings.call)
+        self._reasons: dict[str, str] = {}
         self._stack = GramStack(
             len(plan.names), num_samples, dtype=torch.float32, device=forward_settings.device, workspace=workspace
         )
@@ -62,37 +68,67 @@ class GramHooks:
         """Register the hooks on the plan's layers, and remove them at the end."""
         with ExitStack() as handles:
             for row, name in enumerate(self._plan.names):
-                handles.enter_context(modules[name].register_forward_hook(self._hook(row, name)))
+                if name in modules:
+                    self._plan.warned.discard((name, _REMOVED))  # It may be removed again.
+                    handles.enter_context(modules[name].register_forward_hook(self._hook(row, name)))
+                else:
+                    self._reasons[name] = _REMOVED
             yield
 
     def _hook(self, row: int, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        waits = self._forward_settings.call != "first" and name in self._plan.repeated
+
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if name in self._pending:  # If a module is called several times, the first call counts.
+            if name in self._pending:
                 self._pending.remove(name)
-                self._add(row, name, output)
+            elif self._forward_settings.call == "first":
+                return
+            elif not waits:
+                self._reasons[name] = f"ran several times, though once in the first batch: {_NO_CALL}"
+                return
+            self._take(row, name, output, waits=waits)
 
         return hook
 
-    def _add(self, row: int, name: str, output: Any) -> None:
-        """Compute the Gram matrix of one layer's output."""
+    def _take(self, row: int, name: str, output: Any, *, waits: bool) -> None:
+        """Compute the Gram matrix of one layer's output, or keep its features until its last call."""
+        if self._forward_settings.call == "last":
+            self._reasons.pop(name, None)  # An earlier call does not count.
+        features = self._features(name, output)
+        if features is None:
+            self._reasons[name] = f"gave {describe(output)} for a batch of {self._n} samples"
+        elif not waits:
+            self._add(row, features)
+        elif reason := self._calls.add(name, features):
+            self._reasons[name] = reason
+
+    def _features(self, name: str, output: Any) -> Tensor | None:
         batch_dim, feature_fn = self._plan.batch_dims[name], self._forward_settings.feature_fn
         tensor = read_tensor(output, feature_fn)
         if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
-            self._set_undefined(row, f"layer '{name}' gave {describe(output)} for a batch of {self._n} samples")
-            return
-        features = to_features(tensor, batch_dim, feature_fn, self._mask)
+            return None
+        return to_features(tensor, batch_dim, feature_fn, self._mask)
+
+    def _add(self, row: int, features: Tensor) -> None:
         if self._observe is not None:
             self._observe(row, features)
         self._stack.add(row, features)
 
-    def _set_undefined(self, row: int, reason: str) -> None:
-        # Only this process may see the reason, so it must not raise: the others would wait for it.
-        warnings.warn(f"{reason}: its CKA is nan", stacklevel=3)
-        self._stack.set_undefined(row)
-
     def packed(self) -> PackedGrams:
-        """Return the Gram matrices. A layer that did not run has ``nan``, with a warning."""
+        """Return the Gram matrices. A layer without one has ``nan``. The first time, a warning tells why."""
         for row, name in enumerate(self._plan.names):
+            features = self._calls.result(name)
             if name in self._pending:
-                self._set_undefined(row, f"layer '{name}' did not run on every probe batch")
+                self._reasons.setdefault(name, "did not run on every probe batch")
+            if name in self._reasons:
+                self._set_undefined(row, name, self._reasons[name])
+            elif features is not None:
+                self._add(row, features)
         return self._stack.packed()
+
+    def _set_undefined(self, row: int, name: str, reason: str) -> None:
+        # Only this process may see the reason, so it must not raise: the others would wait for it.
+        if (name, reason) not in self._plan.warned:
+            self._plan.warned.add((name, reason))
+            warnings.warn(f"layer '{name}' {reason}: its CKA is nan", stacklevel=3)
+        self._stack.set_undefined(row)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lightning_cka.runtime.module_names import named_layers, without_compiled
+from lightning_cka.probe.default_layers import candidate_layers
+from lightning_cka.runtime.listed import listed
+from lightning_cka.runtime.module_names import named_layers, unwrapped_names
 
 if TYPE_CHECKING:
     LayerSelector = str | type[nn.Module]
@@ -21,9 +23,6 @@ else:
 Layers = LayerSelector | Sequence[LayerSelector] | None
 
 
-MAX_DEFAULT_LAYERS = 64
-
-
 @dataclass(frozen=True)
 class LayerPlan:
     """The layers to compare, as a dry run found them.
@@ -32,10 +31,15 @@ class LayerPlan:
         batch_dims: Which dimension of a layer's output is the batch, by layer name. The order is that of the Gram
             matrices' rows.
         num_samples: Number of samples in the probe batch of the dry run.
+        repeated: Names of the layers that ran several times in one forward pass.
+        warned: What was warned of already, as pairs of a layer and a problem that it has while the model is shown the
+            probe set.
     """
 
     batch_dims: dict[str, int]
     num_samples: int
+    repeated: frozenset[str] = frozenset()
+    warned: set[tuple[str, str]] = field(default_factory=set, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,7 +51,7 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     """Return the selection as a tuple, and None as it is.
 
     Args:
-        layers: A name pattern, a module class, or a list or tuple of these.
+        layers: A name pattern, a module class, or a container of these; see `lightning_cka.runtime.listed`.
         argument: The user's name of the argument, for messages.
 
     Raises:
@@ -56,13 +60,13 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     """
     if layers is None:
         return None
-    selectors = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
+    selectors = listed(layers)
     if not selectors:
         raise ValueError(f"{argument} is empty; pass None for the default layers")
     for selector in selectors:
         if not isinstance(selector, str) and not (isinstance(selector, type) and issubclass(selector, nn.Module)):
             raise TypeError(f"{argument} must be name patterns or module classes, but has {selector!r}")
-    return cast(tuple[LayerSelector, ...], selectors)
+    return selectors
 
 
 def names_matching(pattern: str, names: Collection[str]) -> list[str]:
@@ -73,20 +77,20 @@ def names_matching(pattern: str, names: Collection[str]) -> list[str]:
 def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:
     """Return the names of the layers that match, each with the index of the first selector that it matches.
 
-    ``selectors`` None takes the leaf modules that own parameters.
+    ``selectors`` None takes all modules that have parameters: `lightning_cka.probe.default_layers` chooses among them.
 
     Raises:
         ValueError: A selector matches nothing.
     """
     layers = named_layers(model)
     if selectors is None:
-        matches = {name: 0 for name, module in layers.items() if _owns_parameters(name, module)}
+        matches = dict.fromkeys(candidate_layers(layers), 0)
         if not matches:
             raise ValueError(f"{type(model).__name__} has no layer with parameters; choose some with layers=")
         return matches
     matches = {}
     for index, selector in enumerate(selectors):
-        found = _layers_matching(selector, layers)
+        found = _layers_matching(selector, layers) or _wrapped_names_matching(selector, model)
         if not found:
             raise ValueError(_no_match_message(selector, model))
         for name in found:
@@ -100,12 +104,14 @@ def _layers_matching(selector: LayerSelector, layers: dict[str, nn.Module]) -> l
     return [name for name, module in layers.items() if isinstance(module, selector)]
 
 
-def _owns_parameters(name: str, module: nn.Module) -> bool:
-    """Whether a module is a leaf with parameters. Parametrizations count as part of the module that has them."""
-    if "parametrizations" in name.split("."):
-        return False
-    children = [child for child, _ in module.named_children() if child != "parametrizations"]
-    return not children and any(True for _ in module.parameters())
+def _wrapped_names_matching(selector: LayerSelector, model: nn.Module) -> list[str]:
+    """Return the layers whose names match only with the segments of their wrappers."""
+    if not isinstance(selector, str):
+        return []
+    unwrap = unwrapped_names(model)
+    names = {name: unwrap(name) for name, _ in model.named_modules() if unwrap(name)}
+    changed = {name: unwrapped for name, unwrapped in names.items() if unwrapped != name}
+    return list(dict.fromkeys(changed[name] for name in names_matching(selector, changed)))
 
 
 def _no_match_message(selector: LayerSelector, model: nn.Module) -> str:
@@ -123,12 +129,6 @@ def _no_match_message(selector: LayerSelector, model: nn.Module) -> str:
 def _first_names(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, str]:
     """Map each name of a module to its first name, by which it can be chosen."""
     first_names = {id(module): name for name, module in layers.items()}
-    all_names = {without_compiled(name): module for name, module in model.named_modules(remove_duplicate=False)}
+    unwrap = unwrapped_names(model)
+    all_names = {unwrap(name): module for name, module in model.named_modules(remove_duplicate=False)}
     return {name: first_names[id(module)] for name, module in all_names.items() if id(module) in first_names}
-
-
-def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:
-    """Return at most ``count`` of the names, evenly spaced, with the first and the last one."""
-    if len(names) <= count:
-        return names
-    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]

@@ -1,7 +1,8 @@
-"""Which sample each row of a layer's output belongs to, found by showing the layer one sample fewer."""
+"""Which sample each row of a layer's output belongs to, found by showing the layer fewer samples."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 import torch
@@ -12,7 +13,7 @@ _TOLERANCE = 1e-3
 
 
 class RowOrder(Enum):
-    """How the rows for n - 1 samples relate to the rows for n samples."""
+    """How the rows for some samples relate to the rows for all samples."""
 
     SAME = "each sample keeps its row"
     PERMUTED = "the rows are in another order than the samples"
@@ -27,14 +28,14 @@ class Folding(Enum):
     UNKNOWN = "neither fits the values"
 
 
-def find_row_order(full: Tensor, fewer: Tensor, left_out: int) -> RowOrder:
+def find_row_order(full: Tensor, fewer: Tensor, samples: Sequence[int]) -> RowOrder:
     """Compare the rows of two outputs.
 
     Args:
         full: Output for n samples, of shape ``(n, ...)``.
-        fewer: Output for all samples but one, of shape ``(n - 1, ...)``. Its other dimensions may be smaller, as
-            padding is that adapts to the longest sample.
-        left_out: Place of the sample that is not in ``fewer``, in [0, n).
+        fewer: Output for m of these samples, of shape ``(m, ...)``. Its other dimensions may be smaller, as padding is
+            that adapts to the longest sample.
+        samples: The places in [0, n) of the samples in ``fewer``, in their order.
 
     Returns:
         `RowOrder.SAME` if the rows of the samples that both have are equal; `RowOrder.PERMUTED` if each row is equal
@@ -43,7 +44,7 @@ def find_row_order(full: Tensor, fewer: Tensor, left_out: int) -> RowOrder:
     one, other = _common(full, fewer)
     if not len(other):
         return RowOrder.UNKNOWN
-    if _equal(torch.cat([one[:left_out], one[left_out + 1 :]]), other).all():
+    if _equal(one[list(samples)], other).all():
         return RowOrder.SAME
     equal = torch.stack([_equal(one, row.expand_as(one)) for row in other])
     # Equal rows, as of a dead layer, fit everywhere: such a layer has no order.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cka.runtime.module_names import without_compiled
+from lightning_cka.runtime.module_names import match_keys, unwrapped_names
 from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.text import shortened
 
@@ -47,9 +47,12 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
         ValueError: The file is not a readable checkpoint, holds arbitrary Python objects, or does not match the
             architecture. In the last case, the message lists missing, unexpected and mismatched keys.
     """
-    loaded = {without_compiled(key): value for key, value in _read_state_dict(path).items()}
     state = model.state_dict()
-    own = {without_compiled(key): value for key, value in state.items()}
+    unwrap = unwrapped_names(model)
+    own = {unwrap(key): value for key, value in state.items()}
+    content = _read_state_dict(path)
+    keys = match_keys(content, own)
+    loaded = {keys[key]: value for key, value in content.items()}
     problems = {
         "missing": sorted(own.keys() - loaded.keys()),
         "unexpected": sorted(loaded.keys() - own.keys()),
@@ -65,7 +68,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
             f"checkpoint {path.name!r} has another architecture than {type(model).__name__}: {listed}. "
             "Pass the reference as a module, with reference_layers="
         )
-    return {key: loaded[without_compiled(key)] for key in state}
+    return {key: loaded[unwrap(key)] for key in state}
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:

@@ -209,3 +209,15 @@ def test_several_kernels_have_distinct_names():
     assert list(check_kernels(several)) == ["linear", "rbf", "rbf-2", "cauchy", "custom"]
     assert [kernel_name(kernel) for kernel in several] == ["linear", "rbf(0.2)", "rbf(0.8)", "cauchy", "custom"]
     assert list(check_kernels("distance")) == ["distance"]
+
+
+@pytest.mark.parametrize(
+    "container", [("rbf", "linear"), {"rbf": 1, "linear": 2}.keys(), (name for name in ("rbf", "linear"))]
+)
+def test_any_container_is_a_list_of_kernels(container):
+    assert list(check_kernels(container)) == ["rbf", "linear"]
+
+
+def test_kernels_in_a_set_have_the_same_order_in_each_process():
+    assert list(check_kernels({"rbf", RBF(0.2), "linear"})) == ["linear", "rbf", "rbf-2"]
+    assert list(check_kernels(RBF(0.2))) == ["rbf"]

@@ -26,3 +26,27 @@ def test_default_forward_accepts_the_usual_batches():
     whole = Takes(lambda y, mask: y)
     whole.forward = lambda batch: batch["image"]
     assert default_forward(whole, {"image": x}) is x
+
+
+def test_the_arguments_of_a_wrapped_model_are_those_of_the_model():
+    class Named(nn.Module):
+        def forward(self, ids):
+            return ids
+
+    class Wrapper(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+            self.inner.kind = "named"
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(super().__getattr__("inner"), name)
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    ids = torch.ones(4, 2)
+    assert default_forward(Wrapper(Named()), {"ids": ids, "labels": ids[0]}) is ids

@@ -19,8 +19,8 @@ def model():
     )
 
 
-def test_default_layers_are_leaves_with_parameters():
-    assert list(layers.match_layers(model(), None)) == ["encoder.conv", "encoder.norm", "head"]
+def test_default_layers_are_chosen_among_modules_with_parameters():
+    assert list(layers.match_layers(model(), None)) == ["encoder", "encoder.conv", "encoder.norm", "head"]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,20 @@ def test_no_layer_with_parameters():
         layers.match_layers(nn.Sequential(nn.ReLU()), None)
 
 
-def test_spread_evenly():
-    names = [str(i) for i in range(200)]
-    chosen = layers.spread_evenly(names)
-    assert len(set(chosen)) == 64
-    assert (chosen[0], chosen[-1]) == ("0", "199")
-    assert layers.spread_evenly(names[:64]) == names[:64]
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"flat": 1, nn.Conv2d: 2}.keys(),
+        frozenset(["flat", nn.Conv2d]),
+        (name for name in ("flat", nn.Conv2d)),
+    ],
+)
+def test_any_container_is_a_list(selection):
+    assert set(layers.check_layers(selection)) == {"flat", nn.Conv2d}
+
+
+def test_names_with_the_segments_of_wrappers_still_match():
+    net = model()
+    net.encoder = torch.compile(net.encoder)
+    assert layers.match_layers(net, ("encoder._orig_mod.c*",)) == {"encoder.conv": 0}
+    assert layers.match_layers(net, ("encoder._orig_mod",)) == {"encoder": 0}

@@ -36,11 +36,27 @@ def test_a_model_that_cannot_be_copied_is_named():
         detached_copy(model)
 
 
+class Forwards(nn.Module):
+    """A wrapper as people write it: it passes attributes on."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
 @pytest.mark.parametrize("nest", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
-def test_weights_of_compiled_and_plain_models_are_interchangeable(tmp_path, nest):
+def test_weights_of_wrapped_and_plain_models_are_interchangeable(tmp_path, nest):
     model = nn.Sequential(nn.Linear(3, 2))
     path = tmp_path / "a.ckpt"
-    for saved, target in ((model, torch.compile(model)), (torch.compile(model), model), (model, model)):
+    own = nn.Sequential(Forwards(model[0]))
+    pairs = [(model, torch.compile(model)), (torch.compile(model), model), (model, model), (own, model), (model, own)]
+    for saved, target in pairs:
         torch.save(nest(saved.state_dict()), path)
         weights = read_weights(path, target)
         assert weights.keys() == target.state_dict().keys()

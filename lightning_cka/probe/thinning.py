@@ -1,0 +1,97 @@
+"""Choose some of many layers by the repeated structure of the model, so that like is compared with like over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from torch import nn
+
+MAX_DEFAULT_LAYERS = 64
+
+_MIN_REPEATS = 3
+"""Layers of one class in a stack of at least this many are blocks, even if they contain no other layers."""
+
+
+class Thinned(NamedTuple):
+    """Some of many layers."""
+
+    names: list[str]
+    """The chosen layers, in execution order."""
+    left_out: list[str]
+    """Layers of which no like one is chosen, as patterns such as ``blocks.*.norm1``."""
+    is_spread: bool
+    """Whether some layers were chosen of a group of like ones."""
+
+
+def thin_out(names: list[str], usable: Collection[str], layers: Mapping[str, nn.Module]) -> Thinned:
+    """Choose at most 64 layers.
+
+    The outputs of repeated blocks come first, then layers that occur once, then layers at the same place of each block,
+    all of them or none. If the first two are too many, they are spread evenly.
+
+    Args:
+        names: The default layers, in execution order.
+        usable: Names of all layers that can be compared, in execution order.
+        layers: All modules, by name.
+    """
+    if len(names) <= MAX_DEFAULT_LAYERS:
+        return Thinned(names, [], False)
+    stacks = _stacks(layers)
+    blocks = [name for name in usable if _is_block(name, stacks)]
+    blocks = [name for name in blocks if name not in names] or blocks
+    places = {name: _pattern(name, stacks) for name in [*blocks, *names]}
+    families: dict[str, list[str]] = {}
+    for name in names:
+        # Layers at one place within a block belong together, in whatever stack the block is.
+        _, star, within = places[name].rpartition("*.")
+        family = star + within
+        families.setdefault(family, []).append(name)
+    singles = [name for found in families.values() if len(found) == 1 for name in found]
+    chosen = set(spread_evenly([name for name in usable if name in {*blocks, *singles}]))
+    is_spread = len(chosen) < len({*blocks, *singles})
+    for members in families.values():
+        if len(chosen | set(members)) <= MAX_DEFAULT_LAYERS:
+            chosen |= set(members)
+    if not chosen:
+        chosen, is_spread = set(spread_evenly(names)), True
+    kept = {places[name] for name in chosen}
+    left_out = dict.fromkeys(places[name] for name in names if places[name] not in kept)
+    return Thinned([name for name in usable if name in chosen], list(left_out), is_spread)
+
+
+def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:
+    """Return at most ``count`` of the names, evenly spaced, with the first and the last one."""
+    if len(names) <= count:
+        return names
+    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def _stacks(layers: Mapping[str, nn.Module]) -> set[str]:
+    """Return the names of modules whose children are numbered and alike."""
+    children: dict[str, list[nn.Module]] = {}
+    for name, module in layers.items():
+        if name.rpartition(".")[2].isdigit() and any(True for _ in module.parameters()):
+            children.setdefault(_parent(name), []).append(module)
+    return {parent for parent, found in children.items() if _are_blocks(found)}
+
+
+def _are_blocks(modules: list[nn.Module]) -> bool:
+    are_containers = all(any(True for c in m.children() for _ in c.parameters()) for m in modules)
+    are_alike = len(modules) >= _MIN_REPEATS and len({type(module) for module in modules}) == 1
+    return are_containers or are_alike
+
+
+def _pattern(name: str, stacks: Collection[str]) -> str:
+    """Replace the numbers of blocks by asterisks."""
+    parts = name.split(".")
+    starred = ["*" if ".".join(parts[:i]) in stacks and part.isdigit() else part for i, part in enumerate(parts)]
+    return ".".join(starred)
+
+
+def _is_block(name: str, stacks: Collection[str]) -> bool:
+    return name.rpartition(".")[2].isdigit() and _parent(name) in stacks
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
