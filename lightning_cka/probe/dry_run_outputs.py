@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,8 @@ from lightning_cka.probe.features import read_tensor
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.forward_messages import why_forward_failed
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.runtime.module_names import named_layers
+from lightning_cka.runtime.module_names import named_layers, takes_hooks
+from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
 
 
@@ -45,7 +46,7 @@ def record_outputs(
     outputs: dict[str, LayerOutput] = {}
     modules = named_layers(model)
     with ExitStack() as hooks:
-        for name in names:
+        for name in filter(lambda name: takes_hooks(modules[name]), names):
             hooks.enter_context(modules[name].register_forward_hook(_recorder(name, outputs, forward_settings)))
         try:
             forward_settings.forward(model, forward_settings.to_device(batch.data))
@@ -56,12 +57,10 @@ def record_outputs(
     return outputs
 
 
-def _recorder(
-    name: str, outputs: dict[str, LayerOutput], forward_settings: ForwardSettings
-) -> Callable[[nn.Module, Any, Any], None]:
+def _recorder(name: str, outputs: dict[str, LayerOutput], forward_settings: ForwardSettings) -> TemporaryHook:
     feature_fn = forward_settings.feature_fn
 
-    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+    def record(output: Any) -> None:
         if name in outputs:
             outputs[name].calls += 1
             return
@@ -72,7 +71,7 @@ def _recorder(
         description = f"feature_fn gave {describe(tensor)}" if callable(feature_fn) else describe(output)
         outputs[name] = LayerOutput(None if tensor is None else tuple(tensor.shape), description)
 
-    return record
+    return TemporaryHook(record)
 
 
 def record_outputs_without_last_sample(

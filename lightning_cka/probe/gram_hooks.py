@@ -16,6 +16,7 @@ from lightning_cka.hsic.stack import GramStack
 from lightning_cka.probe.features import read_tensor, to_features
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan
+from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
 
 Observer = Callable[[int, Tensor], None]
@@ -65,13 +66,13 @@ class GramHooks:
                 handles.enter_context(modules[name].register_forward_hook(self._hook(row, name)))
             yield
 
-    def _hook(self, row: int, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+    def _hook(self, row: int, name: str) -> TemporaryHook:
+        def add(output: Any) -> None:
             if name in self._pending:  # If a module is called several times, the first call counts.
                 self._pending.remove(name)
                 self._add(row, name, output)
 
-        return hook
+        return TemporaryHook(add)
 
     def _add(self, row: int, name: str, output: Any) -> None:
         """Compute the Gram matrix of one layer's output."""
@@ -80,15 +81,18 @@ class GramHooks:
         if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
             self._set_undefined(row, f"layer '{name}' gave {describe(output)} for a batch of {self._n} samples")
             return
-        features = to_features(tensor, batch_dim, feature_fn, self._mask)
-        if self._observe is not None:
-            self._observe(row, features)
-        self._stack.add(row, features)
+        # A frozen layer may run in inference mode, in which memory that outlives it can be neither made nor written to.
+        with torch.inference_mode(False), torch.no_grad():
+            features = to_features(tensor, batch_dim, feature_fn, self._mask)
+            if self._observe is not None:
+                self._observe(row, features)
+            self._stack.add(row, features)
 
     def _set_undefined(self, row: int, reason: str) -> None:
         # Only this process may see the reason, so it must not raise: the others would wait for it.
         warnings.warn(f"{reason}: its CKA is nan", stacklevel=3)
-        self._stack.set_undefined(row)
+        with torch.inference_mode(False), torch.no_grad():
+            self._stack.set_undefined(row)
 
     def packed(self) -> PackedGrams:
         """Return the Gram matrices. A layer that did not run has ``nan``, with a warning."""
