@@ -55,13 +55,13 @@ def keep_buffers(module: nn.Module) -> tuple[list[Restore], list[str]]:
 
 def put_back_buffers(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
     """Let a module have these buffers, and no others."""
-    if isinstance(module._buffers, dict):
+    if isinstance(module, torch.jit.ScriptModule):  # It has a fixed set of buffers, in C++.
+        for name, buffer in buffers.items():
+            if module._buffers[name] is not buffer:
+                setattr(module, name, buffer)
+    else:
         module._buffers.clear()
         module._buffers.update(buffers)
-        return
-    for name, buffer in buffers.items():  # A ScriptModule has a fixed set of buffers, in C++.
-        if module._buffers[name] is not buffer:
-            setattr(module, name, buffer)
 
 
 def _memory(tensor: Tensor) -> Tensor | None:
