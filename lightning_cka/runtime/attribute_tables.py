@@ -90,7 +90,9 @@ def _data(cls: type) -> dict[str, Any]:
 
 
 def script_table(module: torch.jit.ScriptModule) -> AttributeTable:
-    """Return the attributes that a ScriptModule keeps in C++, without its buffers."""
+    """Return the attributes that a ScriptModule keeps in C++, without its buffers. A frozen one has none."""
+    if not hasattr(module, "_concrete_type"):
+        return AttributeTable({}, lambda: None)
     own = {"training", "_is_full_backward_hook", *module._buffers.keys()}
     names = [name for name in module._concrete_type.get_attributes() if name not in own]
     kept = {name: getattr(module, name) for name in names if hasattr(module, name)}

@@ -131,7 +131,7 @@ def check_copies(where, *values):
                 if isinstance(duplicate, L.LightningModule):
                     assert duplicate.log.__func__ is L.LightningModule.log
                     assert duplicate(torch.zeros(4, 8)).shape == (4, 3)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # Whatever fails is recorded.
                 FAILURES.append((where, type(value).__name__, error))
 
 
@@ -220,6 +220,7 @@ class Collates(Net):
         pass
 
 
+@pytest.mark.filterwarnings("ignore:Consider setting `persistent_workers")
 @pytest.mark.parametrize("context", ["forkserver", "spawn"])
 def test_workers_that_are_started_by_pickling_take_methods_of_the_module(context):
     train, validation = loaders()

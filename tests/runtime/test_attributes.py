@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -181,7 +182,7 @@ class Data(Dataset):
 
 def test_objects_of_frameworks_are_left_alone():
     module = Owner()
-    module.data, module.lock, module.file = Data(), threading.Lock(), open(os.devnull)
+    module.data, module.lock, module.file = Data(), threading.Lock(), Path(os.devnull).open()
     module.loader, module.module = DataLoader(module.data), os
     module.optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     snapshot = AttributeSnapshot(module.modules())

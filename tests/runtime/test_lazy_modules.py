@@ -54,8 +54,8 @@ class LazyNet(Net):
 @pytest.mark.usefixtures("_without_figures")
 @pytest.mark.filterwarnings("ignore")
 def test_a_trainer_needs_its_sanity_check():
-    with pytest.raises(ValueError, match="LazyNet has lazy modules.*head.weight.*num_sanity_val_steps"):
+    with pytest.raises(ValueError, match=r"LazyNet has lazy modules.*head.weight.*num_sanity_val_steps"):
         trainer(CKAMonitor(num_samples=64), num_sanity_val_steps=0).fit(LazyNet(), *loaders())
-    with pytest.raises(ValueError, match="reference 'LazyNet': LazyNet has lazy modules.*head.weight"):
+    with pytest.raises(ValueError, match=r"reference 'LazyNet': LazyNet has lazy modules.*head.weight"):
         trainer(CKAMonitor(LazyNet(), num_samples=64)).fit(Net(), *loaders())
     trainer(CKAMonitor(num_samples=64), max_epochs=1).fit(LazyNet(), *loaders())

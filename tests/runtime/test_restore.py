@@ -102,7 +102,7 @@ class Scripted(nn.Module):
 
 
 def exported():
-    return torch.export.export(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), (torch.ones(2, 3),)).module()
+    return torch.export.export(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), (torch.ones(4, 3),)).module()
 
 
 UNUSUAL = {
