@@ -99,8 +99,9 @@ def _check_restorable(model: nn.Module, kept: AttributeSnapshot) -> None:
     if changed := kept.changed_large_tensors():
         raise ValueError(
             f"the forward pass of {type(model).__name__} writes to {shortened(changed)}, which cannot be restored "
-            "after the probe set: it is too large to be copied, or sparse. Training would differ from training without "
-            "CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any size are restored"
+            "after the probe set: it is too large to be copied, or sparse. Training would differ from training "
+            "without CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any "
+            "size are restored"
         )
     if kept.left_alone:
         rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(kept.left_alone)))}")

@@ -182,7 +182,7 @@ class Data(Dataset):
 
 def test_objects_of_frameworks_are_left_alone():
     module = Owner()
-    module.data, module.lock, module.file = Data(), threading.Lock(), Path(os.devnull).open()
+    module.data, module.lock, module.file = Data(), threading.Lock(), Path(os.devnull).open()  # noqa: SIM115
     module.loader, module.module = DataLoader(module.data), os
     module.optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     snapshot = AttributeSnapshot(module.modules())
