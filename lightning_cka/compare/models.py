@@ -24,8 +24,9 @@ from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
-from lightning_cka.probe.standalone import device_of, on_device, show_with_progress
+from lightning_cka.probe.standalone import show_with_progress
 from lightning_cka.runtime.devices import sums_device
+from lightning_cka.runtime.placement import device_of, on_device
 
 
 def compare_models(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -59,9 +60,36 @@ def without_log(module: nn.Module) -> Iterator[None]:
     names = ("log", "log_dict")
     found = {name: module.__dict__[name] for name in names if name in module.__dict__}
     try:
-        module.__dict__.update(dict.fromkeys(names, lambda *_args, **_kwargs: None))
+        module.__dict__.update({name: _NoLog(module, name, found.get(name)) for name in names})
         yield
     finally:
         for name in names:
             module.__dict__.pop(name, None)
         module.__dict__.update(found)
+
+
+class _NoLog:
+    """Takes the place of ``log`` on a LightningModule. Copies and pickles of the module have their own ``log`` again.
+
+    Args:
+        module: The module.
+        name: Name of the method.
+        found: The user's function that the module itself had under this name; None if there was none.
+    """
+
+    def __init__(self, module: nn.Module, name: str, found: Callable[..., Any] | None) -> None:
+        self._arguments = module, name, found
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> None:
+        """Log nothing."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return what a copy or a pickle of the module has instead."""
+        return _own_method, self._arguments
+
+
+def _own_method(module: nn.Module, name: str, found: Callable[..., Any] | None) -> Callable[..., Any]:
+    if found is not None:
+        return found
+    method: Callable[..., Any] = getattr(type(module), name).__get__(module)
+    return method

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.listed import listed
+from lightning_cka.runtime.placement import kept_placement
+from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 from lightning_cka.runtime.weights import detached_copy, read_weights
 
@@ -49,6 +53,10 @@ class Reference:
     identity: str = ""
     moment: str = ""
     restarted: str = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles have: not the bank, which belongs to the run in progress."""
+        return self.__dict__ | {"bank": None}
 
     @property
     def title(self) -> str:
@@ -91,8 +99,9 @@ class Reference:
     def as_model(self, live: nn.Module, weights: dict[str, Any] | None) -> Iterator[nn.Module]:
         """Provide a frozen reference as a model, and set `identity`.
 
-        The model is a copy. But a sharded model cannot be copied; it gets the weights inside the ``with`` block, and
-        its own weights afterwards. Every process must call this.
+        The model is a copy. A sharded model cannot be copied; it gets the weights inside the ``with`` block, and its
+        own weights afterwards. So do other models that cannot be copied, for example because they hold a lock; a
+        module is then used itself, and restored afterwards. Every process must call this.
 
         Args:
             live: The live model.
@@ -103,12 +112,29 @@ class Reference:
             with temporary_weights(live, weights):
                 yield live
             return
-        if weights is None:
-            model = detached_copy(cast(nn.Module, self.source))
-        else:
-            model = detached_copy(live)
-            model.load_state_dict(weights)
-        self.identity = fingerprint(model.state_dict())
+        source = live if weights is not None else cast(nn.Module, self.source)
+        check_initialized(source)
+        with ExitStack() as stack:
+            try:
+                model = detached_copy(source)
+            except ValueError as error:
+                rank_zero_info(
+                    f"reference '{self.name}' is shown the probe set itself, and restored afterwards: {error}"
+                )
+                model = stack.enter_context(_used_in_place(source, weights))
+            else:
+                if weights is not None:
+                    model.load_state_dict(weights)
+            self.identity = fingerprint(model.state_dict())
+            yield model
+
+
+@contextmanager
+def _used_in_place(model: nn.Module, weights: dict[str, Any] | None) -> Iterator[nn.Module]:
+    """Provide a model itself, with other weights if there are any, and restore it afterwards."""
+    with temporary_eval_mode(model), kept_placement(model), ExitStack() as stack:
+        if weights is not None:
+            stack.enter_context(temporary_weights(model, weights))
         yield model
 
 

@@ -78,6 +78,10 @@ class Session:
                 reference.bank = self.probe.frozen_bank(reference, trainer, module)
         self.probe.probe.release_first_batch()
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Let copies and pickles of the monitor have no session: it belongs to a running Trainer."""
+        return type(None), ()
+
     def start(self, saved: Mapping[str, Any]) -> None:
         """Begin a run, or continue that of a checkpoint.
 

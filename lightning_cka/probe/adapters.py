@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cka.probe.features import float_tensors
+from lightning_cka.runtime.module_names import takes_hooks
 from lightning_cka.runtime.nested import tensors_in
+from lightning_cka.runtime.temporary_hook import TemporaryHook, TemporaryInputHook
 
 
 @dataclass
@@ -50,6 +52,7 @@ class AdapterSearch:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        modules = {name: module for name, module in modules.items() if takes_hooks(module)}
         self._modules = modules
         self._trials: dict[str, _Trial] = {}
         for name, module in modules.items():
@@ -100,35 +103,35 @@ def _has_weights(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _keep_input(trial: _Trial) -> Callable[..., None]:
-    def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        trial.input = next(tensors_in([args, kwargs]), None)
+def _keep_input(trial: _Trial) -> TemporaryInputHook:
+    def keep(inputs: Any) -> None:
+        trial.input = next(tensors_in(inputs), None)
 
-    return hook
+    return TemporaryInputHook(keep)
 
 
-def _compare_input(trial: _Trial, name: str) -> Callable[..., None]:
-    def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        tensor = next(tensors_in([args, kwargs]), None)
+def _compare_input(trial: _Trial, name: str) -> TemporaryInputHook:
+    def compare(inputs: Any) -> None:
+        tensor = next(tensors_in(inputs), None)
         if trial.input is not None and tensor is not None:
             trial.reads_input[name] = _is_same(trial.input, tensor)
             trial.shapes[name] = tensor.shape
 
-    return hook
+    return TemporaryInputHook(compare)
 
 
-def _keep_base_shape(trial: _Trial) -> Callable[..., None]:
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+def _keep_base_shape(trial: _Trial) -> TemporaryHook:
+    def keep(output: Any) -> None:
         trial.base_shape = _shape(output)
 
-    return hook
+    return TemporaryHook(keep)
 
 
-def _keep_shape(trial: _Trial) -> Callable[..., None]:
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+def _keep_shape(trial: _Trial) -> TemporaryHook:
+    def keep(output: Any) -> None:
         trial.shape, trial.input = _shape(output), None
 
-    return hook
+    return TemporaryHook(keep)
 
 
 def _shape(output: Any) -> torch.Size | None:

@@ -20,9 +20,10 @@ from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_
 from lightning_cka.probe.given_batches import probe_set_like, probe_set_of_loader
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.probe.probe_identity import BatchInputs, ProbeIdentity
-from lightning_cka.probe.standalone import collect_batches, device_of
+from lightning_cka.probe.standalone import collect_batches
 from lightning_cka.runtime.devices import to_device
 from lightning_cka.runtime.files import write_atomically
+from lightning_cka.runtime.placement import device_of
 
 
 class GramBank:

@@ -27,6 +27,8 @@ from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.thinning import thin_out
+from lightning_cka.runtime.attributes import AttributeSnapshot
+from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng
@@ -60,8 +62,10 @@ def dry_run(
     Raises:
         ValueError: A selector matches nothing. A layer that is chosen by name, or each layer that a selector matches,
             does not run, has an output without a batch dimension, or has its rows in another order than the samples.
-            The model fails on the batch. The batch has fewer than 4 samples.
+            The model fails on the batch. The batch has fewer than 4 samples. The model has lazy modules without
+            weights, or writes to attributes that are too large to be restored.
     """
+    check_initialized(model)
     layers = named_layers(model)
     candidates = match_layers(model, selectors)
     seen = _show_batches(model, probe, candidates, forward_settings, by_default=selectors is None)
@@ -94,7 +98,8 @@ def _show_batches(
     layers = named_layers(model)
     adapters = AdapterSearch(layers if by_default else {})
     lenient = containers(names, layers) if by_default else set()
-    with temporary_eval_mode(model), isolated_rng(probe.seed, forward_settings.device):
+    with temporary_eval_mode(model) as kept, isolated_rng(probe.seed, forward_settings.device):
+        check_initialized(model, kept.hidden_modules)
         find_samples(model, probe, names, forward_settings)
         batch = _first_batch(probe)
         n = batch.num_samples
@@ -104,6 +109,7 @@ def _show_batches(
             outputs = record_outputs(model, batch, names, forward_settings, lenient=lenient)
         fewer = record_outputs_without_last_sample(model, probe, n, outputs, forward_settings, lenient=lenient)
         some = record_outputs_of_part(model, part, outputs, forward_settings, lenient=lenient)
+        _check_restorable(model, kept)
     return DryRunOutputs(n, outputs, fewer, some, adapters.found, mask)
 
 
@@ -115,6 +121,19 @@ def _first_batch(probe: ProbeSet) -> ProbeBatch:
             "batches"
         )
     return batch
+
+
+def _check_restorable(model: nn.Module, kept: AttributeSnapshot) -> None:
+    """Raise if the forward passes changed what cannot be restored, and log what may have changed."""
+    if changed := kept.changed_large_tensors():
+        raise ValueError(
+            f"the forward pass of {type(model).__name__} writes to {shortened(changed)}, which cannot be restored "
+            "after the probe set: it is too large to be copied, or sparse. Training would differ from training "
+            "without CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any "
+            "size are restored"
+        )
+    if kept.left_alone:
+        rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(kept.left_alone)))}")
 
 
 def _by_selector_and_execution(candidates: Mapping[str, int], outputs: Mapping[str, LayerOutput]) -> list[str]:

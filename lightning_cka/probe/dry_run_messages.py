@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_cka.probe.dry_run_outputs import LayerOutput
 from lightning_cka.probe.row_layout import Folding, find_folding
+from lightning_cka.runtime.module_names import takes_hooks
 from lightning_cka.runtime.text import shortened
 
 
@@ -35,7 +36,10 @@ def layer_problem(
         n: Number of samples.
     """
     if output is None:
-        return Problem(f"layer '{name}' ({type(module).__name__})", "did not run in forward")
+        reason = (
+            "did not run in forward" if takes_hooks(module) else "takes no forward hooks, since it is compiled code"
+        )
+        return Problem(f"layer '{name}' ({type(module).__name__})", reason)
     subject = f"the output of layer '{name}' ({output.description})"
     if output.shape is None:
         return Problem(subject, "has no floating-point tensor of one dimension or more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.forward_messages import why_forward_failed
 from lightning_cka.probe.kept_values import kept_values, strides_of
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.runtime.module_names import named_layers
+from lightning_cka.runtime.module_names import named_layers, takes_hooks
+from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
 
 
@@ -75,10 +76,10 @@ class OutputRecorder:
     lenient: Collection[str] = ()
     like: Mapping[str, LayerOutput] | None = None
 
-    def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(self, name: str) -> TemporaryHook:
         """Return the forward hook of one layer."""
 
-        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        def record(output: Any) -> None:
             first = self.outputs.get(name)
             if first is None or self.forward_settings.call != "first":
                 new = self._read(name, output)
@@ -86,7 +87,7 @@ class OutputRecorder:
             if first is not None:
                 self.outputs[name].calls = first.calls + 1
 
-        return record
+        return TemporaryHook(record)
 
     def _joined(self, first: LayerOutput, new: LayerOutput) -> LayerOutput:
         if self.forward_settings.call == "last":
@@ -136,7 +137,7 @@ def record_outputs(
     recorder = OutputRecorder({}, batch.num_samples, forward_settings, lenient, like)
     modules = named_layers(model)
     with ExitStack() as hooks:
-        for name in names:
+        for name in filter(lambda name: takes_hooks(modules[name]), names):
             hooks.enter_context(modules[name].register_forward_hook(recorder.hook(name)))
         try:
             forward_settings.forward(model, forward_settings.to_device(batch.data))

@@ -17,6 +17,7 @@ from lightning_cka.probe.features import read_tensor, to_features
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.repeated_calls import RepeatedCalls
+from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
 
 _REMOVED = "is no longer in the model"
@@ -75,10 +76,10 @@ class GramHooks:
                     self._reasons[name] = _REMOVED
             yield
 
-    def _hook(self, row: int, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _hook(self, row: int, name: str) -> TemporaryHook:
         waits = self._forward_settings.call != "first" and name in self._plan.repeated
 
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def read(output: Any) -> None:
             if name in self._pending:
                 self._pending.remove(name)
             elif self._forward_settings.call == "first":
@@ -86,9 +87,11 @@ class GramHooks:
             elif not waits:
                 self._reasons[name] = f"ran several times, though once in the first batch: {_NO_CALL}"
                 return
-            self._take(row, name, output, waits=waits)
+            # A frozen layer may run in inference mode, in which lasting memory can be neither made nor written to.
+            with torch.inference_mode(False), torch.no_grad():
+                self._take(row, name, output, waits=waits)
 
-        return hook
+        return TemporaryHook(read)
 
     def _take(self, row: int, name: str, output: Any, *, waits: bool) -> None:
         """Compute the Gram matrix of one layer's output, or keep its features until its last call."""
@@ -131,4 +134,5 @@ class GramHooks:
         if (name, reason) not in self._plan.warned:
             self._plan.warned.add((name, reason))
             warnings.warn(f"layer '{name}' {reason}: its CKA is nan", stacklevel=3)
-        self._stack.set_undefined(row)
+        with torch.inference_mode(False), torch.no_grad():
+            self._stack.set_undefined(row)

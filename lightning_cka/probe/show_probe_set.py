@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
@@ -19,6 +20,7 @@ from lightning_cka.runtime.collectives import in_lockstep
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng, seed_rng
+from lightning_cka.runtime.text import shortened
 
 Consumer = Callable[[BankBatch], None]
 
@@ -56,7 +58,7 @@ def show_probe_set(
     workspace = Workspace()
     last: ProbeBatch | None = None
     with ExitStack() as stack:
-        stack.enter_context(temporary_eval_mode(model))
+        kept = stack.enter_context(temporary_eval_mode(model))
         stack.enter_context(isolated_rng(probe.seed, forward_settings.device))
         batches = stack.enter_context(closing(probe.batches(rank, world_size)))
         large = (batch for batch in batches if batch.num_samples >= MIN_SAMPLES)
@@ -74,6 +76,13 @@ def show_probe_set(
             with hooks.registered(modules):
                 forward_settings.forward(model, data)
             consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples))
+        if changed := kept.changed_large_tensors():
+            # The dry run has not seen it, and only this process may see it, so it must not raise.
+            warnings.warn(
+                f"the forward pass writes to {shortened(changed)}, which is too large to be restored after the probe "
+                "set: training differs from training without CKA. Make it a buffer, with register_buffer()",
+                stacklevel=2,
+            )
 
 
 def _mask_of_mean(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
 from typing import NamedTuple
 
-import torch
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -20,6 +16,7 @@ from lightning_cka.probe.layers import LayerPlan, LayerSelector
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
 from lightning_cka.runtime.devices import sums_device
+from lightning_cka.runtime.placement import on_device
 
 
 class CollectedBatches(NamedTuple):
@@ -103,23 +100,3 @@ def show_with_progress(
 
         show_probe_set(model, probe, plan, forward_settings, consume_and_count, observe=observe)
         bar.update((total or bar.n) - bar.n)  # Count the batches that were skipped because they are too small.
-
-
-@contextmanager
-def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Move the model to ``device``, and back to its own device at the end."""
-    original = device_of(model)
-    if original == device:
-        yield
-        return
-    try:
-        model.to(device)
-        yield
-    finally:
-        model.to(original)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the model's first parameter or buffer; the CPU if it has none."""
-    tensor = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device

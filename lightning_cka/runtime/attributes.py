@@ -2,149 +2,188 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
+from functools import partial
+from operator import is_
+from types import MethodType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Restore = Callable[[], object]
+from lightning_cka.runtime.attribute_tables import (
+    AttributeTable,
+    class_table,
+    instance_table,
+    script_table,
+    slot_table,
+)
+from lightning_cka.runtime.generator_states import GENERATORS, keep_generator
+from lightning_cka.runtime.left_alone import belongs_to_framework, is_atom, is_left_alone
+from lightning_cka.runtime.metric_states import metric_state_names
+from lightning_cka.runtime.tensor_copies import Restore, keep_buffers, keep_tensor
 
-MAX_COPIED_BYTES = 64 * 2**20
-"""Larger tensors and arrays are not copied: see `AttributeSnapshot.changed_large_tensors`."""
+MAX_COPIED_BYTES = 128 * 2**20
+"""Tensors and arrays beyond this total are not copied: see `AttributeSnapshot.changed_large_tensors`."""
 
-_NOT_COPIED = frozenset({"torch", "torchmetrics", "lightning", "pytorch_lightning", "lightning_fabric", "logging"})
-"""Objects of these packages (a Trainer, an optimizer, a data loader) are left alone."""
+MAX_ENTRIES = 10_000
+"""Of longer containers, the entries are kept, but not what is inside them."""
+
+MAX_OBJECTS = 50_000
+"""Further objects are left alone."""
+
+_NUM_COMPARED = 2**16
+"""Entries of a large array that are compared, evenly spaced."""
 
 _OWN_OF_MODULES = frozenset({"_parameters", "_buffers", "training"})
-"""Entries of a module's ``__dict__`` that `lightning_cka.runtime.restore` restores itself."""
-
-_ATOMS = (bool, int, float, complex, str, bytes, type, type(None), torch.dtype, torch.device, torch.Size)
+"""Entries of a module's ``__dict__`` that have their own way of being restored."""
 
 
 class AttributeSnapshot:
     """The plain attributes of modules: numbers, tensors, arrays, random generators, containers and simple objects.
 
     Containers and objects are copied level by level and restored in place, so that all references to them stay valid.
+    Objects of frameworks are left alone: a Trainer, a dataset, a data loader, an optimizer, a logger.
 
     Args:
-        modules: The modules whose attributes are kept. Modules that are found inside their attributes (for example in
-            a list, which hides them from ``modules()``) are kept too, with their buffers.
+        modules: The modules whose attributes are kept, and those of their classes.
+        parameters: Whether to keep which parameters the modules have. Values of parameters are not kept.
+
+    Attributes:
+        hidden_modules: Modules that were found inside attributes, for example in a list, which hides them from
+            ``modules()``. They are kept too, with their buffers.
+        left_alone: What is not restored, in words.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, modules: Iterable[nn.Module], *, parameters: bool = True) -> None:
+        self.hidden_modules: list[nn.Module] = []
+        self.left_alone: list[str] = []
+        self._keeps_parameters = parameters
         self._restores: list[Restore] = []
         self._seen: set[int] = set()
         self._alive: list[Any] = []
-        self._large: list[tuple[str, Tensor, int]] = []
+        self._large: list[tuple[str, Callable[[], bool]]] = []
+        self._pending: list[tuple[Any, str]] = []
+        self._free_bytes = MAX_COPIED_BYTES
         found = list(modules)
         self._seen.update(map(id, found))
         for module in found:
-            self._keep_module(module)
+            self._keep_module(module, metric_state_names(module))
+        self._keep_pending()
 
     def restore(self) -> None:
-        """Put everything back."""
-        for restore in reversed(self._restores):
-            restore()
+        """Put everything back. An error does not keep the rest from being restored."""
+        with ExitStack() as stack:
+            for restore in self._restores:
+                stack.callback(restore)
 
     def changed_large_tensors(self) -> list[str]:
-        """Return the names of attributes with a tensor that is too large to be copied and was written to."""
-        return [name for name, tensor, version in self._large if tensor._version != version]
+        """Return the names of attributes with a tensor or an array that could not be copied and was written to.
 
-    def _keep_module(self, module: nn.Module) -> None:
+        Of arrays without a version, evenly spaced entries are compared.
+        """
+        return [name for name, has_changed in self._large if has_changed()]
+
+    def _keep_module(self, module: nn.Module, left_alone: Collection[str] = ()) -> None:
         # The tables of hooks hold functions, and the hooks of this package while it runs.
-        left_alone = {name for name in vars(module) if "_hooks" in name} | _OWN_OF_MODULES
-        self._keep_attributes(module, left_alone)
-        if isinstance(module._modules, dict):
-            self._keep_mapping(module._modules)
+        hooks = [name for name in vars(module) if "_hooks" in name]
+        self._keep_table(instance_table(module, {*hooks, *left_alone, *_OWN_OF_MODULES}), type(module).__name__)
+        if isinstance(module, torch.jit.ScriptModule):
+            self._keep_table(script_table(module), type(module).__name__)
+        for cls in type(module).__mro__:
+            if id(cls) not in self._seen and not belongs_to_framework(cls) and cls is not object:
+                self._seen.add(id(cls))
+                self._keep_table(class_table(cls), cls.__name__)
+        for table in (module._modules, module._parameters if self._keeps_parameters else None):
+            if isinstance(table, dict):
+                self._keep_mapping(table)
 
-    def _keep_attributes(self, owner: Any, left_alone: Iterable[str] = ()) -> None:
-        attributes = owner.__dict__
-        kept = {name: value for name, value in attributes.items() if name not in left_alone}
+    def _keep_table(self, table: AttributeTable, owner: str) -> None:
+        self._restores.append(table.restore)
+        for name, value in table.kept.items():
+            if not is_atom(value):
+                self._pending.append((value, f"{owner}.{name}"))
 
-        def restore() -> None:
-            for name in [name for name in attributes if name not in kept and name not in left_alone]:
-                del attributes[name]
-            attributes.update(kept)
-
-        self._restores.append(restore)
-        for name, value in kept.items():
-            self._keep(value, f"{type(owner).__name__}.{name}")
+    def _keep_pending(self) -> None:
+        while self._pending:
+            value, name = self._pending.pop()
+            if id(value) in self._seen:
+                continue
+            if len(self._alive) >= MAX_OBJECTS:
+                self.left_alone.append(f"attributes beyond the first {MAX_OBJECTS} objects, such as {name}")
+                return
+            self._seen.add(id(value))
+            self._alive.append(value)  # An id is unique only while its object lives.
+            self._keep(value, name)
 
     def _keep(self, value: Any, name: str) -> None:
-        is_function = callable(value) and not isinstance(value, nn.Module)
-        if is_function or isinstance(value, _ATOMS) or id(value) in self._seen:
-            return
-        self._seen.add(id(value))
-        self._alive.append(value)  # An id is unique only while its object lives.
-        for kinds, keep in self._keepers():
-            if isinstance(value, kinds):
-                keep(value, name)
-                return
-        if type(value).__module__.split(".")[0] not in _NOT_COPIED and hasattr(value, "__dict__"):
-            self._keep_attributes(value)
+        kind = type(value)
+        for kinds, keep in self._keepers:
+            if issubclass(kind, kinds):
+                keep(self, value, name)
+                break
+        if not issubclass(kind, nn.Module | Tensor) and not is_left_alone(kind):
+            for table in (instance_table(value), slot_table(value)):
+                self._keep_table(table, kind.__name__)
 
-    def _keepers(self) -> list[tuple[Any, Callable[[Any, str], None]]]:
-        return [
-            (nn.Module, lambda module, _: self._keep_hidden_module(module)),
-            (nn.Parameter, lambda *_: None),
-            (Tensor, self._keep_tensor),
-            (np.ndarray, lambda array, _: self._keep_array(array)),
-            (MutableMapping, self._keep_mapping),
-            ((list, deque), self._keep_sequence),
-            (set, lambda values, _: self._keep_set(values)),
-            ((tuple, frozenset), self._keep_entries),
-            (torch.Generator, lambda g, _: self._keep_state(g.get_state().clone(), g.set_state)),
-            (random.Random, lambda g, _: self._keep_state(g.getstate(), g.setstate)),
-            (np.random.RandomState, lambda g, _: self._keep_state(g.get_state(), g.set_state)),
-            (np.random.Generator, lambda g, _: self._keep_numpy_generator(g)),
-        ]
-
-    def _keep_hidden_module(self, module: nn.Module) -> None:
+    def _keep_hidden_module(self, module: nn.Module, name: str) -> None:
         for inner in module.modules():
             self._seen.add(id(inner))
             self._alive.append(inner)
+            self.hidden_modules.append(inner)
             self._keep_module(inner)
-            self._keep_mapping(inner._buffers)
+            restores, not_kept = keep_buffers(inner)
+            self._restores += restores
+            self.left_alone += [f"buffer {name}.{buffer}" for buffer in not_kept]
 
     def _keep_tensor(self, tensor: Tensor, name: str) -> None:
-        if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta:
+        if isinstance(tensor, nn.Parameter) or tensor.is_meta:
             return
-        if tensor.nbytes > MAX_COPIED_BYTES:
-            if not tensor.is_inference():  # Inference tensors have no version.
-                self._large.append((name, tensor, tensor._version))
+        if hasattr(tensor, "to_local"):  # A tensor that is sharded over processes: comparing it would communicate.
+            tensor = tensor.to_local()
+        is_plain = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized
+        if is_plain and tensor.nbytes <= self._free_bytes:
+            try:
+                self._restores.append(keep_tensor(tensor, compare=True))
+                self._free_bytes -= tensor.nbytes
+            except Exception:  # noqa: BLE001  # Any class of tensor may be an attribute.
+                self.left_alone.append(f"attribute {name}")
+        elif not tensor.is_inference():
+            version = tensor._version
+            self._large.append((name, lambda: tensor._version != version))
+        elif is_plain:
+            some = _evenly_spaced(tensor.detach().view(-1) if tensor.is_contiguous() else tensor.detach())
+            copied = some.clone()
+            self._large.append((name, lambda: not torch.equal(some, copied)))
+
+    def _keep_array(self, array: np.ndarray[Any, Any], name: str) -> None:
+        if array.dtype.hasobject or not array.flags.writeable:
             return
-        copied = tensor.detach().clone()
+        is_small = array.nbytes <= self._free_bytes and not isinstance(array, np.memmap)
+        watched = array if is_small else _evenly_spaced(array.reshape(-1) if array.flags.c_contiguous else array)
+        copied = np.array(watched)
+        if not is_small:
+            self._large.append((name, lambda: watched.tobytes() != copied.tobytes()))
+            return
+        self._free_bytes -= array.nbytes
 
         def restore() -> None:
-            # Compared by value: some kernels (batch norm's) write without a new version. Not copied back if equal: a
-            # graph that still needs this tensor would be invalid.
-            if not torch.equal(tensor, copied):
-                with torch.inference_mode():  # Else a tensor that was made in it could not be written to.
-                    tensor.copy_(copied)
+            if array.tobytes() != copied.tobytes():
+                array[...] = copied
 
         self._restores.append(restore)
 
-    def _keep_array(self, array: np.ndarray[Any, Any]) -> None:
-        if array.dtype.hasobject or array.nbytes > MAX_COPIED_BYTES or not array.flags.writeable:
-            return
-        copied = array.copy()
-
-        def restore() -> None:
-            array[...] = copied
-
-        self._restores.append(restore)
-
-    def _keep_mapping(self, mapping: MutableMapping[Any, Any], name: str = "") -> None:
+    def _keep_mapping(self, mapping: dict[Any, Any], name: str = "") -> None:
         kept = dict(mapping)
 
         def restore() -> None:
-            if list(mapping) != list(kept) or any(mapping[key] is not value for key, value in kept.items()):
+            if list(mapping) != list(kept) or not all(map(is_, mapping.values(), kept.values())):
                 mapping.clear()
-                mapping.update(kept)
+                for key, value in kept.items():
+                    mapping[key] = value
 
         self._restores.append(restore)
         self._keep_entries(kept.values(), name)
@@ -153,29 +192,51 @@ class AttributeSnapshot:
         kept = list(values)
 
         def restore() -> None:
-            if len(values) != len(kept) or any(one is not other for one, other in zip(values, kept, strict=True)):
+            if len(values) != len(kept) or not all(map(is_, values, kept)):
                 values.clear()
                 values.extend(kept)
 
         self._restores.append(restore)
         self._keep_entries(kept, name)
 
-    def _keep_set(self, values: set[Any]) -> None:
+    def _keep_set(self, values: set[Any], name: str) -> None:
         kept = set(values)
 
         def restore() -> None:
-            values.clear()
-            values.update(kept)
+            if values != kept:
+                values.clear()
+                values.update(kept)
 
         self._restores.append(restore)
+        self._keep_entries(kept, name)
 
-    def _keep_entries(self, values: Iterable[Any], name: str) -> None:
-        for value in values:
-            self._keep(value, name)
+    def _keep_entries(self, values: Collection[Any], name: str) -> None:
+        if len(values) <= MAX_ENTRIES:
+            self._pending += [(value, name) for value in values if not is_atom(value)]
 
-    def _keep_numpy_generator(self, generator: np.random.Generator) -> None:
-        source = generator.bit_generator
-        self._keep_state(source.state, lambda state: setattr(source, "state", state))
+    def _keep_method(self, method: MethodType, name: str) -> None:
+        self._keep_entries([method.__self__], name)
 
-    def _keep_state(self, state: Any, put_back: Callable[[Any], object]) -> None:
-        self._restores.append(lambda: put_back(state))
+    def _keep_partial(self, function: partial[Any], name: str) -> None:
+        self._keep_entries([function.func, *function.args, *function.keywords.values()], name)
+
+    def _keep_generator(self, generator: Any, _name: str) -> None:
+        self._restores.append(keep_generator(generator))
+
+    _keepers: ClassVar[tuple[tuple[Any, Callable[[Any, Any, str], None]], ...]] = (
+        (nn.Module, _keep_hidden_module),
+        (Tensor, _keep_tensor),
+        (np.ndarray, _keep_array),
+        (dict, _keep_mapping),
+        ((list, deque), _keep_sequence),
+        (set, _keep_set),
+        ((tuple, frozenset), _keep_entries),
+        (GENERATORS, _keep_generator),
+        (MethodType, _keep_method),
+        (partial, _keep_partial),
+    )
+
+
+def _evenly_spaced(values: Any) -> Any:
+    """Return at most about `_NUM_COMPARED` entries of a tensor or an array, as a view."""
+    return values[:: max(1, len(values) // _NUM_COMPARED)] if values.ndim else values

@@ -80,6 +80,19 @@ def _own_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None and name not in plain}
 
 
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether forward hooks can be registered on a module. A ScriptModule takes none."""
+    try:
+        module.register_forward_hook(_do_nothing).remove()
+    except Exception:  # noqa: BLE001  # A module may define the method as it likes.
+        return False
+    return True
+
+
+def _do_nothing(*_args: object) -> None:
+    pass
+
+
 def without_compiled(name: str) -> str:
     """Return a dotted name without the ``_orig_mod`` segments that `torch.compile` adds."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")

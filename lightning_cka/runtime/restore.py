@@ -5,24 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import nn
-from torchmetrics import Metric
 
+from lightning_cka.runtime.attributes import AttributeSnapshot
+from lightning_cka.runtime.metric_states import metric_state_names
 from lightning_cka.runtime.nested import map_tensors
-from lightning_cka.runtime.sharding import fsdp_modules, is_resharded, reshard
+from lightning_cka.runtime.sharding import fsdp_modules, is_resharded, is_sharded, reshard
+from lightning_cka.runtime.tensor_copies import keep_buffers
 
 
 @contextmanager
-def temporary_eval_mode(model: nn.Module) -> Iterator[None]:
+def temporary_eval_mode(model: nn.Module) -> Iterator[AttributeSnapshot]:
     """Run a block in evaluation mode, without gradients, compiled graphs and fused transformer layers.
 
-    At the end, also after an error, everything is restored: training flags, buffers, states of metrics, gathered
-    shards, grad mode, inference mode, compile stance and fast path.
+    At the end, also after an error, everything is restored: training flags, buffers, attributes, states of metrics,
+    gathered shards, grad mode, inference mode, compile stance and fast path.
+
+    Yields:
+        What is kept of the attributes. It lists what cannot be restored.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    modules = list(model.modules())
     with ExitStack() as stack:
         # A tensor that is made in inference mode could not be updated in place later.
         stack.enter_context(torch.inference_mode(False))
@@ -33,33 +37,36 @@ def temporary_eval_mode(model: nn.Module) -> Iterator[None]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(reshard, [module for module in fsdp_modules(model) if is_resharded(module)])
-        for module, _ in modes:
-            state = _saved_state(module)
-            stack.callback(_restore_state, module, state)
+        # Gathering shards replaces parameters.
+        kept = AttributeSnapshot(modules, parameters=not is_sharded(model))
+        stack.callback(kept.restore)
+        for module in modules:
+            restores, left_alone = keep_buffers(module)
+            for restore in restores:
+                stack.callback(restore)
+            kept.left_alone += [f"buffer {type(module).__name__}.{name}" for name in left_alone]
             # The block updates clones of a metric's states: its own ones may belong to a graph that is still needed.
-            module.__dict__.update(map_tensors(state["metric"], torch.clone))
+            states = {name: module.__dict__[name] for name in metric_state_names(module)}
+            stack.callback(module.__dict__.update, states)
+            module.__dict__.update(map_tensors(states, torch.clone))
+        modes = [(module, module.training) for module in modules if hasattr(module, "training")]
         try:
             for module, _ in modes:
-                module.training = False
-            yield
+                if not _set_mode(module, training=False):
+                    kept.left_alone.append(f"the training mode of {type(module).__name__}")
+            yield kept
         finally:
             for module, training in modes:
-                module.training = training
+                _set_mode(module, training=training)
 
 
-def _saved_state(module: nn.Module) -> dict[str, Any]:
-    """Return what a forward pass in evaluation mode may change: buffers, and the states of metrics."""
-    buffers = dict(module._buffers)
-    copies = {name: b.clone() for name, b in buffers.items() if b is not None}
-    own = (*module.metric_state, "_update_count", "_computed", "_forward_cache") if isinstance(module, Metric) else ()
-    return {"buffers": buffers, "copies": copies, "metric": {name: module.__dict__[name] for name in own}}
-
-
-def _restore_state(module: nn.Module, state: dict[str, Any]) -> None:
-    module._buffers.clear()
-    module._buffers.update(state["buffers"])
-    module.__dict__.update(state["metric"])
-    with torch.inference_mode():  # Buffers that were made in inference mode can be written to only inside it.
-        for name, copied in state["copies"].items():
-            # Copy every buffer: a tensor's version does not tell, since some kernels write without increasing it.
-            state["buffers"][name].copy_(copied)
+def _set_mode(module: nn.Module, *, training: bool) -> bool:
+    """Set the mode of a module, if possible without its submodules, and return whether it has this mode now."""
+    for set_mode in (lambda: setattr(module, "training", training), lambda: module.train(training)):
+        try:
+            set_mode()
+        except Exception:  # noqa: BLE001  # A module may define both as it likes.
+            continue
+        if module.training == training:
+            return True
+    return False

@@ -40,13 +40,13 @@ def is_sharded(model: nn.Module) -> bool:
 
 @contextmanager
 def temporary_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """Load other weights into a sharded model for a while; restore its own at the end, also after an error.
+    """Load other weights into a model for a while; restore its own at the end, also after an error.
 
-    A sharded model cannot be copied, so a reference of the same architecture borrows the live model. Every process
-    must call this.
+    If a model cannot be copied, as if it is sharded, a reference of the same architecture borrows the live model. Every
+    process must call this.
 
     Args:
-        model: Sharded model.
+        model: The model.
         weights: Full weights by keys of the model's ``state_dict``.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -57,7 +57,10 @@ def temporary_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterat
     own = [(tensor, tensor.detach().clone()) for tensor in chain(model.parameters(), model.buffers())]
     named: dict[str, Any] = {without_compiled(key): value for key, value in weights.items()}
     try:
-        set_model_state_dict(model, named, options=StateDictOptions(full_state_dict=True))
+        if is_sharded(model):
+            set_model_state_dict(model, named, options=StateDictOptions(full_state_dict=True))
+        else:
+            model.load_state_dict(weights)
         yield model
     finally:
         reshard(modules)

@@ -31,17 +31,25 @@ pytestmark = [
 ]
 
 
+HAPPENED = set()
+"""Ids of faults that have occurred. An attribute of a model would be restored after a pass."""
+
+
 class Fault:
     """A fault that occurs once, in the second epoch."""
 
     def __init__(self, kind):
         self.kind = kind
-        self.happened = False
+        HAPPENED.discard(id(self))
+
+    @property
+    def happened(self):
+        return id(self) in HAPPENED
 
     def happen(self, epoch):
         if epoch != 1 or self.happened:
             return
-        self.happened = True
+        HAPPENED.add(id(self))
         if self.kind is SIGTERMException:
             assert signal.getsignal(signal.SIGTERM) not in (
                 signal.SIG_DFL,

@@ -1,8 +1,13 @@
 """What a forward pass writes to attributes of modules is taken back."""
 
+import os
 import random
+import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ import torch
 from lightning_cka.runtime import attributes
 from lightning_cka.runtime.attributes import AttributeSnapshot
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 
 @dataclass
@@ -17,8 +23,27 @@ class State:
     count: int = 0
     history: list = field(default_factory=list)
 
+    def step(self):
+        self.count += 1
+
+
+class Anneal:
+    """A callable object with slots."""
+
+    __slots__ = ("calls", "later")
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        self.later = 1
+
 
 class Owner(nn.Module):
+    total = 0
+    shared: ClassVar = []
+
     def __init__(self):
         super().__init__()
         self.net = nn.Linear(2, 2)
@@ -38,6 +63,10 @@ class Owner(nn.Module):
         self.old_numpy_rng = np.random.RandomState(0)
         self.python_rng = random.Random(0)
         self.hidden = [nn.BatchNorm1d(2)]
+        self.anneal = Anneal()
+        self.step = State().step
+        self.partial = partial(State().step)
+        self.missing = torch.tensor([float("nan"), 0.0])
 
 
 CHANGES = {
@@ -64,6 +93,16 @@ CHANGES = {
     "a python generator": lambda m: m.python_rng.random(),
     "a module that a list hides": lambda m: m.hidden[0](torch.randn(4, 2)),
     "a submodule": lambda m: m.add_module("more", nn.Linear(1, 1)),
+    "a callable object with slots": lambda m: m.anneal(),
+    "the object of a bound method": lambda m: m.step(),
+    "the object of a partial function": lambda m: m.partial(),
+    "an attribute of the class": lambda m: setattr(Owner, "total", 1),
+    "a new attribute of the class": lambda m: setattr(Owner, "late", 1),
+    "a list of the class": lambda m: m.shared.append(1),
+    "the memory of a tensor": lambda m: setattr(m.cache, "data", m.net.weight.data),
+    "the shape of a tensor": lambda m: m.cache.resize_(5).zero_(),
+    "the sign of a zero": lambda m: m.missing[1].neg_(),
+    "a new parameter": lambda m: setattr(m, "more", nn.Parameter(torch.ones(1))),
     "an attribute of a submodule": lambda m: setattr(m.net, "calls", 1),
 }
 
@@ -82,6 +121,9 @@ def content(module):
             module.python_rng.getstate(),
             module.hidden[0].state_dict(),
             list(module._modules),
+            list(module._parameters),
+            [module.anneal.calls, hasattr(module.anneal, "later"), module.step.__self__, module.partial.func.__self__],
+            [Owner.total, Owner.shared, hasattr(Owner, "late"), module.missing, module.net.weight],
         ]
     )
 
@@ -119,6 +161,59 @@ def test_parameters_and_hooks_are_left_alone():
     assert (module.net.weight == 3).all()
     assert len(module.net._forward_hooks) == 1
     handle.remove()
+
+
+def test_an_unchanged_tensor_is_not_written_to():
+    """A graph may still need it."""
+    module = Owner()
+    snapshot = AttributeSnapshot(module.modules())
+    version = module.missing._version
+    snapshot.restore()
+    assert module.missing._version == version
+
+
+class Data(Dataset):
+    def __init__(self):
+        self.reads = 0
+
+    def __len__(self):
+        return 10**9
+
+
+def test_objects_of_frameworks_are_left_alone():
+    module = Owner()
+    module.data, module.lock, module.file = Data(), threading.Lock(), Path(os.devnull).open()  # noqa: SIM115
+    module.loader, module.module = DataLoader(module.data), os
+    module.optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    snapshot = AttributeSnapshot(module.modules())
+    module.data.reads = 3
+    module.optimizer.param_groups[0]["lr"] = 0.2
+    snapshot.restore()
+    module.file.close()
+    assert module.data.reads == 3
+    assert module.optimizer.param_groups[0]["lr"] == 0.2
+
+
+def test_long_containers_are_restored_quickly():
+    module = Owner()
+    module.numbers, module.states = list(range(10**6)), [State() for _ in range(20_000)]
+    snapshot = AttributeSnapshot(module.modules())
+    assert len(snapshot._alive) < 100
+    module.numbers.append(1)
+    module.states.pop()
+    snapshot.restore()
+    assert (len(module.numbers), len(module.states)) == (10**6, 20_000)
+
+
+@pytest.mark.parametrize("change", [lambda m: m.array.__imul__(2), lambda m: m.sparse.mul_(2)])
+def test_what_cannot_be_copied_is_watched(monkeypatch, change):
+    monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 8)
+    module = Owner()
+    module.sparse = torch.eye(3).to_sparse()
+    snapshot = AttributeSnapshot(module.modules())
+    assert snapshot.changed_large_tensors() == []
+    change(module)
+    assert len(snapshot.changed_large_tensors()) == 1
 
 
 def test_a_large_tensor_is_watched_and_not_copied(monkeypatch):

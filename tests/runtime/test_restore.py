@@ -84,3 +84,90 @@ def test_compiled_modules_run_their_hooks():
     with temporary_eval_mode(compiled):
         compiled(torch.ones(1, 3))
     assert calls == [1]
+
+
+class Scripted(nn.Module):
+    calls: int
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        self.count = self.count + 1
+        return self.norm(x)
+
+
+def exported():
+    return torch.export.export(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), (torch.ones(4, 3),)).module()
+
+
+UNUSUAL = {
+    "scripted": lambda: torch.jit.script(Scripted()),
+    "traced": lambda: torch.jit.trace(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), torch.ones(2, 3)),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval())),
+    "fx": lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))),
+    "exported": exported,
+    "quantized": lambda: torch.ao.nn.quantized.dynamic.Linear(3, 3),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", UNUSUAL.values(), ids=UNUSUAL)
+def test_modules_that_are_not_ordinary_are_restored(make):
+    model = nn.Sequential(nn.Linear(3, 3), make())
+    modes = [getattr(module, "training", None) for module in model.modules()]
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    objects = dict(model.named_buffers())
+    with temporary_eval_mode(model):
+        assert not any(getattr(module, "training", False) for module in model.modules())
+        model(torch.randn(4, 3))
+        for buffer in model.buffers():
+            buffer.add_(1)
+    assert [getattr(module, "training", None) for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(value is objects[name] for name, value in model.named_buffers())
+    assert getattr(model[1], "calls", 0) == 0
+
+
+class Strict(nn.Linear):
+    """Cannot be assigned to after its construction, but has a method that sets its mode."""
+
+    def __setattr__(self, name, value):
+        if name == "training" and "weight" in self._parameters:
+            raise AttributeError("use train()")
+        super().__setattr__(name, value)
+
+    def train(self, mode=True):
+        self.__dict__["training"] = mode
+        return self
+
+
+def test_a_mode_that_cannot_be_assigned_is_set_by_its_method():
+    model = nn.Sequential(Strict(3, 3))
+    with temporary_eval_mode(model) as kept:
+        assert not model[0].training
+    assert model[0].training
+    assert kept.left_alone == []
+
+
+def test_a_mode_that_cannot_be_set_is_named(monkeypatch):
+    monkeypatch.delattr(Strict, "train")
+    with temporary_eval_mode(nn.Sequential(Strict(3, 3))) as kept:
+        pass
+    assert kept.left_alone == ["the training mode of Strict"]
+
+
+def test_a_buffer_that_is_resized_or_gets_other_memory_is_restored():
+    model, other = nn.Module(), torch.ones(3)
+    model.register_buffer("grows", torch.zeros(0))
+    model.register_buffer("moves", torch.zeros(3))
+    with temporary_eval_mode(model):
+        model.grows.resize_(4).fill_(1)
+        model.moves.data = other
+    assert model.grows.shape == (0,)
+    assert torch.equal(model.moves, torch.zeros(3))
+    assert torch.equal(other, torch.ones(3))

@@ -1,0 +1,86 @@
+"""Copy tensors and buffers, and put values, memory and identity back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Restore = Callable[[], object]
+
+
+def keep_tensor(tensor: Tensor, *, compare: bool) -> Restore:
+    """Copy a tensor, and return a function that restores its values, shape and memory in place.
+
+    Args:
+        tensor: The tensor.
+        compare: Whether to write only if a value differs: writing invalidates graphs that still need the tensor.
+
+    Raises:
+        Exception: The tensor cannot be copied. What is raised depends on its class and layout.
+    """
+    copied = tensor.detach().clone()
+    memory = _memory(tensor)
+
+    def restore() -> None:
+        if memory is not None and not _shares(tensor, memory):
+            tensor.data = memory  # It was resized, or got other memory, which may belong to another tensor.
+        # Values are compared: some kernels (batch norm's) write without increasing a tensor's version.
+        if not (compare and _have_same_bits(tensor, copied)):
+            with torch.inference_mode():  # Else a tensor that was made in it could not be written to.
+                tensor.copy_(copied)
+
+    return restore
+
+
+def keep_buffers(module: nn.Module) -> tuple[list[Restore], list[str]]:
+    """Copy the buffers of a module, without those of its submodules.
+
+    Returns:
+        Functions to call in reverse order, which restore the buffers; and the names of buffers that cannot be copied.
+    """
+    buffers = dict(module._buffers.items())
+    restores: list[Restore] = []
+    left_alone = []
+    for name, buffer in buffers.items():
+        try:
+            if buffer is not None:
+                restores.append(keep_tensor(buffer, compare=False))
+        except Exception:  # noqa: BLE001  # Any class of tensor may be a buffer.
+            left_alone.append(name)
+    restores.append(lambda: put_back_buffers(module, buffers))
+    return restores, left_alone
+
+
+def put_back_buffers(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
+    """Let a module have these buffers, and no others."""
+    if isinstance(module, torch.jit.ScriptModule):  # It has a fixed set of buffers, in C++.
+        for name, buffer in buffers.items():
+            if module._buffers[name] is not buffer:
+                setattr(module, name, buffer)
+    else:
+        module._buffers.clear()
+        module._buffers.update(buffers)
+
+
+def _memory(tensor: Tensor) -> Tensor | None:
+    """Return an alias of the tensor's memory; None if the tensor has none of its own, or if it cannot be set."""
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_inference():
+        return None
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return None
+    return tensor.detach()
+
+
+def _shares(tensor: Tensor, memory: Tensor) -> bool:
+    mine, kept = ((each.data_ptr(), each.shape, each.stride(), each.dtype) for each in (tensor, memory))
+    return mine == kept
+
+
+def _have_same_bits(one: Tensor, other: Tensor) -> bool:
+    # As bits, nan equals nan, and 0.0 differs from -0.0.
+    first, second = (t.detach().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8) for t in (one, other))
+    return torch.equal(first, second)

@@ -1,0 +1,238 @@
+"""Training is bit for bit the same with the monitor, whatever ``forward`` writes to, and all stays picklable."""
+
+import copy
+import pickle
+import random
+import threading
+from dataclasses import dataclass, field
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from conftest import Net, loaders, trainer
+from lightning_cka import CKAMonitor, compare_models
+from lightning_cka.runtime import attributes
+from torch import nn
+from torch.utils.data import DataLoader
+from training import MARKS, run
+
+pytestmark = MARKS
+
+
+@dataclass
+class State:
+    steps: int = 0
+    means: list = field(default_factory=list)
+
+
+class Writes(Net):
+    """Writes to attributes of many kinds, and its outputs depend on all of them."""
+
+    total = 0
+
+    def __init__(self):
+        super().__init__()
+        Writes.total = 0
+        self.calls, self.state, self.recent, self.cache = 0, State(), [], torch.zeros(16)
+        self.generators = {
+            "torch": torch.Generator().manual_seed(0),
+            "numpy": np.random.default_rng(0),
+            "python": random.Random(0),
+        }
+        self.hidden = [nn.BatchNorm1d(16, affine=False)]
+        self.head.calls = 0
+        self.adapter = None
+
+    def forward(self, x):
+        if self.adapter is None:
+            self.adapter = nn.Linear(16, 16)
+        self.calls += 1
+        Writes.total += 1
+        self.head.calls += 1
+        self.state.steps += 1
+        self.recent = [*self.recent[-2:], float(x.mean())]
+        h = self.hidden[0](self.net(x))
+        self.cache.mul_(0.9).add_(h.detach().mean(0))
+        self.state.means.append(float(self.cache.mean()))
+        noise = torch.rand(1, generator=self.generators["torch"]).item()
+        noise += self.generators["numpy"].random() + self.generators["python"].random()
+        scale = 1 + 0.01 * (self.calls + self.head.calls + self.state.steps + Writes.total + noise)
+        return self.head(h + self.adapter(h) + self.cache + sum(self.recent) + self.state.means[-1]) / scale
+
+
+def outcome(*callbacks):
+    model, fitted = run(*callbacks, model=Writes)
+    states = fitted.optimizers[0].state_dict()["state"]
+    metrics = {name: value for name, value in fitted.callback_metrics.items() if not name.startswith("cka/")}
+    attributes_ = (model.calls, model.state, model.recent, model.cache.tolist(), model.head.calls, Writes.total)
+    return model.state_dict(), states, metrics, attributes_
+
+
+def test_weights_optimizers_metrics_and_attributes_are_the_same():
+    monitor = CKAMonitor(["initial", "previous", "self"], layers=["net.0", "head"])
+    (weights, states, metrics, own), (plain, plain_states, plain_metrics, plain_own) = outcome(monitor), outcome()
+    assert own == plain_own
+    assert all(torch.equal(value, plain[name]) for name, value in weights.items())
+    assert all(torch.equal(state["momentum_buffer"], plain_states[i]["momentum_buffer"]) for i, state in states.items())
+    assert metrics.keys() == plain_metrics.keys()
+    assert all(torch.equal(value, plain_metrics[name]) for name, value in metrics.items())
+
+
+def test_an_attribute_that_is_too_large_to_be_restored_raises_before_training(monkeypatch):
+    class Large(Net):
+        def __init__(self):
+            super().__init__()
+            self.memory = torch.zeros(64)
+
+        def forward(self, x):
+            self.memory.add_(1)
+            return super().forward(x)
+
+    monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 64)
+    with pytest.raises(ValueError, match=r"forward pass of Large writes to Large.memory, which .*register_buffer"):
+        run(CKAMonitor(), model=Large)
+
+
+class Frozen(Net):
+    """Its first layers run in inference mode, and it keeps their outputs."""
+
+    def forward(self, x):
+        with torch.inference_mode():
+            self.last = self.net(x)
+        return self.head(self.last.clone())
+
+
+def test_layers_in_inference_mode(tmp_path):
+    monitor = CKAMonitor(["initial", "self"], num_samples=64)
+    model, fitted = run(monitor, model=Frozen)
+    plain, _ = run(model=Frozen)
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert {"net.0", "head"} <= set(monitor.results["self"][-1].layers)
+    assert monitor.results["self"][-1].matrix.isfinite().all()
+    assert model.last.is_inference()
+    fitted.validate(model, loaders()[1], verbose=False)
+    batches = [torch.randn(16, 8) for _ in range(4)]
+    ordinary = Net()
+    ordinary.load_state_dict(model.state_dict())
+    result = compare_models(model, ordinary, batches, progress_bar=False)
+    torch.testing.assert_close(result.matrix.diagonal(), torch.ones(len(result.layers)).double())
+
+
+FAILURES = []
+"""Where copying failed, and the error. Attributes of the model would be restored."""
+
+
+def check_copies(where, *values):
+    for value in values:
+        for copied in (copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))):
+            try:
+                duplicate = copied(value)
+                if isinstance(duplicate, L.LightningModule):
+                    assert duplicate.log.__func__ is L.LightningModule.log
+                    assert duplicate(torch.zeros(4, 8)).shape == (4, 3)
+            except Exception as error:  # noqa: BLE001  # Whatever fails is recorded.
+                FAILURES.append((where, type(value).__name__, error))
+
+
+class PicklesItself(Net):
+    def forward(self, x):
+        if not PICKLING["busy"]:
+            PICKLING["busy"] = True
+            check_copies("forward", self)
+            PICKLING["busy"] = False
+            PICKLING["count"] += 1
+        return super().forward(x)
+
+
+PICKLING = {"busy": False, "count": 0}
+
+
+class Copies(L.Callback):
+    def setup(self, trainer, module, stage):
+        check_copies("setup", trainer, module, *trainer.callbacks)
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, *args):
+        if batch_idx in (0, 7):
+            check_copies("validation", trainer, module, *trainer.callbacks)
+
+    def on_train_epoch_start(self, trainer, module):
+        check_copies("epoch", trainer, module, *trainer.callbacks)
+
+    def on_exception(self, trainer, module, exception):
+        check_copies("exception", trainer, module, *trainer.callbacks)
+
+
+def test_the_monitor_the_trainer_and_the_module_can_always_be_copied_and_pickled():
+    FAILURES.clear()
+    monitor = CKAMonitor(["initial", "previous", "self", Net()], num_samples=16, batch_size=8)
+    model, fitted = run(Copies(), monitor, model=PicklesItself)
+    check_copies("end", fitted, model, monitor)
+    assert FAILURES == []
+    assert PICKLING["count"] > 16
+    duplicate = pickle.loads(pickle.dumps(monitor))
+    assert duplicate.results.keys() == monitor.results.keys()
+    trainer(duplicate, max_epochs=1).fit(Net(), *loaders())
+    assert len(duplicate.results["initial"]) == 1
+
+
+class Locked(Net):
+    """Cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock, self.numbers = threading.Lock(), (number for number in range(3))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_references_that_cannot_be_copied_are_used_themselves(caplog, precision):
+    caplog.set_level("INFO")
+    reference = Locked()
+    before = copy.deepcopy(reference.state_dict())
+    pointers = [parameter.data_ptr() for parameter in reference.parameters()]
+    monitor = CKAMonitor(reference, num_samples=32)
+    trainer(monitor, max_epochs=1, precision=precision).fit(Net(), *loaders())
+    assert len(monitor.results["Locked"]) == 1
+    assert "reference 'Locked' is shown the probe set itself, and restored afterwards: Locked cannot be" in caplog.text
+    assert reference.training
+    assert reference._trainer is None
+    assert [parameter.data_ptr() for parameter in reference.parameters()] == pointers
+    assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
+
+
+def test_the_checkpoint_of_a_model_that_cannot_be_copied(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "net.ckpt")
+    results = []
+    for model in (Net, Locked):
+        monitor = CKAMonitor(tmp_path / "net.ckpt", num_samples=32)
+        trained, _ = run(monitor, model=model, max_epochs=1)
+        plain, _ = run(model=model, max_epochs=1)
+        assert all(torch.equal(value, plain.state_dict()[name]) for name, value in trained.state_dict().items())
+        results.append(monitor.results["net"][-1].matrix)
+    assert torch.equal(*results)
+
+
+class Collates(Net):
+    def collate(self, items):
+        return tuple(map(torch.stack, zip(*items, strict=True)))
+
+    def start(self, worker_id):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:Consider setting `persistent_workers")
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+def test_workers_that_are_started_by_pickling_take_methods_of_the_module(context):
+    train, validation = loaders()
+    model, monitor = Collates(), CKAMonitor(num_samples=16, batch_size=8)
+    workers = DataLoader(
+        validation.dataset,
+        16,
+        collate_fn=model.collate,
+        worker_init_fn=model.start,
+        num_workers=1,
+        multiprocessing_context=context,
+        timeout=300,
+    )
+    trainer(monitor, max_epochs=1, num_sanity_val_steps=0, limit_val_batches=1).fit(model, train, workers)
+    assert len(monitor.results["initial"]) == 1
