@@ -21,11 +21,12 @@ class Notices:
         self._said.add(what)
         return new
 
-    def undefined(self, outcome: Outcome) -> list[str]:
-        """Messages of layers whose CKA is ``nan``, each layer once for each reason."""
+    def undefined(self, outcome: Outcome, explained: Collection[str] = ()) -> list[str]:
+        """Messages of layers whose CKA is ``nan``, each layer once for each reason, without those explained before."""
         messages = []
         for reason, names in outcome.undefined_layers.items():
-            if new := [name for name in names if self.is_new("undefined", reason, name)]:
+            unexplained = [name for name in names if name not in explained]
+            if new := [name for name in unexplained if self.is_new("undefined", reason, name)]:
                 messages.append(undefined_message(reason, new))
         return messages
 

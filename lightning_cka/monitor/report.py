@@ -106,7 +106,7 @@ class Report:
 
     def warn_of(self, name: str, outcome: Outcome, probe: LiveProbe) -> list[str]:
         """Warn of what is new about a comparison with a reference, and give what is to be logged of it."""
-        for message in self._notices.undefined(outcome):
+        for message in self._notices.undefined(outcome, {layer for layer, _ in probe.plan.warned}):
             rank_zero_warn(message)
         told: list[str] = []
         if not is_trial(self._trainer):  # Its few samples prove nothing.

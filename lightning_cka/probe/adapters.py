@@ -102,14 +102,14 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _keep_input(trial: _Trial) -> Callable[..., None]:
     def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        trial.input = next(tensors_in([args, kwargs]), None)
+        trial.input = _first_tensor(args, kwargs)
 
     return hook
 
 
 def _compare_input(trial: _Trial, name: str) -> Callable[..., None]:
     def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        tensor = next(tensors_in([args, kwargs]), None)
+        tensor = _first_tensor(args, kwargs)
         if trial.input is not None and tensor is not None:
             trial.reads_input[name] = _is_same(trial.input, tensor)
             trial.shapes[name] = tensor.shape
@@ -131,6 +131,12 @@ def _keep_shape(trial: _Trial) -> Callable[..., None]:
     return hook
 
 
+def _first_tensor(args: Any, kwargs: Any) -> Tensor | None:
+    """Return the first tensor among a call's arguments, if its entries can be compared."""
+    tensor = next(tensors_in([args, kwargs]), None)
+    return None if tensor is None or tensor.is_nested or tensor.layout is not torch.strided else tensor
+
+
 def _shape(output: Any) -> torch.Size | None:
     found = next(float_tensors(output), None)
     return found.shape if isinstance(found, Tensor) and not found.is_nested else None
@@ -138,6 +144,4 @@ def _shape(output: Any) -> torch.Size | None:
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal, apart from their dtype."""
-    if one.is_nested or other.is_nested or one.shape != other.shape or one.device != other.device:
-        return False
-    return one is other or bool((one == other).all())
+    return one is other or (one.shape == other.shape and one.device == other.device and bool((one == other).all()))

@@ -120,11 +120,11 @@ def test_attention(batch_first, caplog):
     }
     assert_same(logged(module, sequences(), layers=list(reads)), collected(module, sequences(), reads))
     assert "out_proj" not in caplog.text
-    # Its projection is computed without its being called: by default, and of a class, it is left out.
-    for layers, which in ((None, "the default layers"), (nn.Linear, "layers=")):
-        caplog.clear()
-        assert logged(module, sequences(), layers=layers).layers == ("net.embed", "net.head")
-        assert f"CKA leaves out of {which}: layer 'net.attention.out_proj'" in caplog.text
+    # Its projection is computed without its being called: attention is one layer.
+    assert logged(module, sequences()).layers == ("net.embed", "net.attention", "net.head")
+    assert "out_proj" not in caplog.text
+    assert logged(module, sequences(), layers=nn.Linear).layers == ("net.embed", "net.head")
+    assert "CKA leaves out of layers=: layer 'net.attention.out_proj'" in caplog.text
     with pytest.raises(ValueError, match=r"'net.attention.out_proj' \(NonDyn.*\) did not run in forward"):
         logged(module, sequences(), layers=["net.head", "net.attention.out_proj"])
 
@@ -209,7 +209,7 @@ def test_windows_in_the_batch_are_refused_with_a_feature_fn_that_works(caplog):
     module, data = Wrapped(Windows()), sequences(tokens=16)
     why = (
         "the output of layer 'net.window' (Tensor(32, 4, 8) float32) has no dimension with one entry per sample: its "
-        "first has 4 for each, as if windows or nodes of all samples were in a row. If so, compare such layers alone, "
+        "first has 4 for each, those of a sample in a row, as windows are. Compare such layers alone, "
         "with feature_fn=lambda output: output.unflatten(0, (-1, 4)).flatten(1)"
     )
     assert logged(module, data).layers == ("net.embed", "net.head")
