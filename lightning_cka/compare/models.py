@@ -55,7 +55,7 @@ def compare_models(
         model: left as it was found, on its own device.
         reference: likewise; any architecture.
         dataloader: batches, in full; those of fewer than 4 samples are skipped.
-        layers: name patterns or module classes; None: the leaf modules that own parameters, at most 64.
+        layers: name patterns or module classes; None: the innermost modules with parameters, at most 64.
         reference_layers: likewise for the reference; None: as ``layers``.
         forward_fn: called with a model and a batch; None: the model is called on the batch, or on its
             first element.

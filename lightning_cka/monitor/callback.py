@@ -44,7 +44,7 @@ class CKAMonitor(Callback):
             validation, from its end on), "self" (the model's own other layers), the path of a checkpoint of the same
             architecture, a module, or a sequence of these.
         layers: glob patterns over the names of the LightningModule's submodules, module classes, or a
-            sequence of these. None: the leaf modules that own parameters, at most 64, evenly spaced. Of what a
+            sequence of these. None: the innermost modules with parameters, at most 64. Of what a
             pattern or a class matches, layers that do not run are left out; those chosen by name are refused.
         reference_layers: the layers of references that are modules; None: as for the model.
         num_samples: size of the probe set, at most; None: the whole validation dataset. It is drawn from all of it,
