@@ -59,8 +59,8 @@ def compare_models(
         reference: Model to compare with (the columns), of any architecture. It is restored like ``model``.
         dataloader: Batches of samples, such as a DataLoader. Both models are shown all of them, so it must be possible
             to iterate over it several times. Batches of fewer than 4 samples are skipped.
-        layers: Patterns of layer names such as ``"net.*"``, module classes, or a list of both; None: the leaf modules
-            that own parameters, at most 64.
+        layers: Patterns of layer names such as ``"net.*"``, module classes, or a list of both; None: the
+            innermost modules with parameters, at most 64.
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.

@@ -40,8 +40,8 @@ class CKAMonitor(Callback):
             the last logged epoch), the number of an epoch, counted from 0 (the weights at its last validation), "self"
             (the model's own other layers), the path of a checkpoint of the same architecture, a module, or a sequence
             of these. Before the first logged epoch, "previous" is "initial".
-        layers: Glob patterns over names of submodules, module classes, or a sequence of these. None: the leaf modules
-            with parameters, at most 64, evenly spaced. Layers that match but do not run in ``forward`` are skipped. A
+        layers: Glob patterns over names of submodules, module classes, or a sequence of these. None: the innermost
+            modules with parameters, at most 64. Layers that match but do not run in ``forward`` are skipped. A
             layer chosen by its full name must run.
         reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
         num_samples: Maximum number of samples in the probe set. None: the whole validation dataset.

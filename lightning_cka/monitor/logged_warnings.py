@@ -6,7 +6,7 @@ Warnings about flagged layers are also logged as text, under the key ``diagnosti
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -19,7 +19,13 @@ from lightning_cka.probe.exchangeability import Variation, variation_message
 
 
 def warn_about(
-    warn: WarnOnce, reference_name: str, outcome: Outcome, variation: Sequence[Variation], *, is_trial: bool
+    warn: WarnOnce,
+    reference_name: str,
+    outcome: Outcome,
+    variation: Sequence[Variation],
+    explained: Collection[str],
+    *,
+    is_trial: bool,
 ) -> list[str]:
     """Warn about one comparison, once for each problem and layer.
 
@@ -28,12 +34,13 @@ def warn_about(
         reference_name: Name of the reference.
         outcome: Result of the comparison with this reference, through one kernel.
         variation: Layers in which the probe batches are not exchangeable; `LiveProbe` has already warned about them.
+        explained: Layers without features, which the forward pass has already warned about.
         is_trial: True: warn about undefined values and skipped batches only. A trial run has too few samples for more.
 
     Returns:
         Messages to log as text.
     """
-    for message in _undefined_messages(warn, outcome):
+    for message in _undefined_messages(warn, outcome, explained):
         rank_zero_warn(message)
     texts = [] if is_trial else _flag_messages(warn, outcome)
     for message in texts:
@@ -53,11 +60,12 @@ def warn_about(
     return texts
 
 
-def _undefined_messages(warn: WarnOnce, outcome: Outcome) -> list[str]:
+def _undefined_messages(warn: WarnOnce, outcome: Outcome, explained: Collection[str]) -> list[str]:
     """Return messages about layers whose CKA is ``nan``, for each layer and reason that is new."""
     messages = []
     for reason, names in outcome.undefined_layers.items():
-        if new := [name for name in names if warn.is_new("undefined", reason, name)]:
+        unexplained = [name for name in names if name not in explained]
+        if new := [name for name in unexplained if warn.is_new("undefined", reason, name)]:
             messages.append(undefined_message(reason, new))
     return messages
 

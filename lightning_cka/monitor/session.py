@@ -131,12 +131,13 @@ class Session:
             Warnings to log as text, by the results' key.
         """
         texts = {}
+        explained = {layer for layer, _ in self.probe.plan.warned}
         for (name, kernel), outcome in compared.outcomes.items():
             key = self._settings.key(name, kernel)
             result = replace(outcome.result, reference_name=compared.titles[name])
             self.results.setdefault(key, []).append(result)
             texts[key] = warn_about(
-                self._output.warn, name, outcome, self.probe.variation, is_trial=is_trial(self._trainer)
+                self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
             self._output.log(self._module, key, result)
         self._output.log_diagnostics(self._module, compared.outcomes)

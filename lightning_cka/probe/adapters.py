@@ -105,14 +105,14 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _keep_input(trial: _Trial) -> TemporaryInputHook:
     def keep(inputs: Any) -> None:
-        trial.input = next(tensors_in(inputs), None)
+        trial.input = _first_tensor(inputs)
 
     return TemporaryInputHook(keep)
 
 
 def _compare_input(trial: _Trial, name: str) -> TemporaryInputHook:
     def compare(inputs: Any) -> None:
-        tensor = next(tensors_in(inputs), None)
+        tensor = _first_tensor(inputs)
         if trial.input is not None and tensor is not None:
             trial.reads_input[name] = _is_same(trial.input, tensor)
             trial.shapes[name] = tensor.shape
@@ -134,6 +134,12 @@ def _keep_shape(trial: _Trial) -> TemporaryHook:
     return TemporaryHook(keep)
 
 
+def _first_tensor(inputs: Any) -> Tensor | None:
+    """Return the first tensor among a call's arguments, if its entries can be compared."""
+    tensor = next(tensors_in(inputs), None)
+    return None if tensor is None or tensor.is_nested or tensor.layout is not torch.strided else tensor
+
+
 def _shape(output: Any) -> torch.Size | None:
     found = next(float_tensors(output), None)
     return found.shape if isinstance(found, Tensor) and not found.is_nested else None
@@ -141,6 +147,4 @@ def _shape(output: Any) -> torch.Size | None:
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal, apart from their dtype."""
-    if one.is_nested or other.is_nested or one.shape != other.shape or one.device != other.device:
-        return False
-    return one is other or bool((one == other).all())
+    return one is other or (one.shape == other.shape and one.device == other.device and bool((one == other).all()))

@@ -31,9 +31,9 @@ def default_layers(
 ) -> list[str]:
     """Choose among the layers that can be compared.
 
-    These are the innermost ones. Attention that uses its children's weights itself, or a mixture whose experts
-    have no row per sample, counts as one layer. A module that owns parameters beside such layers counts too, if its
-    output is not that of one of them. An adapter counts instead of the layers inside it.
+    These are the innermost ones. Attention that uses its children's weights itself, or a mixture of experts whose
+    experts have no row per sample, counts as one layer. A module that owns parameters beside such layers counts too,
+    if its output is not that of one of them. An adapter counts instead of the layers inside it.
 
     Args:
         usable: Names of layers that can be compared, in execution order.

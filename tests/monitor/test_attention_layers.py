@@ -35,11 +35,11 @@ def test_attention(batch_first, caplog):
     }
     assert_same(monitored_result(module, sequences(), layers=list(reads)), expected_matrix(module, sequences(), reads))
     assert "out_proj" not in caplog.text
-    # Attention uses the weights of out_proj without calling it. Default layers and layers of a class leave it out.
-    for layers, named in ((None, "the default layers"), (nn.Linear, "layers=")):
-        caplog.clear()
-        assert monitored_result(module, sequences(), layers=layers).layers == ("net.embed", "net.head")
-        assert f"CKA leaves out of {named}: layer 'net.attention.out_proj'" in caplog.text
+    # Attention uses the weights of out_proj without calling it: attention is one layer.
+    assert monitored_result(module, sequences()).layers == ("net.embed", "net.attention", "net.head")
+    assert "out_proj" not in caplog.text
+    assert monitored_result(module, sequences(), layers=nn.Linear).layers == ("net.embed", "net.head")
+    assert "CKA leaves out of layers=: layer 'net.attention.out_proj'" in caplog.text
     with pytest.raises(ValueError, match=r"'net.attention.out_proj' \(NonDyn.*\) did not run in forward"):
         monitored_result(module, sequences(), layers=["net.head", "net.attention.out_proj"])
 
@@ -120,7 +120,7 @@ def test_windows_in_the_batch_dimension_raise_and_name_a_feature_fn(caplog):
     module, data = Wrapped(Windows()), sequences(tokens=16)
     why = (
         "the output of layer 'net.window' (Tensor(32, 4, 8) float32) has no dimension with one entry per sample: its "
-        "first has 4 for each, as if windows or nodes of all samples were in a row. If so, compare such layers alone, "
+        "first has 4 for each, those of a sample in a row, as windows are. Compare such layers alone, "
         "with feature_fn=lambda output: output.unflatten(0, (-1, 4)).flatten(1)"
     )
     assert monitored_result(module, data).layers == ("net.embed", "net.head")

@@ -1,11 +1,18 @@
 """Each output is reduced to its Gram matrix inside the hook."""
 
+import warnings
 import weakref
 
 import naive
 import pytest
 import torch
-from example_models import grams_of, hsic
+from example_models import CPU, grams_of, hsic
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.dry_run import dry_run
+from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.repeated_calls import RepeatedCalls
+from lightning_cka.probe.show_probe_set import show_probe_set
+from lightning_cka.probe.stream_probe import StreamProbe
 from torch import nn
 
 
@@ -97,3 +104,129 @@ def test_callable_feature_fn_reads_the_raw_output():
     model = nn.Sequential(Pair())
     _, grams = grams_of(model, [torch.randn(8, 3)], "0", feature_fn=lambda output: output[1]["second"])
     assert not hsic(grams[0]).isnan().any()
+
+
+class Recurrent(nn.Module):
+    """Runs one layer several times, and writes to its outputs."""
+
+    def __init__(self, times=3):
+        super().__init__()
+        self.cell, self.head, self.times = nn.Linear(3, 3), nn.Linear(3, 2), times
+
+    def outputs(self, x):
+        found = []
+        for _ in range(self.times):
+            found.append(self.cell(x))
+            x = found[-1].clone().tanh()
+        return found
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = self.cell(x).tanh_()
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"), [("last", lambda outputs: outputs[-1]), ("mean", lambda outputs: sum(outputs) / len(outputs))]
+)
+def test_the_last_call_and_the_mean_over_calls(call, expected):
+    model, batches = Recurrent(), [torch.randn(8, 3), torch.randn(9, 3)]
+    names, grams = grams_of(model, batches, call=call)
+    assert names == ("cell", "head")
+    read = Recurrent()
+    read.load_state_dict(model.state_dict())
+    for index, batch in enumerate(batches):
+        n = len(batch)
+        with torch.no_grad():
+            gram = naive.gram(expected(read.outputs(batch)))
+        value = n * (n - 3) * naive.unbiased_hsic(gram, gram)
+        assert torch.allclose(hsic(grams[index])[0, 0], torch.as_tensor(value).double(), rtol=1e-5)
+
+
+def test_the_observer_sees_repeated_layers_once_per_batch():
+    model, probe = Recurrent(), StreamProbe([torch.randn(8, 3)], 0)
+    for call in ("first", "last", "mean"):
+        forward_settings, rows = ForwardSettings(CPU, call=call), []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plan = dry_run(model, probe, None, forward_settings)
+        show_probe_set(
+            model, probe, plan, forward_settings, lambda batch: None, observe=lambda row, _, rows=rows: rows.append(row)
+        )
+        assert sorted(rows) == [0, 1]
+
+
+def test_half_precision_does_not_overflow_in_the_mean_over_calls():
+    calls = RepeatedCalls("mean")
+    for _ in range(4):
+        assert calls.add("a", torch.full((2, 3), 3e4, dtype=torch.float16)) is None
+    assert torch.equal(calls.result("a"), torch.full((2, 3), float(torch.tensor(3e4).half())))
+    assert calls.result("a") is None
+
+
+def test_a_mean_of_unequal_shapes_on_a_later_batch_is_nan_with_a_warning():
+    class Grows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = self.b(x)
+            return self.a(x[:, None] if len(x) == 9 else x), self.a(x)
+
+    batches = [torch.randn(8, 3), torch.randn(9, 3)]
+    with pytest.warns(UserWarning, match=r"layer 'a' gave features of shapes .* in two calls.*its CKA is nan"):
+        names, grams = grams_of(Grows(), batches, call="mean")
+    assert names == ("b", "a")
+    assert hsic(grams[1])[1].isnan().all()
+    assert not hsic(grams[1])[0, 0].isnan()
+
+
+def test_a_layer_that_is_repeated_on_later_batches_only_is_nan_with_one_warning():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = self.b(self.a(x))
+            return self.a(x) if len(x) == 9 else x
+
+    batches = [torch.randn(8, 3), torch.randn(9, 3), torch.randn(9, 3)]
+    with pytest.warns(UserWarning, match="layer 'a' ran several times, though once in the first batch") as caught:
+        _, grams = grams_of(Sometimes(), batches, call="last")
+    assert len(caught) == 1
+    assert hsic(grams[2])[0].isnan().all()
+    assert not hsic(grams[0]).isnan().any()
+    assert not hsic(grams[2])[1, 1].isnan()
+
+
+def removed(net):
+    del net[1]
+
+
+def replaced(net):
+    net[1] = nn.Flatten(0)
+
+
+@pytest.mark.parametrize(("change", "why"), [(removed, "is no longer in the model"), (replaced, r"gave Tensor\(24,\)")])
+def test_layers_that_change_during_training_are_nan_with_one_warning(change, why):
+    model, probe = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), StreamProbe([torch.randn(8, 3)] * 3, 0)
+    forward_settings, original = ForwardSettings(CPU), model[1]
+    plan = dry_run(model, probe, None, forward_settings)
+
+    def shown():
+        bank = GramBank(plan.names, "model")
+        show_probe_set(model, probe, plan, forward_settings, bank.add)
+        return hsic(next(iter(bank)).grams)
+
+    before = shown()
+    change(model)
+    with pytest.warns(UserWarning, match=f"layer '1' {why}.*: its CKA is nan") as caught:
+        values = [shown() for _ in range(3)]
+    assert len(caught) == 1
+    for value in values:
+        assert value[1].isnan().all()
+        assert value[0, 0] == before[0, 0]
+    model.add_module("1", original)
+    assert torch.equal(shown(), before)
