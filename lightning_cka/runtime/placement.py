@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_cka.runtime.tensor_copies import put_back_buffers
 
@@ -18,9 +18,7 @@ def kept_placement(model: nn.Module) -> Iterator[None]:
 
     Moving a model back would lose digits after a conversion, and place a model on one device that was on several.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        tensors = [p for parameter in model.parameters() for p in (parameter, parameter.grad) if p is not None]
-        memory = [(tensor, tensor.data) for tensor in tensors if not tensor.is_inference()]
+    memory = _memory(model)
     parameters = [(m._parameters, dict(m._parameters)) for m in model.modules() if isinstance(m._parameters, dict)]
     buffers = [(module, dict(module._buffers.items())) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
@@ -37,6 +35,13 @@ def kept_placement(model: nn.Module) -> Iterator[None]:
                 tensor.data = data
         for parameter, gradient in gradients:
             parameter.grad = gradient
+
+
+def _memory(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Return parameters and gradients, each with an alias of its memory."""
+    tensors = [tensor for parameter in model.parameters() for tensor in (parameter, parameter.grad)]
+    with torch.inference_mode(False), torch.no_grad():
+        return [(tensor, tensor.data) for tensor in tensors if tensor is not None and not tensor.is_inference()]
 
 
 @contextmanager

@@ -41,14 +41,8 @@ def temporary_eval_mode(model: nn.Module) -> Iterator[AttributeSnapshot]:
         kept = AttributeSnapshot(modules, parameters=not is_sharded(model))
         stack.callback(kept.restore)
         for module in modules:
-            restores, left_alone = keep_buffers(module)
-            for restore in restores:
-                stack.callback(restore)
+            left_alone = _keep_states(module, stack)
             kept.left_alone += [f"buffer {type(module).__name__}.{name}" for name in left_alone]
-            # The block updates clones of a metric's states: its own ones may belong to a graph that is still needed.
-            states = {name: module.__dict__[name] for name in metric_state_names(module)}
-            stack.callback(module.__dict__.update, states)
-            module.__dict__.update(map_tensors(states, torch.clone))
         modes = [(module, module.training) for module in modules if hasattr(module, "training")]
         try:
             for module, _ in modes:
@@ -58,6 +52,18 @@ def temporary_eval_mode(model: nn.Module) -> Iterator[AttributeSnapshot]:
         finally:
             for module, training in modes:
                 _set_mode(module, training=training)
+
+
+def _keep_states(module: nn.Module, stack: ExitStack) -> list[str]:
+    """Restore buffers and the states of a metric when the stack ends. Return the buffers that cannot be copied."""
+    restores, left_alone = keep_buffers(module)
+    for restore in restores:
+        stack.callback(restore)
+    # The block updates clones of a metric's states: its own ones may belong to a graph that is still needed.
+    states = {name: module.__dict__[name] for name in metric_state_names(module)}
+    stack.callback(module.__dict__.update, states)
+    module.__dict__.update(map_tensors(states, torch.clone))
+    return left_alone
 
 
 def _set_mode(module: nn.Module, *, training: bool) -> bool:
