@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import sized_len
 from torch import nn
 
 from lightning_cka.compare.banks import finished
@@ -96,7 +97,7 @@ def compare_models(
     target = torch.device(device) if device is not None else device_of(model)
     forward_settings = ForwardSettings(target, forward_fn, feature_fn)
     probe = probe_set_of_loader(dataloader, seed=seed)
-    total = len(dataloader) if hasattr(dataloader, "__len__") else None
+    total = sized_len(dataloader)
     is_self = model is reference and reference_selectors == selectors
     with on_device(model, target), on_device(reference, target):
         plan = dry_run(model, probe, selectors, forward_settings)

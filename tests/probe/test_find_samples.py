@@ -5,10 +5,13 @@ import copy
 import pytest
 import torch
 from lightning_cka import GramBank, compare_models
-from lightning_cka.probe.seeded_sampling import draw_probe_set
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.seeded_sampling import draw_probe_set
 from torch import nn
+
+
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("CKA:", "layers that run several times")]
 
 
 class Call(nn.Module):
@@ -45,7 +48,11 @@ def clouds(n):
 CASES = {
     "a tuple of images": (flat, 16, lambda n: (images(n), 0)),
     "images and metadata": (flat, 16, lambda n: (images(n), torch.eye(5), ["a"] * 7)),
-    "metadata first": (lambda self, b: flat(self, b["x"]), 10, lambda n: [{"k": torch.eye(4), "x": torch.randn(n, 10)}]),
+    "metadata first": (
+        lambda self, b: flat(self, b["x"]),
+        10,
+        lambda n: [{"k": torch.eye(4), "x": torch.randn(n, 10)}],
+    ),
     "point clouds": (pooled, 3, lambda n: (clouds(n), 0)),
     "point clouds of one size": (pooled, 3, lambda n: ([torch.randn(9, 3) for _ in range(n)], 0)),
     "time steps": (per_step, 6, lambda n: ([torch.randn(n, 6) for _ in range(5)], 0)),

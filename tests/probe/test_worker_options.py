@@ -18,6 +18,8 @@ from lightning_cka import CKAMonitor, GramBank, compare_models
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("CKA", "the batches of the dataloader")]
+
 OPTIONS = {"num_workers": 2, "worker_init_fn": greet}
 
 
