@@ -77,9 +77,8 @@ def test_training_and_probe_set_read_the_right_rows(kind, tmp_path):
     assert [result.num_samples for result in monitor.results["initial"]] == [32, 32]
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver"])
-def test_zip_files(context, tmp_path):
-    loader = loaders(file_of_64(tmp_path, zipped=True), InZip)["map-style"](multiprocessing_context=context)
+def test_zip_files(tmp_path):
+    loader = loaders(file_of_64(tmp_path, zipped=True), InZip)["map-style"]()
     monitor = CKAMonitor(dirpath=tmp_path / "cka", num_samples=32)
     trainer(monitor).fit(Checked(), loader, loader)
     assert [result.num_samples for result in monitor.results["initial"]] == [32, 32]
