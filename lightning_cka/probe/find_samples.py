@@ -19,8 +19,8 @@ _MAX_TRIALS = 8
 def find_samples(model: nn.Module, probe: ProbeSet, names: Iterable[str], forward_settings: ForwardSettings) -> None:
     """Find out what the samples of a stream's batches are, where several tensors or lists have different lengths.
 
-    Each candidate is shortened by one in the first batch. Samples are where the last layers' outputs, and most, then have
-    one row fewer. Nothing is done for a probe set whose number of samples is known.
+    Each candidate is shortened by one in the first batch. Samples are where the last layers' outputs, and most, then
+    have one row fewer. Nothing is done for a probe set whose number of samples is known.
 
     Args:
         model: The model, in evaluation mode.
@@ -47,8 +47,7 @@ def find_samples(model: nn.Module, probe: ProbeSet, names: Iterable[str], forwar
         if len(scores[place]) == len(full):
             break
     if not any(scores.values()):  # A fixed batch size, perhaps: the samples are then in the first dimension.
-        shapes = [output.shape or (0,) for output in full.values()]
-        scores = {place: [i for i, shape in enumerate(shapes) if shape[0] == place.size] for place in scores}
+        scores = {place: _of_first_size(full, place.size) for place in scores}
     # Points or tokens may be rows of the first layers, but samples are rows of the last.
     probe.settle(max(scores, key=lambda place: (max(scores[place], default=-1), len(scores[place]))))
 
@@ -60,6 +59,11 @@ def _outputs_without(
         return record_outputs(model, probe.first_batch(drop_last_sample=True), names, forward_settings)
     except ValueError:
         return {}
+
+
+def _of_first_size(full: Mapping[str, LayerOutput], n: int) -> list[int]:
+    """Return which outputs, in execution order, have a first dimension of n."""
+    return [i for i, output in enumerate(full.values()) if (output.shape or (0,))[0] == n]
 
 
 def _shorter(full: Mapping[str, LayerOutput], fewer: Mapping[str, LayerOutput], n: int) -> list[int]:

@@ -10,7 +10,6 @@ from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.seeded_sampling import draw_probe_set
 from torch import nn
 
-
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("CKA:", "layers that run several times")]
 
 
