@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import sized_len
 from torch import nn
 
 from lightning_cka.compare.checked_result import checked_result
@@ -107,7 +108,7 @@ def compare_models(
     target = torch.device(device) if device is not None else device_of(model)
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     probe = probe_set_of_loader(dataloader, seed=seed)
-    total = len(dataloader) if hasattr(dataloader, "__len__") else None
+    total = sized_len(dataloader)
     show = partial(show_with_progress, total=total, progress_bar=progress_bar)
     is_self = model is reference and reference_selectors == selectors
     with on_device(model, target), on_device(reference, target):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import sized_len
 from torch import Tensor, nn
 
 from lightning_cka.hsic.packed import PackedGrams
@@ -191,7 +192,7 @@ class GramBank:
             probe = probe_set_like(like.sample_batches, like.sample_kind, dataloader, seed=like.seed)
         else:
             probe = probe_set_of_loader(dataloader, seed=seed)
-            total = len(dataloader) if hasattr(dataloader, "__len__") else None
+            total = sized_len(dataloader)
         forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
         collected = collect_batches(model, probe, selectors, forward_settings, total=total, progress_bar=progress_bar)
         bank = cls(collected.layers, type(model).__name__, probe.sample_kind, seed=probe.seed)

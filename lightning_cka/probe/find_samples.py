@@ -19,8 +19,8 @@ _MAX_TRIALS = 8
 def find_samples(model: nn.Module, probe: ProbeSet, names: Iterable[str], forward_settings: ForwardSettings) -> None:
     """Find out what the samples of a stream's batches are, where several tensors or lists have different lengths.
 
-    Each candidate is shortened by one in the first batch. Samples are where most layers' outputs then have one row
-    fewer. Nothing is done for a probe set whose number of samples is known.
+    Each candidate is shortened by one in the first batch. Samples are where the last layers' outputs, and most, then
+    have one row fewer. Nothing is done for a probe set whose number of samples is known.
 
     Args:
         model: The model, in evaluation mode.
@@ -40,15 +40,16 @@ def find_samples(model: nn.Module, probe: ProbeSet, names: Iterable[str], forwar
         full = record_outputs(model, probe.first_batch(), names, forward_settings)
     except ValueError:
         return  # The dry run raises it.
-    scores: dict[SamplePlaces, int] = {}
+    scores: dict[SamplePlaces, list[int]] = {}
     for place in candidates:
         probe.places = place
-        scores[place] = _num_shorter(full, _outputs_without(model, probe, names, forward_settings), place.size)
-        if scores[place] == len(full):
+        scores[place] = _shorter(full, _outputs_without(model, probe, names, forward_settings), place.size)
+        if len(scores[place]) == len(full):
             break
     if not any(scores.values()):  # A fixed batch size, perhaps: the samples are then in the first dimension.
-        scores = {place: sum((output.shape or (0,))[0] == place.size for output in full.values()) for place in scores}
-    probe.settle(max(scores, key=lambda place: scores[place]))
+        scores = {place: _of_first_size(full, place.size) for place in scores}
+    # Points or tokens may be rows of the first layers, but samples are rows of the last.
+    probe.settle(max(scores, key=lambda place: (max(scores[place], default=-1), len(scores[place]))))
 
 
 def _outputs_without(
@@ -60,9 +61,15 @@ def _outputs_without(
         return {}
 
 
-def _num_shorter(full: Mapping[str, LayerOutput], fewer: Mapping[str, LayerOutput], n: int) -> int:
-    """Count the layers whose output has a dimension of n that is n - 1 for one sample fewer."""
-    return sum(name in fewer and _is_shorter(output.shape, fewer[name].shape, n) for name, output in full.items())
+def _of_first_size(full: Mapping[str, LayerOutput], n: int) -> list[int]:
+    """Return which outputs, in execution order, have a first dimension of n."""
+    return [i for i, output in enumerate(full.values()) if (output.shape or (0,))[0] == n]
+
+
+def _shorter(full: Mapping[str, LayerOutput], fewer: Mapping[str, LayerOutput], n: int) -> list[int]:
+    """Return which outputs, in execution order, have a dimension of n that is n - 1 for one sample fewer."""
+    pairs = enumerate(full.items())
+    return [i for i, (name, output) in pairs if name in fewer and _is_shorter(output.shape, fewer[name].shape, n)]
 
 
 def _is_shorter(shape: tuple[int, ...] | None, fewer: tuple[int, ...] | None, n: int) -> bool:

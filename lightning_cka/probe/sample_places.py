@@ -52,7 +52,7 @@ class SamplePlaces:
 def candidate_places(data: Any) -> list[SamplePlaces]:
     """Return the places in a batch that may have one entry per sample, the most likely first, one for each size.
 
-    A size is likely if many places have it. Sizes that are too small for CKA come last.
+    A size is likely if many places have it. Sizes that are too small for CKA are left out if others remain.
 
     Raises:
         ValueError: There is none.
@@ -66,8 +66,9 @@ def candidate_places(data: Any) -> list[SamplePlaces]:
     votes: dict[int, list[SamplePlaces]] = {}
     for place in found:
         votes.setdefault(place.size, []).append(place)
-    ordered = sorted(votes.values(), key=lambda places: (places[0].size < MIN_SAMPLES, -len(places), places[0].is_list))
-    return [places[0] for places in ordered]
+    ordered = sorted(votes.values(), key=lambda places: (-len(places), places[0].is_list))
+    first = [places[0] for places in ordered]
+    return [place for place in first if place.size >= MIN_SAMPLES] or first
 
 
 def without_last_sample(data: Any, n: int) -> Any:
@@ -142,7 +143,10 @@ def _is_uniform(values: list[Any] | tuple[Any, ...]) -> bool:
 
 
 def _one_of_each_size(places: Iterable[SamplePlaces]) -> Iterator[SamplePlaces]:
-    return iter({place.size: place for place in reversed(list(places))}.values())
+    first: dict[int, SamplePlaces] = {}
+    for place in places:
+        first.setdefault(place.size, place)
+    return iter(first.values())
 
 
 def _cut(data: Any, n: int, dropped: list[None]) -> Any:

@@ -68,11 +68,12 @@ def _parts(data: Any) -> Iterable[Any]:
 
 
 def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """Return an array as a tensor; one that torch has no equal of (128 bits, fields) as its bytes."""
+    """Return an array as a tensor; one of more than 64 bits in float64."""
     native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if not native.flags.writeable or any(stride < 0 for stride in native.strides):
         native = native.copy()  # torch warns of an array that it could write to, and has no negative strides.
     try:
         return torch.from_numpy(native)
     except TypeError:
-        return torch.from_numpy(np.frombuffer(native.tobytes(), np.uint8).copy())
+        # Numbers of 128 bits have bytes without a meaning.
+        return torch.from_numpy(native.astype(np.complex128 if native.dtype.kind == "c" else np.float64))
