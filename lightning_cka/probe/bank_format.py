@@ -88,9 +88,7 @@ def read_bank(path: Path, batches: Collection[int] | None) -> BankContent:
     except ValueError as error:
         raise ValueError(about_file(path.name, _sentence(str(error)))) from error
     except (SafetensorError, RuntimeError, TypeError) as error:  # What safetensors raises depends on its version.
-        raise ValueError(
-            about_file(path.name, f"cannot be read as a bank: {type(error).__name__}: {error}")
-        ) from error
+        raise ValueError(about_file(path.name, f"cannot be read as a bank: {type(error).__name__}: {error}")) from error
     return BankContent(header, read)
 
 

@@ -13,6 +13,7 @@ from lightning_cka.hsic.folding import fold_triangles, triangle_indices
 from lightning_cka.hsic.packed import PackedGrams
 
 _UNIT = "halves_unit"
+_DTYPES = (torch.float32, torch.float64)
 
 
 def stored_tensors(grams: PackedGrams, *, float16: bool) -> dict[str, Tensor]:
@@ -77,13 +78,13 @@ def _check_shapes(tensors: Mapping[str, Tensor], num_layers: int, n: int) -> Non
         "scales": (num_layers,),
         _UNIT: (num_layers,),
     }
-    dtype = tensors["offsets"].dtype
     for name, tensor in tensors.items():
-        is_half = name == "halves" and tensor.dtype == torch.float16
-        if tensor.dtype != dtype and not is_half or dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64, the same for all tensors")
+        if tensor.dtype not in _DTYPES and not (name == "halves" and tensor.dtype == torch.float16):
+            raise ValueError(f"{name} has dtype {tensor.dtype}; expected float32 or float64")
         if tuple(tensor.shape) != shapes[name]:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shapes[name]}")
+    if len({tensor.dtype for tensor in tensors.values()} & {*_DTYPES}) > 1:
+        raise ValueError("some tensors are float32, others float64")
 
 
 def _check_values(tensors: Mapping[str, Tensor]) -> None:
