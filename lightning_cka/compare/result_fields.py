@@ -25,8 +25,8 @@ from lightning_cka.runtime.checked_values import (
     whole_numbers,
 )
 
-_ROUNDING = 1e-9
-"""How far CKA may be outside [-1, 1]."""
+_ROUNDING = 1e-6
+"""How far CKA may be outside [-1, 1]: sums are float32 on devices that have no float64."""
 
 NEW_NAMES = {
     "within": "self_comparison",
@@ -47,8 +47,6 @@ def _matrix(lowest: float, highest: float = float("inf")) -> Check:
         rows = _rows(value) if isinstance(value, Tensor) else value
         if not isinstance(rows, list) or not all(isinstance(each, list) for each in rows):
             raise place.error("a matrix", value)
-        if len({len(each) for each in rows}) > 1:
-            raise ValueError(f"{place} must be a matrix, but its rows have different lengths")
         for each in rows:
             for entry in each:
                 if not is_number(entry, lowest, highest):
@@ -61,7 +59,7 @@ def _matrix(lowest: float, highest: float = float("inf")) -> Check:
 def _rows(tensor: Tensor) -> list[list[float | None]] | None:
     """Return the rows of a matrix; None if the tensor is not a plain matrix, or repeats entries in memory."""
     is_plain = tensor.layout == torch.strided and tensor.dtype == torch.float64 and tensor.device.type != "meta"
-    if not is_plain or tensor.dim() != 2 or not tensor.is_contiguous():  # noqa: PLR2004
+    if not is_plain or tensor.dim() != 2 or not tensor.is_contiguous():
         return None
     return [[None if isnan(entry) else entry for entry in each] for each in tensor.tolist()]
 
@@ -91,7 +89,7 @@ _DIAGNOSTICS = record(
     }
 )
 
-RESULT = record(
+_FIELDS = record(
     {
         "matrix": _matrix(-1 - _ROUNDING, 1 + _ROUNDING),
         "layers": unique_texts,
@@ -127,4 +125,14 @@ RESULT = record(
     },
     NEW_NAMES,
 )
-"""The attributes of `CKAResult`. Matrices are lists of rows."""
+
+
+def checked_result_fields(value: Any, place: Place) -> dict[str, Any]:
+    """Check the attributes of a `CKAResult`. Matrices become lists of rows, in which None is undefined."""
+    known: dict[str, Any] = _FIELDS(value, place)
+    shape = (len(known["layers"]), len(known["reference_layers"]))
+    for name in ("matrix", "standard_error"):
+        rows = known[name]
+        if rows is not None and (len(rows) != shape[0] or any(len(each) != shape[1] for each in rows)):
+            raise ValueError(f"{place.at(name)} must have shape {shape} to fit the layers, but has {len(rows)} rows")
+    return known

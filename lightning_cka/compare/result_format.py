@@ -19,7 +19,7 @@ import torch
 
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag
-from lightning_cka.compare.result_fields import RESULT
+from lightning_cka.compare.result_fields import checked_result_fields
 from lightning_cka.runtime.checked_values import Place, optional, record, text, whole
 from lightning_cka.runtime.json_text import checksum, parse_json
 from lightning_cka.runtime.text import about_file, one_line, shortened
@@ -58,11 +58,11 @@ def from_plain(state: Mapping[str, Any], place: Place | None = None) -> dict[str
     Raises:
         ValueError: A value is missing, or is not what it must be.
     """
-    content: dict[str, Any] = RESULT(state, Place() if place is None else place)
+    content: dict[str, Any] = checked_result_fields(state, Place() if place is None else place)
     for name in _MATRICES:
         if content[name] is not None:
             rows = [[_null_to_nan(value) for value in each] for each in content[name]]
-            shape = (len(rows), len(rows[0]) if rows else 0)
+            shape = (len(content["layers"]), len(content["reference_layers"]))
             content[name] = torch.tensor(rows, dtype=torch.float64).reshape(shape)
     if content["diagnostics"] is not None:
         content["diagnostics"] = _read_diagnostics(content["diagnostics"])
@@ -95,7 +95,7 @@ def from_json(content: bytes, path: Path) -> dict[str, Any]:
         raise Place().error("a dictionary", values)
     seal = _SEAL({name: values.pop(name) for name in _SEAL_FIELDS if name in values}, Place())
     place = Place()
-    known = RESULT(values, place)
+    known = checked_result_fields(values, place)
     if seal["checksum"] is None:
         note_unchecked("result", path)
     elif checksum(known) != seal["checksum"]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.runtime.file_names import file_key, take_file_name
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 from lightning_cka.runtime.weights import detached_copy, read_weights
 
@@ -20,7 +21,10 @@ LIVE_NAMES = ("initial", "previous", "self")
 
 
 RESERVED = ("banks", "diagnostics", "trajectory")
-"""Keys and folder names that are used for something else."""
+"""Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
+
+OUTPUT_ENDINGS = ("", ".csv", "-evolution.gif")
+"""Endings of the names of a reference's folder and files."""
 
 
 if TYPE_CHECKING:
@@ -126,11 +130,11 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
             "reference is empty; expected 'initial', 'previous', 'self', an epoch, a checkpoint or a module"
         )
     references: list[Reference] = []
+    taken = set(RESERVED)
     for source in sources:
         base = _name(source)
-        taken = {*RESERVED, *(other.name for other in references)}
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(sources) + 3))) if n not in taken)
-        references.append(Reference(name, source))
+        base = f"reference-{base}" if file_key(base).startswith("earlier-") else base
+        references.append(Reference(take_file_name(base, taken, OUTPUT_ENDINGS), source))
     return references
 
 

@@ -1,4 +1,4 @@
-"""The header of a bank's file: JSON that describes the bank, with a checksum over the fields that are described here."""
+"""The header of a bank's file: JSON that describes the bank, with a checksum over its fields."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _is_power_of_two(values: Tensor) -> bool:
-    return bool((values.isfinite() & (values > 0) & (values.frexp().mantissa == 0.5)).all())  # noqa: PLR2004
+    return bool((values.isfinite() & (values > 0) & (values.frexp().mantissa == 0.5)).all())
 
 
 def _to_half(halves: Tensor) -> tuple[Tensor, Tensor]:

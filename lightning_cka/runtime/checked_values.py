@@ -161,7 +161,7 @@ def is_number(value: Any, lowest: float, highest: float) -> bool:
     """Whether a value is None, ``nan``, or a number in a range."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value is None
-    return value != value or lowest <= value <= highest  # noqa: PLR0124  # Only nan is not equal to itself.
+    return value != value or lowest <= value <= highest  # Only nan is not equal to itself.
 
 
 def _is_whole(value: Any, lowest: int, highest: int) -> bool:
