@@ -14,7 +14,7 @@ from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
 from lightning_cka.runtime.file_names import file_key, take_file_name
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
-from lightning_cka.runtime.weights import detached_copy, read_weights
+from lightning_cka.runtime.weights import detached_copy, load_weights, read_weights
 
 LIVE_NAMES = ("initial", "previous", "self")
 """References that are states of the live model."""
@@ -110,7 +110,7 @@ class Reference:
             model = detached_copy(cast(nn.Module, self.source))
         else:
             model = detached_copy(live)
-            model.load_state_dict(weights)
+            load_weights(model, weights)
         self.identity = fingerprint(model.state_dict())
         yield model
 

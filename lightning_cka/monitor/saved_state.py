@@ -54,7 +54,9 @@ _STATE = record(
     {
         "folder": text,
         "banks": _banks,
-        "references": map_of(record({"snapshot": _moment, "restarted": text}, {"restarted": ""}, {"anew": "restarted"})),
+        "references": map_of(
+            record({"snapshot": _moment, "restarted": text}, {"restarted": ""}, {"anew": "restarted"})
+        ),
         "kinds": map_of(
             row(kernel=text, unbiased=boolean, layers=unique_texts, features=text, probe=text, reference=text)
         ),
@@ -89,7 +91,7 @@ def read_state(checkpoint: Mapping[str, Any], class_name: str, state_key: str, l
     Returns:
         The known fields of the state; empty if there is no state that can be used.
     """
-    callbacks = checkpoint.get("callbacks")
+    callbacks: Any = checkpoint.get("callbacks")
     for key, state in callbacks.items() if isinstance(callbacks, dict) else ():
         if not isinstance(key, str) or not key.startswith(class_name) or (isinstance(state, dict) and not state):
             continue

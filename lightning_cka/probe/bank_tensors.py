@@ -36,7 +36,7 @@ def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.numpy())
+        digest.update(memoryview(tensor.numpy()))
     return digest.hexdigest()
 
 

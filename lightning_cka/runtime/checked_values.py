@@ -6,7 +6,7 @@ a `ValueError`. It looks only as deep as the format is, so that any value, howev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -168,7 +168,7 @@ def _is_whole(value: Any, lowest: int, highest: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
 
 
-def _as_list(value: Any, place: Place) -> Sequence[Any]:
+def _as_list(value: Any, place: Place) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise place.error("a list", value)
     return list(value)

@@ -74,7 +74,7 @@ def _is_safetensors(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         start = file.read(9)
-    is_long_enough = len(start) == 9 and struct.unpack("<Q", start[:8])[0] + 8 <= path.stat().st_size  # noqa: PLR2004
+    is_long_enough = len(start) == 9 and struct.unpack("<Q", start[:8])[0] + 8 <= path.stat().st_size
     return is_long_enough and start[8:] == b"{"
 
 

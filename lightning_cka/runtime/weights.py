@@ -68,6 +68,18 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     return {key: weights[without_compiled(key)] for key in state}
 
 
+def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Load weights into a model.
+
+    Raises:
+        ValueError: The model refuses them, for example because a name of a layer has a dot in it.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(one_line(f"{type(model).__name__} cannot load the weights: {error}")) from error
+
+
 def _short(keys: Iterable[str]) -> list[str]:
     return [one_line(key, 120) for key in keys]
 
@@ -84,9 +96,10 @@ def _with_prefix(loaded: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str,
 
 def _with_tied_weights(loaded: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Add the weights that the file has under another name, because safetensors stores tied weights once."""
-    by_memory = {memory: key for key in loaded.keys() & own.keys() if (memory := _memory(own[key])) is not None}
-    tied = {key: by_memory.get(_memory(own[key])) for key in own.keys() - loaded.keys()}
-    return loaded | {key: loaded[other] for key, other in tied.items() if other is not None}
+    by_memory = {_memory(own[key]): key for key in loaded.keys() & own.keys()}
+    by_memory.pop(None, None)
+    tied = {key: by_memory[_memory(own[key])] for key in own.keys() - loaded.keys() if _memory(own[key]) in by_memory}
+    return loaded | {key: loaded[other] for key, other in tied.items()}
 
 
 def _memory(value: Any) -> tuple[object, ...] | None:

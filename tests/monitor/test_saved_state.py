@@ -15,7 +15,9 @@ from lightning_cka.runtime.json_text import checksum
 
 pytestmark = [
     pytest.mark.usefixtures("_without_figures"),
-    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)", "ignore:(training goes|The dirpath has)"),
+    pytest.mark.filterwarnings(
+        "ignore:CKA( with '.*')?. layers (that|whose)", "ignore:(training goes|The dirpath has)"
+    ),
 ]
 KEY = "CKAMonitor{'prefix': 'cka/', 'names': ['initial', 'previous']}"
 

@@ -258,9 +258,7 @@ def test_unknown_fields_are_ignored_with_a_warning(path):
     header["probe"]["batches"][1]["weights"] = [1, 2]
     header["package_version"] = "0.1.0"
     write_header(path, load_file(path), header)
-    with pytest.warns(
-        UserWarning, match=r"'a.safetensors' was .* are ignored: precision, probe.*weights"
-    ):
+    with pytest.warns(UserWarning, match=r"'a.safetensors' was .* are ignored: precision, probe.*weights"):
         assert state_of(GramBank.load(path)) == expected
 
 

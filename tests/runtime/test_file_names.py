@@ -20,7 +20,20 @@ ORDINARY = (
 UNSAFE = (
     *("", ".", "..", "...", "../x", "/abs/x", "/", "\\", "a/b", "a\\b", "..\\x", "C:\\x", "c:x", "C:", "\\\\host\\x"),
     *(".hidden", "..a", "a.", "a ", "a. .", " a", "a\nb", "a\x00b", "\x1b[31m", "\u2028", "\ud800", "a\x7f", "x" * 121),
-    *("x" * 300, "é" * 300, "模" * 100, "con", "CON", "con.txt", "nul", "Aux.a.b", "COM1", "lpt9.png", "com¹", "CONIN$"),
+    *(
+        "x" * 300,
+        "é" * 300,
+        "模" * 100,
+        "con",
+        "CON",
+        "con.txt",
+        "nul",
+        "Aux.a.b",
+        "COM1",
+        "lpt9.png",
+        "com¹",
+        "CONIN$",
+    ),
 )
 
 
