@@ -126,4 +126,5 @@ def _checked(state: Any) -> dict[str, Any]:
 
 def _checksum(known: Mapping[str, Any]) -> str:
     """Return the checksum of a checked state. Banks are left out: each has the hash of its file."""
-    return checksum({name: value for name, value in known.items() if name not in ("banks", "checksum")})
+    others = ("banks", "format_version", "package_version", "checksum")
+    return checksum({name: value for name, value in known.items() if name not in others})

@@ -11,8 +11,8 @@ epoch, step and batch sizes; and under "probe" what identifies the probe set: it
 and for each batch its index, sample numbers and a hash of the inputs.
 
 Each batch has a checksum of its tensors, "tensors", so that single batches can be read. The "checksum" of the JSON is
-over all of the fields above. A later version that adds fields leaves them out of it. Everything is checked before a
-number is used. Files of version 0.1.0 have no checksums.
+over all of the fields above but the versions. A later version that adds fields leaves them out of it. Everything is
+checked before a number is used. Files of version 0.1.0 have no checksums.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
             ],
         },
     }
-    return header | {"checksum": checksum(header)}
+    return header | {"checksum": _checksum(header)}
 
 
 def read_header(path: Path, metadata: Mapping[str, str] | None) -> BankHeader:
@@ -114,16 +114,21 @@ def read_header(path: Path, metadata: Mapping[str, str] | None) -> BankHeader:
     _check_version(content)
     place = Place()
     header = _HEADER(content, place)
-    expected = header.pop("checksum")
-    if expected is None:
+    if header["checksum"] is None:
         note_unchecked("bank", path)
-    elif checksum(header) != expected:
+    elif _checksum(header) != header["checksum"]:
         raise ValueError("is damaged: the checksum of its header differs")
     _check_batches(header)
     if place.unknown:
         later = f"was written by lightning_cka {one_line(header['package_version'], 30)}: unknown fields are ignored"
         warnings.warn(about_file(path.name, f"{later}: {shortened(place.unknown)}"), stacklevel=2)
     return _bank_header(header)
+
+
+def _checksum(header: Mapping[str, Any]) -> str:
+    """Return the checksum of the known fields of a header that describe the bank."""
+    versions = ("format_version", "package_version", "checksum")
+    return checksum({name: value for name, value in header.items() if name not in versions})
 
 
 def _check_version(content: Any) -> None:

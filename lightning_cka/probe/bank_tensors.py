@@ -36,7 +36,7 @@ def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(memoryview(tensor.numpy()))
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()
 
 
