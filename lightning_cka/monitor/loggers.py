@@ -73,8 +73,9 @@ def _artifact_path(key: str) -> str:
 
 def _artifact_name(part: str) -> str:
     name = re.sub(r"[^a-zA-Z0-9_. =-]+", "", part)
-    # A hash keeps names apart that differ only in removed characters.
-    return safe_file_name(name if name == part else f"{name}-{digest(part.encode(errors='surrogatepass'))[:8]}")
+    # A hash keeps names apart that differ only in letters that are removed, or of which nothing remains.
+    is_lost = not name or sum(map(str.isalnum, name)) < sum(map(str.isalnum, part))
+    return safe_file_name(f"{name}-{digest(part.encode(errors='surrogatepass'))[:8]}" if is_lost else name)
 
 
 _SEND: dict[tuple[Kind, str], Send] = {

@@ -104,7 +104,7 @@ def test_names_of_references_differ_in_all_files(tmp_path):
 
 def test_names_of_mlflow_artifacts_stay_inside_and_differ():
     assert _artifact_path("cka/initial/net.0") == "cka/initial/net.0"
-    keys = ["cka/a/x", "cka/a/../x", "cka/a/模", "cka/a/型", "cka/a/a:b", "cka/a/ab", "cka/a/", "cka/a/."]
+    keys = ["cka/a/x", "cka/a/../x", "cka/a/模", "cka/a/型", "cka/a/:", "cka/a/?", "cka/a/", "cka/a/."]
     paths = [_artifact_path(key) for key in keys]
     assert len(set(paths)) == len(keys)
     for path in paths:
