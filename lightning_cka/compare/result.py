@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from lightning_cka.compare.result_format import from_json, from_plain, to_json, 
 from lightning_cka.hsic.uncertainty import student_interval
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
 from lightning_cka.runtime.files import write_atomically
+from lightning_cka.runtime.text import about_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -203,7 +203,11 @@ class CKAResult:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CKAResult:
-        """Return the result whose `state` this is; also of older versions."""
+        """Return the result whose `state` this is; also of other versions.
+
+        Raises:
+            ValueError: A value is missing, or is not what it must be.
+        """
         return cls(**from_plain(state))
 
     def save(self, path: str | Path) -> None:
@@ -227,13 +231,11 @@ class CKAResult:
             path: Path of the file.
 
         Raises:
-            ValueError: The file is not a result.
+            ValueError: The file is not a result, or is damaged. The message is one line that names the file.
             OSError: The file cannot be read.
         """
         path = Path(path)
         try:
-            return cls.from_state(from_json(path.read_text()))
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path.name!r} is not a result of lightning_cka: {type(error).__name__}: {error}"
-            ) from error
+            return cls(**from_json(path.read_bytes(), path))
+        except ValueError as error:
+            raise ValueError(about_file(path.name, f"is not a result of lightning_cka: {error}")) from error

@@ -1,28 +1,39 @@
-"""The file format of `CKAResult`: plain values for checkpoints, JSON for files, and the names of older versions."""
+"""The file format of `CKAResult`: plain values for checkpoints, JSON for files, and the names of older versions.
+
+The JSON has the attributes of `CKAResult`, the version of the format and of the package, and a "checksum" over the
+attributes in `lightning_cka.compare.result_fields`. A later version that adds fields leaves them out of it. Everything
+is checked before a number is used. Files of version 0.1.0 have no checksum.
+"""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag
+from lightning_cka.compare.result_fields import checked_result_fields
+from lightning_cka.runtime.checked_values import Place, optional, record, text, whole
+from lightning_cka.runtime.json_text import checksum, parse_json
+from lightning_cka.runtime.text import about_file, one_line, shortened
+from lightning_cka.runtime.unchecked_files import note_unchecked
+from lightning_cka.version import __version__
+
+FORMAT_VERSION = 1
+"""Version of the file format that is written. Files of other versions can be read if their fields pass the checks."""
 
 _MATRICES = ("matrix", "standard_error")
 """Attributes of `CKAResult` that are matrices."""
 
-_NEW_NAMES = {
-    "within": "self_comparison",
-    "trace_shares": "trace_ratios",
-    "hsic_shares": "hsic_ratios",
-    "trace_share": "trace_ratio",
-}
-"""Current names by the names in files of version 0.1.0."""
+_SEAL_FIELDS = {"format_version": optional(whole(1)), "package_version": text, "checksum": optional(text)}
+_SEAL = record(_SEAL_FIELDS, {"format_version": None, "package_version": "unknown", "checksum": None})
 
 
 def to_plain(value: Any) -> Any:
@@ -37,10 +48,23 @@ def to_plain(value: Any) -> Any:
     return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `CKAResult` from the values of `to_plain` or `from_json`, also of older versions."""
-    content = _with_new_names(state)
-    if content.get("diagnostics") is not None:
+def from_plain(state: Mapping[str, Any], place: Place | None = None) -> dict[str, Any]:
+    """Return the arguments of `CKAResult` from the values of `to_plain`, also of other versions.
+
+    Args:
+        state: The values. Matrices are float64 tensors or lists of rows.
+        place: Collects the names of unknown fields, which are left out.
+
+    Raises:
+        ValueError: A value is missing, or is not what it must be.
+    """
+    content: dict[str, Any] = checked_result_fields(state, Place() if place is None else place)
+    for name in _MATRICES:
+        if content[name] is not None:
+            rows = [[_null_to_nan(value) for value in each] for each in content[name]]
+            shape = (len(content["layers"]), len(content["reference_layers"]))
+            content[name] = torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(shape)
+    if content["diagnostics"] is not None:
         content["diagnostics"] = _read_diagnostics(content["diagnostics"])
     return content
 
@@ -51,23 +75,35 @@ def to_json(state: Mapping[str, Any]) -> str:
     for name in _MATRICES:
         if content[name] is not None:
             content[name] = content[name].tolist()
-    return json.dumps(_nan_to_null(content), indent=1, allow_nan=False)
+    content = _nan_to_null(content)
+    seal = {"format_version": FORMAT_VERSION, "package_version": __version__, "checksum": checksum(content)}
+    return json.dumps(content | seal, indent=1, allow_nan=False)
 
 
-def from_json(text: str) -> dict[str, Any]:
-    """Return the values from which `to_json` made the text.
+def from_json(content: bytes, path: Path) -> dict[str, Any]:
+    """Return the arguments of `CKAResult` from the text of `to_json`. Warn about fields of a later version.
+
+    Args:
+        content: The text.
+        path: The file, for messages.
 
     Raises:
-        ValueError: The text is not JSON.
-        KeyError: A matrix is missing.
-        TypeError: The content has another structure.
+        ValueError: The text is not JSON or is damaged. The message does not name the file.
     """
-    content: dict[str, Any] = json.loads(text)
-    for name in _MATRICES:
-        if content[name] is not None:
-            rows = [[_null_to_nan(value) for value in row] for row in content[name]]
-            content[name] = torch.tensor(rows, dtype=torch.float64, device="cpu")
-    return content
+    values = parse_json(content)
+    if not isinstance(values, dict):
+        raise Place().error("a dictionary", values)
+    seal = _SEAL({name: values.pop(name) for name in _SEAL_FIELDS if name in values}, Place())
+    place = Place()
+    known = checked_result_fields(values, place)
+    if seal["checksum"] is None:
+        note_unchecked("result", path)
+    elif checksum(known) != seal["checksum"]:
+        raise ValueError("it is damaged: its checksum differs")
+    if place.unknown:
+        later = f"was written by lightning_cka {one_line(seal['package_version'], 30)}: unknown fields are ignored"
+        warnings.warn(about_file(path.name, f"{later}: {shortened(place.unknown)}"), stacklevel=3)
+    return from_plain(known)
 
 
 def _nan_to_null(value: Any) -> Any:
@@ -80,23 +116,6 @@ def _nan_to_null(value: Any) -> Any:
 
 def _null_to_nan(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _with_new_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    content = _renamed(state)
-    if content.get("diagnostics") is not None:
-        diagnostics = dict(content["diagnostics"])
-        for side in ("layers", "reference_layers"):
-            diagnostics[side] = {layer: _renamed(entry) for layer, entry in diagnostics[side].items()}
-        diagnostics["flags"] = [
-            [layer, _NEW_NAMES.get(reason, reason), *rest] for layer, reason, *rest in diagnostics["flags"]
-        ]
-        content["diagnostics"] = diagnostics
-    return content
-
-
-def _renamed(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {_NEW_NAMES.get(key, key): value for key, value in content.items()}
 
 
 def _read_diagnostics(content: Mapping[str, Any]) -> Diagnostics:
@@ -130,4 +149,4 @@ def _read_ratios(content: Sequence[Any]) -> tuple[SampleRatio, ...]:
 def _read_flag(
     layer: str, reason: str, value: float | None, threshold: float, samples: Sequence[int], of_reference: bool
 ) -> Flag:
-    return Flag(layer, reason, _null_to_nan(value), threshold, tuple(samples), of_reference)
+    return Flag(layer, reason, _null_to_nan(value), _null_to_nan(threshold), tuple(samples), of_reference)

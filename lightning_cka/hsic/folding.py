@@ -10,6 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+_INDICES_AT_A_TIME = 2**15
+
 
 def half_size(n: int) -> int:
     """Return h = ceil(n/2), the number of samples in the first half of a batch of n."""
@@ -72,6 +74,28 @@ def triangle_indices(n: int) -> Tensor:
     """
     h = half_size(n)
     rows, columns = torch.tril_indices(n, n, -1, device="cpu")
+    return _positions(rows, columns, h)
+
+
+def fold_triangles(triangles: Tensor, n: int) -> Tensor:
+    """Return the folded matrices ``(L, n h)`` whose strictly lower triangles are ``(L, n(n-1)/2)``, row by row.
+
+    Some rows at a time are written, because indices of all entries would take more memory than the matrices.
+    """
+    folded = triangles.new_zeros(len(triangles), n * half_size(n))
+    step = max(1, _INDICES_AT_A_TIME // n)
+    for first in range(1, n, step):
+        sizes = torch.arange(first, min(first + step, n), device="cpu")  # Row i of the triangle has i entries.
+        rows = sizes.repeat_interleave(sizes)
+        start = first * (first - 1) // 2
+        entries = torch.arange(start, start + len(rows), device="cpu")
+        columns = entries - rows * (rows - 1) // 2
+        folded.index_copy_(1, _positions(rows, columns, half_size(n)), triangles[:, start : start + len(rows)])
+    return folded
+
+
+def _positions(rows: Tensor, columns: Tensor, h: int) -> Tensor:
+    """Return where the entries of a strictly lower triangle are in a folded matrix."""
     return torch.where(columns < h, rows * h + columns, (columns - h) * h + rows - h)
 
 

@@ -12,7 +12,7 @@ from lightning_cka.compare.run_files import BANK_SUFFIX, parse_moment
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.runtime.collectives import all_gather
-from lightning_cka.runtime.files import digest, write_atomically
+from lightning_cka.runtime.files import digest, file_digest, write_atomically
 
 OTHER_FEATURES = "has other features (forward_fn or feature_fn)"
 
@@ -175,12 +175,11 @@ class BankStore:
 
     def _existing_files(self, name: str) -> list[Path]:
         """Return the files that may be this bank: in the run's folder, where it was written, or moved aside."""
-        recorded = Path(self.records[name]["path"])
-        own = Path("banks", recorded.name)
-        aside = sorted(self._folder.glob(f"earlier-*/{own.as_posix()}"))
-        return [path for path in (self._folder / own, recorded, *aside) if path.is_file()]
+        own, recorded = self._home(name), Path(self.records[name]["path"])
+        aside = sorted(self._folder.glob(f"earlier-*/banks/{own.name}"))
+        return [path for path in (own, recorded, *aside) if path.is_file()]
 
     def _unchanged(self, name: str, files: list[Path]) -> Path | None:
         """Return the first file whose content is what was written."""
         expected = self.records[name]["digest"]
-        return next((path for path in files if digest(path.read_bytes()) == expected), None)
+        return next((path for path in files if file_digest(path) == expected), None)

@@ -16,8 +16,9 @@ from lightning_cka.monitor.checks import check_epochs, check_schedule, check_str
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
 from lightning_cka.monitor.reference import ReferenceSource, parse_references
+from lightning_cka.monitor.saved_state import read_state, sealed
 from lightning_cka.monitor.session import Session
-from lightning_cka.monitor.settings import ProbeOptions, Settings
+from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_kernels
 from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
@@ -141,7 +142,7 @@ class CKAMonitor(Callback):
         )
         self._settings = Settings(
             probe,
-            kernels=check_kernels(kernel),
+            kernels=safe_kernels(check_kernels(kernel)),
             unbiased=unbiased,
             thresholds=check_thresholds(thresholds),
             every_n_epochs=every_n_epochs,
@@ -167,14 +168,11 @@ class CKAMonitor(Callback):
         """Return what a checkpoint keeps: results, and where the banks are."""
         if self._session is None or self._session.run is None:
             return {}
-        return self._session.run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix}
+        return sealed(self._session.run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Read the state of the monitor with this prefix, which may have other references now."""
-        for key, state in checkpoint["callbacks"].items():
-            has_prefix = state.get("log_key_prefix") == self._settings.log_key_prefix
-            if str(key).startswith(type(self).__qualname__) and has_prefix:
-                self._saved = state
+        self._saved = read_state(checkpoint, type(self).__qualname__, self.state_key, self._settings.log_key_prefix)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Clear the state of an earlier run. Lightning reads the checkpoint to resume from after this."""

@@ -17,6 +17,7 @@ from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.loggers import LoggerOutput
+from lightning_cka.runtime.file_names import distinct_file_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +85,7 @@ def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figure
 
     Returns:
         By layer name, and by ``overview`` and ``convergence``: a function that draws the figure, and its file. A layer
-        that has one of these two names gets "-2" after it.
+        that has one of these two names gets "-2" after it. A name that is not safe as a file name is changed.
     """
     drawn = dict(islice(results.items(), MAX_LAYERS))
 
@@ -92,7 +93,7 @@ def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figure
         return plot_trajectory(result)[0]
 
     draw: dict[str, Callable[[], Figure]] = {
-        f"{name}-2" if name in OVERVIEW else name: partial(draw_layer, result) for name, result in drawn.items()
+        file: partial(draw_layer, drawn[name]) for name, file in distinct_file_names(drawn, OVERVIEW).items()
     }
     draw["overview"] = lambda: plot_trajectories(drawn)[0]
     draw["convergence"] = lambda: plot_convergence(results)[0]

@@ -8,8 +8,12 @@ from math import isnan
 from lightning.pytorch import LightningModule
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.runtime.file_names import distinct_names
 
-_RESERVED = ("mean", "mean_se")
+_SUMMARIES = ("mean", "mean_se")
+
+_RESERVED = (*_SUMMARIES, "heatmap", "drift", "evolution")
+"""Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
 
 def log_scalars(module: LightningModule, key_prefix: str, values: Mapping[str, float]) -> None:
@@ -21,8 +25,8 @@ def log_scalars(module: LightningModule, key_prefix: str, values: Mapping[str, f
 def cka_scalars(result: CKAResult) -> dict[str, float]:
     """Return the mean CKA, its standard error, and the CKA of each layer with the layer of the same name.
 
-    A layer called "mean" or "mean_se" gets "-2" after its name. A self-comparison has the first two values only,
-    because the CKA of a layer with itself is 1.
+    A layer that is called like another value or figure has a number after its name; see `logged_names`. A
+    self-comparison has the first two values only, because the CKA of a layer with itself is 1.
 
     Returns:
         Values by the last part of the logged key: ``mean``, ``mean_se`` (with two batches or more), layer names.
@@ -31,18 +35,20 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
     if result.mean_standard_error is not None:
         values["mean_se"] = result.mean_standard_error
     if not result.self_comparison:
-        values.update((logged_name(name), value) for name, value in result.same_named().items())
+        layers = result.same_named()
+        names = logged_names(layers)
+        values.update((names[layer], value) for layer, value in layers.items())
     return values
 
 
 def scalar_names(layers: Iterable[str]) -> list[str]:
     """Return the keys of `cka_scalars`, given the layers that both models have."""
-    return [*_RESERVED, *map(logged_name, layers)]
+    return [*_SUMMARIES, *logged_names(layers).values()]
 
 
-def logged_name(layer: str) -> str:
-    """Return the name of a layer in the keys of `cka_scalars`."""
-    return f"{layer}-2" if layer in _RESERVED else layer
+def logged_names(layers: Iterable[str]) -> dict[str, str]:
+    """Return the name of each layer in the keys of `cka_scalars`: "mean-2" for "mean", or "mean-3" if this exists."""
+    return distinct_names(layers, _RESERVED)
 
 
 def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:

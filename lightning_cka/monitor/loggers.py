@@ -13,6 +13,7 @@ from PIL import Image
 
 from lightning_cka.figures.pictures import Pixels
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.files import digest
 from lightning_cka.runtime.namespaces import class_names
 
@@ -63,8 +64,18 @@ def _video_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:
 
 
 def _artifact_path(key: str) -> str:
-    """Return a key without the characters that MLflow rejects, as Lightning does for names of metrics."""
-    return re.sub(r"[^a-zA-Z0-9_/. =-]+", "", key)
+    """Return a key as a path in MLflow: without the characters that it rejects, and inside the run's artifacts.
+
+    Lightning also removes these characters from names of metrics.
+    """
+    return "/".join(_artifact_name(part) for part in key.split("/"))
+
+
+def _artifact_name(part: str) -> str:
+    name = re.sub(r"[^a-zA-Z0-9_. =-]+", "", part)
+    # A hash keeps names apart that differ only in letters that are removed, or of which nothing remains.
+    is_lost = not name or sum(map(str.isalnum, name)) < sum(map(str.isalnum, part))
+    return safe_file_name(f"{name}-{digest(part.encode(errors='surrogatepass'))[:8]}" if is_lost else name)
 
 
 _SEND: dict[tuple[Kind, str], Send] = {

@@ -13,19 +13,23 @@ from torch import nn
 
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.runtime.file_names import file_key, take_file_name
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.placement import kept_placement
 from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
-from lightning_cka.runtime.weights import detached_copy, read_weights
+from lightning_cka.runtime.weights import detached_copy, load_weights, read_weights
 
 LIVE_NAMES = ("initial", "previous", "self")
 """References that are states of the live model."""
 
 
 RESERVED = ("banks", "diagnostics", "trajectory")
-"""Keys and folder names that are used for something else."""
+"""Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
+
+OUTPUT_ENDINGS = ("", ".csv", "-evolution.gif")
+"""Endings of the names of a reference's folder and files."""
 
 
 if TYPE_CHECKING:
@@ -124,7 +128,7 @@ class Reference:
                 model = stack.enter_context(_used_in_place(source, weights))
             else:
                 if weights is not None:
-                    model.load_state_dict(weights)
+                    load_weights(model, weights)
             self.identity = fingerprint(model.state_dict())
             yield model
 
@@ -152,11 +156,11 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
             "reference is empty; expected 'initial', 'previous', 'self', an epoch, a checkpoint or a module"
         )
     references: list[Reference] = []
+    taken = set(RESERVED)
     for source in sources:
         base = _name(source)
-        taken = {*RESERVED, *(other.name for other in references)}
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(sources) + 3))) if n not in taken)
-        references.append(Reference(name, source))
+        base = f"reference-{base}" if file_key(base).startswith("earlier-") else base
+        references.append(Reference(take_file_name(base, taken, OUTPUT_ENDINGS), source))
     return references
 
 

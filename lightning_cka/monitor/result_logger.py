@@ -11,7 +11,7 @@ from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.logged_figures import log_figures, trajectory_figures, write_summary
-from lightning_cka.monitor.logged_scalars import cka_scalars, diagnostic_scalars, log_scalars, logged_name
+from lightning_cka.monitor.logged_scalars import cka_scalars, diagnostic_scalars, log_scalars, logged_names
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.run_folder import result_path
@@ -57,9 +57,10 @@ class ResultLogger:
             result: A new result with one reference, through one kernel.
         """
         prefix = self._settings.logged(key)
-        for name in () if result.self_comparison else result.same_named():
-            if logged_name(name) != name:
-                self.warn(f"the CKA of layer '{name}' is logged as '{prefix}{logged_name(name)}'")
+        names = {} if result.self_comparison else logged_names(result.same_named())
+        for layer, name in names.items():
+            if name != layer:
+                self.warn(f"the CKA of layer '{layer}' is logged as '{prefix}{name}'")
         log_scalars(module, prefix, cka_scalars(result))
 
     def log_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:

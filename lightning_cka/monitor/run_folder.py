@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment, result_files
 from lightning_cka.monitor.settings import Settings
+from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.namespaces import class_names
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def run_folder(trainer: Trainer) -> Path:
 
 def monitor_folder(trainer: Trainer, settings: Settings) -> Path:
     """Return the folder of a monitor's files. Every process must call this."""
-    default = run_folder(trainer) / (settings.log_key_prefix.strip("/") or "cka")
+    parts = [safe_file_name(part) for part in settings.log_key_prefix.split("/") if part] or ["cka"]
+    default = run_folder(trainer).joinpath(*parts)
     return default if settings.dirpath is None else Path(settings.dirpath)
 
 

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.kernels import Kernel
+from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import LayerSelector
+from lightning_cka.runtime.file_names import distinct_file_names
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ class Settings:
     def logged(self, key: str) -> str:
         """Return the prefix of all values that are logged under a key of `key`."""
         return f"{self.log_key_prefix}{key}/"
+
+
+def safe_kernels(kernels: Mapping[str, Kernel]) -> dict[str, Kernel]:
+    """Return kernels by names that are safe as names of folders. Ordinary names stay as they are."""
+    names = distinct_file_names(kernels, endings=OUTPUT_ENDINGS)
+    return {names[name]: kernel for name, kernel in kernels.items()}
 
 
 def _check_at_least(minimum: int, **values: int | None) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX
+from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.monitor.run_folder import has_results, result_path
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.probe.bank import GramBank
@@ -83,5 +84,5 @@ def _is_resumed(folder: Path, saved: Mapping[str, Any], banks: Collection[Path])
 def _names(folder: Path) -> list[str]:
     """Return the names of files and folders that a monitor may have written. Files of the user are not among them."""
     references = [path.name for path in folder.glob("*") if has_results(path)]
-    outputs = [name + ending for name in references for ending in ("", ".csv", "-evolution.gif")]
+    outputs = [name + ending for name in references for ending in OUTPUT_ENDINGS]
     return [*outputs, "banks", "trajectory"]

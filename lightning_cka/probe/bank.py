@@ -237,12 +237,12 @@ class GramBank:
             batches: Indices of the batches to read. None reads all. The attribute ``probe`` includes the others too.
 
         Raises:
-            ValueError: The file is not a bank, cannot be read, or was written by a newer version of this package.
+            ValueError: The file is not a bank, is damaged, or has a newer format.
             FileNotFoundError: There is no such file.
         """
         content = read_bank(Path(path), batches)
-        bank = cls(**content.attributes)
-        bank.probe.update(content.probe)
+        bank = cls(**content.header.attributes)
+        bank.probe.update(content.header.probe)
         for batch in content.batches:
             bank._add_without_copy(batch)
         return bank

@@ -34,6 +34,19 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """Return the `digest` of a file's content, without reading the whole file into memory.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
 def set_aside(folder: Path, names: Iterable[str], keep: Callable[[Path], bool]) -> Path | None:
     """Move files of an earlier run to a new folder ``earlier-1``, ``earlier-2``, ... inside ``folder``.
 

@@ -37,3 +37,14 @@ def shortened(names: Sequence[str], limit: int = 8) -> str:
     """Return names in one line: at most ``limit`` of them, then the number of the others."""
     rest = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Return a text in one line of at most ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def about_file(name: str, problem: str) -> str:
+    """Return a message about a file, in one line of at most 300 characters: the file's name and the problem."""
+    return one_line(f"{one_line(repr(name), 120)} {problem}")

@@ -9,7 +9,7 @@ from gram_banks import SIZES, assert_same, ignore_few_samples, make_bank
 from lightning_cka import GramBank, compare_banks
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.probe.bank_format import FORMAT_VERSION
+from lightning_cka.probe.bank_header import FORMAT_VERSION
 from lightning_cka.version import __version__
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -36,7 +36,8 @@ def test_the_header_describes_the_bank(tmp_path):
     make_bank(epoch=4, step=17).save(tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()["lightning_cka"])
-    probe = header.pop("probe")
+    probe, checksum = header.pop("probe"), header.pop("checksum")
+    assert len(checksum) == len(probe["batches"][0]["tensors"]) == 32
     assert header == {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,

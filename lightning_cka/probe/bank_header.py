@@ -1,0 +1,166 @@
+"""The header of a bank's file: JSON that describes the bank, with a checksum over its fields."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightning_cka.hsic.grams import MIN_SAMPLES
+from lightning_cka.probe.probe_identity import BatchInputs
+from lightning_cka.runtime.checked_values import (
+    Place,
+    list_of,
+    optional,
+    record,
+    text,
+    unique_texts,
+    whole,
+    whole_numbers,
+)
+from lightning_cka.runtime.json_text import checksum, parse_json
+from lightning_cka.runtime.text import about_file, one_line, shortened
+from lightning_cka.runtime.unchecked_files import note_unchecked
+from lightning_cka.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_cka.probe.bank import GramBank
+
+FORMAT_VERSION = 1
+"""Version of the file format that is written. Files of lower versions can be read."""
+
+
+HEADER = "lightning_cka"
+"""Key of the header in the metadata of the safetensors file."""
+
+
+_BATCH = record(
+    {"index": whole(), "samples": whole_numbers, "inputs": text, "tensors": optional(text)}, {"tensors": None}
+)
+
+_HEADER = record(
+    {
+        "format_version": whole(1),
+        "package_version": text,
+        "model_name": text,
+        "layers": unique_texts,
+        "epoch": optional(whole()),
+        "step": optional(whole()),
+        "batch_sizes": list_of(whole(MIN_SAMPLES)),
+        "probe": record({"seed": whole(-(2**63), 2**64 - 1), "sample_kind": text, "batches": list_of(_BATCH)}),
+        "checksum": optional(text),
+    },
+    {"package_version": "unknown", "checksum": None},
+)
+
+
+class BankHeader(NamedTuple):
+    """What the header of a bank's file says."""
+
+    attributes: dict[str, Any]
+    """Arguments of `GramBank`, by name."""
+    probe: dict[int, BatchInputs]
+    """Samples and inputs of all batches in the file, by index."""
+    checksums: dict[int, str | None]
+    """Checksum of the tensors of each batch, by index. None: a file of an older version has none."""
+
+
+def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
+    """Return the header of a bank.
+
+    Args:
+        bank: The bank.
+        checksums: Checksum of the tensors of each batch, by index.
+    """
+    header = {
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "model_name": bank.model_name,
+        "layers": bank.layers,
+        "epoch": bank.epoch,
+        "step": bank.step,
+        "batch_sizes": [batch.grams.num_samples for batch in bank],
+        "probe": {
+            "seed": bank.seed,
+            "sample_kind": bank.sample_kind,
+            "batches": [
+                {
+                    "index": batch.index,
+                    "samples": batch.samples,
+                    "inputs": batch.fingerprint,
+                    "tensors": checksums[batch.index],
+                }
+                for batch in bank
+            ],
+        },
+    }
+    return header | {"checksum": _checksum(header)}
+
+
+def read_header(path: Path, metadata: Mapping[str, str] | None) -> BankHeader:
+    """Return the header of a bank's file, after it was checked.
+
+    Args:
+        path: The file.
+        metadata: The file's metadata.
+
+    Raises:
+        ValueError: There is no header, it is damaged, or it has a later format version.
+    """
+    if not metadata or HEADER not in metadata:
+        raise ValueError("is a safetensors file, but not a bank of lightning_cka")
+    content = parse_json(metadata[HEADER])
+    _check_version(content)
+    place = Place()
+    header = _HEADER(content, place)
+    if header["checksum"] is None:
+        note_unchecked("bank", path)
+    elif _checksum(header) != header["checksum"]:
+        raise ValueError("is damaged: the checksum of its header differs")
+    _check_batches(header)
+    if place.unknown:
+        later = f"was written by lightning_cka {one_line(header['package_version'], 30)}: unknown fields are ignored"
+        warnings.warn(about_file(path.name, f"{later}: {shortened(place.unknown)}"), stacklevel=2)
+    return _bank_header(header)
+
+
+def _checksum(header: Mapping[str, Any]) -> str:
+    """Return the checksum of the known fields of a header that describe the bank."""
+    versions = ("format_version", "package_version", "checksum")
+    return checksum({name: value for name, value in header.items() if name not in versions})
+
+
+def _check_version(content: Any) -> None:
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        package = one_line(str(content.get("package_version", "unknown"))[:40], 30)
+        raise ValueError(
+            f"has format version {min(version, 10**9)}, of lightning_cka {package}; this one reads versions up to "
+            f"{FORMAT_VERSION}: install a newer lightning_cka"
+        )
+
+
+def _check_batches(header: Mapping[str, Any]) -> None:
+    batches = header["probe"]["batches"]
+    if [len(batch["samples"]) for batch in batches] != header["batch_sizes"]:
+        raise ValueError("is damaged: the numbers of samples differ from batch_sizes")
+    if len({batch["index"] for batch in batches}) < len(batches):
+        raise ValueError("is damaged: two batches have the same index")
+    if batches and not header["layers"]:
+        raise ValueError("is damaged: it has batches, but no layers")
+
+
+def _bank_header(header: Mapping[str, Any]) -> BankHeader:
+    identity = header["probe"]
+    attributes = {
+        "layers": tuple(header["layers"]),
+        "model_name": header["model_name"],
+        "sample_kind": identity["sample_kind"],
+        "seed": identity["seed"],
+        "epoch": header["epoch"],
+        "step": header["step"],
+    }
+    batches = identity["batches"]
+    probe = {batch["index"]: BatchInputs(tuple(batch["samples"]), batch["inputs"]) for batch in batches}
+    return BankHeader(attributes, probe, {batch["index"]: batch["tensors"] for batch in batches})
