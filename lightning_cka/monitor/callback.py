@@ -16,6 +16,8 @@ from lightning_cka.monitor.checks import check_epochs, check_schedule, check_str
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
 from lightning_cka.monitor.reference import ReferenceSource, parse_references
+from lightning_cka.monitor.run_finish import finish_run
+from lightning_cka.monitor.run_state import RunState
 from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import ProbeOptions, Settings
 from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
@@ -153,6 +155,8 @@ class CKAMonitor(Callback):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
         self.results: dict[str, list[CKAResult]] = {}
         self._session: Session | None = None
+        self._run: RunState | None = None
+        self._earlier: RunState | None = None
         self._saved: dict[str, Any] = {}
 
     @property
@@ -161,10 +165,8 @@ class CKAMonitor(Callback):
         return self._generate_state_key(prefix=self._settings.log_key_prefix, names=[r.name for r in self.references])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: results, and where the banks are."""
-        if self._session is None or self._session.run is None:
-            return {}
-        return self._session.run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix}
+        """Return what a checkpoint keeps: where results and banks are, not the results themselves."""
+        return {} if self._run is None else self._run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Read the state of the monitor with this prefix, which may have other references now."""
@@ -178,7 +180,7 @@ class CKAMonitor(Callback):
         self._saved = {}
         if stage == "fit":
             # A tuner saves and reads a checkpoint before training, which must not contain an earlier run.
-            self._session = None
+            self._earlier, self._run, self._session = self._run or self._earlier, None, None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check all settings, and take or restore the banks of all references, before the first step."""
@@ -187,8 +189,8 @@ class CKAMonitor(Callback):
         check_epochs(self.references, every_n_epochs, trainer)
         session = self._open_session(trainer, pl_module)
         check_monitored_keys(trainer, self._settings, self.references, session.probe.plan.names)
-        session.start(self._saved)
-        self.results = session.results
+        session.start(self._saved, self._earlier)
+        self.results, self._run, self._earlier = session.results, session.run, None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare for ``trainer.validate()``, which has no start of training."""
@@ -225,6 +227,14 @@ class CKAMonitor(Callback):
         if self._session is not None:
             self._session.end()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finish a checkpoint's run that has nothing left to train: Lightning calls no ``on_train_start`` then."""
+        if self._session is None:
+            self._run = self._earlier
+            if self._saved and not is_trial(trainer):
+                self._run = finish_run(self._saved, self.references, self._settings, trainer, pl_module)
+            self.results = self.results if self._run is None else self._run.results
+
     def on_exception(self, *_args: Any, **_kwargs: Any) -> None:
         """Log the figures of the last comparison before the Trainer stops."""
         if self._session is not None:
@@ -241,8 +251,7 @@ class CKAMonitor(Callback):
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
             if other is not self and isinstance(other, CKAMonitor):
                 check_outputs_differ(trainer, self._settings, self.references, other._settings, other.references)
-        run = self._session.run if self._session is not None else None
-        self._session = Session(self._settings, self.references, self.results, trainer, module, run)
+        self._session = Session(self._settings, self.references, self.results, trainer, module, self._run)
         return self._session
 
 

@@ -13,6 +13,7 @@ from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
 from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_state import RunState
+from lightning_cka.monitor.saved_history import complete_state
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.tidy_folder import tidy_folder
 from lightning_cka.monitor.trainer_state import current_step
@@ -35,16 +36,19 @@ def start_run(
 
     Args:
         run: The run, without results and banks.
-        saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+        saved: The value of `RunState.state_dict` from the checkpoint, or of `RunState.full_state` from an earlier
+            ``fit()``; empty for a new run.
         probe: The probe set.
         trainer: The Trainer, before the first step.
         module: The live model.
         settings: The monitor's settings.
         output: Issues warnings.
     """
-    messages = run.restore_results(saved)
+    saved, messages = complete_state(saved, run.folder, run.keys, trainer)
+    messages += run.restore_results(saved)
+    run.store.hold(run.results)
     epoch = _epoch_without_validation(trainer, settings.every_n_epochs, output.warn) if saved else None
-    # A second fit() of one Trainer continues at a later step, without a checkpoint.
+    # A second fit() of one Trainer with another model continues at a later step, without a state.
     continues = bool(saved) or current_step(trainer) > 0
     live = None
     if run.earlier_states or settings.needs_all_banks:
@@ -57,6 +61,7 @@ def start_run(
         output.warn(message)
     if output.writes:
         output.errors.attempt(lambda: tidy_folder(run, saved, live), "files of an earlier run could not be moved aside")
+        output.draw_missing(run.results)
     if live is not None and (
         name := _name_to_save(run, live, is_new=not continues, saves_all=settings.needs_all_banks)
     ):

@@ -11,20 +11,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment
 from lightning_cka.hsic.kernels import check_feature_kernel
-from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_end import warn_about_missing, write_summary_of_run
-from lightning_cka.monitor.run_folder import monitor_folder
+from lightning_cka.monitor.run_folder import monitor_folder, result_path
 from lightning_cka.monitor.run_start import start_run
-from lightning_cka.monitor.run_state import RunState, history_settings
+from lightning_cka.monitor.run_state import RunState, history_settings, new_run
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.runtime.devices import sums_device
 
 
 class Session:
@@ -77,26 +75,24 @@ class Session:
             if reference.is_frozen:
                 reference.bank = self.probe.frozen_bank(reference, trainer, module)
 
-    def start(self, saved: Mapping[str, Any]) -> None:
-        """Begin a run, or continue that of a checkpoint.
+    def start(self, saved: Mapping[str, Any], earlier: RunState | None = None) -> None:
+        """Begin a run, or continue that of a checkpoint or of an earlier ``fit()``.
 
         Args:
-            saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+            saved: The value of `RunState.state_dict` from the checkpoint; empty if there is none.
+            earlier: The run of the earlier ``fit()``; None if there is none.
         """
         trainer, settings = self._trainer, self._settings
-        banks = BankStore(
-            self._folder,
-            sums_device(self._module.device),
-            self._output.errors,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            float16=settings.save_banks == "float16",
-            read_only=is_trial(trainer),
-        )
         histories = history_settings(self._references, settings, self.probe)
-        self.run = RunState(self._folder, self._references, histories, banks)
+        self.run = new_run(
+            self._folder, self._references, histories, settings, trainer, self._module, self._output.errors
+        )
+        if not saved and earlier is not None and earlier.is_continued_by(trainer, self._module, self._output.warn):
+            saved = earlier.full_state()
+            self.run.banks.use_memory(earlier.banks_in_memory)
         self.results = self.run.results
         start_run(self.run, saved, self.probe, trainer, self._module, settings, self._output)
+        self.run.banks.use_memory({})
 
     def compare(self) -> None:
         """Show the live model the probe set, and compare it with the references."""
@@ -117,6 +113,7 @@ class Session:
             self._keep_bank(compared.bank)
         if self._output.writes:  # Last, because the drawing thread slows this one down.
             for key, messages in texts.items():
+                self._save(key, self.results[key][-1])
                 self._output.write(key, self.results[key], messages)
 
     def _log_results(self, compared: EpochComparison) -> dict[str, list[str]]:
@@ -136,6 +133,13 @@ class Session:
             self._output.log(self._module, key, result)
         self._output.log_diagnostics(self._module, compared.outcomes)
         return texts
+
+    def _save(self, key: str, result: CKAResult) -> None:
+        """Write a result to its file. Results of ``trainer.validate()`` are not listed in the journal."""
+        if self.run is not None and result.epoch is not None:
+            self.run.store.save(key, result)
+        else:
+            self._output.errors.attempt(lambda: result.save(result_path(self._folder, key, result)))
 
     def _keep_bank(self, bank: GramBank) -> None:
         """Make the live model's bank the one of reference "previous", and save it."""
