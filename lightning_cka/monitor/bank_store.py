@@ -91,6 +91,8 @@ class BankStore:
         """Write a bank to its file, or warn if that fails. Every process must call this, with its part of the bank."""
         if self._read_only:
             return
+        if self._float16:
+            bank.round_to_half()  # Otherwise the numbers would change when the file is read after a restart.
         whole = bank.whole(self._device, distributed=True)
         if whole is None:
             return
@@ -105,6 +107,17 @@ class BankStore:
             entry = {"bank": name, **self.records[name]}
             if not self._errors.attempt(lambda: self._journal.append(entry)):
                 self._unlisted[name] = None
+
+    def remove(self, name: str) -> None:
+        """Delete a bank's file.
+
+        Raises:
+            OSError: The file cannot be deleted.
+        """
+        record = self.records.pop(name)
+        self._unlisted.pop(name, None)
+        Path(record["path"]).unlink(missing_ok=True)
+        self._journal.append({"bank": name})
 
     def load(self, name: str, live: GramBank) -> tuple[GramBank | None, str]:
         """Load this process's part of a bank. Every process must call this; all of them get their part, or none does.

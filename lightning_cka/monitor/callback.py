@@ -74,6 +74,10 @@ class CKAMonitor(Callback):
             always written.
         trajectory: Whether to log, when training ends, the CKA of each layer with itself at all other logged epochs. It
             implies ``save_banks``.
+        keep_banks: Number of logged epochs whose banks stay on disk. Older ones are deleted, except "initial", numbered
+            references, and banks that a checkpoint needs. None: all.
+        on_error: What to do if a comparison fails during training: "raise" ends training, "warn" warns once and makes
+            the epoch's results ``nan``.
 
     Attributes:
         references: The references, with their names.
@@ -125,6 +129,8 @@ class CKAMonitor(Callback):
         dirpath: str | Path | None = None,
         save_banks: bool | Literal["float16"] = False,
         trajectory: bool = False,
+        keep_banks: int | None = None,
+        on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
         join_namespaces(CKAMonitor)
         probe = ProbeOptions(
@@ -148,6 +154,8 @@ class CKAMonitor(Callback):
             dirpath=dirpath,
             save_banks=save_banks,
             trajectory=trajectory,
+            keep_banks=keep_banks,
+            on_error=on_error,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, every_n_epochs)
@@ -248,9 +256,9 @@ class CKAMonitor(Callback):
 
     def _open_session(self, trainer: Trainer, module: LightningModule) -> Session:
         check_strategy(trainer)
-        for other in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
-            if other is not self and isinstance(other, CKAMonitor):
-                check_outputs_differ(trainer, self._settings, self.references, other._settings, other.references)
+        others = [c for c in trainer.callbacks if c is not self and isinstance(c, CKAMonitor)]  # type: ignore[attr-defined]  # Set by a connector.
+        for other in others:
+            check_outputs_differ(trainer, self._settings, self.references, other._settings, other.references)
         self._session = Session(self._settings, self.references, self.results, trainer, module, self._run)
         return self._session
 

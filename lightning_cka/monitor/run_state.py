@@ -52,6 +52,7 @@ class RunState:
 
     Attributes:
         results: Results in order, by key: the name of the reference, with several kernels both names.
+        saved_moments: The moments that the last saved checkpoint refers to.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RunState:
         self.journal = journal
         self.fitted = fitted
         self.results: dict[str, list[CKAResult]] = {}
+        self.saved_moments: set[str] = set()
         self._histories = histories
 
     @property
@@ -155,10 +157,11 @@ class RunState:
             for reference in self.earlier_states
             if reference.moment
         }
+        self.saved_moments = {reference["snapshot"] for reference in references.values()}
         last = [(r.epoch, r.step) for history in self.results.values() for r in history[-1:] if r.epoch is not None]
         return {
             "folder": str(self.folder.resolve()),
-            "banks": self.banks.state_dict(reference["snapshot"] for reference in references.values()),
+            "banks": self.banks.state_dict(self.saved_moments),
             "references": references,
             "kinds": {key: list(settings) for key, settings in self._histories.items()},
             "results": self.store.unwritten(),

@@ -11,7 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment
 from lightning_cka.hsic.kernels import check_feature_kernel
+from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
+from lightning_cka.monitor.failed_comparison import compare_or_warn
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
@@ -21,7 +23,7 @@ from lightning_cka.monitor.run_folder import monitor_folder, result_path
 from lightning_cka.monitor.run_start import start_run
 from lightning_cka.monitor.run_state import RunState, history_settings, new_run
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.trainer_state import is_trial
+from lightning_cka.monitor.trainer_state import is_trial, is_validate
 from lightning_cka.probe.bank import GramBank
 
 
@@ -65,6 +67,7 @@ class Session:
         self.results = results
         self.run = run
         self._compared: EpochComparison | None = None
+        self._bank_limit: BankLimit | None = None
         self.probe = LiveProbe(settings.probe, trainer, module)
         if len(self.probe.plan.names) == 1 and any(reference.source == "self" for reference in references):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
@@ -93,12 +96,14 @@ class Session:
         self.results = self.run.results
         start_run(self.run, saved, self.probe, trainer, self._module, settings, self._output)
         self.run.banks.use_memory({})
+        if settings.keep_banks is not None and self._output.writes:
+            self._bank_limit = BankLimit(settings.keep_banks, self.run, trainer)
 
     def compare(self) -> None:
         """Show the live model the probe set, and compare it with the references."""
-        self._compared = compare_epoch(
-            self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn
-        )
+        arguments = (self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn)
+        is_tolerant = self._settings.on_error == "warn" and not is_validate(self._trainer)
+        self._compared = compare_or_warn(*arguments) if is_tolerant else compare_epoch(*arguments)
 
     def log(self) -> None:
         """Log and write the results of `compare`, which is called first if it was not, and save the model's bank."""
@@ -149,6 +154,8 @@ class Session:
                 reference.set_bank(bank, name)
         if self.run is not None:
             self.run.banks.save(name, bank)
+        if self._bank_limit is not None:
+            self._output.errors.attempt(self._bank_limit.apply, "an old bank could not be deleted")
 
     def deliver(self, *, wait: bool) -> None:
         """Log the figures that are drawn; see `FigureQueue.deliver`."""

@@ -15,7 +15,7 @@ from lightning_cka.monitor.journal import JOURNAL, to_lines
 from lightning_cka.monitor.run_folder import has_results, result_path
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.runtime.files import set_aside
+from lightning_cka.runtime.files import remove_unfinished, set_aside
 
 
 def tidy_folder(run: RunState, saved: Mapping[str, Any], live: GramBank | None) -> None:
@@ -31,6 +31,7 @@ def tidy_folder(run: RunState, saved: Mapping[str, Any], live: GramBank | None) 
     Raises:
         OSError: A file cannot be moved or written.
     """
+    remove_unfinished(run.folder)
     banks = run.banks.usable_files(live)
     is_resumed = _is_resumed(run.folder, saved, banks.values())
     journal = _journal_to_keep(run, saved)

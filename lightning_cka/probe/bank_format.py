@@ -142,12 +142,26 @@ def _content(file: Any, header: dict[str, Any], batches: Collection[int] | None)
 def _read_grams(file: Any, index: int) -> PackedGrams:
     parts = {name: file.get_tensor(f"{index}.{name}") for name in PackedGrams._fields}
     if parts["halves"].dtype == torch.float16:
-        unit = file.get_tensor(f"{index}.halves_unit")
-        parts["halves"] = parts["halves"].to(unit.dtype) * unit[:, None]
-    n = parts["offsets"].shape[1]
-    folded = parts["halves"].new_zeros(len(parts["halves"]), n * half_size(n))
-    parts["halves"] = folded.index_copy_(1, triangle_indices(n), parts["halves"])
+        parts["halves"] = _from_half(parts["halves"], file.get_tensor(f"{index}.halves_unit"))
+    parts["halves"] = _folded(parts["halves"], parts["offsets"].shape[1])
     return PackedGrams(**parts)
+
+
+def rounded_to_half(grams: PackedGrams) -> PackedGrams:
+    """Return the Gram matrices that are read from a file in half precision."""
+    n = grams.num_samples
+    halves = _from_half(*_to_half(grams.halves.index_select(1, triangle_indices(n))))
+    return grams._replace(halves=_folded(halves, n))
+
+
+def _from_half(halves: Tensor, unit: Tensor) -> Tensor:
+    return halves.to(unit.dtype) * unit[:, None]
+
+
+def _folded(halves: Tensor, n: int) -> Tensor:
+    """Return strictly lower triangles ``(L, n(n-1)/2)`` in the folded layout of `PackedGrams`."""
+    folded = halves.new_zeros(len(halves), n * half_size(n))
+    return folded.index_copy_(1, triangle_indices(n), halves)
 
 
 def _to_half(halves: Tensor) -> tuple[Tensor, Tensor]:
