@@ -74,8 +74,8 @@ def announce_banks(live: GramBank, settings: Settings, run: RunState, trainer: T
     mebibytes = int(all_reduce_sum(size, distributed=True)) / 2**20 / (2 if settings.save_banks == "float16" else 1)
     # A file stores each entry of the symmetric matrices once, as the bank in memory does.
     number = _number_of_banks(settings, trainer)
-    total = "" if number is None else f", {number} x {mebibytes:.1f} = {number * mebibytes:.1f} MiB in all"
-    rank_zero_info(f"CKA: a bank takes about {mebibytes:.1f} MiB on disk{total}; keep_banks= sets a limit")
+    total = "" if number is None else f", {number} x {mebibytes:.3g} = {number * mebibytes:.3g} MiB in all"
+    rank_zero_info(f"CKA: a bank takes about {mebibytes:.3g} MiB on disk{total}; keep_banks= sets a limit")
 
 
 def _number_of_banks(settings: Settings, trainer: Trainer) -> int | None:

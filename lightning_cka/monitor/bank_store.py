@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning_cka.compare.run_files import BANK_SUFFIX, parse_moment
 from lightning_cka.monitor.journal import Journal
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.bank_format import rounded_to_half
 from lightning_cka.probe.probe_identity import BatchInputs
 from lightning_cka.runtime.collectives import all_gather
 from lightning_cka.runtime.files import digest, write_atomically
@@ -92,7 +94,7 @@ class BankStore:
         if self._read_only:
             return
         if self._float16:
-            bank.round_to_half()  # Otherwise the numbers would change when the file is read after a restart.
+            _round_to_half(bank)
         whole = bank.whole(self._device, distributed=True)
         if whole is None:
             return
@@ -226,3 +228,9 @@ def _if_comparable(
     if bank.seed != live.seed or own_inputs != live.probe:
         return None, "has another probe set"
     return bank, ""
+
+
+def _round_to_half(bank: GramBank) -> None:
+    """Give a bank the values that are read from its file, so that a restart does not change later comparisons."""
+    for batch in list(bank):
+        bank.add(replace(batch, grams=rounded_to_half(batch.grams)))

@@ -133,30 +133,12 @@ class CKAMonitor(Callback):
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
         join_namespaces(CKAMonitor)
-        probe = ProbeOptions(
-            selectors=check_layers(layers),
-            reference_selectors=check_layers(reference_layers, "reference_layers"),
-            num_samples=num_samples,
-            batch_size=batch_size,
-            dataloader=dataloader,
-            dataloader_idx=dataloader_idx,
-            forward_fn=forward_fn,
-            feature_fn=feature_fn,
-            seed=seed,
-        )
-        self._settings = Settings(
-            probe,
-            kernels=check_kernels(kernel),
-            unbiased=unbiased,
-            thresholds=check_thresholds(thresholds),
-            every_n_epochs=every_n_epochs,
-            log_key_prefix=log_key_prefix,
-            dirpath=dirpath,
-            save_banks=save_banks,
-            trajectory=trajectory,
-            keep_banks=keep_banks,
-            on_error=on_error,
-        )
+        selectors = check_layers(layers), check_layers(reference_layers, "reference_layers")
+        data = num_samples, batch_size, dataloader, dataloader_idx
+        probe = ProbeOptions(*selectors, *data, forward_fn, feature_fn, seed)
+        statistics = check_kernels(kernel), unbiased, check_thresholds(thresholds)
+        output = every_n_epochs, log_key_prefix, dirpath, save_banks, trajectory, keep_banks, on_error
+        self._settings = Settings(probe, *statistics, *output)
         self.references = parse_references(reference)
         check_epochs(self.references, every_n_epochs)
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
@@ -218,7 +200,7 @@ class CKAMonitor(Callback):
         if session := self._due_session(trainer):
             session.log()
             if is_validate(trainer):
-                session.deliver(wait=True)
+                session.finish()
 
     def on_train_batch_start(self, *_args: Any, **_kwargs: Any) -> None:
         """Log the figures of the last comparison that are drawn by now."""
@@ -246,7 +228,7 @@ class CKAMonitor(Callback):
     def on_exception(self, *_args: Any, **_kwargs: Any) -> None:
         """Log the figures of the last comparison before the Trainer stops."""
         if self._session is not None:
-            self._session.deliver(wait=True)
+            self._session.finish()
 
     def _due_session(self, trainer: Trainer) -> Session | None:
         """Return the session if this epoch is to be logged; otherwise None."""

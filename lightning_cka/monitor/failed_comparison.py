@@ -38,7 +38,7 @@ def compare_or_warn(
     try:
         with synchronized_errors(sums_device(module.device), "compare"):
             return compare_epoch(trainer, module, probe, references, settings, warn)
-    except Exception as error:  # noqa: BLE001  # A dataset or a model raises anything. The user asked for a warning.
+    except Exception as error:  # A dataset or a model raises anything. The user asked for a warning.
         if "SIGTERMException" in class_names(error):
             raise
         failure = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"

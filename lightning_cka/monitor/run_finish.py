@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_end import write_summary_of_run
@@ -38,7 +40,22 @@ def finish_run(
     Returns:
         The run, with its results.
     """
-    folder = monitor_folder(trainer, settings)
+    owner = FolderOwner()
+    folder = owner.acquire(monitor_folder(trainer, settings), trainer)
+    try:
+        return _finish(folder, saved, references, settings, trainer, module)
+    finally:
+        owner.release()
+
+
+def _finish(
+    folder: Path,
+    saved: Mapping[str, Any],
+    references: Sequence[Reference],
+    settings: Settings,
+    trainer: Trainer,
+    module: LightningModule,
+) -> RunState:
     output = ResultLogger(trainer, settings, folder)
     keys = [settings.key(reference.name, kernel) for reference in references for kernel in settings.kernels]
     kinds = {key: HistorySettings(*kind) for key, kind in saved.get("kinds", {}).items() if key in keys}
@@ -55,5 +72,5 @@ def finish_run(
         output.draw_missing(run.results)
         output.figures.deliver(wait=True)
         output.errors.attempt(lambda: write_summary_of_run(run.results, run.banks, settings, output))
-        output.figures.deliver(wait=True)
+        output.figures.finish()
     return run

@@ -14,6 +14,7 @@ from lightning_cka.hsic.kernels import check_feature_kernel
 from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
 from lightning_cka.monitor.failed_comparison import compare_or_warn
+from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
@@ -73,6 +74,7 @@ class Session:
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in settings.kernels.values():
             check_feature_kernel(kernel, self.probe.plan.num_samples)
+        self._owner = FolderOwner()
         self._output = ResultLogger(trainer, settings, self._folder)
         for reference in references:
             if reference.is_frozen:
@@ -86,6 +88,9 @@ class Session:
             earlier: The run of the earlier ``fit()``; None if there is none.
         """
         trainer, settings = self._trainer, self._settings
+        folder = self._owner.acquire(self._folder, trainer)
+        if folder != self._folder:
+            self._folder, self._output = folder, ResultLogger(trainer, settings, folder)
         histories = history_settings(self._references, settings, self.probe)
         self.run = new_run(
             self._folder, self._references, histories, settings, trainer, self._module, self._output.errors
@@ -159,7 +164,15 @@ class Session:
 
     def deliver(self, *, wait: bool) -> None:
         """Log the figures that are drawn; see `FigureQueue.deliver`."""
+        self._owner.beat()
         self._output.figures.deliver(wait=wait)
+
+    def finish(self) -> None:
+        """Wait until the loggers have all figures, and leave the folder to other runs."""
+        try:
+            self._output.figures.finish()
+        finally:
+            self._owner.release()
 
     def end(self) -> None:
         """Warn about missing results, write tables and animations, and log the trajectories."""
@@ -169,4 +182,4 @@ class Session:
         if output.writes:
             banks = None if self.run is None else self.run.banks
             output.errors.attempt(lambda: write_summary_of_run(self.results, banks, settings, output))
-        self.deliver(wait=True)
+        self.finish()

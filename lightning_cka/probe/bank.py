@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.probe.bank_format import read_bank, rounded_to_half, write_bank
+from lightning_cka.probe.bank_format import read_bank, write_bank
 from lightning_cka.probe.bank_gathering import first_batch_medians, gather_batches
 from lightning_cka.probe.exchangeability import variation_message
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
@@ -98,11 +97,6 @@ class GramBank:
         self.batches[batch.index] = batch
         self.probe[batch.index] = BatchInputs(batch.samples, batch.fingerprint)
         self._medians = None
-
-    def round_to_half(self) -> None:
-        """Replace the Gram matrices by those that ``load`` returns after ``save(float16=True)``."""
-        for batch in list(self.batches.values()):
-            self._add_without_copy(replace(batch, grams=rounded_to_half(batch.grams)))
 
     def get(self, index: int, fingerprint: str, device: torch.device) -> PackedGrams | None:
         """Return one batch's Gram matrices on ``device``; None if it is missing or had other inputs."""
