@@ -86,7 +86,7 @@ def _number_of_banks(settings: Settings, trainer: Trainer) -> int | None:
     epochs = max(0, trainer.max_epochs // every - trainer.current_epoch // every)
     if settings.keep_banks is not None:
         epochs = min(epochs, settings.keep_banks)
-    within = trainer.num_training_batches / trainer.val_check_batch if validates(trainer) else 1
+    within = trainer.num_training_batches / (trainer.val_check_batch or math.inf) if validates(trainer) else 1
     return math.ceil(epochs * max(1, within if math.isfinite(within) else 1)) + 1  # With the initial one.
 
 

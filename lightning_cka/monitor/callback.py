@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,12 +134,11 @@ class CKAMonitor(Callback):
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
         join_namespaces(CKAMonitor)
-        selectors = check_layers(layers), check_layers(reference_layers, "reference_layers")
-        data = num_samples, batch_size, dataloader, dataloader_idx
-        probe = ProbeOptions(*selectors, *data, forward_fn, feature_fn, seed)
-        statistics = check_kernels(kernel), unbiased, check_thresholds(thresholds)
-        output = every_n_epochs, log_key_prefix, dirpath, save_banks, trajectory, keep_banks, on_error
-        self._settings = Settings(probe, *statistics, *output)
+        choice = partial(ProbeOptions, check_layers(layers), check_layers(reference_layers, "reference_layers"))
+        data = partial(choice, num_samples, batch_size, dataloader, dataloader_idx)
+        statistics = partial(Settings, data(forward_fn, feature_fn, seed), check_kernels(kernel), unbiased)
+        schedule = partial(statistics, check_thresholds(thresholds), every_n_epochs, log_key_prefix)
+        self._settings = schedule(dirpath, save_banks, trajectory, keep_banks, on_error)
         self.references = parse_references(reference)
         check_epochs(self.references, every_n_epochs)
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):

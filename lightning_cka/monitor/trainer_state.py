@@ -42,11 +42,12 @@ def validates_within_epochs(trainer: Trainer) -> bool:
 
 def validates_after_batch(trainer: Trainer) -> bool:
     """Whether a validation follows the current training batch, which is not the last one of its epoch."""
-    if not validates_within_epochs(trainer):
-        return False
+    every = trainer.val_check_batch
+    if not every or not validates_within_epochs(trainer):
+        return False  # Without a number of batches, Lightning validates by time.
     progress = trainer.fit_loop.epoch_loop.batch_progress
     batches = progress.total.ready if trainer.check_val_every_n_epoch is None else progress.current.ready
-    return batches % trainer.val_check_batch == 0
+    return batches % every == 0
 
 
 def has_endless_training_data(trainer: Trainer) -> bool:

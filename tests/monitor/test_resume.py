@@ -124,17 +124,17 @@ def test_a_resumed_run_has_bitwise_the_same_results(tmp_path, whole):
             assert [r.reference_name for r in monitor.results["initial"]] == ["initial"] * 4
 
 
+def state_of(path, monitor):
+    return torch.load(path, weights_only=True)["callbacks"][monitor.state_key]
+
+
+def leaves(value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
+
+
 def test_the_checkpoint_holds_plain_values(tmp_path, whole):
-    state = torch.load(tmp_path / "whole/epoch=3.ckpt", weights_only=True)["callbacks"][whole.state_key]
-    size = sum(result.matrix.numel() for results in whole.results.values() for result in results)
-
-    def leaves(value):
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-        return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
-
-    found = leaves(state)
-    assert {type(leaf) for leaf in found} <= {torch.Tensor, str, int, float, bool, type(None)}
-    assert sum(leaf.numel() for leaf in found if isinstance(leaf, torch.Tensor)) == 2 * size  # With standard errors.
+    assert {type(leaf) for leaf in leaves(state_of(tmp_path / "whole/epoch=3.ckpt", whole))} == {str, int, bool}
 
 
 @pytest.mark.usefixtures("_without_figures")
