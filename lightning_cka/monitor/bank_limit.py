@@ -35,8 +35,10 @@ class BankLimit:
         self._keep = keep
         self._run = run
         self._trainer = trainer
-        # Any restored bank may be needed by a checkpoint that already exists.
-        self._checkpoints = {file: set(run.banks.records) for file in _checkpoint_files(trainer)}
+        # Checkpoints that already exist may need any restored bank, as "previous" at their time.
+        has_previous = any(reference.source == "previous" for reference in run.references)
+        restored = set(run.banks.records) if has_previous else set()
+        self._checkpoints = {file: restored for file in _checkpoint_files(trainer)}
 
     def apply(self) -> None:
         """Delete the banks that are not needed.
