@@ -38,7 +38,7 @@ class BankLimit:
         # Checkpoints that already exist may need any restored bank, as "previous" at their time.
         has_previous = any(reference.source == "previous" for reference in run.references)
         restored = set(run.banks.records) if has_previous else set()
-        self._checkpoints = {file: restored for file in _checkpoint_files(trainer)}
+        self._checkpoints = dict.fromkeys(_checkpoint_files(trainer), restored)
 
     def apply(self) -> None:
         """Delete the banks that are not needed.
