@@ -12,6 +12,7 @@ from lightning_cka.probe.show_probe_set import show_probe_set
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
 
 
