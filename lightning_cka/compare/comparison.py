@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning_cka.hsic.kernels import Kernel, needs_median
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 
 
@@ -101,10 +103,13 @@ class Comparison:
     def _add_kept_batches(self) -> None:
         if self._bank is None:
             return
-        for comparison in self._by_kernel.values():
-            if comparison.has_bandwidth:
-                medians = self._bank.medians(sums_device(self._device), distributed=self._distributed)
-                comparison.fix_bandwidths(medians)
+        device = sums_device(self._device)
+        waiting = [comparison for comparison in self._by_kernel.values() if comparison.has_bandwidth]
+        for comparison in waiting:
+            comparison.fix_bandwidths(self._bank.medians(device, distributed=self._distributed))
+        # From here to the end of the block, processes do not communicate. So one of them may fail alone.
+        with synchronized_errors(device, "compare its batches") if self._distributed else nullcontext():
+            for comparison in waiting:
                 for batch in self._bank:
                     grams = PackedGrams(*(part.to(self._device) for part in batch.grams))
                     comparison.add(replace(batch, grams=grams))

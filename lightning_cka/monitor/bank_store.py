@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_cka.compare.run_files import BANK_SUFFIX, parse_moment
+from lightning_cka.monitor.journal import Journal
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.bank_tensors import rounded_to_half
+from lightning_cka.probe.probe_identity import BatchInputs
 from lightning_cka.runtime.collectives import all_gather
 from lightning_cka.runtime.files import digest, file_digest, write_atomically
 
@@ -37,6 +41,7 @@ class BankStore:
         folder: The run's folder.
         device: The device on which processes communicate.
         errors: Turns errors of writing into warnings.
+        journal: Lists the banks.
         rank: Rank of this process.
         world_size: Number of processes.
         float16: Whether to store Gram matrices in half precision.
@@ -52,6 +57,7 @@ class BankStore:
         folder: Path,
         device: torch.device,
         errors: OutputErrors,
+        journal: Journal,
         *,
         rank: int,
         world_size: int,
@@ -61,6 +67,9 @@ class BankStore:
         self._folder = folder
         self._device = device
         self._errors = errors
+        self._journal = journal
+        self._unlisted: dict[str, None] = {}
+        self._in_memory: Mapping[str, GramBank] = {}
         self._rank = rank
         self._world_size = world_size
         self._float16 = float16
@@ -70,11 +79,22 @@ class BankStore:
     def restore(self, records: Mapping[str, Mapping[str, str]]) -> None:
         """Take over the records of a checkpoint."""
         self.records = {name: dict(record) for name, record in records.items()}
+        self._unlisted = dict.fromkeys(self.records)
+
+    def use_memory(self, banks: Mapping[str, GramBank]) -> None:
+        """Use banks of an earlier ``fit()`` of this process, by moment. `load` then needs no files for them."""
+        self._in_memory = banks
+
+    def mark_listed(self) -> None:
+        """Leave restored records out of checkpoints from now on: the journal has them."""
+        self._unlisted.clear()
 
     def save(self, name: str, bank: GramBank) -> None:
         """Write a bank to its file, or warn if that fails. Every process must call this, with its part of the bank."""
         if self._read_only:
             return
+        if self._float16:
+            _round_to_half(bank)
         whole = bank.whole(self._device, distributed=True)
         if whole is None:
             return
@@ -86,6 +106,20 @@ class BankStore:
             self._errors.warn_about(error, "a bank could not be written, resuming will lack it")
         else:
             self.records[name] = {"path": str(path.resolve()), "digest": digest(content)}
+            entry = {"bank": name, **self.records[name]}
+            if not self._errors.attempt(lambda: self._journal.append(entry)):
+                self._unlisted[name] = None
+
+    def remove(self, name: str) -> None:
+        """Delete a bank's file.
+
+        Raises:
+            OSError: The file cannot be deleted.
+        """
+        record = self.records.pop(name)
+        self._unlisted.pop(name, None)
+        Path(record["path"]).unlink(missing_ok=True)
+        self._journal.append({"bank": name})
 
     def load(self, name: str, live: GramBank) -> tuple[GramBank | None, str]:
         """Load this process's part of a bank. Every process must call this; all of them get their part, or none does.
@@ -103,6 +137,8 @@ class BankStore:
         return (None, PROBLEMS[worst]) if worst else (bank, "")
 
     def _load_part(self, name: str, live: GramBank) -> tuple[GramBank | None, str]:
+        if (bank := self._in_memory.get(name)) is not None:
+            return _if_comparable(bank, live, bank.probe)
         if name not in self.records:
             return None, "was not kept"
         try:
@@ -120,13 +156,9 @@ class BankStore:
             bank = GramBank.load(path, batches=batches)
         except (ValueError, OSError):
             return None, "cannot be read"
-        if bank.layers != live.layers:
-            return None, "has other layers"
         # The file has the inputs of all batches, the live bank those of this process.
         own_inputs = {index: inputs for index, inputs in bank.probe.items() if index % self._world_size == self._rank}
-        if bank.seed != live.seed or own_inputs != live.probe:
-            return None, "has another probe set"
-        return bank, ""
+        return _if_comparable(bank, live, own_inputs)
 
     def usable_files(self, live: GramBank | None) -> dict[str, Path]:
         """Return the files of banks that still match their records and the live model's bank, by moment.
@@ -166,9 +198,10 @@ class BankStore:
         names = sorted(moments, key=lambda name: moments[name])
         return [Path(self.records[name]["path"]) for name in names], moments[names[-1]][1] if names else -1
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the records, for a checkpoint."""
-        return {name: dict(record) for name, record in self.records.items()}
+    def state_dict(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return a copy of the records with these names, and of those that the journal lacks, for a checkpoint."""
+        kept = dict.fromkeys((*names, *self._unlisted))
+        return {name: dict(self.records[name]) for name in kept if name in self.records}
 
     def _home(self, name: str) -> Path:
         return self._folder / "banks" / f"{name}{BANK_SUFFIX}"
@@ -183,3 +216,20 @@ class BankStore:
         """Return the first file whose content is what was written."""
         expected = self.records[name]["digest"]
         return next((path for path in files if file_digest(path) == expected), None)
+
+
+def _if_comparable(
+    bank: GramBank, live: GramBank, own_inputs: Mapping[int, BatchInputs]
+) -> tuple[GramBank | None, str]:
+    """Return the bank if it has the layers and the probe set of the live model's bank; otherwise the problem."""
+    if bank.layers != live.layers:
+        return None, "has other layers"
+    if bank.seed != live.seed or own_inputs != live.probe:
+        return None, "has another probe set"
+    return bank, ""
+
+
+def _round_to_half(bank: GramBank) -> None:
+    """Give a bank the values that are read from its file, so that a restart does not change later comparisons."""
+    for batch in list(bank):
+        bank.add(replace(batch, grams=rounded_to_half(batch.grams)))

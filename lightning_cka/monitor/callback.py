@@ -1,4 +1,4 @@
-"""`CKAMonitor`: the Lightning callback, which turns Trainer events into calls of a `Session`."""
+"""`CKAMonitor`: the Lightning callback with its arguments."""
 
 from __future__ import annotations
 
@@ -6,27 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_cka.compare.flags import Thresholds, check_thresholds
-from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernels import Kernel, check_kernels
-from lightning_cka.monitor.checks import check_epochs, check_schedule, check_strategy
-from lightning_cka.monitor.monitored_keys import check_monitored_keys
-from lightning_cka.monitor.other_monitors import check_outputs_differ
+from lightning_cka.monitor.checks import check_epochs
 from lightning_cka.monitor.reference import ReferenceSource, parse_references
-from lightning_cka.monitor.saved_state import read_state, sealed
-from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_kernels
-from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
+from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.runtime.namespaces import join_namespaces
 
 
-class CKAMonitor(Callback):
+class CKAMonitor(TrainerEvents):
     """Logs how the representations of a model change while it trains.
 
     At each validation, the model is shown the probe set, a fixed set of validation samples. CKA compares its layers
@@ -74,6 +68,10 @@ class CKAMonitor(Callback):
             always written.
         trajectory: Whether to log, when training ends, the CKA of each layer with itself at all other logged epochs. It
             implies ``save_banks``.
+        keep_banks: Number of logged epochs whose banks stay on disk. Older ones are deleted, except "initial", numbered
+            references, and banks that a checkpoint needs. None: all.
+        on_error: What to do if a comparison fails during training: "raise" ends training, "warn" warns once and makes
+            the epoch's results ``nan``.
 
     Attributes:
         references: The references, with their names.
@@ -126,7 +124,10 @@ class CKAMonitor(Callback):
         dirpath: str | Path | None = None,
         save_banks: bool | Literal["float16"] = False,
         trajectory: bool = False,
+        keep_banks: int | None = None,
+        on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
+        super().__init__()
         join_namespaces(CKAMonitor)
         probe = ProbeOptions(
             selectors=check_layers(layers),
@@ -150,101 +151,13 @@ class CKAMonitor(Callback):
             dirpath=dirpath,
             save_banks=save_banks,
             trajectory=trajectory,
+            keep_banks=keep_banks,
+            on_error=on_error,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, every_n_epochs)
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
-        self.results: dict[str, list[CKAResult]] = {}
-        self._session: Session | None = None
-        self._saved: dict[str, Any] = {}
-
-    @property
-    def state_key(self) -> str:
-        """Return a key that is unique for each monitor of a Trainer."""
-        return self._generate_state_key(prefix=self._settings.log_key_prefix, names=[r.name for r in self.references])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: results, and where the banks are."""
-        if self._session is None or self._session.run is None:
-            return {}
-        return sealed(self._session.run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix})
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Read the state of the monitor with this prefix, which may have other references now."""
-        self._saved = read_state(checkpoint, type(self).__qualname__, self.state_key, self._settings.log_key_prefix)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Clear the state of an earlier run. Lightning reads the checkpoint to resume from after this."""
-        self._saved = {}
-        if stage == "fit":
-            # A tuner saves and reads a checkpoint before training, which must not contain an earlier run.
-            self._session = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check all settings, and take or restore the banks of all references, before the first step."""
-        every_n_epochs = self._settings.every_n_epochs
-        check_schedule(every_n_epochs, trainer)
-        check_epochs(self.references, every_n_epochs, trainer)
-        session = self._open_session(trainer, pl_module)
-        check_monitored_keys(trainer, self._settings, self.references, session.probe.plan.names)
-        session.start(self._saved)
-        self.results = session.results
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepare for ``trainer.validate()``, which has no start of training."""
-        if is_validate(trainer):
-            self._open_session(trainer, pl_module)
-
-    def on_validation_batch_end(self, trainer: Trainer, *_args: Any, **_kwargs: Any) -> None:
-        """Compare at the last validation batch, while the model still has the weights that were validated.
-
-        A callback that averages weights may restore the model's own ones at the end of the validation epoch.
-        """
-        if (session := self._due_session(trainer)) and is_last_validation_batch(trainer):
-            session.compare()
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log the results of the comparison."""
-        if session := self._due_session(trainer):
-            session.log()
-            if is_validate(trainer):
-                session.deliver(wait=True)
-
-    def on_train_batch_start(self, *_args: Any, **_kwargs: Any) -> None:
-        """Log the figures of the last comparison that are drawn by now."""
-        if self._session is not None:
-            self._session.deliver(wait=False)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Compare and log if there is no validation loop."""
-        if not validates(trainer) and (session := self._due_session(trainer)):
-            session.log()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Write tables and animations, and log the trajectories."""
-        if self._session is not None:
-            self._session.end()
-
-    def on_exception(self, *_args: Any, **_kwargs: Any) -> None:
-        """Log the figures of the last comparison before the Trainer stops."""
-        if self._session is not None:
-            self._session.deliver(wait=True)
-
-    def _due_session(self, trainer: Trainer) -> Session | None:
-        """Return the session if this epoch is to be logged; otherwise None."""
-        is_due = (trainer.current_epoch + 1) % self._settings.every_n_epochs == 0
-        is_due = is_due or is_validate(trainer) or is_trial(trainer)
-        return self._session if is_due and not trainer.sanity_checking else None
-
-    def _open_session(self, trainer: Trainer, module: LightningModule) -> Session:
-        check_strategy(trainer)
-        for other in trainer.callbacks:  # type: ignore[attr-defined]  # Set by a connector.
-            if other is not self and isinstance(other, CKAMonitor):
-                check_outputs_differ(trainer, self._settings, self.references, other._settings, other.references)
-        run = self._session.run if self._session is not None else None
-        self._session = Session(self._settings, self.references, self.results, trainer, module, run)
-        return self._session
 
 
 join_namespaces(CKAMonitor)

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 
 class FigureQueue:
-    """Draws figures in a thread, and logs them from the thread that calls `deliver`.
+    """Draws figures in a thread, and hands them to the loggers, which get them in threads of their own.
 
-    Drawing takes longer than the comparison, so training continues meanwhile. Loggers are called from the main thread
-    only, because not all of them are thread-safe. Only rank 0 uses the queue.
+    Drawing takes longer than the comparison, so training continues meanwhile. Only rank 0 uses the queue.
 
     Args:
         loggers: Get the images.
@@ -49,16 +48,22 @@ class FigureQueue:
             self._queue.append((key_prefix + key, step, self._thread.submit(_draw, draw, path)))
 
     def deliver(self, *, wait: bool) -> None:
-        """Log the figures that are drawn.
+        """Hand the figures that are drawn to the loggers, without waiting for the loggers.
 
         Args:
-            wait: True: wait until all figures are drawn, log them, and end the thread.
+            wait: True: wait until all figures are drawn, and end the thread that draws.
         """
         while self._queue and (wait or self._queue[0][2].done()):
             self._errors.attempt(partial(self._log, *self._queue.popleft()))
         if wait and self._thread is not None:
             self._thread.shutdown()
             self._thread = None
+        self._loggers.warn_about_errors()
+
+    def finish(self) -> None:
+        """Wait until all figures are drawn and the loggers have them."""
+        self.deliver(wait=True)
+        self._loggers.finish()
 
     def _log(self, key: str, step: int, drawn: Future[_Drawn]) -> None:
         pixels, error = drawn.result()

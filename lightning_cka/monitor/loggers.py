@@ -12,6 +12,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from lightning_cka.figures.pictures import Pixels
+from lightning_cka.monitor.logger_thread import LoggerThread
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.files import digest
@@ -91,7 +92,7 @@ _SEND: dict[tuple[Kind, str], Send] = {
 
 
 class LoggerOutput:
-    """Sends images, texts and videos to all loggers of a Trainer.
+    """Sends images, texts and videos to all loggers of a Trainer, without waiting for them.
 
     Only rank 0 uses it. A logger that raises causes a warning; the other loggers still get the value.
 
@@ -102,10 +103,11 @@ class LoggerOutput:
 
     def __init__(self, loggers: Sequence[Any], errors: OutputErrors) -> None:
         self._loggers = loggers
+        self._threads = [LoggerThread(type(logger).__name__) for logger in loggers]
         self.errors = errors
 
     def send(self, kind: Kind, key: str, value: Any, step: int) -> list[str]:
-        """Send a value to each logger that supports its kind.
+        """Send a value to each logger that supports its kind, in the logger's own thread.
 
         Args:
             kind: What the value is.
@@ -117,14 +119,32 @@ class LoggerOutput:
             Class names of the loggers that do not support this kind.
         """
         unsupported = []
-        for logger in self._loggers:
+        for logger, thread in zip(self._loggers, self._threads, strict=True):
             name = type(logger).__name__
             if (function := _find_send(kind, logger)) is None:
                 unsupported.append(name)
             else:
                 action = partial(function, logger, key, value, step)
-                self.errors.attempt(action, f"{name} could not log the CKA {kind}s")
+                if not thread.put(action, f"{name} could not log the CKA {kind}s"):
+                    self._warn_about_loss(name)
+        self.warn_about_errors()
         return unsupported
+
+    def warn_about_errors(self) -> None:
+        """Warn about what the loggers have raised until now."""
+        for thread in self._threads:
+            for failure, error in thread.take_errors():
+                self.errors.warn_about(error, failure)
+
+    def finish(self) -> None:
+        """Wait until the loggers have taken all values. A logger that hangs causes a warning."""
+        for logger, thread in zip(self._loggers, self._threads, strict=True):
+            if thread.finish():
+                self._warn_about_loss(type(logger).__name__)
+        self.warn_about_errors()
+
+    def _warn_about_loss(self, name: str) -> None:
+        self.errors.warn(f"{name} is too slow for the CKA figures, and lacks some: all are in {self.errors.folder}")
 
 
 def _find_send(kind: Kind, logger: Any) -> Send | None:

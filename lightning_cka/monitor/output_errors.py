@@ -20,12 +20,18 @@ class OutputErrors:
         self.folder = folder
         self.warn = warn
 
-    def attempt(self, action: Callable[[], object], failure: str = "CKA figures or files could not be written") -> None:
-        """Run an action. If it raises an `Exception`, warn and return."""
+    def attempt(self, action: Callable[[], object], failure: str = "CKA figures or files could not be written") -> bool:
+        """Run an action. If it raises an `Exception`, warn.
+
+        Returns:
+            Whether the action succeeded.
+        """
         try:
             action()
         except Exception as error:  # noqa: BLE001  # Third-party loggers, matplotlib and file systems raise anything.
             self.warn_about(error, failure)
+            return False
+        return True
 
     def warn_about(self, error: Exception, failure: str) -> None:
         """Warn about an error, once for each failure, exception class and ``errno``."""

@@ -8,7 +8,7 @@ from typing import Any
 from lightning_cka.compare.run_files import INITIAL, moment
 from lightning_cka.monitor.bank_store import OTHER_FEATURES
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.run_state import RunState
+from lightning_cka.monitor.run_state import RunState, restarted_title
 from lightning_cka.probe.bank import GramBank
 
 
@@ -56,7 +56,7 @@ def restore_banks(run: RunState, saved: Mapping[str, Any], live: GramBank, epoch
         if bank is None:
             messages.append(_restart(run, reference, live, step, problem))
         else:
-            reference.set_bank(bank, name, _restarted(before))
+            reference.set_bank(bank, name, restarted_title(before))
     return messages
 
 
@@ -70,11 +70,6 @@ def _find_moment(run: RunState, reference: Reference) -> str:
     if reference.source == "initial":
         return INITIAL
     return "" if reference.epoch is None else run.banks.name_of_epoch(reference.epoch)
-
-
-def _restarted(before: Mapping[str, str]) -> str:
-    # Version 0.1.0 called it "anew".
-    return before.get("restarted", before.get("anew", ""))
 
 
 def _restart(run: RunState, reference: Reference, live: GramBank, step: int, problem: str) -> str:

@@ -1,4 +1,4 @@
-"""`ResultLogger`: log the results of a run to the Trainer's loggers and write them to files."""
+"""`ResultLogger`: log the results of a run to the Trainer's loggers, and write figures and tables."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.monitor.figure_queue import FigureQueue
-from lightning_cka.monitor.logged_figures import log_figures, trajectory_figures, write_summary
+from lightning_cka.monitor.logged_figures import heatmap_file, log_figures, trajectory_figures, write_summary
 from lightning_cka.monitor.logged_scalars import cka_scalars, diagnostic_scalars, log_scalars, logged_names
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.output_errors import OutputErrors
-from lightning_cka.monitor.run_folder import result_path
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import current_step, is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
 
 
 class ResultLogger:
-    """Logs and writes the results of one run.
+    """Logs the results of one run, and writes figures and tables of them.
 
     Args:
         trainer: The Trainer, whose loggers are used.
@@ -76,7 +75,7 @@ class ResultLogger:
             log_scalars(module, prefix, diagnostic_scalars(results))
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str]) -> None:
-        """Write the last result to its file, log its warnings as text, and start to draw its figures.
+        """Log the warnings about the last result as text, and start to draw its figures.
 
         Args:
             key: The key of `Settings.key`.
@@ -85,10 +84,20 @@ class ResultLogger:
         """
         result = history[-1]
         step = current_step(self._trainer) if result.step is None else result.step
-        self.errors.attempt(lambda: result.save(result_path(self._folder, key, result)))
         for text in texts:
             self._loggers.send("text", f"{self._settings.log_key_prefix}diagnostics", text, step)
         log_figures(self.figures, self._settings.logged(key), self._folder / key, history, step)
+
+    def draw_missing(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
+        """Draw the last heatmap of each history again if its file is missing, because the run was killed meanwhile.
+
+        Args:
+            results: The restored results, by the key of `Settings.key`.
+        """
+        for key, history in results.items():
+            last = history[-1]
+            if not (self._folder / key / heatmap_file(last)).exists():
+                log_figures(self.figures, self._settings.logged(key), self._folder / key, history, last.step or 0)
 
     def write_summaries(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Write tables and animations of all results.

@@ -26,7 +26,7 @@ def warn_about_missing(
     """Warn about references that were never compared with, or about a run without results."""
     missing = [reference for reference in references if not reference.is_ready]
     for reference in () if is_trial(trainer) else missing:
-        warn(f"'{reference.name}' was not compared with: that epoch had no validation")
+        warn(f"'{reference.name}' was not compared with: that epoch had no validation, or its comparison failed")
     if not results and not missing:
         warn(
             f"CKAMonitor has no results: training ended before a validation in an epoch that was due "

@@ -9,13 +9,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.run_files import INITIAL
+from lightning_cka.monitor.bank_limit import announce_banks
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
 from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_state import RunState
+from lightning_cka.monitor.saved_history import complete_state
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.tidy_folder import tidy_folder
-from lightning_cka.monitor.trainer_state import current_step
+from lightning_cka.monitor.trainer_state import current_step, validates_after_batch
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.bank import GramBank
 
@@ -35,20 +37,24 @@ def start_run(
 
     Args:
         run: The run, without results and banks.
-        saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+        saved: The value of `RunState.state_dict` from the checkpoint, or of `RunState.full_state` from an earlier
+            ``fit()``; empty for a new run.
         probe: The probe set.
         trainer: The Trainer, before the first step.
         module: The live model.
         settings: The monitor's settings.
         output: Issues warnings.
     """
-    messages = run.restore_results(saved)
+    saved, messages = complete_state(saved, run.folder, run.keys, trainer)
+    messages += run.restore_results(saved)
+    run.store.hold(run.results)
     epoch = _epoch_without_validation(trainer, settings.every_n_epochs, output.warn) if saved else None
-    # A second fit() of one Trainer continues at a later step, without a checkpoint.
+    # A second fit() of one Trainer with another model continues at a later step, without a state.
     continues = bool(saved) or current_step(trainer) > 0
     live = None
     if run.earlier_states or settings.needs_all_banks:
         live = probe.bank(trainer, module, epoch, current_step(trainer))
+        announce_banks(live, settings, run, trainer, module.device)
         if continues:
             messages += restore_banks(run, saved, live, trainer.current_epoch, trainer.global_step)
         else:
@@ -57,6 +63,7 @@ def start_run(
         output.warn(message)
     if output.writes:
         output.errors.attempt(lambda: tidy_folder(run, saved, live), "files of an earlier run could not be moved aside")
+        output.draw_missing(run.results)
     if live is not None and (
         name := _name_to_save(run, live, is_new=not continues, saves_all=settings.needs_all_banks)
     ):
@@ -70,15 +77,25 @@ def _name_to_save(run: RunState, live: GramBank, *, is_new: bool, saves_all: boo
 
 
 def _epoch_without_validation(trainer: Trainer, every_n_epochs: int, warn: WarnOnce) -> int | None:
-    """Return the epoch whose checkpoint was saved before its validation, and warn; None if there is no such epoch.
+    """Return the epoch whose checkpoint was saved before its last validation; None if there is no such epoch.
 
-    When Lightning resumes from such a checkpoint, it does not repeat the validation.
+    When Lightning resumes from a checkpoint that was saved at the end of a batch, it does not repeat the validation
+    that follows. Warn about it, also in the middle of an epoch.
     """
-    epoch, progress = trainer.current_epoch - 1, trainer.fit_loop.epoch_loop.batch_progress
-    every = math.lcm(every_n_epochs, trainer.check_val_every_n_epoch or 1)
-    # Lightning counts the last batch as completed after its callbacks, and validates after that.
-    has_ended = progress.is_last_batch and progress.current.completed < progress.current.ready
-    if not has_ended or epoch < 0 or (epoch + 1) % every:
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    # Lightning counts a batch as completed after its callbacks, and validates after that.
+    if progress.current.completed >= progress.current.ready:
         return None
-    warn(f"epoch {epoch} has no CKA: its checkpoint was saved before its validation, which is skipped on resuming")
-    return epoch
+    epoch = trainer.current_epoch - progress.is_last_batch
+    every = math.lcm(every_n_epochs, trainer.check_val_every_n_epoch or 1)
+    if epoch < 0 or (epoch + 1) % every:
+        return None
+    if progress.is_last_batch:
+        warn(f"epoch {epoch} has no CKA: its checkpoint was saved before its validation, which is skipped on resuming")
+        return epoch
+    if validates_after_batch(trainer):
+        warn(
+            f"epoch {epoch} lacks the CKA after batch {progress.current.ready}: its checkpoint was saved before that "
+            "validation, which is skipped on resuming"
+        )
+    return None

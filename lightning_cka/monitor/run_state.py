@@ -1,4 +1,4 @@
-"""`RunState`: what a checkpoint keeps of a run: results, the banks' files, and the moment of each reference."""
+"""`RunState`: what a checkpoint keeps of a run: where results and banks are, and the moment of each reference."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning.pytorch import LightningModule, Trainer
+
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernels import Kernel, kernel_name
 from lightning_cka.monitor.bank_store import BankStore
+from lightning_cka.monitor.journal import Journal
 from lightning_cka.monitor.live_probe import LiveProbe
+from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.result_store import ResultStore
 from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_state import current_step, is_trial
+from lightning_cka.monitor.warn_once import WarnOnce
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.text import describe_function
 
 
@@ -37,9 +46,13 @@ class RunState:
         references: The references of the monitor.
         histories: Settings of the histories, by key.
         banks: The banks on disk.
+        store: The results on disk.
+        journal: Lists both.
+        fitted: The Trainer and the live model of the run.
 
     Attributes:
         results: Results in order, by key: the name of the reference, with several kernels both names.
+        saved_moments: The moments that the last saved checkpoint refers to.
     """
 
     def __init__(
@@ -48,11 +61,18 @@ class RunState:
         references: Sequence[Reference],
         histories: Mapping[str, HistorySettings],
         banks: BankStore,
+        store: ResultStore,
+        journal: Journal,
+        fitted: tuple[Trainer, LightningModule],
     ) -> None:
         self.folder = folder
         self.references = references
         self.banks = banks
+        self.store = store
+        self.journal = journal
+        self.fitted = fitted
         self.results: dict[str, list[CKAResult]] = {}
+        self.saved_moments: set[str] = set()
         self._histories = histories
 
     @property
@@ -60,11 +80,36 @@ class RunState:
         """Return the references that are earlier states of the live model."""
         return [reference for reference in self.references if reference.is_earlier_state]
 
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys of the run's results."""
+        return list(self._histories)
+
+    @property
+    def banks_in_memory(self) -> dict[str, GramBank]:
+        """Return the banks of the references, by moment."""
+        return {r.moment: r.bank for r in self.earlier_states if r.bank is not None and r.moment}
+
+    def is_continued_by(self, trainer: Trainer, module: LightningModule, warn: WarnOnce) -> bool:
+        """Whether a new ``fit()`` continues this run; warn if it has another model.
+
+        Args:
+            trainer: The Trainer of the new ``fit()``, before its first step.
+            module: Its model.
+            warn: Issues the warning.
+        """
+        before, model = self.fitted
+        if before is not trainer or current_step(trainer) == 0:
+            return False
+        if model is not module:
+            warn("fit() continues the steps of the Trainer with another model: all histories restart")
+        return model is module
+
     def restore_results(self, saved: Mapping[str, Any]) -> list[str]:
         """Restore the results of a checkpoint whose settings are the same as now.
 
         Args:
-            saved: The value of `state_dict`; may be empty.
+            saved: The value of `state_dict` with all results; may be empty.
 
         Returns:
             Warnings about histories with other settings.
@@ -84,6 +129,13 @@ class RunState:
                 self.results[key] = history
         return messages
 
+    def restore_moments(self, saved: Mapping[str, Any]) -> None:
+        """Set the moments of the references, but not their banks, for a run that compares nothing any more."""
+        for reference in self.earlier_states:
+            before = saved.get("references", {}).get(reference.name, {})
+            reference.clear_bank()
+            reference.moment, reference.restarted = before.get("snapshot", ""), restarted_title(before)
+
     def has_features_of(self, saved: Mapping[str, Any]) -> bool:
         """Whether a checkpoint's banks have the features of this run: the same ``forward_fn`` and ``feature_fn``."""
         before = {HistorySettings(*settings).features for settings in saved.get("kinds", {}).values()}
@@ -95,20 +147,38 @@ class RunState:
             del self.results[key]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values and small tensors, for a checkpoint. Results of ``trainer.validate()`` are left out."""
+        """Return plain values, for a checkpoint. Their size does not depend on the number of results and banks.
+
+        Results that are in no file, for example because the disk is full, are kept as a whole. Results of
+        ``trainer.validate()`` are left out.
+        """
+        references = {
+            reference.name: {"snapshot": reference.moment, "restarted": reference.restarted}
+            for reference in self.earlier_states
+            if reference.moment
+        }
+        self.saved_moments = {reference["snapshot"] for reference in references.values()}
+        last = [(r.epoch, r.step) for history in self.results.values() for r in history[-1:] if r.epoch is not None]
         return {
             "folder": str(self.folder.resolve()),
-            "banks": self.banks.state_dict(),
-            "references": {
-                reference.name: {"snapshot": reference.moment, "restarted": reference.restarted}
-                for reference in self.earlier_states
-                if reference.moment
-            },
+            "banks": self.banks.state_dict(self.saved_moments),
+            "references": references,
             "kinds": {key: list(settings) for key, settings in self._histories.items()},
+            "results": self.store.unwritten(),
+            "journal": self.journal.state(),
+            "last": list(max(last, default=(-1, -1))),
+        }
+
+    def full_state(self) -> dict[str, Any]:
+        """Return `state_dict` with all results and all records of banks, to continue the run in this process."""
+        return self.state_dict() | {
+            "banks": self.banks.state_dict(self.banks.records),
             "results": {
                 key: [result.state() for result in history if result.epoch is not None]
                 for key, history in self.results.items()
             },
+            "journal": {},
+            "journal_content": self.journal.content,
         }
 
 
@@ -135,3 +205,34 @@ def history_settings(
         for reference in references
         for name, kernel in settings.kernels.items()
     }
+
+
+def new_run(
+    folder: Path,
+    references: Sequence[Reference],
+    histories: Mapping[str, HistorySettings],
+    settings: Settings,
+    trainer: Trainer,
+    module: LightningModule,
+    errors: OutputErrors,
+) -> RunState:
+    """Return a run without results and banks; see `RunState`."""
+    journal = Journal(folder)
+    banks = BankStore(
+        folder,
+        sums_device(module.device),
+        errors,
+        journal,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        float16=settings.save_banks == "float16",
+        read_only=is_trial(trainer),
+    )
+    store = ResultStore(folder, journal, errors)
+    return RunState(folder, references, histories, banks, store, journal, (trainer, module))
+
+
+def restarted_title(saved: Mapping[str, str]) -> str:
+    """Return "restarted at step N" from the state of a reference in a checkpoint; empty if it was not restarted."""
+    # Version 0.1.0 called it "anew".
+    return saved.get("restarted", saved.get("anew", ""))

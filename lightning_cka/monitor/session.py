@@ -11,20 +11,21 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment
 from lightning_cka.hsic.kernels import check_feature_kernel
-from lightning_cka.monitor.bank_store import BankStore
+from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
+from lightning_cka.monitor.failed_comparison import compare_or_warn
+from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_end import warn_about_missing, write_summary_of_run
-from lightning_cka.monitor.run_folder import monitor_folder
+from lightning_cka.monitor.run_folder import monitor_folder, result_path
 from lightning_cka.monitor.run_start import start_run
-from lightning_cka.monitor.run_state import RunState, history_settings
+from lightning_cka.monitor.run_state import RunState, history_settings, new_run
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.trainer_state import is_trial
+from lightning_cka.monitor.trainer_state import is_trial, is_validate
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.runtime.devices import sums_device
 
 
 class Session:
@@ -67,11 +68,13 @@ class Session:
         self.results = results
         self.run = run
         self._compared: EpochComparison | None = None
+        self._bank_limit: BankLimit | None = None
         self.probe = LiveProbe(settings.probe, trainer, module)
         if len(self.probe.plan.names) == 1 and any(reference.source == "self" for reference in references):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in settings.kernels.values():
             check_feature_kernel(kernel, self.probe.plan.num_samples)
+        self._owner = FolderOwner()
         self._output = ResultLogger(trainer, settings, self._folder)
         for reference in references:
             if reference.is_frozen:
@@ -82,32 +85,35 @@ class Session:
         """Let copies and pickles of the monitor have no session: it belongs to a running Trainer."""
         return type(None), ()
 
-    def start(self, saved: Mapping[str, Any]) -> None:
-        """Begin a run, or continue that of a checkpoint.
+    def start(self, saved: Mapping[str, Any], earlier: RunState | None = None) -> None:
+        """Begin a run, or continue that of a checkpoint or of an earlier ``fit()``.
 
         Args:
-            saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+            saved: The value of `RunState.state_dict` from the checkpoint; empty if there is none.
+            earlier: The run of the earlier ``fit()``; None if there is none.
         """
         trainer, settings = self._trainer, self._settings
-        banks = BankStore(
-            self._folder,
-            sums_device(self._module.device),
-            self._output.errors,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            float16=settings.save_banks == "float16",
-            read_only=is_trial(trainer),
-        )
+        folder = self._owner.acquire(self._folder, trainer)
+        if folder != self._folder:
+            self._folder, self._output = folder, ResultLogger(trainer, settings, folder)
         histories = history_settings(self._references, settings, self.probe)
-        self.run = RunState(self._folder, self._references, histories, banks)
+        self.run = new_run(
+            self._folder, self._references, histories, settings, trainer, self._module, self._output.errors
+        )
+        if not saved and earlier is not None and earlier.is_continued_by(trainer, self._module, self._output.warn):
+            saved = earlier.full_state()
+            self.run.banks.use_memory(earlier.banks_in_memory)
         self.results = self.run.results
         start_run(self.run, saved, self.probe, trainer, self._module, settings, self._output)
+        self.run.banks.use_memory({})
+        if settings.keep_banks is not None and self._output.writes:
+            self._bank_limit = BankLimit(settings.keep_banks, self.run, trainer)
 
     def compare(self) -> None:
         """Show the live model the probe set, and compare it with the references."""
-        self._compared = compare_epoch(
-            self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn
-        )
+        arguments = (self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn)
+        is_tolerant = self._settings.on_error == "warn" and not is_validate(self._trainer)
+        self._compared = compare_or_warn(*arguments) if is_tolerant else compare_epoch(*arguments)
 
     def log(self) -> None:
         """Log and write the results of `compare`, which is called first if it was not, and save the model's bank."""
@@ -122,6 +128,7 @@ class Session:
             self._keep_bank(compared.bank)
         if self._output.writes:  # Last, because the drawing thread slows this one down.
             for key, messages in texts.items():
+                self._save(key, self.results[key][-1])
                 self._output.write(key, self.results[key], messages)
 
     def _log_results(self, compared: EpochComparison) -> dict[str, list[str]]:
@@ -143,6 +150,13 @@ class Session:
         self._output.log_diagnostics(self._module, compared.outcomes)
         return texts
 
+    def _save(self, key: str, result: CKAResult) -> None:
+        """Write a result to its file. Results of ``trainer.validate()`` are not listed in the journal."""
+        if self.run is not None and result.epoch is not None:
+            self.run.store.save(key, result)
+        else:
+            self._output.errors.attempt(lambda: result.save(result_path(self._folder, key, result)))
+
     def _keep_bank(self, bank: GramBank) -> None:
         """Make the live model's bank the one of reference "previous", and save it."""
         name = moment(bank.epoch, bank.step)
@@ -151,10 +165,20 @@ class Session:
                 reference.set_bank(bank, name)
         if self.run is not None:
             self.run.banks.save(name, bank)
+        if self._bank_limit is not None:
+            self._output.errors.attempt(self._bank_limit.apply, "an old bank could not be deleted")
 
     def deliver(self, *, wait: bool) -> None:
         """Log the figures that are drawn; see `FigureQueue.deliver`."""
+        self._owner.beat()
         self._output.figures.deliver(wait=wait)
+
+    def finish(self) -> None:
+        """Wait until the loggers have all figures, and leave the folder to other runs."""
+        try:
+            self._output.figures.finish()
+        finally:
+            self._owner.release()
 
     def end(self) -> None:
         """Warn about missing results, write tables and animations, and log the trajectories."""
@@ -164,4 +188,4 @@ class Session:
         if output.writes:
             banks = None if self.run is None else self.run.banks
             output.errors.attempt(lambda: write_summary_of_run(self.results, banks, settings, output))
-        self.deliver(wait=True)
+        self.finish()

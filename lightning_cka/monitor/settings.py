@@ -48,7 +48,7 @@ class Settings:
     """Arguments about comparing and logging; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``every_n_epochs`` is not positive, or ``save_banks`` is unknown.
+        ValueError: ``every_n_epochs`` or ``keep_banks`` is not positive, or ``save_banks`` or ``on_error`` is unknown.
     """
 
     probe: ProbeOptions
@@ -60,10 +60,14 @@ class Settings:
     dirpath: str | Path | None
     save_banks: bool | Literal["float16"]
     trajectory: bool
+    keep_banks: int | None
+    on_error: Literal["raise", "warn"]
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _check_at_least(1, every_n_epochs=self.every_n_epochs)
+        _check_at_least(1, every_n_epochs=self.every_n_epochs, keep_banks=self.keep_banks)
+        if self.on_error not in ("raise", "warn"):
+            raise ValueError(f"on_error must be 'raise' or 'warn', but is {self.on_error!r}")
         if self.save_banks not in (True, False, "float16"):
             raise ValueError(f"save_banks must be True, False or 'float16', but is {self.save_banks!r}")
 

@@ -11,11 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX
+from lightning_cka.monitor.journal import JOURNAL, to_lines
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.monitor.run_folder import has_results, result_path
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.runtime.files import set_aside
+from lightning_cka.runtime.files import remove_unfinished, set_aside
 
 
 def tidy_folder(run: RunState, saved: Mapping[str, Any], live: GramBank | None) -> None:
@@ -25,14 +26,17 @@ def tidy_folder(run: RunState, saved: Mapping[str, Any], live: GramBank | None) 
 
     Args:
         run: The run.
-        saved: The value of `RunState.state_dict` from the checkpoint; empty for a new run.
+        saved: The value of `complete_state`; empty for a new run.
         live: The live model's bank; None if the run needs no banks.
 
     Raises:
         OSError: A file cannot be moved or written.
     """
+    remove_unfinished(run.folder)
     banks = run.banks.usable_files(live)
-    own = OwnFiles(run.folder, run.results, banks.values(), is_resumed=_is_resumed(run.folder, saved, banks.values()))
+    is_resumed = _is_resumed(run.folder, saved, banks.values())
+    journal = _journal_to_keep(run, saved)
+    own = OwnFiles(run.folder, run.results, banks.values(), journal, is_resumed=is_resumed)
     if moved := set_aside(run.folder, _names(run.folder), own.contains):
         rank_zero_info(f"CKA: files of earlier runs in {run.folder} were moved to {moved.name}")
     run.banks.collect(banks)
@@ -40,6 +44,25 @@ def tidy_folder(run: RunState, saved: Mapping[str, Any], live: GramBank | None) 
         for result in history:
             if not (file := result_path(run.folder, key, result)).exists():
                 result.save(file)
+    _list_files(run, journal)
+
+
+def _journal_to_keep(run: RunState, saved: Mapping[str, Any]) -> bytes | None:
+    """Return the checkpoint's lines of the journal; None if some of its results are not restored."""
+    before = sum(len(states) for states in saved.get("results", {}).values())
+    is_whole = before == sum(map(len, run.results.values()))
+    return saved.get("journal_content") if is_whole else None
+
+
+def _list_files(run: RunState, journal: bytes | None) -> None:
+    """Make the journal list all restored files, so that checkpoints need not contain them."""
+    if not journal:
+        entries = [{"bank": name, **record} for name, record in run.banks.records.items()]
+        entries += [run.store.entry(key, result) for key, history in run.results.items() for result in history]
+        journal = to_lines(entries)
+    run.journal.replace(journal)
+    run.store.release()
+    run.banks.mark_listed()
 
 
 class OwnFiles:
@@ -49,14 +72,22 @@ class OwnFiles:
         folder: The run's folder.
         results: The restored results, by key.
         banks: Files of the restored banks.
+        journal: Content of the journal of this run, if it is known.
         is_resumed: Whether the checkpoint's run wrote to this folder.
     """
 
     def __init__(
-        self, folder: Path, results: Mapping[str, Sequence[CKAResult]], banks: Collection[Path], *, is_resumed: bool
+        self,
+        folder: Path,
+        results: Mapping[str, Sequence[CKAResult]],
+        banks: Collection[Path],
+        journal: bytes | None,
+        *,
+        is_resumed: bool,
     ) -> None:
         self._folder = folder
         self._banks = {path.resolve() for path in banks}
+        self._journal = journal
         self._is_resumed = is_resumed
         files = {result_path(folder, key, result) for key, history in results.items() for result in history}
         self._moments = {(file.parent, file.stem) for file in files}
@@ -71,6 +102,8 @@ class OwnFiles:
             return file.resolve() in self._banks
         if not self._is_resumed:
             return False
+        if file.name == JOURNAL:
+            return file.read_bytes() == self._journal
         moment = re.search(r"epoch=\d+-step=\d+", file.name)
         return moment is None or file.parent == self._folder or (file.parent, moment[0]) in self._moments
 
@@ -85,4 +118,4 @@ def _names(folder: Path) -> list[str]:
     """Return the names of files and folders that a monitor may have written. Files of the user are not among them."""
     references = [path.name for path in folder.glob("*") if has_results(path)]
     outputs = [name + ending for name in references for ending in OUTPUT_ENDINGS]
-    return [*outputs, "banks", "trajectory"]
+    return [*outputs, "banks", "trajectory", JOURNAL]

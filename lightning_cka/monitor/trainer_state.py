@@ -40,6 +40,16 @@ def validates_within_epochs(trainer: Trainer) -> bool:
     return validates(trainer) and trainer.val_check_batch not in (inf, trainer.num_training_batches)
 
 
+def validates_after_batch(trainer: Trainer) -> bool:
+    """Whether a validation follows the current training batch, which is not the last one of its epoch."""
+    every = trainer.val_check_batch
+    if not every or not validates_within_epochs(trainer):
+        return False  # Without a number of batches, Lightning validates by time.
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    batches = progress.total.ready if trainer.check_val_every_n_epoch is None else progress.current.ready
+    return batches % every == 0
+
+
 def has_endless_training_data(trainer: Trainer) -> bool:
     """Whether the training data have no length and the number of epochs has no limit."""
     return trainer.num_training_batches == inf and trainer.max_epochs == -1

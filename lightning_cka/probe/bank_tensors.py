@@ -65,9 +65,19 @@ def read_grams(file: Any, index: int, num_layers: int, n: int, checksum: str | N
         raise ValueError(f"is damaged: batch {index}: {error}") from error
     halves = tensors["halves"]
     if _UNIT in tensors:
-        unit = tensors.pop(_UNIT)
-        halves = halves.to(unit.dtype).mul_(unit[:, None])
+        halves = _from_half(halves, tensors.pop(_UNIT))
     return PackedGrams(**(tensors | {"halves": fold_triangles(halves, n)}))
+
+
+def rounded_to_half(grams: PackedGrams) -> PackedGrams:
+    """Return the Gram matrices that are read from a file in half precision."""
+    n = grams.num_samples
+    halves = _from_half(*_to_half(grams.halves.index_select(1, triangle_indices(n))))
+    return grams._replace(halves=fold_triangles(halves, n))
+
+
+def _from_half(halves: Tensor, unit: Tensor) -> Tensor:
+    return halves.to(unit.dtype).mul_(unit[:, None])
 
 
 def _check_shapes(tensors: Mapping[str, Tensor], num_layers: int, n: int) -> None:

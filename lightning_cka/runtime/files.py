@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable
 from itertools import chain, count
 from pathlib import Path
+
+from lightning_cka.runtime.processes import is_running
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -27,6 +30,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove temporary files of `write_atomically` that killed processes left in a folder and its subfolders.
+
+    Files of processes that run are kept, except those of this process: it must not write to the folder meanwhile.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    for path in folder.rglob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and (int(found[1]) == os.getpid() or is_running(int(found[1])) is False):
+            path.unlink(missing_ok=True)
 
 
 def digest(content: bytes) -> str:

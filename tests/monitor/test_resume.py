@@ -1,8 +1,12 @@
 """A run that stops and resumes logs the same as a run without a stop."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -124,17 +128,17 @@ def test_a_resumed_run_has_bitwise_the_same_results(tmp_path, whole):
             assert [r.reference_name for r in monitor.results["initial"]] == ["initial"] * 4
 
 
+def state_of(path, monitor):
+    return torch.load(path, weights_only=True)["callbacks"][monitor.state_key]
+
+
+def leaves(value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
+
+
 def test_the_checkpoint_holds_plain_values(tmp_path, whole):
-    state = torch.load(tmp_path / "whole/epoch=3.ckpt", weights_only=True)["callbacks"][whole.state_key]
-    size = sum(result.matrix.numel() for results in whole.results.values() for result in results)
-
-    def leaves(value):
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-        return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
-
-    found = leaves(state)
-    assert {type(leaf) for leaf in found} <= {torch.Tensor, str, int, float, bool, type(None)}
-    assert sum(leaf.numel() for leaf in found if isinstance(leaf, torch.Tensor)) == 2 * size  # With standard errors.
+    assert {type(leaf) for leaf in leaves(state_of(tmp_path / "whole/epoch=3.ckpt", whole))} == {str, int, bool}
 
 
 @pytest.mark.usefixtures("_without_figures")
@@ -407,3 +411,63 @@ def test_a_reference_epoch_without_validation_gives_a_warning(tmp_path):
     monitor = CKAMonitor(["self", 2])
     with pytest.warns(UserWarning, match="'epoch-2' was not compared with: that epoch had no validation"):
         fit(monitor, tmp_path, 4, check_val_every_n_epoch=None, val_check_interval=16)
+
+
+@pytest.mark.usefixtures("_without_figures")
+def test_banks_in_half_precision_give_the_same_numbers_after_a_restart(tmp_path):
+    """The run itself compares with the rounded banks, which a restarted run reads."""
+
+    def monitor():
+        return CKAMonitor(["initial", 1, "previous"], save_banks="float16", kernel=["linear", "rbf"])
+
+    whole, again = monitor(), monitor()
+    fit(whole, tmp_path / "whole", 4)
+    fit(monitor(), tmp_path / "run", 3)
+    fit(again, tmp_path / "run", 4, tmp_path / "run/epoch=1.ckpt")
+    for key in whole.results:
+        assert_equal(history(whole, key), history(again, key))
+
+
+@pytest.mark.usefixtures("_without_figures")
+@pytest.mark.parametrize(
+    ("steps", "message", "left"),
+    [
+        (4, "epoch 0 lacks the CKA after batch 4: its checkpoint was saved before that validation", [7, 11, 15]),
+        (8, "epoch 0 has no CKA: its checkpoint was saved before its validation", [3, 11, 15]),
+        (12, "epoch 1 lacks the CKA after batch 4: its checkpoint was saved before that validation", [3, 7, 15]),
+        (6, None, [3, 7, 11, 15]),
+    ],
+)
+def test_a_validation_that_is_lost_by_resuming_gives_a_warning(tmp_path, steps, message, left):
+    early = ModelCheckpoint(tmp_path / "early", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    options = {"dirpath": tmp_path / "cka"}
+    first, again = CKAMonitor("self", **options), CKAMonitor("self", **options)
+    fit(first, tmp_path / "run", 2, callbacks=[first, early], val_check_interval=0.5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(again, tmp_path / "run", 2, tmp_path / f"early/step={steps}.ckpt", val_check_interval=0.5)
+    found = [str(each.message) for each in caught if "skipped on resuming" in str(each.message)]
+    assert [each.startswith(message or "") for each in found] == [True] * (message is not None)
+    assert [r.step for r in again.results["self"]] == left
+
+
+@pytest.mark.usefixtures("_without_figures")
+def test_unfinished_files_of_dead_processes_are_removed(tmp_path):
+    fit(CKAMonitor("initial"), tmp_path / "run", 2)
+    cka = tmp_path / "run/cka"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".drift.png.{dead.pid}.tmp", f".drift.png.{os.getppid()}.tmp", f".x.json.{os.getpid()}.tmp", ".notes.tmp"]
+    for name in names:
+        (cka / "initial" / name).write_text("half")
+    fit(CKAMonitor("initial"), tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
+    assert [name for name in names if (cka / "initial" / name).exists()] == [names[1], names[3]]
+
+
+def test_the_heatmap_that_was_drawn_at_a_kill_is_drawn_on_resuming(tmp_path):
+    fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 2)
+    pictures = [tmp_path / f"run/cka/{name}/heatmap-epoch=001-step=000015.png" for name in ("initial", "self")]
+    for path in pictures:
+        path.unlink()
+    fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
+    assert all(path.exists() for path in pictures)

@@ -41,17 +41,64 @@ def test_validate_with_a_checkpoint_compares_the_weights_of_the_checkpoint(tmp_p
     assert (result.epoch, result.step) == (None, None)
 
 
-def test_a_second_fit_of_one_trainer_restarts_the_references(tmp_path):
-    """The weights are no longer the initial ones, and a warning says so."""
-    monitor = CKAMonitor(["initial", "previous"])
+def test_a_second_fit_of_one_trainer_continues_the_history(tmp_path):
+    """The results are those of one fit() with as many epochs, also after a fit() with nothing left to train."""
+    whole, monitor = (CKAMonitor(["initial", "previous", 1, "self"], dirpath=tmp_path / name) for name in "ab")
+    run(whole, max_epochs=4)
+    model, fitted = run(monitor, max_epochs=2)
+    fitted.fit(model, *loaders())
+    assert epochs_and_steps(monitor) == [(0, 7), (1, 15)]
+    assert monitor.state_dict()["references"].keys() == {"initial", "previous", "epoch-1"}
+    fitted.fit_loop.max_epochs = 4
+    fitted.fit(model, *loaders())
+    assert epochs_and_steps(monitor) == [(0, 7), (1, 15), (2, 23), (3, 31)]
+    assert {r.reference_name for r in monitor.results["initial"]} == {"initial"}
+    assert [r.epoch for r in monitor.results["epoch-1"]] == [1, 2, 3]
+    # The sampler of a second fit() starts with other random numbers, so only the first results are the same.
+    for name, results in whole.results.items():
+        pairs = [(a, b) for a, b in zip(results, monitor.results[name], strict=True) if a.epoch < 2]
+        assert all(torch.equal(a.matrix, b.matrix) for a, b in pairs)
+    assert not (tmp_path / "b" / "earlier-1").exists()
+
+
+def test_a_second_fit_needs_no_files_for_its_references(tmp_path):
+    monitor = CKAMonitor(["initial", "previous"], dirpath=tmp_path / "cka")
     model, fitted = run(monitor, max_epochs=1)
+    for path in (tmp_path / "cka" / "banks").iterdir():
+        path.unlink()
+    fitted.fit_loop.max_epochs = 2
+    fitted.fit(model, *loaders())
+    assert epochs_and_steps(monitor, "previous") == [(0, 7), (1, 15)]
+    assert {r.reference_name for r in monitor.results["initial"]} == {"initial"}
+
+
+def test_a_second_fit_with_another_model_restarts_the_references(tmp_path):
+    monitor = CKAMonitor(["initial", "previous", "self"])
+    _, fitted = run(monitor, max_epochs=1)
     fitted.fit_loop.max_epochs = 3
-    with pytest.warns(UserWarning, match="goes on from step 8, .* '(initial|previous)' was not kept") as caught:
-        fitted.fit(model, *loaders())
+    with pytest.warns(UserWarning, match="goes on from step 8|with another model: all histories restart") as caught:
+        fitted.fit(Net(), *loaders())
     assert len([each for each in caught if "goes on from" in str(each.message)]) == 2
-    assert epochs_and_steps(monitor) == [(1, 15), (2, 23)]
+    assert len([each for each in caught if "another model" in str(each.message)]) == 1
+    assert epochs_and_steps(monitor) == epochs_and_steps(monitor, "self") == [(1, 15), (2, 23)]
     assert {r.reference_name for r in monitor.results["initial"]} == {"initial, restarted at step 8"}
     assert [p.name for p in (tmp_path / "cka" / "earlier-1" / "initial").iterdir()] == ["epoch=000-step=000007.json"]
+
+
+def test_a_second_fit_with_other_validation_data_restarts_the_references():
+    monitor = CKAMonitor("initial")
+    model, fitted = run(monitor, max_epochs=1)
+    fitted.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="restarts, because|has another probe set"):
+        fitted.fit(model, *reversed(loaders()))
+    assert epochs_and_steps(monitor) == [(1, 15)]
+
+
+def test_a_new_trainer_starts_a_new_run():
+    monitor = CKAMonitor("initial")
+    run(monitor, max_epochs=1)
+    run(monitor, max_epochs=2)
+    assert epochs_and_steps(monitor) == [(0, 7), (1, 15)]
 
 
 class Adversarial(L.LightningModule):

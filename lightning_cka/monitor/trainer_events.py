@@ -1,0 +1,132 @@
+"""`TrainerEvents`: what a monitor does at each event of the Trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.monitor.checks import check_epochs, check_schedule, check_strategy
+from lightning_cka.monitor.monitored_keys import check_monitored_keys
+from lightning_cka.monitor.other_monitors import check_outputs_differ
+from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.run_finish import finish_run
+from lightning_cka.monitor.run_state import RunState
+from lightning_cka.monitor.saved_state import read_state, sealed
+from lightning_cka.monitor.session import Session
+from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
+
+
+class TrainerEvents(Callback):
+    """Turns the events of a Trainer into calls of a `Session`.
+
+    Attributes:
+        references: The references of the monitor.
+        results: See `lightning_cka.CKAMonitor`.
+    """
+
+    references: list[Reference]
+    _settings: Settings
+
+    def __init__(self) -> None:
+        self.results: dict[str, list[CKAResult]] = {}
+        self._session: Session | None = None
+        self._run: RunState | None = None
+        self._earlier: RunState | None = None
+        self._saved: dict[str, Any] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Return a key that is unique for each monitor of a Trainer."""
+        return self._generate_state_key(prefix=self._settings.log_key_prefix, names=[r.name for r in self.references])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: where results and banks are, not the results themselves."""
+        if self._run is None:
+            return {}
+        return sealed(self._run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix})
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Read the state of the monitor with this prefix, which may have other references now."""
+        self._saved = read_state(checkpoint, type(self).__qualname__, self.state_key, self._settings.log_key_prefix)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Clear the state of an earlier run. Lightning reads the checkpoint to resume from after this."""
+        self._saved = {}
+        if stage == "fit":
+            # A tuner saves and reads a checkpoint before training, which must not contain an earlier run.
+            self._earlier, self._run, self._session = self._run or self._earlier, None, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check all settings, and take or restore the banks of all references, before the first step."""
+        every_n_epochs = self._settings.every_n_epochs
+        check_schedule(every_n_epochs, trainer)
+        check_epochs(self.references, every_n_epochs, trainer)
+        session = self._open_session(trainer, pl_module)
+        check_monitored_keys(trainer, self._settings, self.references, session.probe.plan.names)
+        session.start(self._saved, self._earlier)
+        self.results, self._run, self._earlier = session.results, session.run, None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare for ``trainer.validate()``, which has no start of training."""
+        if is_validate(trainer):
+            self._open_session(trainer, pl_module)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_args: Any, **_kwargs: Any) -> None:
+        """Compare at the last validation batch, while the model still has the weights that were validated.
+
+        A callback that averages weights may restore the model's own ones at the end of the validation epoch.
+        """
+        if (session := self._due_session(trainer)) and is_last_validation_batch(trainer):
+            session.compare()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Log the results of the comparison."""
+        if session := self._due_session(trainer):
+            session.log()
+            if is_validate(trainer):
+                session.finish()
+
+    def on_train_batch_start(self, *_args: Any, **_kwargs: Any) -> None:
+        """Log the figures of the last comparison that are drawn by now."""
+        if self._session is not None:
+            self._session.deliver(wait=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Compare and log if there is no validation loop."""
+        if not validates(trainer) and (session := self._due_session(trainer)):
+            session.log()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write tables and animations, and log the trajectories."""
+        if self._session is not None:
+            self._session.end()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finish a checkpoint's run that has nothing left to train: Lightning calls no ``on_train_start`` then."""
+        if self._session is None:
+            self._run = self._earlier
+            if self._saved and not is_trial(trainer):
+                self._run = finish_run(self._saved, self.references, self._settings, trainer, pl_module)
+            self.results = self.results if self._run is None else self._run.results
+
+    def on_exception(self, *_args: Any, **_kwargs: Any) -> None:
+        """Log the figures of the last comparison before the Trainer stops."""
+        if self._session is not None:
+            self._session.finish()
+
+    def _due_session(self, trainer: Trainer) -> Session | None:
+        """Return the session if this epoch is to be logged; otherwise None."""
+        is_due = (trainer.current_epoch + 1) % self._settings.every_n_epochs == 0
+        is_due = is_due or is_validate(trainer) or is_trial(trainer)
+        return self._session if is_due and not trainer.sanity_checking else None
+
+    def _open_session(self, trainer: Trainer, module: LightningModule) -> Session:
+        check_strategy(trainer)
+        others = [c for c in trainer.callbacks if c is not self and isinstance(c, TrainerEvents)]  # type: ignore[attr-defined]  # Set by a connector.
+        for other in others:
+            check_outputs_differ(trainer, self._settings, self.references, other._settings, other.references)
+        self._session = Session(self._settings, self.references, self.results, trainer, module, self._run)
+        return self._session
