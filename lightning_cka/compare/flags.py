@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from lightning_cka.runtime.deprecation import read_renamed, renamed_arguments
 
+INPUT = "the input"
+"""Takes the place of a layer's name in a flag of samples whose inputs are already ``nan`` or infinite."""
+
 
 @renamed_arguments(trace_share="trace_ratio")
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class Flag(NamedTuple):
     """
 
     layer: str
-    """Name of the layer."""
+    """Name of the layer; "the input" if samples were already bad before the first layer."""
     reason: str
-    """A field of `Thresholds`, or "exchangeability": the probe batches differ by more than chance."""
+    """A field of `Thresholds`; "exchangeability": the probe batches differ by more than chance; or "bad_sample":
+    this is the first layer, in execution order, where some samples are ``nan`` or infinite."""
     value: float
     """Value of the diagnostic. For "exchangeability": variance between batch means, divided by its expectation if the
-    data are shuffled."""
+    data are shuffled. For "bad_sample": number of samples."""
     threshold: float
     """Threshold that the value is compared with."""
     samples: tuple[int, ...] = ()

@@ -118,6 +118,7 @@ def compare_models(
             unbiased=unbiased,
             thresholds=thresholds,
             sample_kind=probe.sample_kind,
+            execution_order=plan.execution_order,
         )
         variation = BatchVariation(plan.names, sums_device(target))
         show(model, probe, plan, settings, comparison.add, variation.add)

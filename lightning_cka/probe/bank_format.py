@@ -8,7 +8,7 @@ A bank is a safetensors file. For each batch ``i`` it has the tensors
 
 The metadata has JSON under "lightning_cka": the version of the format and of the package; the model's class, layers,
 epoch, step and batch sizes; and under "probe" what identifies the probe set: its seed, what the sample numbers are,
-and for each batch its index, sample numbers and a hash of the inputs.
+and for each batch its index, sample numbers, a hash of the inputs, and the samples whose inputs are not finite.
 """
 
 from __future__ import annotations
@@ -101,7 +101,13 @@ def _header(bank: GramBank) -> dict[str, Any]:
             "seed": bank.seed,
             "sample_kind": bank.sample_kind,
             "batches": [
-                {"index": batch.index, "samples": batch.samples, "inputs": batch.fingerprint} for batch in bank
+                {
+                    "index": batch.index,
+                    "samples": batch.samples,
+                    "inputs": batch.fingerprint,
+                    "bad_inputs": batch.bad_inputs,
+                }
+                for batch in bank
             ],
         },
     }
@@ -131,9 +137,10 @@ def _content(file: Any, header: dict[str, Any], batches: Collection[int] | None)
         "step": header["step"],
     }
     probe = {batch["index"]: BatchInputs(tuple(batch["samples"]), batch["inputs"]) for batch in identity["batches"]}
+    bad_inputs = {batch["index"]: tuple(batch.get("bad_inputs", ())) for batch in identity["batches"]}
     chosen = probe if batches is None else {index: inputs for index, inputs in probe.items() if index in batches}
     read = [
-        BankBatch(index, _read_grams(file, index), inputs.fingerprint, inputs.samples)
+        BankBatch(index, _read_grams(file, index), inputs.fingerprint, inputs.samples, bad_inputs[index])
         for index, inputs in chosen.items()
     ]
     return BankContent(attributes, probe, read)

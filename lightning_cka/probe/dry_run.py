@@ -74,7 +74,7 @@ def dry_run(
     _warn_of_repeated_calls(batch_dims, outputs)
     if forward_settings.feature_fn == "mean":
         _warn_of_padding(batch, batch_dims, outputs)
-    return LayerPlan(batch_dims, n)
+    return LayerPlan(batch_dims, n, tuple(name for name in outputs if name in batch_dims))
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:

@@ -32,10 +32,12 @@ class LayerPlan:
         batch_dims: Which dimension of a layer's output is the batch, by layer name. The order is that of the Gram
             matrices' rows.
         num_samples: Number of samples in the probe batch of the dry run.
+        execution_order: Names of the layers in the order in which they ran.
     """
 
     batch_dims: dict[str, int]
     num_samples: int
+    execution_order: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
