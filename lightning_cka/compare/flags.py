@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from math import inf, isnan
+from typing import Any, NamedTuple, SupportsFloat
 
 from lightning_cka.runtime.deprecation import read_renamed, renamed_arguments
 
@@ -33,6 +34,18 @@ class Thresholds:
     trace_ratio: float | None = 20.0
     leave_one_out: float | None = 0.05
     standard_error: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        """Convert the thresholds to floats. A number beyond their range becomes infinite, which is never reached.
+
+        Raises:
+            TypeError: A threshold is neither a number nor None.
+            ValueError: A threshold is ``nan``.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                object.__setattr__(self, field.name, _finite_or_infinite(field.name, value))
 
 
 class Flag(NamedTuple):
@@ -69,6 +82,18 @@ class Flag(NamedTuple):
     def layer_label(self) -> str:
         """Name of the layer, followed by "of the reference" if it is the reference's."""
         return f"{self.layer} of the reference" if self.of_reference else self.layer
+
+
+def _finite_or_infinite(name: str, value: Any) -> float:
+    if isinstance(value, str) or not isinstance(value, SupportsFloat):
+        raise TypeError(f"Thresholds: {name} must be a number or None, but is a {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:  # An integer.
+        number = inf if value > 0 else -inf  # type: ignore[operator]
+    if isnan(number):
+        raise ValueError(f"Thresholds: {name} must be a number or None, but is nan; None switches the check off")
+    return number
 
 
 def check_thresholds(thresholds: Thresholds | None) -> Thresholds:

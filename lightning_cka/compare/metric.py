@@ -106,8 +106,8 @@ class MinibatchCKA(HSICSums):
         """Add one batch of n samples. A batch of fewer than 4 samples is skipped and counted.
 
         Args:
-            features: L tensors ``(n, ...)``, in the order of ``layers`` or keyed by their names; symmetric Gram
-                matrices ``(n, n)`` if ``kernel="precomputed"``; or `PackedGrams`.
+            features: L tensors or NumPy arrays ``(n, ...)``, in the order of ``layers`` or keyed by their names;
+                symmetric Gram matrices ``(n, n)`` if ``kernel="precomputed"``; or `PackedGrams`.
             reference_features: R tensors of the same n samples, in the order of ``reference_layers`` or keyed by their
                 names. None compares ``features`` with themselves: CKA within one model.
 

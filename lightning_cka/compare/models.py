@@ -26,6 +26,7 @@ from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.standalone import device_of, on_device, show_with_progress
 from lightning_cka.runtime.devices import sums_device
+from lightning_cka.runtime.rng import check_seed
 
 
 def compare_models(
@@ -95,6 +96,7 @@ def compare_models(
         tensor([1., 1.], dtype=torch.float64)
     """
     check_feature_fn(feature_fn)
+    seed = check_seed(seed)
     check_feature_kernel(kernel)
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)

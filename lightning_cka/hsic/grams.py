@@ -220,4 +220,5 @@ def _power_of_two_near(means: Tensor) -> Tensor:
 def check_floating(tensor: Tensor) -> None:
     """Raise a `TypeError` unless a tensor is real and floating-point."""
     if not tensor.is_floating_point():
-        raise TypeError(f"features must be a real floating-point tensor, but have dtype {tensor.dtype}")
+        hint = ". torch.view_as_real makes them real" if tensor.is_complex() else ""
+        raise TypeError(f"features must be a real floating-point tensor, but have dtype {tensor.dtype}{hint}")

@@ -13,6 +13,8 @@ from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import ForwardFn
 from lightning_cka.probe.layers import LayerSelector
+from lightning_cka.runtime.integers import at_least
+from lightning_cka.runtime.rng import check_seed
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class ProbeOptions:
     """Arguments about the probe set, the layers and the forward pass; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``num_samples`` or ``batch_size`` is too small, or ``feature_fn`` is unknown.
+        ValueError: A number is too small or too large, or ``feature_fn`` is unknown.
+        TypeError: A number is not an integer.
     """
 
     selectors: tuple[LayerSelector, ...] | None
@@ -35,7 +38,11 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _check_at_least(MIN_SAMPLES, num_samples=self.num_samples, batch_size=self.batch_size)
+        for name in ("num_samples", "batch_size"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, at_least(MIN_SAMPLES, name, value))
+        object.__setattr__(self, "dataloader_idx", at_least(0, "dataloader_idx", self.dataloader_idx))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         check_feature_fn(self.feature_fn)
 
 
@@ -45,6 +52,7 @@ class Settings:
 
     Raises:
         ValueError: ``every_n_epochs`` is not positive, or ``save_banks`` is unknown.
+        TypeError: ``every_n_epochs`` is not an integer.
     """
 
     probe: ProbeOptions
@@ -59,7 +67,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _check_at_least(1, every_n_epochs=self.every_n_epochs)
+        object.__setattr__(self, "every_n_epochs", at_least(1, "every_n_epochs", self.every_n_epochs))
         if self.save_banks not in (True, False, "float16"):
             raise ValueError(f"save_banks must be True, False or 'float16', but is {self.save_banks!r}")
 
@@ -75,9 +83,3 @@ class Settings:
     def logged(self, key: str) -> str:
         """Return the prefix of all values that are logged under a key of `key`."""
         return f"{self.log_key_prefix}{key}/"
-
-
-def _check_at_least(minimum: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, but is {value}")

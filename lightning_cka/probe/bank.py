@@ -23,6 +23,7 @@ from lightning_cka.probe.probe_identity import BatchInputs, ProbeIdentity
 from lightning_cka.probe.standalone import collect_batches, device_of
 from lightning_cka.runtime.devices import to_device
 from lightning_cka.runtime.files import write_atomically
+from lightning_cka.runtime.rng import check_seed
 
 
 class GramBank:
@@ -179,6 +180,7 @@ class GramBank:
             ValueError: As `compare_models`, or the samples of ``like`` are not identified by dataset index.
         """
         check_feature_fn(feature_fn)
+        seed = check_seed(seed)
         selectors = check_layers(layers)
         target = torch.device(device) if device is not None else device_of(model)
         like = None if like is None else open_bank(like)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_cka.probe.features import read_tensor
+from lightning_cka.probe.features import has_complex, read_tensor
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.forward_messages import why_forward_failed
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
@@ -30,6 +30,8 @@ class LayerOutput:
     """Shape of the tensor that holds the samples; None if there is none."""
     description: str
     """The output in words, for messages."""
+    is_complex: bool = False
+    """Whether there is none, but a complex tensor."""
     calls: int = 1
     """How often the layer was called."""
 
@@ -66,11 +68,15 @@ def _recorder(
             outputs[name].calls += 1
             return
         try:
-            tensor = read_tensor(output, feature_fn)
+            given = feature_fn(output) if callable(feature_fn) else output
+            tensor = read_tensor(given, None if callable(feature_fn) else feature_fn)
         except Exception as error:
             raise FeatureFnError(f"feature_fn failed on the output of layer '{name}', {describe(output)}") from error
-        description = f"feature_fn gave {describe(tensor)}" if callable(feature_fn) else describe(output)
-        outputs[name] = LayerOutput(None if tensor is None else tuple(tensor.shape), description)
+        description = describe(output)
+        if callable(feature_fn):
+            description = f"feature_fn gave {describe(given if tensor is None else tensor)}"
+        shape = None if tensor is None else tuple(tensor.shape)
+        outputs[name] = LayerOutput(shape, description, is_complex=tensor is None and has_complex(given))
 
     return record
 

@@ -50,8 +50,9 @@ def tensors_in(data: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
     seen = set() if seen is None else seen
     if isinstance(data, Tensor):
         yield data
-    elif isinstance(data, np.ndarray) and data.dtype.kind in "biuf":
-        yield torch.from_numpy(data)
+    elif isinstance(data, np.ndarray) and data.dtype.kind in "biuf" and data.dtype.itemsize <= 8:
+        # torch takes only arrays in native byte order, without negative strides, and warns of read-only ones.
+        yield torch.from_numpy(np.array(data, dtype=data.dtype.newbyteorder("="), order="C"))
     elif id(data) not in seen and not isinstance(data, str | bytes | type):
         seen.add(id(data))
         for part in _parts(data):
