@@ -135,7 +135,7 @@ class ModelPair:
         """
         metric, distributed = self._metric, self._distributed
         statistics = self._reference_statistics
-        reference_layers, bad_in_reference = {}, BadSamples({}, {})
+        reference_layers, bad_in_reference = {}, bad_samples._replace(places={})
         if statistics is not None:
             reference_layers = statistics.result(distributed=distributed)
             bad_in_reference = statistics.bad_samples(distributed=distributed)
