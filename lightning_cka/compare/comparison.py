@@ -38,6 +38,8 @@ class Comparison:
         sample_kind: Kind of the sample numbers; see `lightning_cka.diagnostics.Diagnostics`.
         distributed: Whether several processes share the batches. Then all of them must call `results`. Otherwise this
             process has all batches, even if a process group exists.
+        execution_order: Names of layers in the order in which they ran, of this model or of references. Empty: the
+            order of the layers.
         bank: Empty bank to fill with the model's Gram matrices. It may also be among ``banks``: then the model is
             compared with itself as with another model.
 
@@ -57,6 +59,7 @@ class Comparison:
         thresholds: Thresholds | None = None,
         sample_kind: str = "sample",
         distributed: bool = False,
+        execution_order: Sequence[str] = (),
         bank: GramBank | None = None,
     ) -> None:
         self.sample_kind = sample_kind
@@ -66,7 +69,15 @@ class Comparison:
         self._reference_names = tuple(banks)
         self._thresholds = thresholds or Thresholds()
         self._by_kernel = {
-            key: KernelComparison(layers, banks, kernel, device, unbiased=unbiased, distributed=distributed)
+            key: KernelComparison(
+                layers,
+                banks,
+                kernel,
+                device,
+                unbiased=unbiased,
+                distributed=distributed,
+                execution_order=execution_order,
+            )
             for key, kernel in kernels.items()
         }
         if bank is None and any(map(needs_median, kernels.values())):

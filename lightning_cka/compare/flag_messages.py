@@ -27,6 +27,10 @@ _WARNINGS = {
         "layers whose CKA has a standard error above {threshold:g}: {layers}. Differences of that size mean nothing. "
         "Use more probe samples."
     ),
+    "bad_sample": (
+        "some samples are NaN or infinite, first in {layers}. They make CKA nan there and in the layers after it. "
+        "Repair or leave out samples whose input is bad; in a layer, look for a division by zero or an overflow."
+    ),
 }
 """What was found, what it means and what to do, by reason. `exchangeability` has a warning of its own."""
 
@@ -36,6 +40,7 @@ _LINES = {
     "trace_ratio": "single samples with > {threshold:g} times the mean squared distance",
     "leave_one_out": "CKA changes by > {threshold:g} without one sample",
     "standard_error": "standard error > {threshold:g}",
+    "bad_sample": "NaN or infinite samples, first in",
 }
 
 
@@ -82,6 +87,9 @@ def _by_reason(
 
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """Return the label of one flagged layer, such as "conv1 of the reference (83 at dataset index 17)"."""
+    if flag.reason == "bad_sample":
+        count = f"{flag.value:.0f} samples, such as " if flag.value > len(flag.samples) else ""
+        return f"{flag.layer_label} ({count}{sample_kind} {', '.join(map(str, flag.samples))})"
     value = "nan" if isnan(flag.value) else f"{flag.value:.3g}"
     if flag.samples:
         value += f" at {sample_kind} {', '.join(map(str, flag.samples))}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from math import inf, isnan
+from typing import Any, NamedTuple, SupportsFloat
 
 from lightning_cka.runtime.deprecation import read_renamed, renamed_arguments
+
+INPUT = "the input"
+"""Takes the place of a layer's name in a flag of samples whose inputs are already ``nan`` or infinite."""
 
 
 @renamed_arguments(trace_share="trace_ratio")
@@ -31,6 +35,18 @@ class Thresholds:
     leave_one_out: float | None = 0.05
     standard_error: float | None = 0.05
 
+    def __post_init__(self) -> None:
+        """Convert the thresholds to floats. A number beyond their range becomes infinite, which is never reached.
+
+        Raises:
+            TypeError: A threshold is neither a number nor None.
+            ValueError: A threshold is ``nan``.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                object.__setattr__(self, field.name, _finite_or_infinite(field.name, value))
+
 
 class Flag(NamedTuple):
     """A reason why the CKA of one layer can mislead.
@@ -43,12 +59,13 @@ class Flag(NamedTuple):
     """
 
     layer: str
-    """Name of the layer."""
+    """Name of the layer; "the input" if samples were already bad before the first layer."""
     reason: str
-    """A field of `Thresholds`, or "exchangeability": the probe batches differ by more than chance."""
+    """A field of `Thresholds`; "exchangeability": the probe batches differ by more than chance; or "bad_sample":
+    this is the first layer, in execution order, where some samples are ``nan`` or infinite."""
     value: float
     """Value of the diagnostic. For "exchangeability": variance between batch means, divided by its expectation if the
-    data are shuffled."""
+    data are shuffled. For "bad_sample": number of samples."""
     threshold: float
     """Threshold that the value is compared with."""
     samples: tuple[int, ...] = ()
@@ -65,6 +82,18 @@ class Flag(NamedTuple):
     def layer_label(self) -> str:
         """Name of the layer, followed by "of the reference" if it is the reference's."""
         return f"{self.layer} of the reference" if self.of_reference else self.layer
+
+
+def _finite_or_infinite(name: str, value: Any) -> float:
+    if isinstance(value, str) or not isinstance(value, SupportsFloat):
+        raise TypeError(f"Thresholds: {name} must be a number or None, but is a {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:  # An integer.
+        number = inf if value > 0 else -inf  # type: ignore[operator]
+    if isnan(number):
+        raise ValueError(f"Thresholds: {name} must be a number or None, but is nan; None switches the check off")
+    return number
 
 
 def check_thresholds(thresholds: Thresholds | None) -> Thresholds:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from lightning_cka.hsic.arrays import Array, to_tensor
 from lightning_cka.hsic.packed import PackedGrams
 
-Features = Sequence[Tensor] | Mapping[str, Tensor] | PackedGrams
+Features = Sequence[Array] | Mapping[str, Array] | PackedGrams
 
 
 def layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:
@@ -33,22 +34,23 @@ def in_layer_order(features: Features, names: tuple[str, ...], argument: str) ->
     """Return the features in the order of the layer names.
 
     Args:
-        features: Tensors in this order or keyed by name, or `PackedGrams`.
+        features: Tensors or NumPy arrays in this order or keyed by name, or `PackedGrams`.
         names: Names of the layers.
         argument: Name of the argument that has the layer names, for messages.
 
     Raises:
         ValueError: The features belong to other layers, or to more or fewer.
+        TypeError: A value is neither a tensor nor a NumPy array of numbers.
     """
     if isinstance(features, Mapping):
         features = _values_in_order(features, names, argument)
     count = len(features.halves) if isinstance(features, PackedGrams) else len(features)
     if count != len(names):
         raise ValueError(f"expected features of {len(names)} {argument}, but got {count}")
-    return features if isinstance(features, PackedGrams) else list(features)
+    return features if isinstance(features, PackedGrams) else [to_tensor(value) for value in features]
 
 
-def _values_in_order(features: Mapping[str, Tensor], names: tuple[str, ...], argument: str) -> list[Tensor]:
+def _values_in_order(features: Mapping[str, Array], names: tuple[str, ...], argument: str) -> list[Array]:
     missing, unexpected = set(names) - set(features), set(features) - set(names)
     if missing or unexpected:
         raise ValueError(
@@ -64,7 +66,7 @@ def common_batch_size(
     """Return the number of samples that all layers of both models have.
 
     Raises:
-        ValueError: The numbers differ, or a value is not a tensor of shape ``(n, ...)``.
+        ValueError: The numbers differ, or a value is a scalar.
     """
     sizes = {_batch_size(side) for side in (features, reference_features) if side is not None}
     if len(sizes) > 1:
@@ -76,7 +78,7 @@ def _batch_size(features: list[Tensor] | PackedGrams) -> int:
     if isinstance(features, PackedGrams):
         return features.num_samples
     for tensor in features:
-        if not isinstance(tensor, Tensor) or tensor.ndim == 0:
+        if tensor.ndim == 0:
             raise ValueError(f"features must be tensors of shape (n, ...), but one is {tensor!r}")
     sizes = [len(tensor) for tensor in features]
     if len(set(sizes)) > 1:

@@ -28,6 +28,7 @@ class KernelComparison:
         device: Device of the Gram matrices.
         unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
+        execution_order: Names of layers in the order in which they ran.
     """
 
     def __init__(
@@ -39,14 +40,23 @@ class KernelComparison:
         *,
         unbiased: bool,
         distributed: bool,
+        execution_order: Sequence[str] = (),
     ) -> None:
         self._kernel = kernel
         self._device = device
         self._distributed = distributed
         self._medians: Tensor | None = None
-        self._statistics = LayerStatistics(layers, sums_device(device))
+        self._statistics = LayerStatistics(layers, sums_device(device), execution_order)
         self._pairs = {
-            name: ModelPair(layers, bank, kernel, sums_device(device), unbiased=unbiased, distributed=distributed)
+            name: ModelPair(
+                layers,
+                bank,
+                kernel,
+                sums_device(device),
+                unbiased=unbiased,
+                distributed=distributed,
+                execution_order=execution_order,
+            )
             for name, bank in banks.items()
         }
 
@@ -64,7 +74,7 @@ class KernelComparison:
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model, with linear Gram matrices."""
         grams = apply_kernel(self._kernel, batch.grams, self._medians)
-        self._statistics.add(batch.grams, grams, batch.samples)
+        self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
         for pair in self._pairs.values():
             pair.add(batch, grams, self._device)
 
@@ -80,9 +90,11 @@ class KernelComparison:
             **attributes: Attributes of the `CKAResult`s.
         """
         layers = self._statistics.result(distributed=self._distributed)
+        bad_samples = self._statistics.bad_samples(distributed=self._distributed)
         return {
             name: pair.outcome(
                 layers,
+                bad_samples,
                 thresholds,
                 sample_kind,
                 flags,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_cka.compare.bad_samples import BadSamples, SampleStates
 from lightning_cka.compare.diagnostics import LayerDiagnostics, SampleRatio
 from lightning_cka.hsic.packed import PackedGrams, diagonals, has_imprecise_distances
 from lightning_cka.hsic.spectrum import effective_dimension_numerator
@@ -23,6 +24,7 @@ class LayerStatistics:
     Args:
         layers: Names of the layers.
         device: Device of the sums.
+        execution_order: Names of layers in the order in which they ran; see `SampleStates`.
 
     Attributes:
         sums: Four sums for each layer, ``(4, L)``: numerator and denominator of the effective dimension, weighted by
@@ -30,22 +32,27 @@ class LayerStatistics:
         num_samples: Number of samples in the sums.
     """
 
-    def __init__(self, layers: Sequence[str], device: torch.device) -> None:
+    def __init__(self, layers: Sequence[str], device: torch.device, execution_order: Sequence[str] = ()) -> None:
         self._layers = tuple(layers)
+        self._states = SampleStates(self._layers, execution_order, device)
         self.sums = torch.zeros(4, len(layers), dtype=torch.float64, device=device)
         self.num_samples = 0
         # (2, L, k): the k largest contributions to the trace and to HSIC so far, and their samples.
         self._largest = torch.full((2, len(layers), TOP_SAMPLES), -1.0, dtype=torch.float64, device=device)
         self._samples = torch.full((2, len(layers), TOP_SAMPLES), -1, dtype=torch.int64, device=device)
 
-    def add(self, linear: PackedGrams, grams: PackedGrams, samples: Sequence[int]) -> None:
+    def add(
+        self, linear: PackedGrams, grams: PackedGrams, samples: Sequence[int], bad_inputs: tuple[int, ...] = ()
+    ) -> None:
         """Add one batch.
 
         Args:
             linear: Linear Gram matrices of all layers, for the effective dimension.
             grams: Gram matrices of the kernel, for the ratios.
             samples: Numbers of the n samples.
+            bad_inputs: Those whose inputs are not finite.
         """
+        self._states.add(linear, tuple(samples), bad_inputs)
         offsets, norms = linear.offsets.to(self.sums), linear.row_squares.to(self.sums).sum(1)
         scales = linear.scales.to(self.sums) ** 4
         numerator = effective_dimension_numerator(offsets, norms) * scales
@@ -53,6 +60,7 @@ class LayerStatistics:
         scale = grams.scales.to(self.sums)[:, None]
         d = diagonals(grams._replace(offsets=grams.offsets.to(self.sums))) * scale**2
         rows = grams.row_squares.to(self.sums) * scale**4
+        rows = rows.where(~grams.offsets.isnan(), torch.full_like(rows, torch.nan))  # There, they are `row_states`.
         self.sums = self.sums + torch.stack([numerator, norms * scales, rows.sum(1), d.sum(1)])
         self.num_samples += grams.num_samples
         numbers = to_device(torch.tensor(samples, device="cpu"), d.device).expand(2, len(d), -1)
@@ -78,15 +86,22 @@ class LayerStatistics:
             for i, name in enumerate(self._layers)
         }
 
+    def bad_samples(self, *, distributed: bool) -> BadSamples:
+        """Return the samples that make layers undefined; see `SampleStates.result`."""
+        return self._states.result(distributed=distributed)
+
     def _keep_largest(self, values: Tensor, samples: Tensor) -> None:
         joined = torch.cat([self._largest, values], -1), torch.cat([self._samples, samples], -1)
         self._largest, self._samples = _largest_of(*joined)
 
 
 def _sample_ratios(samples: Tensor, ratios: Tensor) -> list[tuple[SampleRatio, ...]]:
-    """Return the samples with their ratios for each layer, from two ``(L, k)``. Numbers below 0 fill empty places."""
+    """Return the samples with their ratios for each layer, from two ``(L, k)``.
+
+    Numbers below 0 fill empty places. Where ratios are ``nan``, no sample is larger than the others.
+    """
     return [
-        tuple(SampleRatio(sample, ratio) for sample, ratio in zip(*row, strict=True) if sample >= 0)
+        tuple(SampleRatio(sample, ratio) for sample, ratio in zip(*row, strict=True) if sample >= 0 and ratio == ratio)
         for row in zip(samples.tolist(), ratios.tolist(), strict=True)
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,8 +106,8 @@ class MinibatchCKA(HSICSums):
         """Add one batch of n samples. A batch of fewer than 4 samples is skipped and counted.
 
         Args:
-            features: L tensors ``(n, ...)``, in the order of ``layers`` or keyed by their names; symmetric Gram
-                matrices ``(n, n)`` if ``kernel="precomputed"``; or `PackedGrams`.
+            features: L tensors or NumPy arrays ``(n, ...)``, in the order of ``layers`` or keyed by their names;
+                symmetric Gram matrices ``(n, n)`` if ``kernel="precomputed"``; or `PackedGrams`.
             reference_features: R tensors of the same n samples, in the order of ``reference_layers`` or keyed by their
                 names. None compares ``features`` with themselves: CKA within one model.
 
@@ -173,7 +173,11 @@ class MinibatchCKA(HSICSums):
         )
 
     def undefined_layers(
-        self, layer_medians: Tensor | None = None, reference_medians: Tensor | None = None
+        self,
+        layer_medians: Tensor | None = None,
+        reference_medians: Tensor | None = None,
+        layer_reasons: Mapping[str, str] | None = None,
+        reference_reasons: Mapping[str, str] | None = None,
     ) -> dict[str, list[str]]:
         """Return the names of the layers whose CKA is ``nan``, by reason; empty before the first batch.
 
@@ -181,14 +185,16 @@ class MinibatchCKA(HSICSums):
             layer_medians: Median squared distances ``(L,)`` that fixed the bandwidths of precomputed Gram matrices;
                 None: those of this metric, if its kernel has a bandwidth.
             reference_medians: Median squared distances ``(R,)`` of the reference; None: those of this metric.
+            layer_reasons: Reasons that are already known, by layer name.
+            reference_reasons: Those of the reference's layers.
         """
         if self.num_batches == 0:
             return {}
         if needs_median(self.kernel):
             layer_medians, reference_medians = self.layer_medians, self.reference_medians
         return merge_sides(
-            undefined_layers(self.layers, self.layer_sum, layer_medians),
-            undefined_layers(self.reference_layers, self.reference_sum, reference_medians),
+            undefined_layers(self.layers, self.layer_sum, layer_medians, layer_reasons),
+            undefined_layers(self.reference_layers, self.reference_sum, reference_medians, reference_reasons),
         )
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:

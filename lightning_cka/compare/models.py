@@ -28,6 +28,7 @@ from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.standalone import show_with_progress
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.placement import device_of, on_device
+from lightning_cka.runtime.rng import check_seed
 
 
 def compare_models(
@@ -101,6 +102,7 @@ def compare_models(
     """
     check_feature_fn(feature_fn)
     check_call(call)
+    seed = check_seed(seed)
     check_feature_kernel(kernel)
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
@@ -124,6 +126,7 @@ def compare_models(
             unbiased=unbiased,
             thresholds=thresholds,
             sample_kind=probe.sample_kind,
+            execution_order=plan.execution_order,
         )
         variation = BatchVariation(plan.names, sums_device(target))
         show(model, probe, plan, settings, comparison.add, variation.add)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_cka.compare.bad_samples import BadSamples
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics
 from lightning_cka.compare.find_flags import find_flags
-from lightning_cka.compare.flags import Flag, Thresholds
+from lightning_cka.compare.flags import INPUT, Flag, Thresholds
 from lightning_cka.compare.influence import (
     BatchRecord,
     leave_one_out,
@@ -50,6 +51,7 @@ class ModelPair:
         device: Device of the sums.
         unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
+        execution_order: Names of layers in the order in which they ran.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ModelPair:
         *,
         unbiased: bool,
         distributed: bool,
+        execution_order: Sequence[str] = (),
     ) -> None:
         reference_layers = layers if bank is None else bank.layers
         self._bank = bank
@@ -74,7 +77,7 @@ class ModelPair:
                 layers, reference_layers, kernel="precomputed", unbiased=unbiased, sync_on_compute=distributed
             )
         self._metric = metric.to(device)
-        self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device)
+        self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device, execution_order)
         self._same_named = [] if bank is None else [name for name in layers if name in reference_layers]
         self._rows = _indices(self._same_named, layers)
         self._columns = _indices(self._same_named, reference_layers)
@@ -104,7 +107,7 @@ class ModelPair:
                 self._num_mismatched += 1
                 return
             reference_grams = apply_kernel(self._kernel, linear, self._reference_medians)
-            self._reference_statistics.add(linear, reference_grams, batch.samples)
+            self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
         unbiased = self._metric.unbiased
         products = hsic_products(grams, reference_grams, unbiased=unbiased)
         self._metric.add_products(*products, grams.num_samples)
@@ -117,6 +120,7 @@ class ModelPair:
     def outcome(
         self,
         layers: dict[str, LayerDiagnostics],
+        bad_samples: BadSamples,
         thresholds: Thresholds,
         sample_kind: str,
         flags: Sequence[Flag],
@@ -126,6 +130,7 @@ class ModelPair:
 
         Args:
             layers: Diagnostics of the model's layers.
+            bad_samples: Samples that make the model's layers undefined.
             thresholds: Thresholds of the flags.
             sample_kind: Kind of the sample numbers; see `Diagnostics`.
             flags: Flags of the model's layers that were found elsewhere.
@@ -133,9 +138,14 @@ class ModelPair:
         """
         metric, distributed = self._metric, self._distributed
         statistics = self._reference_statistics
-        reference_layers = {} if statistics is None else statistics.result(distributed=distributed)
+        reference_layers, bad_in_reference = {}, bad_samples._replace(places={})
+        if statistics is not None:
+            reference_layers = statistics.result(distributed=distributed)
+            bad_in_reference = statistics.bad_samples(distributed=distributed)
         with metric.sync_context(should_sync=distributed):
-            undefined = metric.undefined_layers(self._medians, self._reference_medians)
+            undefined = metric.undefined_layers(
+                self._medians, self._reference_medians, bad_samples.reasons, bad_in_reference.reasons
+            )
             result = metric.as_result(self_comparison=self._bank is None, **attributes)
             layer_sum, reference_sum = metric.layer_sum, metric.reference_sum
             changes = leave_one_out(
@@ -156,8 +166,11 @@ class ModelPair:
                 metric.effective_batches(),
                 distributed=distributed,
             )
+        is_known = INPUT in bad_samples.places  # Both models have the same inputs.
         found = (
             *flags,
+            *bad_samples.flags(of_reference=False),
+            *bad_in_reference.flags(of_reference=True, known=[INPUT] if is_known else []),
             *find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_standard_errors(result)),
             *find_flags(reference_layers, thresholds, of_reference=True),
         )

@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,8 @@ def _read_ratios(content: Sequence[Any]) -> tuple[SampleRatio, ...]:
 
 
 def _read_flag(
-    layer: str, reason: str, value: float | None, threshold: float, samples: Sequence[int], of_reference: bool
+    layer: str, reason: str, value: float | None, threshold: float | None, samples: Sequence[int], of_reference: bool
 ) -> Flag:
-    return Flag(layer, reason, _null_to_nan(value), _null_to_nan(threshold), tuple(samples), of_reference)
+    # An infinite threshold has become null in JSON.
+    limit = inf if threshold is None else threshold
+    return Flag(layer, reason, _null_to_nan(value), limit, tuple(samples), of_reference)

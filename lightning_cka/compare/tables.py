@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from math import isnan, nan
 from pathlib import Path
 
+from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.runtime.files import write_atomically
 
@@ -66,7 +67,14 @@ def result_table(result: CKAResult) -> str:
     }
     if not pairs:
         del columns["CKA, same name"]
-    return f"{_heading(result)}\n\n{table(columns, zip(*columns.values(), strict=True))}"
+    return f"{_heading(result)}\n\n{table(columns, zip(*columns.values(), strict=True))}{_bad_samples(result)}"
+
+
+def _bad_samples(result: CKAResult) -> str:
+    """Return a line below the table that names samples that are ``nan`` or infinite; "" if there are none."""
+    kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
+    lines = flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
+    return "".join(f"\n\n{line}" for line in lines)
 
 
 def diagnostics_table(result: CKAResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from lightning_cka.compare.run_files import bank_files
 from lightning_cka.hsic.kernels import Kernel, check_feature_kernel, kernel_name
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank, open_bank
-from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_selection import bank_of_layers
 from lightning_cka.probe.layers import Layers
 
@@ -87,11 +87,10 @@ def trajectories(
         for name in names
     }
     for index in sorted(first.probe):
-        grams = [open_bank(source, batches=[index]).batches[index].grams for source in sources]
-        inputs = first.probe[index]
+        batches = [open_bank(source, batches=[index]).batches[index] for source in sources]
         for name, comparison in comparisons.items():
-            stacked = _one_layer(grams, first.layers.index(name))
-            comparison.add(BankBatch(index, stacked, inputs.fingerprint, inputs.samples))
+            stacked = _one_layer([batch.grams for batch in batches], first.layers.index(name))
+            comparison.add(replace(batches[0], grams=stacked))
     return {name: outcome.result for name, each in comparisons.items() for outcome in each.results().values()}
 
 

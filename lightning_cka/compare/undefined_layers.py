@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from torch import Tensor
@@ -13,14 +13,24 @@ _NO_VARIANCE = "whose activations have no variance"
 _NO_BANDWIDTH = "where most pairs of samples are identical, which leaves the RBF kernel without a bandwidth"
 _NOT_FINITE = "with NaN or infinite activations, or with outliers beyond floating-point precision"
 
+NO_ROWS = (
+    "that did not run on some batches, or did not give one row per sample, such as experts that get some of the samples"
+)
+ALL_SAMPLES_BAD = "whose activations are NaN or infinite for all samples, as after training has diverged"
+SOME_SAMPLES_BAD = "whose activations are NaN or infinite for some samples"
+TOO_FAR_OUT = "with outliers beyond floating-point precision"
 
-def undefined_layers(names: Sequence[str], hsic: Tensor, medians: Tensor | None) -> dict[str, list[str]]:
+
+def undefined_layers(
+    names: Sequence[str], hsic: Tensor, medians: Tensor | None, known: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
     """Return the layers of one model whose CKA is ``nan``.
 
     Args:
         names: Names of the L layers.
         hsic: HSIC of each layer with itself, ``(L,)``, summed over at least one batch.
         medians: Median squared distances that fixed the bandwidths, ``(L,)``; None for kernels without a bandwidth.
+        known: Reasons by layer name, where they are known from the layers' samples.
 
     Returns:
         Names of layers by reason.
@@ -28,7 +38,7 @@ def undefined_layers(names: Sequence[str], hsic: Tensor, medians: Tensor | None)
     no_bandwidth = [False] * len(names) if medians is None else (medians == 0).tolist()
     undefined: dict[str, list[str]] = {}
     for name, value, lacks_bandwidth in zip(names, hsic.tolist(), no_bandwidth, strict=True):
-        reason = _reason(value, lacks_bandwidth=lacks_bandwidth)
+        reason = _reason(value, (known or {}).get(name), lacks_bandwidth=lacks_bandwidth)
         if reason is not None:
             undefined.setdefault(reason, []).append(name)
     return undefined
@@ -49,9 +59,9 @@ def undefined_message(reason: str, names: Sequence[str]) -> str:
     return f"CKA is nan for layers {reason}: {shortened(names)}"
 
 
-def _reason(hsic: float, *, lacks_bandwidth: bool) -> str | None:
+def _reason(hsic: float, known: str | None, *, lacks_bandwidth: bool) -> str | None:
     if hsic == 0:
         return _NO_VARIANCE
     if isfinite(hsic):
         return None
-    return _NO_BANDWIDTH if lacks_bandwidth else _NOT_FINITE
+    return known or (_NO_BANDWIDTH if lacks_bandwidth else _NOT_FINITE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lightning_cka.compare.flag_messages import flag_summary
+from lightning_cka.compare.flags import INPUT
 from lightning_cka.figures.cells import draw_cells, write_values
 from lightning_cka.figures.flag_notes import FLAG, marked
 from lightning_cka.figures.labels import MAX_LABEL, axis_title, short_labels
@@ -84,8 +85,9 @@ class HeatmapStyle:
 
 def _flagged(result: CKAResult) -> tuple[set[int], set[int]]:
     """Return the indices of flagged rows and columns."""
-    rows = {result.layers.index(flag.layer) for flag in result.flags if not flag.of_reference}
-    columns = {result.reference_layers.index(flag.layer) for flag in result.flags if flag.of_reference}
+    flags = [flag for flag in result.flags if flag.layer != INPUT]
+    rows = {result.layers.index(flag.layer) for flag in flags if not flag.of_reference}
+    columns = {result.reference_layers.index(flag.layer) for flag in flags if flag.of_reference}
     return rows, rows if result.self_comparison else columns
 
 

@@ -1,4 +1,4 @@
-"""Functions for HSIC and CKA of a single batch, on plain tensors.
+"""Functions for HSIC and CKA of a single batch, on plain tensors or NumPy arrays.
 
 Notation: ``n`` samples, ``d`` features, ``K = X X^T`` the linear Gram matrix of centered features. Sources:
 Kornblith et al. 2019 (https://arxiv.org/abs/1905.00414) for CKA; Song et al. 2012
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_cka.hsic.arrays import Array, to_tensor
 from lightning_cka.hsic.grams import MIN_SAMPLES, check_floating, doubly_centered, full_gram, gram_dtype, u_centered
 from lightning_cka.hsic.kernel_grams import zero_rounding_errors
 from lightning_cka.hsic.kernels import Kernel, KernelFn, resolve_kernel
 from lightning_cka.hsic.precision import accumulator_dtype
 
 
-def centered_gram(features: Tensor) -> Tensor:
+def centered_gram(features: Array) -> Tensor:
     """Return the linear Gram matrix of features, centered over the batch.
 
     Features are centered before the product, so that a large mean does not reduce the precision. Half precision is
@@ -38,11 +39,11 @@ def centered_gram(features: Tensor) -> Tensor:
                 [ 0.,  0.,  0.],
                 [-1.,  0.,  1.]])
     """
-    gram, scale = full_gram(features)
+    gram, scale = full_gram(to_tensor(features))
     return doubly_centered(gram) * scale**2
 
 
-def unbiased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
+def unbiased_hsic(x_gram: Array, y_gram: Array) -> Tensor:
     """Return the unbiased estimate of HSIC (HSIC_1 of Song et al. 2012) from two Gram matrices.
 
     Args:
@@ -62,11 +63,12 @@ def unbiased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
         >>> unbiased_hsic(centered_gram(x), centered_gram(y))
         tensor(5.)
     """
+    x_gram, y_gram = to_tensor(x_gram), to_tensor(y_gram)
     n = _check_gram_pair(x_gram, y_gram, MIN_SAMPLES)
     return (u_centered(x_gram) * u_centered(y_gram)).sum() / (n * (n - 3))
 
 
-def biased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
+def biased_hsic(x_gram: Array, y_gram: Array) -> Tensor:
     """Return the biased estimate of HSIC (HSIC_0 in the literature) from two Gram matrices.
 
     The bias grows with the number of features and falls with n. Values are comparable with those of papers, but not
@@ -83,11 +85,12 @@ def biased_hsic(x_gram: Tensor, y_gram: Tensor) -> Tensor:
         TypeError: A matrix is not a real floating-point tensor.
         ValueError: The shapes differ or are not square, or n < 2.
     """
+    x_gram, y_gram = to_tensor(x_gram), to_tensor(y_gram)
     n = _check_gram_pair(x_gram, y_gram, 2)
     return (doubly_centered(x_gram) * doubly_centered(y_gram)).sum() / (n - 1) ** 2
 
 
-def cka(x: Tensor, y: Tensor, *, kernel: Kernel = "linear", unbiased: bool = True) -> Tensor:
+def cka(x: Array, y: Array, *, kernel: Kernel = "linear", unbiased: bool = True) -> Tensor:
     """Return the CKA of two representations of one batch (Kornblith et al. 2019).
 
     Args:
@@ -112,6 +115,7 @@ def cka(x: Tensor, y: Tensor, *, kernel: Kernel = "linear", unbiased: bool = Tru
         1.0
     """
     function = resolve_kernel(kernel)
+    x, y = to_tensor(x), to_tensor(y)
     grams = [z if kernel == "precomputed" else _kernel_gram(z, function) for z in (x, y)]
     _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
     center = u_centered if unbiased else doubly_centered

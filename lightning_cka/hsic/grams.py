@@ -60,7 +60,8 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
             if start == 0:
                 scale = _power_of_two_near(means)
                 inverse = scale.reciprocal()
-            location = _median_of_medians(means) * inverse
+            # One sample with nan must not make the location nan, and with it all samples.
+            location = (_median_of_medians(means) * inverse).nan_to_num(0.0, 0.0, 0.0)
             centered = workspace.matrix("chunk", n, len(location), dtype, device)
             # (location - chunk) / scale in one pass. Multiplying by a power of 2 is exact; the sign cancels in K.
             torch.addcmul(location, chunk.to(dtype), inverse, value=-1, out=centered)
@@ -211,7 +212,7 @@ def _power_of_two_near(means: Tensor) -> Tensor:
 
     The median group is robust to a few outliers. The location would not do: for sparse features it is close to zero.
     """
-    largest = torch.linalg.vector_norm(means, torch.inf, dim=1).median()
+    largest = torch.linalg.vector_norm(means, torch.inf, dim=1).nanmedian()
     # With larger exponents, the power or its inverse would leave float32's range.
     return torch.ldexp(means.new_ones(()), torch.frexp(largest).exponent.clamp(-120, 120))
 
@@ -219,4 +220,5 @@ def _power_of_two_near(means: Tensor) -> Tensor:
 def check_floating(tensor: Tensor) -> None:
     """Raise a `TypeError` unless a tensor is real and floating-point."""
     if not tensor.is_floating_point():
-        raise TypeError(f"features must be a real floating-point tensor, but have dtype {tensor.dtype}")
+        hint = ". torch.view_as_real makes them real" if tensor.is_complex() else ""
+        raise TypeError(f"features must be a real floating-point tensor, but have dtype {tensor.dtype}{hint}")

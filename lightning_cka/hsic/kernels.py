@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from math import inf
+from typing import Any, SupportsFloat, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ KernelFn = Callable[[Tensor], Any]
 
 DEFAULT_THRESHOLD = 0.5
 """Threshold of "rbf"."""
+
+MAX_THRESHOLD = 1e6
+"""Largest threshold. Beyond it, the kernel differs from the linear one by less than 1e-12."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class RBF:
             Their layer identification uses 0.2, 0.4 and 0.8.
 
     Raises:
-        ValueError: The threshold is not positive.
+        ValueError: The threshold is not positive, or above a million.
+        TypeError: The threshold is not a number.
 
     Example:
         >>> import torch
@@ -47,8 +52,22 @@ class RBF:
 
     def __post_init__(self) -> None:
         """Check the threshold."""
-        if not self.threshold > 0:
-            raise ValueError(f"the threshold of an RBF kernel must be positive, but is {self.threshold}")
+        if not isinstance(self.threshold, SupportsFloat):
+            raise TypeError(
+                f"the threshold of an RBF kernel must be a number, but is a {type(self.threshold).__name__}"
+            )
+        try:
+            threshold = float(self.threshold)
+        except OverflowError:
+            threshold = inf
+        if not threshold * threshold > 0:  # The square of a tiny number is 0.
+            raise ValueError(f"the threshold of an RBF kernel must be positive, but is {threshold}")
+        if threshold > MAX_THRESHOLD:
+            raise ValueError(
+                f"the threshold of an RBF kernel must be at most {MAX_THRESHOLD:g}, but is {threshold:g}. Such a "
+                "kernel equals the linear one: pass kernel='linear'"
+            )
+        object.__setattr__(self, "threshold", threshold)
 
     def __call__(self, squared_distances: Tensor, median: Tensor | None = None) -> Tensor:
         """Return the Gram matrices minus 1.

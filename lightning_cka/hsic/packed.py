@@ -10,6 +10,10 @@ from torch import Tensor
 from lightning_cka.hsic.folding import fold, unfold
 from lightning_cka.hsic.grams import u_centered
 
+USABLE, NOT_FINITE, TOO_FAR, MISSING, UNKNOWN = range(5)
+"""States of a sample in a layer: it is usable; it has ``nan`` or infinite features; it is so far from the others that
+squared distances overflow; the layer gave no row for it; it is unknown which sample makes the layer undefined."""
+
 _MAX_DISTANCE_ERROR = 0.05
 """Largest relative rounding error of a squared distance that is still used."""
 
@@ -30,7 +34,8 @@ class PackedGrams(NamedTuple):
     """Powers of 2, ``(L,)``. The matrices are those of features / scale, which keeps them in float32's range. The
     scale of a layer without variance is zero: its matrices are rounding errors."""
     row_squares: Tensor
-    """Squared norms of the rows of U, ``(L, n)``: each sample's part of <U, U>."""
+    """Squared norms of the rows of U, ``(L, n)``: each sample's part of <U, U>. In a layer with undefined entries,
+    where U and s are ``nan``, they are the states of the samples instead; see `row_states`."""
 
     @property
     def num_samples(self) -> int:
@@ -51,6 +56,15 @@ def pack_stack(grams: Tensor) -> PackedGrams:
     diagonal = grams.diagonal(dim1=-2, dim2=-1)
     offsets = u_centering_shift(grams.sum(-1) - diagonal) - diagonal / 2
     return PackedGrams(fold(centered), offsets, offsets.new_ones(len(offsets)), centered.square().sum(-1))
+
+
+def row_states(packed: PackedGrams) -> Tensor:
+    """Return the state of each sample in each layer, ``(L, n)`` int8; `USABLE` for all samples of a defined layer.
+
+    Gram matrices that a user computed, and those in files of version 0.1, are `UNKNOWN` where they are undefined.
+    """
+    states = packed.row_squares.nan_to_num(UNKNOWN).where(packed.offsets.isnan(), torch.zeros_like(packed.offsets))
+    return states.to(torch.int8)
 
 
 def select_layers(packed: PackedGrams, layers: slice | list[int]) -> PackedGrams:

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from lightning_cka.hsic.folding import fold_in, half_size, row_sums
 from lightning_cka.hsic.grams import Workspace, exceeds_rounding, folded_gram, gram_dtype, has_variance
-from lightning_cka.hsic.packed import PackedGrams, pack_stack, u_centering_shift
+from lightning_cka.hsic.packed import (
+    MISSING,
+    NOT_FINITE,
+    TOO_FAR,
+    USABLE,
+    PackedGrams,
+    pack_stack,
+    u_centering_shift,
+)
 
 # Number of matrix entries that are centered at a time. Small groups fit the cache; large ones need fewer operations.
 _GROUP_ENTRIES_CPU = 2**19
@@ -96,8 +104,9 @@ class GramStack:
     def set_undefined(self, layer: int) -> None:
         """Set the Gram matrix of a layer without features to ``nan``."""
         self._center()
-        for part in self._packed:
-            part[layer] = torch.nan
+        values = PackedGrams(torch.nan, torch.nan, 0.0, MISSING)  # type: ignore[arg-type]  # One number per tensor.
+        for part, value in zip(self._packed, values, strict=True):
+            part[layer] = value
 
     def packed(self) -> PackedGrams:
         """Return the Gram matrices of all layers."""
@@ -114,6 +123,7 @@ class GramStack:
         h = folded.shape[2]
         diagonals = (folded.diagonal(dim1=1, dim2=2), corners.diagonal(dim1=1, dim2=2))
         diagonal = torch.cat(diagonals, 1)
+        states = _row_states(diagonal, folded)  # Before centering, which spreads one nan to all rows.
         for each in diagonals:
             each.zero_()
         shift = u_centering_shift(row_sums(corners.sum(1), folded))
@@ -131,12 +141,29 @@ class GramStack:
         factor = exceeds_rounding(squares.amax(1).sqrt(), subtracted) + 0 * trace
         fold_in(folded, corners)
         folded *= factor[:, None, None]
-        torch.mul(squares, factor[:, None], out=self._packed.row_squares[chosen])
-        torch.sub(shift, diagonal / 2, out=self._packed.offsets[chosen])
+        squares *= factor[:, None]
+        torch.where(factor[:, None].isnan(), states, squares, out=self._packed.row_squares[chosen])
+        torch.sub(shift + 0 * trace[:, None], diagonal / 2, out=self._packed.offsets[chosen])
         is_variable = has_variance(trace, n * torch.stack(self._squares))
         torch.mul(torch.stack(self._scales), is_variable, out=self._packed.scales[chosen])
         self._scales.clear()
         self._squares.clear()
+
+
+def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor:
+    """Return the state of each sample, ``(L, n)``, which counts only in layers that are undefined.
+
+    Args:
+        diagonal: Diagonals of the Gram matrices, ``(L, n)``.
+        folded: First columns of the Gram matrices, not centered yet, ``(L, n, h)``.
+    """
+    # n entries of this size do not overflow their sum. The comparison is False for nan.
+    is_usable = diagonal <= torch.finfo(diagonal.dtype).max / diagonal.shape[1]
+    # The square of a distant sample overflows, but its product with a usable sample is finite.
+    usable = is_usable[:, : folded.shape[2]].to(torch.int8).argmax(1)
+    products = folded.gather(2, usable[:, None, None].expand(-1, folded.shape[1], 1))[:, :, 0]
+    states = torch.where(products.isfinite(), TOO_FAR, NOT_FINITE).to(diagonal)
+    return states.where(~is_usable, torch.full_like(states, USABLE))
 
 
 def pack_features(features: Sequence[Tensor]) -> PackedGrams:

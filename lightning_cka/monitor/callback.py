@@ -155,7 +155,7 @@ class CKAMonitor(TrainerEvents):
             on_error=on_error,
         )
         self.references = parse_references(reference)
-        check_epochs(self.references, every_n_epochs)
+        check_epochs(self.references, self._settings.every_n_epochs)
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
 

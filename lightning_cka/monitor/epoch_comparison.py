@@ -63,6 +63,7 @@ def compare_epoch(
         thresholds=settings.thresholds,
         sample_kind=probe.probe.sample_kind,
         distributed=True,
+        execution_order=probe.plan.execution_order,
         bank=bank,
     )
     probe.show(trainer, module, comparison.add)

@@ -35,14 +35,15 @@ def warn_about(
         outcome: Result of the comparison with this reference, through one kernel.
         variation: Layers in which the probe batches are not exchangeable; `LiveProbe` has already warned about them.
         explained: Layers without features, which the forward pass has already warned about.
-        is_trial: True: warn about undefined values and skipped batches only. A trial run has too few samples for more.
+        is_trial: True: warn about undefined values, bad samples and skipped batches only. A trial run has too few
+            samples for more.
 
     Returns:
         Messages to log as text.
     """
     for message in _undefined_messages(warn, outcome, explained):
         rank_zero_warn(message)
-    texts = [] if is_trial else _flag_messages(warn, outcome)
+    texts = _flag_messages(warn, outcome, only_bad_samples=is_trial)
     for message in texts:
         rank_zero_warn(message)
     if variation and warn.is_new("variation"):
@@ -70,15 +71,18 @@ def _undefined_messages(warn: WarnOnce, outcome: Outcome, explained: Collection[
     return messages
 
 
-def _flag_messages(warn: WarnOnce, outcome: Outcome) -> list[str]:
+def _flag_messages(warn: WarnOnce, outcome: Outcome, *, only_bad_samples: bool) -> list[str]:
     """Return messages about flagged layers, for each layer, reason and kernel that is new."""
     result = outcome.result
-    new = [flag for flag in result.flags if warn.is_new("flag", *_identity(flag, result.reference_name), result.kernel)]
+    flags = [flag for flag in result.flags if flag.reason == "bad_sample" or not only_bad_samples]
+    new = [flag for flag in flags if warn.is_new("flag", *_identity(flag, result.reference_name, result.kernel))]
     sample_kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
     return flag_messages(new, sample_kind, result.kernel, f"CKA with '{result.reference_name}'")
 
 
-def _identity(flag: Flag, reference_name: str) -> tuple[str, str, str]:
+def _identity(flag: Flag, reference_name: str, kernel: str) -> tuple[str, str, str, str]:
     # Reference "previous" was the live model one epoch ago, so the user already knows these flags.
     is_other_model = flag.of_reference and reference_name != "previous"
-    return flag.reason, flag.layer, reference_name if is_other_model else ""
+    # A bad sample is bad for all kernels.
+    kernel = "" if flag.reason == "bad_sample" else kernel
+    return flag.reason, flag.layer, reference_name if is_other_model else "", kernel

@@ -15,6 +15,8 @@ from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import LayerSelector
 from lightning_cka.runtime.file_names import distinct_file_names
+from lightning_cka.runtime.integers import at_least
+from lightning_cka.runtime.rng import check_seed
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class ProbeOptions:
     """Arguments about the probe set, the layers and the forward pass; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``num_samples`` or ``batch_size`` is too small, or ``feature_fn`` is unknown.
+        ValueError: A number is too small or too large, or ``feature_fn`` is unknown.
+        TypeError: A number is not an integer.
     """
 
     selectors: tuple[LayerSelector, ...] | None
@@ -38,7 +41,11 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _check_at_least(MIN_SAMPLES, num_samples=self.num_samples, batch_size=self.batch_size)
+        for name in ("num_samples", "batch_size"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, at_least(MIN_SAMPLES, name, value))
+        object.__setattr__(self, "dataloader_idx", at_least(0, "dataloader_idx", self.dataloader_idx))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         check_feature_fn(self.feature_fn)
         check_call(self.call)
 
@@ -49,6 +56,7 @@ class Settings:
 
     Raises:
         ValueError: ``every_n_epochs`` or ``keep_banks`` is not positive, or ``save_banks`` or ``on_error`` is unknown.
+        TypeError: ``every_n_epochs`` is not an integer.
     """
 
     probe: ProbeOptions
@@ -65,7 +73,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _check_at_least(1, every_n_epochs=self.every_n_epochs, keep_banks=self.keep_banks)
+        object.__setattr__(self, "every_n_epochs", at_least(1, "every_n_epochs", self.every_n_epochs))
+        if self.keep_banks is not None:
+            object.__setattr__(self, "keep_banks", at_least(1, "keep_banks", self.keep_banks))
         if self.on_error not in ("raise", "warn"):
             raise ValueError(f"on_error must be 'raise' or 'warn', but is {self.on_error!r}")
         if self.save_banks not in (True, False, "float16"):
@@ -89,9 +99,3 @@ def safe_kernels(kernels: Mapping[str, Kernel]) -> dict[str, Kernel]:
     """Return kernels by names that are safe as names of folders. Ordinary names stay as they are."""
     names = distinct_file_names(kernels, endings=OUTPUT_ENDINGS)
     return {names[name]: kernel for name, kernel in kernels.items()}
-
-
-def _check_at_least(minimum: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, but is {value}")

@@ -25,6 +25,7 @@ from lightning_cka.probe.standalone import collect_batches
 from lightning_cka.runtime.devices import to_device
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.placement import device_of
+from lightning_cka.runtime.rng import check_seed
 
 
 class GramBank:
@@ -184,6 +185,7 @@ class GramBank:
         """
         check_feature_fn(feature_fn)
         check_call(call)
+        seed = check_seed(seed)
         selectors = check_layers(layers)
         target = torch.device(device) if device is not None else device_of(model)
         like = None if like is None else open_bank(like)

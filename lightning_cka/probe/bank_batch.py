@@ -19,6 +19,8 @@ class BankBatch:
     """Hash of the inputs."""
     samples: tuple[int, ...]
     """Numbers that identify the samples; see `lightning_cka.probe.probe_set.ProbeBatch`."""
+    bad_inputs: tuple[int, ...] = ()
+    """Those of the samples whose inputs have ``nan`` or infinite values."""
 
     def host_copy(self) -> BankBatch:
         """Return a copy whose Gram matrices are in host memory."""

@@ -8,7 +8,7 @@ A bank is a safetensors file. For each batch ``i`` it has the tensors
 
 The metadata has JSON under "lightning_cka": the version of the format and of the package; the model's class, layers,
 epoch, step and batch sizes; and under "probe" what identifies the probe set: its seed, what the sample numbers are,
-and for each batch its index, sample numbers and a hash of the inputs.
+and for each batch its index, sample numbers, a hash of the inputs, and the samples whose inputs are not finite.
 
 Each batch has a checksum of its tensors, "tensors", so that single batches can be read. The "checksum" of the JSON is
 over all of the fields above but the versions. A later version that adds fields leaves them out of it. Everything is
@@ -81,6 +81,7 @@ def read_bank(path: Path, batches: Collection[int] | None) -> BankContent:
                     read_grams(file, index, num_layers, len(inputs.samples), header.checksums[index]),
                     inputs.fingerprint,
                     inputs.samples,
+                    header.bad_inputs[index],
                 )
                 for index, inputs in header.probe.items()
                 if batches is None or index in batches

@@ -36,7 +36,14 @@ HEADER = "lightning_cka"
 
 
 _BATCH = record(
-    {"index": whole(), "samples": whole_numbers, "inputs": text, "tensors": optional(text)}, {"tensors": None}
+    {
+        "index": whole(),
+        "samples": whole_numbers,
+        "inputs": text,
+        "bad_inputs": whole_numbers,
+        "tensors": optional(text),
+    },
+    {"bad_inputs": (), "tensors": None},
 )
 
 _HEADER = record(
@@ -64,6 +71,8 @@ class BankHeader(NamedTuple):
     """Samples and inputs of all batches in the file, by index."""
     checksums: dict[int, str | None]
     """Checksum of the tensors of each batch, by index. None: a file of an older version has none."""
+    bad_inputs: dict[int, tuple[int, ...]]
+    """Samples whose inputs are not finite, by index of the batch."""
 
 
 def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
@@ -89,6 +98,7 @@ def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
                     "index": batch.index,
                     "samples": batch.samples,
                     "inputs": batch.fingerprint,
+                    "bad_inputs": batch.bad_inputs,
                     "tensors": checksums[batch.index],
                 }
                 for batch in bank
@@ -163,4 +173,9 @@ def _bank_header(header: Mapping[str, Any]) -> BankHeader:
     }
     batches = identity["batches"]
     probe = {batch["index"]: BatchInputs(tuple(batch["samples"]), batch["inputs"]) for batch in batches}
-    return BankHeader(attributes, probe, {batch["index"]: batch["tensors"] for batch in batches})
+    return BankHeader(
+        attributes,
+        probe,
+        {batch["index"]: batch["tensors"] for batch in batches},
+        {batch["index"]: tuple(batch["bad_inputs"]) for batch in batches},
+    )

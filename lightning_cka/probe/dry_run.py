@@ -83,7 +83,8 @@ def dry_run(
     if seen.mask is not None:
         shapes = {name: _batch_first(seen.outputs[name].shape or (), dim) for name, dim in batch_dims.items()}
         warn_of_padded_layers(shapes, seen.mask)
-    return LayerPlan(batch_dims, seen.num_samples, frozenset(repeated))
+    order = tuple(name for name in seen.outputs if name in batch_dims)
+    return LayerPlan(batch_dims, seen.num_samples, frozenset(repeated), execution_order=order)
 
 
 def _show_batches(

@@ -41,9 +41,12 @@ def layer_problem(
         )
         return Problem(f"layer '{name}' ({type(module).__name__})", reason)
     subject = f"the output of layer '{name}' ({output.description})"
+    if output.is_complex:
+        return Problem(subject, "is complex: compare such layers alone, with feature_fn=torch.view_as_real")
     if output.shape is None:
         return Problem(subject, "has no floating-point tensor of one dimension or more")
-    return Problem(subject, f"has no dimension with one entry per sample{_folding_hint(output, fewer, n)}")
+    hint = _expert_hint(output.shape, n) or _folding_hint(output, fewer, n)
+    return Problem(subject, f"has no dimension with one entry per sample{hint}")
 
 
 def order_problem(name: str, output: LayerOutput) -> Problem:
@@ -72,8 +75,21 @@ def join_problems(problems: Iterable[Problem]) -> str:
     return "; ".join(f"{shortened(names)} {_verb_phrase(reason, len(names))}" for reason, names in subjects.items())
 
 
+_PLURALS = {"has": "have", "is": "are"}
+
+
 def _verb_phrase(reason: str, num_subjects: int) -> str:
-    return re.sub("^has ", "have ", reason) if num_subjects > 1 else reason
+    return re.sub("^(has|is) ", lambda found: _PLURALS[found[1]] + " ", reason) if num_subjects > 1 else reason
+
+
+def _expert_hint(shape: tuple[int, ...], n: int) -> str:
+    """Explain a first dimension that is too short for all samples, in an output of several rows."""
+    if len(shape) < 2 or shape[0] >= n:
+        return ""
+    return (
+        f": its first has {shape[0]} for {n} samples. If the layer gets some of the samples only, as an expert that a "
+        "router chooses, compare the module that joins the experts' outputs"
+    )
 
 
 def _folding_hint(output: LayerOutput, other: LayerOutput | None, n: int) -> str:

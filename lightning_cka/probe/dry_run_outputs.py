@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lightning_cka.probe.features import read_tensor
+from lightning_cka.probe.features import has_complex, read_tensor
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.forward_messages import why_forward_failed
 from lightning_cka.probe.kept_values import kept_values, strides_of
@@ -32,6 +32,8 @@ class LayerOutput:
     """Shape of the tensor that holds the samples; None if there is none."""
     description: str
     """The output in words, for messages."""
+    is_complex: bool = False
+    """Whether there is none, but a complex tensor."""
     calls: int = 1
     """How often the layer was called."""
     values: Tensor | None = None
@@ -99,14 +101,17 @@ class OutputRecorder:
     def _read(self, name: str, output: Any) -> LayerOutput:
         feature_fn = self.forward_settings.feature_fn
         try:
-            tensor = read_tensor(output, feature_fn)
+            given = feature_fn(output) if callable(feature_fn) else output
+            tensor = read_tensor(given, None if callable(feature_fn) else feature_fn)
         except Exception as error:
             if name in self.lenient:
                 return LayerOutput(None, f"{describe(output)}, on which feature_fn fails")
             raise FeatureFnError(f"feature_fn failed on the output of layer '{name}', {describe(output)}") from error
-        description = f"feature_fn gave {describe(tensor)}" if callable(feature_fn) else describe(output)
+        description = describe(output)
+        if callable(feature_fn):
+            description = f"feature_fn gave {describe(given if tensor is None else tensor)}"
         if tensor is None:
-            return LayerOutput(None, description)
+            return LayerOutput(None, description, is_complex=has_complex(given))
         like = (self.like or {}).get(name)
         strides = strides_of(tensor.shape, self.num_samples) if like is None else like.strides
         return LayerOutput(tuple(tensor.shape), description, values=kept_values(tensor, strides), strides=strides)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, unpack_sequence
 
+from lightning_cka.hsic.arrays import to_tensor
 from lightning_cka.probe.padding import is_covered
 from lightning_cka.runtime.nested import dataclass_values
 
@@ -16,7 +18,9 @@ FeatureFn = str | Callable[[Any], Any] | None
 
 
 def float_tensors(output: Any) -> Iterator[Tensor | PackedSequence]:
-    """Yield the floating-point tensors in a module's output, ``last_hidden_state`` first, without scalars."""
+    """Yield the floating-point tensors and arrays in an output, ``last_hidden_state`` first, without scalars."""
+    if isinstance(output, np.ndarray) and output.dtype.kind == "f":
+        output = to_tensor(output)
     if isinstance(output, Tensor | PackedSequence):
         entries = output.data if isinstance(output, PackedSequence) else output
         if entries.is_floating_point() and entries.ndim:
@@ -33,6 +37,13 @@ def _parts(output: Any) -> Iterable[Any]:
         # A stable sort: False sorts before True.
         return [values[key] for key in sorted(values, key=lambda key: key != "last_hidden_state")]
     return output if isinstance(output, list | tuple) else ()
+
+
+def has_complex(output: Any) -> bool:
+    """Return whether there is a complex tensor in a module's output."""
+    if isinstance(output, Tensor):
+        return output.is_complex()
+    return any(map(has_complex, _parts(output)))
 
 
 def mean_feature(x: Tensor) -> Tensor:

@@ -54,6 +54,10 @@ class ForwardSettings:
         """Move a batch to the device, as the model expects it."""
         return self.transfer(batch) if self.transfer else move_data_to_device(batch, self.device)
 
+    def shown_part(self, batch: Any) -> Any:
+        """Return the part of a batch that the model gets: without a ``forward_fn``, the first element of a sequence."""
+        return batch[0] if self.forward_fn is None and isinstance(batch, list | tuple) and batch else batch
+
     def forward(self, model: nn.Module, batch: Any) -> None:
         """Pass a batch, which is already on the device, to the model."""
         with self.context():

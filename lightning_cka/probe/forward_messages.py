@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from lightning_cka.probe.forward import ForwardSettings
@@ -25,6 +26,8 @@ def why_forward_failed(model: nn.Module, data: Any, forward_settings: ForwardSet
     name = type(model).__name__
     first_line = (str(error).splitlines() or [""])[0][:300]
     cause = f"it raised {type(error).__name__}: {first_line}"
+    if _has_arrays(data):
+        cause += ". Batches with NumPy arrays must be converted to tensors, for example in forward_fn="
     if forward_settings.forward_fn is not None:
         return f"{name} could not be shown a probe batch with this forward_fn. The batch is a {describe(data)}; {cause}"
     if not _defines_forward(model):
@@ -37,6 +40,12 @@ def why_forward_failed(model: nn.Module, data: Any, forward_settings: ForwardSet
         f"{name} could not be shown a probe batch: pass forward_fn=, a function of the module and the batch. Its "
         f"forward takes ({_parameters(model)}), the batch is a {describe(data)}; {cause}"
     )
+
+
+def _has_arrays(data: Any) -> bool:
+    """Whether a batch is a NumPy array, or has one as an entry."""
+    values = data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else [data]
+    return any(isinstance(value, np.ndarray) for value in values)
 
 
 def _defines_forward(model: nn.Module) -> bool:

@@ -34,12 +34,14 @@ class LayerPlan:
         repeated: Names of the layers that ran several times in one forward pass.
         warned: What was warned of already, as pairs of a layer and a problem that it has while the model is shown the
             probe set.
+        execution_order: Names of the layers in the order in which they ran.
     """
 
     batch_dims: dict[str, int]
     num_samples: int
     repeated: frozenset[str] = frozenset()
     warned: set[tuple[str, str]] = field(default_factory=set, compare=False)
+    execution_order: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

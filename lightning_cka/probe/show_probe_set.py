@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from torch import Tensor, nn
 
 from lightning_cka.hsic.grams import MIN_SAMPLES, Workspace
+from lightning_cka.probe.bad_inputs import BadInputs
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.fingerprint import fingerprint
 from lightning_cka.probe.forward import ForwardSettings
@@ -70,12 +71,15 @@ def show_probe_set(
             last = batch
             seed_rng(probe.batch_seed(batch.index), forward_settings.device)
             data = forward_settings.to_device(batch.data)
-            inputs = fingerprint(data)  # Before the forward pass, which may write to its inputs.
+            # Before the forward pass, which may write to its inputs.
+            bad = BadInputs(forward_settings.shown_part(data), batch.num_samples)
+            inputs = fingerprint(data)
+            bad_inputs = bad.among(batch.samples)
             mask = _mask_of_mean(batch, data, probe, forward_settings)
             hooks = GramHooks(batch.num_samples, plan, forward_settings, workspace, observe=observe, mask=mask)
             with hooks.registered(modules):
                 forward_settings.forward(model, data)
-            consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples))
+            consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples, bad_inputs))
         if changed := kept.changed_large_tensors():
             # The dry run has not seen it, and only this process may see it, so it must not raise.
             warnings.warn(

@@ -10,6 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_cka.runtime.integers import to_integer
+
+MAX_SEED = 2**64 - 1
+"""Largest seed of torch's generators."""
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed as a Python integer.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is negative, or above 2^64 - 1.
+    """
+    number = to_integer("seed", seed)
+    if not 0 <= number <= MAX_SEED:
+        raise ValueError(f"seed must be from 0 to 2**64 - 1, but is {'negative' if number < 0 else 'larger'}")
+    return number
+
 
 @contextlib.contextmanager
 def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from lightning_cka.runtime.nested import dataclass_values
 
 
 def describe(value: Any) -> str:
-    """Return a short description of a value: of tensors their shape and dtype, of containers their contents."""
+    """Return a short description of a value: shape and dtype of tensors and arrays, the contents of containers."""
     if isinstance(value, Tensor) and value.is_nested:
         return f"nested Tensor of {value.size(0)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Tensor):
         return f"Tensor{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, np.ndarray):
+        return f"NumPy array{tuple(value.shape)} {value.dtype}"
     parts = value if isinstance(value, Mapping) else dataclass_values(value)
     if parts or isinstance(value, Mapping):
         return f"{type(value).__name__} of {{{', '.join(f'{k!r}: {describe(v)}' for k, v in parts.items())}}}"

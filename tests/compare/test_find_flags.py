@@ -93,9 +93,10 @@ def test_layers_that_are_nan_are_not_flagged():
     x = torch.randn(64, 4)
     broken = x.clone()
     broken[3, 0] = torch.nan
-    for features in (broken, torch.zeros(64, 4)):
-        with pytest.warns(UserWarning, match="CKA is nan"):
+    for features, bad_samples in ((broken, [("bad_sample", (3,))]), (torch.zeros(64, 4), [])):
+        with pytest.warns(UserWarning) as caught:
             result = compare_features(features, x, 16, thresholds=Thresholds())
-        assert result.flags == ()
+        assert "CKA is nan" in str(caught[0].message)
+        assert [(flag.reason, flag.samples) for flag in result.flags] == bad_samples
         assert math.isnan(result.diagnostics.layers["a"].effective_dimension)
         assert result.diagnostics.leave_one_out == {}

@@ -62,12 +62,13 @@ def test_a_stack_accepts_layers_in_any_order_and_precision(group, monkeypatch):
         gram_stack.add(layer, features[layer])
     gram_stack.set_undefined(1)
     found = gram_stack.packed()
+    assert found.halves[1].isnan().all()
+    assert found.offsets[1].isnan().all()
+    assert (packed.row_states(found)[1] == packed.MISSING).all()
     for layer, alone in enumerate(expected):
         for part, one in zip(found, alone, strict=True):
             assert part.dtype == torch.float64
-            if layer == 1:
-                assert part[layer].isnan().all()
-            else:
+            if layer != 1:
                 assert torch.allclose(part[layer], one[0].double(), rtol=1e-5, atol=1e-5)
 
 

@@ -63,6 +63,17 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         assert any("not exchangeable" in message for message in alone["warnings"]) == (kind == "sorted")
 
 
+def test_bad_samples_of_all_processes_are_named(tmp_path):
+    """Sample 3 is in a batch of the first process, 62 in one of the second."""
+    run_script("ddp_script.py", tmp_path, "--devices", 2, "--scenarios", json.dumps([(64, "nan")]))
+    content = json.loads((tmp_path / "out-2.json").read_text())[0]
+    flag = "Flag(layer='the input', reason='bad_sample', value=2.0, threshold=0.0, samples=(3, 62), of_reference=False)"
+    assert all(each.count("bad_sample") == 1 and flag in each for each in content["diagnostics"])
+    named = [message for message in content["warnings"] if "the input (dataset index 3, 62)" in message]
+    assert len(named) == 1
+    assert not any("single samples dominate" in message for message in content["warnings"])
+
+
 def test_a_configuration_error_ends_all_processes(tmp_path):
     process = run_script("ddp_script.py", tmp_path, "--devices", 2, "--layers", "missing", check=False)
     assert process.returncode != 0
