@@ -50,6 +50,22 @@ def _banks(value: Any, place: Place) -> dict[str, Any]:
     return records
 
 
+_LISTED = record({"size": whole(), "digest": text})
+
+
+def _journal(value: Any, place: Place) -> dict[str, Any]:
+    """Check what identifies the lines of the run's list of files; empty if there are none."""
+    listed: dict[str, Any] = {} if value == {} else _LISTED(value, place)
+    return listed
+
+
+def _epoch_and_step(value: Any, place: Place) -> list[int]:
+    numbers: list[int] = list_of(whole(-1))(value, place)
+    if len(numbers) != 2:
+        raise place.error("an epoch and a step", value)
+    return numbers
+
+
 _STATE = record(
     {
         "folder": text,
@@ -61,12 +77,22 @@ _STATE = record(
             row(kernel=text, unbiased=boolean, layers=unique_texts, features=text, probe=text, reference=text)
         ),
         "results": map_of(list_of(checked_result_fields)),
+        "journal": _journal,
+        "last": _epoch_and_step,
         "log_key_prefix": text,
         "format_version": optional(whole(1)),
         "package_version": text,
         "checksum": optional(text),
     },
-    {"banks": {}, "references": {}, "format_version": None, "package_version": "unknown", "checksum": None},
+    {
+        "banks": {},
+        "references": {},
+        "journal": {},
+        "last": [-1, -1],
+        "format_version": None,
+        "package_version": "unknown",
+        "checksum": None,
+    },
 )
 
 
