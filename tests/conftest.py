@@ -99,8 +99,8 @@ def pytest_collection_finish():
 @pytest.fixture
 def _without_figures(monkeypatch):
     """Draw no figures: drawing takes most of a test's time."""
-    monkeypatch.setattr("lightning_cka.monitor.result_logger.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.monitor.result_logger.write_summary", lambda *_args: None)
+    monkeypatch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_cka.compare.inputs import layer_names
-from lightning_cka.hsic.uncertainty import delta_method_error
+from lightning_cka.hsic.standard_error import delta_method_error
 
 _PAIR_STATES = ("pair_sum", "pair_square_sum", "pair_layer_sum", "pair_reference_sum", "layer_reference_sum")
 _LAYER_STATES = ("layer_sum", "layer_square_sum")

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cka.compare.diagnostics import Diagnostics
 from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.result_format import from_json, from_plain, to_json, to_plain
-from lightning_cka.hsic.uncertainty import student_interval
+from lightning_cka.hsic.standard_error import student_interval
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.text import about_file

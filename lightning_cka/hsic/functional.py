@@ -10,7 +10,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_cka.hsic.arrays import Array, to_tensor
-from lightning_cka.hsic.grams import MIN_SAMPLES, check_floating, doubly_centered, full_gram, gram_dtype, u_centered
+from lightning_cka.hsic.centering import doubly_centered, u_centered
+from lightning_cka.hsic.grams import MIN_SAMPLES, check_floating, full_gram, gram_dtype
 from lightning_cka.hsic.kernel_grams import zero_rounding_errors
 from lightning_cka.hsic.kernels import Kernel, KernelFn, resolve_kernel
 from lightning_cka.hsic.precision import accumulator_dtype

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.centering import u_centered
 from lightning_cka.hsic.folding import fold, unfold
-from lightning_cka.hsic.grams import u_centered
 
 USABLE, NOT_FINITE, TOO_FAR, MISSING, UNKNOWN = range(5)
 """States of a sample in a layer: it is usable; it has ``nan`` or infinite features; it is so far from the others that

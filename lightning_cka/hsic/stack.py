@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.centering import exceeds_rounding
 from lightning_cka.hsic.folding import fold_in, half_size, row_sums
-from lightning_cka.hsic.grams import Workspace, exceeds_rounding, folded_gram, gram_dtype, has_variance
+from lightning_cka.hsic.grams import Workspace, folded_gram, gram_dtype, has_variance
 from lightning_cka.hsic.packed import (
     MISSING,
     NOT_FINITE,

@@ -4,7 +4,7 @@ Input: events of a Trainer. Output: results in memory, logged values and figures
 
 Where to look: `callback` for the arguments; `session` for the order of events; `logged_scalars`, `logged_figures` and
 `logged_warnings` for what is logged; `loggers` for how TensorBoard and others get it; `bank_store`, `run_state` and
-`restore_references` for resuming; `checks`, `monitored_keys` and `other_monitors` for errors before training.
+`start_or_resume` for resuming; `trainer_checks`, `monitored_keys` and `other_monitors` for errors before training.
 
 This room imports from all other rooms. Only the command line imports from it.
 """

@@ -10,9 +10,9 @@ from torch import nn
 
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.hsic.kernels import Kernel, check_kernels
-from lightning_cka.monitor.checks import check_epochs
 from lightning_cka.monitor.reference import ReferenceSource, parse_references
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_kernels
+from lightning_cka.monitor.trainer_checks import check_epochs
 from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
@@ -44,7 +44,8 @@ class CKAMonitor(TrainerEvents):
         batch_size: Number of samples in a probe batch, at least 4. None: the validation loader's batch size, or less so
             that there are 8 batches.
         dataloader: Your own loader of probe batches, used as it is. It should shuffle, because batches of similar
-            samples bias CKA. None: the probe set is drawn from the validation dataset.
+            samples bias CKA. ``num_samples``, ``batch_size`` and ``dataloader_idx`` are ignored. None: the probe set is
+            drawn from the validation dataset.
         dataloader_idx: Index of the validation loader that the probe set is drawn from, if there are several.
         forward_fn: Function of a module and a batch that runs the model. None: ``module(batch)``, or for a tuple or
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
@@ -61,8 +62,8 @@ class CKAMonitor(TrainerEvents):
             the Trainer's ``val_check_interval``.
         seed: Random seed of the choice of samples, and of random operations in the model's forward pass.
         log_key_prefix: Prefix of all logged keys.
-        dirpath: Folder of figures, results and banks. None: a folder called like the prefix, beside Lightning's
-            checkpoints. Files of earlier runs are moved into its subfolder ``earlier-1``.
+        dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
+            beside Lightning's checkpoints. Files of earlier runs are moved into its subfolder ``earlier-1``.
         save_banks: Whether to write the Gram matrices of each logged epoch to ``dirpath/banks``, for comparisons after
             training. "float16" halves the files, and changes CKA by less than 1e-4. Banks that resuming needs are
             always written.

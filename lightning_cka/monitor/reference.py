@@ -13,13 +13,13 @@ from torch import nn
 
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.runtime.checkpoint_weights import detached_copy, load_weights, read_weights
+from lightning_cka.runtime.eval_mode import temporary_eval_mode
 from lightning_cka.runtime.file_names import file_key, take_file_name
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.placement import kept_placement
-from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
-from lightning_cka.runtime.weights import detached_copy, load_weights, read_weights
 
 LIVE_NAMES = ("initial", "previous", "self")
 """References that are states of the live model."""

@@ -10,7 +10,7 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.result_logger import ResultLogger
+from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.monitor.warn_once import WarnOnce

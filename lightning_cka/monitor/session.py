@@ -18,12 +18,12 @@ from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_end import warn_about_missing, write_summary_of_run
 from lightning_cka.monitor.run_folder import monitor_folder, result_path
-from lightning_cka.monitor.run_start import start_run
+from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState, history_settings, new_run
 from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.start_or_resume import start_run
 from lightning_cka.monitor.trainer_state import is_trial, is_validate
 from lightning_cka.probe.bank import GramBank
 

@@ -7,15 +7,15 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.monitor.checks import check_epochs, check_schedule, check_strategy
+from lightning_cka.monitor.finish_resumed import finish_run
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.run_finish import finish_run
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.monitor.saved_state import read_state, sealed
 from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.trainer_checks import check_epochs, check_schedule, check_strategy
 from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
 
 

@@ -28,9 +28,9 @@ from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.thinning import thin_out
 from lightning_cka.runtime.attributes import AttributeSnapshot
+from lightning_cka.runtime.eval_mode import temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.module_names import named_layers
-from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng
 from lightning_cka.runtime.text import shortened
 

@@ -18,8 +18,8 @@ from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.padding import token_mask, warn_of_empty_samples
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.runtime.collectives import in_lockstep
+from lightning_cka.runtime.eval_mode import temporary_eval_mode
 from lightning_cka.runtime.module_names import named_layers
-from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.rng import isolated_rng, seed_rng
 from lightning_cka.runtime.text import shortened
 

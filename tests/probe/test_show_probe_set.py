@@ -10,7 +10,7 @@ from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.show_probe_set import show_probe_set
 from lightning_cka.probe.stream_probe import StreamProbe
-from lightning_cka.runtime.weights import detached_copy
+from lightning_cka.runtime.checkpoint_weights import detached_copy
 from torch import nn
 from torchmetrics import MeanMetric
 

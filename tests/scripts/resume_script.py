@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import lightning as L
-import lightning_cka.monitor.result_logger
+import lightning_cka.monitor.run_output
 import torch
 from conftest import Net, dataset
 from ddp_script import Deterministic
@@ -72,6 +72,6 @@ def main(arguments=None):
 
 if __name__ == "__main__":
     # Figures would take most of the time.
-    lightning_cka.monitor.result_logger.log_figures = lambda *_args: []
-    lightning_cka.monitor.result_logger.write_summary = lambda *_args: None
+    lightning_cka.monitor.run_output.log_figures = lambda *_args: []
+    lightning_cka.monitor.run_output.write_summary = lambda *_args: None
     main()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cka.runtime.checkpoint_files import read_state_dict
+from lightning_cka.runtime.eval_mode import temporary_eval_mode
 from lightning_cka.runtime.module_names import match_keys, unwrapped_names
-from lightning_cka.runtime.restore import temporary_eval_mode
 from lightning_cka.runtime.text import one_line, shortened
 
 

@@ -12,7 +12,7 @@ from lightning_cka.compare.run_files import INITIAL
 from lightning_cka.monitor.bank_limit import announce_banks
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
-from lightning_cka.monitor.result_logger import ResultLogger
+from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.monitor.saved_history import complete_state
 from lightning_cka.monitor.settings import Settings

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning_cka.runtime.restore import temporary_eval_mode
+from lightning_cka.runtime.eval_mode import temporary_eval_mode
 from torch import nn
 from torchmetrics import MeanMetric
 

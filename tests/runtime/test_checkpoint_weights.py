@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import Net
 from damage import with_flipped_bits
-from lightning_cka.runtime.weights import detached_copy, read_weights
+from lightning_cka.runtime.checkpoint_weights import detached_copy, read_weights
 from safetensors.torch import save_file, save_model
 from torch import nn
 

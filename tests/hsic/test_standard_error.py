@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lightning_cka.hsic.uncertainty import delta_method_error, student_interval
+from lightning_cka.hsic.standard_error import delta_method_error, student_interval
 
 
 def error_of(c, a, b):

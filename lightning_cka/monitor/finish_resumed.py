@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.result_logger import ResultLogger
 from lightning_cka.monitor.run_end import write_summary_of_run
 from lightning_cka.monitor.run_folder import monitor_folder
+from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import HistorySettings, RunState, new_run
 from lightning_cka.monitor.saved_history import complete_state
 from lightning_cka.monitor.settings import Settings
