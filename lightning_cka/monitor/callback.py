@@ -34,7 +34,7 @@ class CKAMonitor(TrainerEvents):
         reference: What to compare with: "initial" (the weights at the start of training), "previous" (the weights at
             the last logged epoch), the number of an epoch, counted from 0 (the weights at its last validation), "self"
             (the model's own other layers), the path of a checkpoint of the same architecture, a module, or a sequence
-            of these. Before the first logged epoch, "previous" is "initial".
+            of these. The first comparison with "previous" uses "initial".
         layers: Glob patterns over names of submodules, module classes, or a sequence of these. None: the innermost
             modules with parameters, at most 64. Layers that match but do not run in ``forward`` are skipped. A
             layer chosen by its full name must run.
@@ -50,16 +50,16 @@ class CKAMonitor(TrainerEvents):
         forward_fn: Function of a module and a batch that runs the model. None: ``module(batch)``, or for a tuple or
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
-            and channel; of tokens, those in ``attention_mask``), "cls" (the first token), or a function of the output.
-            None: "flatten".
+            and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token), or a
+            function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
             sequence of these. The first probe batch fixes the bandwidths of RBF kernels. With several kernels, logged
             keys contain the kernel's name.
         unbiased: Whether to use unbiased HSIC. The biased one, which some papers use, depends on the batch size.
         thresholds: Limits beyond which a layer is flagged. None: the defaults of `lightning_cka.Thresholds`.
-        every_n_epochs: Log in every n-th epoch, at each of its validations. If an epoch may never end, use 1 and set
-            the Trainer's ``val_check_interval``.
+        every_n_epochs: Log in every n-th epoch, at each of its validations. For training by steps on endless data, use 1
+            and set the Trainer's ``val_check_interval``.
         seed: Random seed of the choice of samples, and of random operations in the model's forward pass.
         log_key_prefix: Prefix of all logged keys.
         dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
