@@ -58,8 +58,8 @@ class CKAMonitor(TrainerEvents):
             keys contain the kernel's name.
         unbiased: Whether to use unbiased HSIC. The biased one, which some papers use, depends on the batch size.
         thresholds: Limits beyond which a layer is flagged. None: the defaults of `lightning_cka.Thresholds`.
-        every_n_epochs: Log in every n-th epoch, at each of its validations. For training by steps on endless data, use 1
-            and set the Trainer's ``val_check_interval``.
+        every_n_epochs: Log in every n-th epoch, at each of its validations. For training by steps on endless data, use
+            1 and set the Trainer's ``val_check_interval``.
         seed: Random seed of the choice of samples, and of random operations in the model's forward pass.
         log_key_prefix: Prefix of all logged keys.
         dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
