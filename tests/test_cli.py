@@ -142,7 +142,7 @@ def test_show_a_model_compared_with_itself_and_layers_without_the_same_name(file
 def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
     assert "there is no bank 'nope'" in fails(capsys, "compare", "nope", B)
     (tmp_path / "text.json").write_text("{}")
-    assert "'text.json' is no result of lightning_cka" in fails(capsys, "show", "text.json")
+    assert "'text.json' is not a result of lightning_cka" in fails(capsys, "show", "text.json")
     assert "'text.json' cannot be read as a bank" in fails(capsys, "compare", "text.json", B)
     assert "No such file" in fails(capsys, "show", "missing.json")
     assert "unknown kernel 'cubic'; expected linear, distance, rbf or rbf:T" in fails(

@@ -11,7 +11,8 @@ from lightning_cka.compare.checked_result import checked_result
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.kernels import Kernel, check_feature_kernel, kernel_name
+from lightning_cka.hsic.check_kernels import check_feature_kernel
+from lightning_cka.hsic.kernels import Kernel, kernel_name
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_selection import aligned, bank_of_layers
 from lightning_cka.probe.layers import Layers

@@ -16,12 +16,13 @@ from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.kernels import Kernel, check_feature_kernel, kernel_name
+from lightning_cka.hsic.check_kernels import check_feature_kernel
+from lightning_cka.hsic.kernels import Kernel, kernel_name
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
-from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_call
+from lightning_cka.probe.features import FeatureFn
+from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
@@ -100,15 +101,13 @@ def compare_models(
         >>> result.matrix.diagonal()
         tensor([1., 1.], dtype=torch.float64)
     """
-    check_feature_fn(feature_fn)
-    check_call(call)
+    target = torch.device(device) if device is not None else device_of(model)
+    settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     seed = check_seed(seed)
     check_feature_kernel(kernel)
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
-    target = torch.device(device) if device is not None else device_of(model)
-    settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     probe = probe_set_of_loader(dataloader, seed=seed)
     total = sized_len(dataloader)
     show = partial(show_with_progress, total=total, progress_bar=progress_bar)

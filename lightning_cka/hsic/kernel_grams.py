@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.kernels import RBF, Kernel, checked_gram, distance, median_of, resolve_kernel
+from lightning_cka.hsic.check_kernels import checked_gram
+from lightning_cka.hsic.kernels import RBF, Kernel, distance, median_of, resolve_kernel
 from lightning_cka.hsic.packed import (
     PackedGrams,
     has_imprecise_distances,

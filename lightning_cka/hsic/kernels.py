@@ -6,7 +6,7 @@ A kernel is a name, an `RBF`, or a function of squared distances. These follow f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, SupportsFloat, cast
@@ -60,7 +60,7 @@ class RBF:
             threshold = float(self.threshold)
         except OverflowError:
             threshold = inf
-        if not threshold * threshold > 0:  # The square of a tiny number is 0.
+        if not threshold > 0 or threshold * threshold == 0:  # The square of a tiny number is 0.
             raise ValueError(f"the threshold of an RBF kernel must be positive, but is {threshold}")
         if threshold > MAX_THRESHOLD:
             raise ValueError(
@@ -135,56 +135,6 @@ def resolve_kernel(kernel: Kernel) -> KernelFn | None:
     return NAMED[kernel]
 
 
-def check_feature_kernel(kernel: Kernel, n: int = 5) -> None:
-    """Check that a kernel can be computed from activations, by evaluating it on n points.
-
-    Raises:
-        ValueError: The kernel is unknown or "precomputed", or the function does not return a finite and symmetric
-            ``(n, n)`` matrix.
-        TypeError: The kernel is neither a name nor a function.
-    """
-    function = resolve_kernel(kernel)
-    if kernel == "precomputed":
-        raise ValueError(
-            "kernel='precomputed' works only with MinibatchCKA.update and functional.cka: a model gives features, not "
-            "Gram matrices"
-        )
-    if function is not None:
-        points = torch.arange(n, dtype=torch.float64, device="cpu").square()
-        gram = checked_gram(function, (points[:, None] - points).square())
-        if not gram.isfinite().all():
-            raise ValueError(f"the Gram matrix of kernel {kernel_name(kernel)!r} has values that are not finite")
-        if not torch.allclose(gram, gram.T):
-            raise ValueError(f"the Gram matrix of kernel {kernel_name(kernel)!r} is not symmetric")
-
-
-def check_kernels(kernel: Kernel | Sequence[Kernel]) -> dict[str, Kernel]:
-    """Return one or several kernels by distinct names.
-
-    Args:
-        kernel: A kernel, or a container of kernels, such as a list, a set or ``dict.values()``.
-
-    Returns:
-        Kernels by name. Names that occur twice get a number, such as "rbf-2".
-
-    Raises:
-        ValueError: There is no kernel, or one is given twice, or `check_feature_kernel` raises.
-        TypeError: A kernel is neither a name nor a function.
-    """
-    kernels = _listed(kernel)
-    named: dict[str, Kernel] = {}
-    for each in kernels:
-        check_feature_kernel(each)
-        if resolve_kernel(each) in [resolve_kernel(other) for other in named.values()]:
-            raise ValueError(f"kernel {kernel_name(each)!r} is given twice")
-        base = kernel_key(each)
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(kernels) + 2))) if n not in named)
-        named[name] = each
-    if not named:
-        raise ValueError("kernel is empty; expected at least one kernel")
-    return named
-
-
 def _listed(kernel: Any) -> list[Kernel]:
     """Return the kernels in a container. Those of a set are sorted: its order may differ between processes."""
     if isinstance(kernel, str) or callable(kernel):
@@ -229,23 +179,3 @@ def median_of(matrices: Tensor) -> Tensor:
     count = ordered.shape[-1]
     # nan sorts last, so that 0 times the last entry makes the median nan.
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2 + 0 * ordered[..., -1]
-
-
-def checked_gram(function: KernelFn, squared: Tensor) -> Tensor:
-    """Return a user function's Gram matrix of squared distances ``(n, n)``, in their dtype.
-
-    Raises:
-        ValueError: The function does not return a floating-point tensor of shape ``(n, n)``.
-    """
-    gram = function(squared)
-    if not isinstance(gram, Tensor) or gram.shape != squared.shape or not gram.is_floating_point():
-        what = (
-            f"a {type(gram).__name__}"
-            if not isinstance(gram, Tensor)
-            else f"shape {tuple(gram.shape)} and dtype {gram.dtype}"
-        )
-        raise ValueError(
-            f"kernel {kernel_name(function)!r} must turn squared distances of shape {tuple(squared.shape)} into a "
-            f"floating-point Gram matrix of that shape, but gave {what}"
-        )
-    return gram.to(squared.dtype)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch import nn
 
 from lightning_cka.compare.flags import Thresholds, check_thresholds
-from lightning_cka.hsic.kernels import Kernel, check_kernels
+from lightning_cka.hsic.check_kernels import check_kernels
+from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.monitor.reference import ReferenceSource, parse_references
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_kernels
 from lightning_cka.monitor.trainer_checks import check_epochs

@@ -30,6 +30,15 @@ class Journal:
         self._content = bytearray()
         self._hash = hashlib.blake2b(digest_size=16)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes without the hash, which cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the attributes, and compute the hash."""
+        vars(self).update(state)
+        self._hash = hashlib.blake2b(self._content, digest_size=16)
+
     @property
     def content(self) -> bytes:
         """Return the lines so far."""

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment
-from lightning_cka.hsic.kernels import check_feature_kernel
+from lightning_cka.hsic.check_kernels import check_feature_kernel
 from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
 from lightning_cka.monitor.failed_comparison import compare_or_warn

@@ -16,8 +16,8 @@ from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_format import read_bank, write_bank
 from lightning_cka.probe.bank_gathering import first_batch_medians, gather_batches
 from lightning_cka.probe.exchangeability import variation_message
-from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings, check_call
+from lightning_cka.probe.features import FeatureFn
+from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_like, probe_set_of_loader
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.probe.probe_identity import BatchInputs, ProbeIdentity
@@ -144,11 +144,8 @@ class GramBank:
 
     def probe_differences(self, other: GramBank) -> list[str]:
         """Return in what the probe sets of two banks differ, in words; an empty list if they are the same."""
-        return self._probe_identity.differences(other._probe_identity)
-
-    @property
-    def _probe_identity(self) -> ProbeIdentity:
-        return ProbeIdentity(self.seed, self.sample_kind, self.probe)
+        own, others = (ProbeIdentity(bank.seed, bank.sample_kind, bank.probe) for bank in (self, other))
+        return own.differences(others)
 
     @classmethod
     def from_model(
@@ -183,19 +180,16 @@ class GramBank:
         Raises:
             ValueError: As `compare_models`, or the samples of ``like`` are not identified by dataset index.
         """
-        check_feature_fn(feature_fn)
-        check_call(call)
+        target = torch.device(device) if device is not None else device_of(model)
+        forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
         seed = check_seed(seed)
         selectors = check_layers(layers)
-        target = torch.device(device) if device is not None else device_of(model)
         like = None if like is None else open_bank(like)
-        total = None
-        if like is not None:
-            probe = probe_set_like(like.sample_batches, like.sample_kind, dataloader, seed=like.seed)
+        if like is None:
+            probe, total = probe_set_of_loader(dataloader, seed=seed), sized_len(dataloader)
         else:
-            probe = probe_set_of_loader(dataloader, seed=seed)
-            total = sized_len(dataloader)
-        forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
+            probe = probe_set_like(like.sample_batches, like.sample_kind, dataloader, seed=like.seed)
+            total = None
         collected = collect_batches(model, probe, selectors, forward_settings, total=total, progress_bar=progress_bar)
         bank = cls(collected.layers, type(model).__name__, probe.sample_kind, seed=probe.seed)
         for batch in collected.batches:

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
-from lightning_cka.probe.features import FeatureFn
+from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.runtime.module_names import unwrapped
 
 ForwardFn = Callable[[nn.Module, Any], Any]
@@ -41,6 +41,9 @@ class ForwardSettings:
         context: Entered around each forward pass, such as the context of a precision plugin.
         call: Which call of a layer that runs several times in one forward pass is read: "first", "last" or "mean", the
             mean of the features over all calls.
+
+    Raises:
+        ValueError: ``feature_fn`` or ``call`` is not a known name.
     """
 
     device: torch.device
@@ -49,6 +52,11 @@ class ForwardSettings:
     transfer: Callable[[Any], Any] | None = None
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     call: Call = "first"
+
+    def __post_init__(self) -> None:
+        """Check the arguments that are names."""
+        check_feature_fn(self.feature_fn)
+        check_call(self.call)
 
     def to_device(self, batch: Any) -> Any:
         """Move a batch to the device, as the model expects it."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning_cka import MinibatchCKA, compare_banks, functional
 from lightning_cka.compare.flags import Thresholds
-from lightning_cka.hsic.kernels import RBF, check_kernels, kernel_name, median_of
+from lightning_cka.hsic.check_kernels import check_kernels
+from lightning_cka.hsic.kernels import RBF, kernel_name, median_of
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch

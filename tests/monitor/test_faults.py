@@ -246,13 +246,14 @@ def test_all_other_files_are_written_if_some_fail(tmp_path):
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == [
         "banks/initial.safetensors",
+        "history.jsonl",
         "initial-evolution.gif",
         "initial.csv",
         "initial/epoch=001-step=000015.json",
         "initial/heatmap-epoch=000-step=000007.png",
         "initial/heatmap-epoch=001-step=000015.png",
     ]
-    assert torch.equal(CKAResult.load(tmp_path / files[3]).matrix, monitor.results["initial"][1].matrix)
+    assert torch.equal(CKAResult.load(tmp_path / files[4]).matrix, monitor.results["initial"][1].matrix)
 
 
 def test_an_error_in_a_figure_does_not_stop_training_or_other_figures(tmp_path, monkeypatch):
@@ -288,7 +289,7 @@ def test_names_with_dollar_signs_and_backslashes_are_drawn_as_text(tmp_path):
     monitor = CKAMonitor(["initial", tmp_path / r"$\sqrt$_1.pt"], "more.*", dirpath=tmp_path / "cka", trajectory=True)
     _, messages = fit(monitor, Named())
     assert messages == []
-    assert {path.name for path in (tmp_path / "cka" / r"$\sqrt$_1").glob("*.png")} == {
+    assert {path.name for path in (tmp_path / "cka" / monitor.references[1].name).glob("*.png")} == {
         "drift.png",
         "heatmap-epoch=000-step=000007.png",
         "heatmap-epoch=001-step=000015.png",

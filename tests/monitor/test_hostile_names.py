@@ -53,7 +53,7 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path):
     initial, other = (reference.name for reference in monitor.references)
     kernels = list(monitor._settings.kernels)
     assert (initial, kernels[0], Path(other).name) == ("initial", "linear", other)
-    assert {path.name for path in folder.iterdir()} == {"initial", other, "banks", "trajectory"}
+    assert {path.name for path in folder.iterdir()} == {"initial", other, "banks", "trajectory", "history.jsonl"}
     for kernel in kernels:
         files = {path.stem for path in (folder / "trajectory" / kernel).iterdir()}
         assert len({file_key(name) for name in files}) == len(layers) + 2

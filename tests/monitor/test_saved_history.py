@@ -125,7 +125,7 @@ def test_checkpoints_that_hold_results_still_load(tmp_path):
     path = tmp_path / "run/epoch=1.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     state = checkpoint["callbacks"][monitor.state_key]
-    del state["journal"], state["last"]
+    del state["journal"], state["last"], state["checksum"], state["format_version"], state["package_version"]
     state["results"] = {key: [r.state() for r in history] for key, history in monitor.results.items()}
     state["banks"] = monitor._run.banks.state_dict(monitor._run.banks.records)
     torch.save(checkpoint, path)

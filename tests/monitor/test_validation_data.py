@@ -48,5 +48,6 @@ def test_no_validation_data():
 def test_too_few_validation_samples():
     with pytest.raises(ValueError, match="probe set has 3 samples"):
         trainer(CKAMonitor()).fit(Net(), loaders()[0], DataLoader(dataset(3), batch_size=3))
-    with pytest.raises(ValueError, match="batches of 2 are too small"):
-        trainer(CKAMonitor()).fit(Net(), loaders()[0], DataLoader(dataset(30), batch_size=2))
+    monitor = CKAMonitor()
+    trainer(monitor).fit(Net(), loaders()[0], DataLoader(dataset(30), batch_size=2))
+    assert monitor.results["initial"][0].num_samples >= 28  # The probe set makes its own, larger batches.

@@ -27,7 +27,7 @@ def test_the_bandwidth_without_the_first_batch():
     """If the first batches cannot be compared, the first pair that can be compared fixes the bandwidth."""
     a, b = make_bank(1), make_bank(2)
     b.add(BankBatch(0, pack_features([torch.randn(7, 3), torch.randn(7, 4)]), "other", tuple(range(7))))
-    with pytest.warns(UserWarning, match="Compared are 25 samples"):
+    with pytest.warns(UserWarning, match="25 samples are compared as if"):
         loose = compare_banks(a, b, kernel="rbf", strict=False)
     for bank in (a, b):
         bank.batches = {place - 1: replace(batch, index=place - 1) for place, batch in bank.batches.items() if place}

@@ -92,7 +92,7 @@ def test_one_call_is_enough_where_sizes_agree():
     calls = []
     model = Call(lambda self, x: (calls.append(len(x)), flat(self, x)), 6)
     GramBank.from_model(model, [(torch.randn(16, 6), torch.randn(16))] * 4, "head", progress_bar=False)
-    assert calls == [16, 15, 16, 16, 16, 16]
+    assert calls == [16, 15, 8, 16, 16, 16, 16]  # Three calls of the dry run, and 4 batches.
 
 
 class Graph:

@@ -31,7 +31,7 @@ def test_banks_of_different_probe_sets_raise_unless_strict_is_false():
         compare_banks(a, other)
     with pytest.warns(
         UserWarning,
-        match=f"{differences}. Compared are 32 samples, as if they were the same in both; where they are not",
+        match=f"{differences}. 32 samples are compared as if they were the same in both banks; otherwise",
     ):
         loose = compare_banks(a, other, strict=False)
     assert loose.num_samples == 32
@@ -40,5 +40,5 @@ def test_banks_of_different_probe_sets_raise_unless_strict_is_false():
     with pytest.warns(UserWarning, match=r"the number of batches \(3 and 2, 1 of them not in both\)"):
         torch.testing.assert_close(loose.matrix, compare_banks(a, same, strict=False).matrix, rtol=0, atol=0)
     del same.batches[0], same.probe[0], same.batches[1], same.probe[1]
-    with pytest.raises(ValueError, match="No batch has equally many samples in both"):
+    with pytest.raises(ValueError, match="No batch has the same number of samples in both"):
         compare_banks(a, same, strict=False)
