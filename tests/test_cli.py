@@ -167,7 +167,7 @@ def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
     assert main(["compare", A, "seed.safetensors", "--loose"]) == 0
     err = capsys.readouterr().err
     assert err.startswith(
-        "lightning-cka: warning: the banks are of different probe sets: they differ in the seed (0 and 8)"
+        "lightning-cka: warning: the banks have different probe sets: they differ in the seed (0 and 8)"
     )
 
 

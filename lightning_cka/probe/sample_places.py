@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.runtime.nested import dataclass_values
@@ -45,7 +44,7 @@ class SamplePlaces:
             except (KeyError, IndexError, TypeError, AttributeError):
                 return candidate_places(data)[0].size
             data = data_at
-        size = _own_size(data) if not isinstance(data, int) else data
+        size = own_size(data) if not isinstance(data, int) else data
         return candidate_places(data)[0].size if size is None else size
 
 
@@ -71,19 +70,6 @@ def candidate_places(data: Any) -> list[SamplePlaces]:
     return [place for place in first if place.size >= MIN_SAMPLES] or first
 
 
-def without_last_sample(data: Any, n: int) -> Any:
-    """Return a copy of a batch in which each tensor, array, list and tuple of n entries has lost its last one.
-
-    Raises:
-        ValueError: The batch has none.
-    """
-    dropped: list[None] = []
-    cut = _cut(data, n, dropped)
-    if not dropped:
-        raise ValueError(f"no tensor of the {type(data).__name__} has one entry for each of the {n} samples")
-    return cut
-
-
 def _given_batch_size(data: Any) -> int | None:
     """Return the attribute ``batch_size``. Batches of graphs have one, and tensors with one entry per node."""
     size = getattr(data, "batch_size", None)
@@ -100,7 +86,7 @@ def _step(data: Any, step: Any) -> Any:
     return (getattr(data, "__dict__", {}) | dataclass_values(data))[step]
 
 
-def _own_size(value: Any) -> int | None:
+def own_size(value: Any) -> int | None:
     """Return the number of entries of a tensor, array, list or tuple; None for other values."""
     if isinstance(value, PackedSequence):
         return int(value.batch_sizes[0])
@@ -113,7 +99,7 @@ def _places(data: Any, path: tuple[Any, ...], seen: set[int]) -> Iterator[Sample
     if isinstance(data, str | bytes | type) or id(data) in seen or len(path) > _MAX_DEPTH:
         return
     seen.add(id(data))
-    size = _own_size(data)
+    size = own_size(data)
     is_list = isinstance(data, list | tuple) and not isinstance(data, PackedSequence)
     if size is not None and not is_list:
         yield SamplePlaces(path, size)
@@ -124,7 +110,7 @@ def _places(data: Any, path: tuple[Any, ...], seen: set[int]) -> Iterator[Sample
     yield from _one_of_each_size(inner) if is_list and _is_uniform(data) else inner
 
 
-def _is_plain(values: list[Any] | tuple[Any, ...]) -> bool:
+def is_plain(values: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a list or tuple of this length may hold samples. The fields of a named tuple are no samples."""
     return len(values) >= MIN_SAMPLES and not hasattr(values, "_fields")
 
@@ -147,35 +133,3 @@ def _one_of_each_size(places: Iterable[SamplePlaces]) -> Iterator[SamplePlaces]:
     for place in places:
         first.setdefault(place.size, place)
     return iter(first.values())
-
-
-def _cut(data: Any, n: int, dropped: list[None]) -> Any:
-    """Drop the last of n entries, wherever there are n; ``dropped`` gets an entry each time."""
-    if isinstance(data, Tensor | np.ndarray | PackedSequence) or (_own_size(data) == n and _is_plain(data)):
-        if _own_size(data) != n:
-            return data
-        dropped.append(None)
-        return _without_last_entry(data)
-    if isinstance(data, Mapping):
-        return {key: _cut(value, n, dropped) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        values = [_cut(value, n, dropped) for value in data]
-        return type(data)(*values) if hasattr(data, "_fields") else type(data)(values)
-    if found := dataclass_values(data):
-        data = copy.copy(data)
-        for name, value in found.items():
-            object.__setattr__(data, name, _cut(value, n, dropped))  # setattr would fail on a frozen dataclass.
-    return data
-
-
-def _without_last_entry(data: Any) -> Any:
-    if isinstance(data, PackedSequence):
-        return pack_sequence(unpack_sequence(data)[:-1], enforce_sorted=False)
-    if not isinstance(data, Tensor):
-        return data[:-1]
-    if data.is_nested:
-        return torch.nested.as_nested_tensor(list(data.unbind()[:-1]), layout=data.layout)
-    if data.layout is not torch.strided:
-        dense = data.to_dense()[:-1]
-        return dense.to_sparse(layout=data.layout)
-    return data[:-1]

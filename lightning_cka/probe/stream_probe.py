@@ -9,8 +9,9 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from lightning_cka.probe.batch_part import without_last_sample
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.probe.sample_places import SamplePlaces, candidate_places, without_last_sample
+from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from lightning_cka.probe.samplers import has_distributed_sampler
 from lightning_cka.runtime.rng import seed_rng, seeded_generators
 

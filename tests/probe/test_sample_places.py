@@ -5,7 +5,8 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from lightning_cka.probe.sample_places import SamplePlaces, candidate_places, without_last_sample
+from lightning_cka.probe.batch_part import without_last_sample
+from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from torch.nn.utils.rnn import pack_sequence
 
 Pair = namedtuple("Pair", "x y")
