@@ -129,7 +129,7 @@ def read_state(checkpoint: Mapping[str, Any], class_name: str, state_key: str, l
         except ValueError as error:
             callbacks[key] = {}  # Lightning would copy it, which fails for some values.
             problem = one_line(f"the CKA state in the checkpoint cannot be used: {error}", 220)
-            rank_zero_warn(f"{problem}. Results and references start anew")
+            rank_zero_warn(f"{problem}. Results and references restart from the current weights")
             return {}
     return {}
 

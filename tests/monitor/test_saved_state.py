@@ -44,7 +44,9 @@ def read(state, key=KEY):
 
 def assert_unusable(state):
     checkpoint = {"callbacks": {KEY: state}}
-    with pytest.warns(UserWarning, match="the CKA state in the checkpoint cannot be used: .*start anew") as caught:
+    with pytest.warns(
+        UserWarning, match="the CKA state in the checkpoint cannot be used: .*restart from the current weights"
+    ) as caught:
         assert read_state(checkpoint, "CKAMonitor", KEY, "cka/") == {}
     assert len(caught) == 1
     assert len(str(caught[0].message)) <= 300
@@ -96,7 +98,7 @@ class Rude:
 )
 def test_a_state_of_any_type_gives_one_warning(state):
     checkpoint = {"callbacks": {KEY: state}}
-    with pytest.warns(UserWarning, match="cannot be used: .*start anew"):
+    with pytest.warns(UserWarning, match="cannot be used: .*restart from the current weights"):
         assert read_state(checkpoint, "CKAMonitor", KEY, "cka/") == {}
     assert checkpoint == {"callbacks": {KEY: {}}}
 
