@@ -1,29 +1,65 @@
-"""CKA between the layers of networks, during training and afterwards."""
+"""CKA between the layers of networks, during training and afterwards.
 
-from lightning_cka import functional
-from lightning_cka.compare.banks import compare_banks
-from lightning_cka.compare.flags import Thresholds
-from lightning_cka.compare.metric import MinibatchCKA
-from lightning_cka.compare.models import compare_models
-from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.trajectory import trajectories
-from lightning_cka.figures.heatmap import plot_cka
-from lightning_cka.hsic.kernels import RBF
-from lightning_cka.monitor.callback import CKAMonitor
-from lightning_cka.probe.bank import GramBank
-from lightning_cka.version import __version__
+A name is imported when it is first used, so that ``import lightning_cka`` itself takes no time (PEP 562).
+"""
 
-__all__ = [
-    "RBF",
-    "CKAMonitor",
-    "CKAResult",
-    "GramBank",
-    "MinibatchCKA",
-    "Thresholds",
-    "__version__",
-    "compare_banks",
-    "compare_models",
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_cka import functional as functional
+    from lightning_cka.compare.banks import compare_banks as compare_banks
+    from lightning_cka.compare.flags import Thresholds as Thresholds
+    from lightning_cka.compare.metric import MinibatchCKA as MinibatchCKA
+    from lightning_cka.compare.models import compare_models as compare_models
+    from lightning_cka.compare.result import CKAResult as CKAResult
+    from lightning_cka.compare.trajectory import trajectories as trajectories
+    from lightning_cka.figures.heatmap import plot_cka as plot_cka
+    from lightning_cka.hsic.kernels import RBF as RBF
+    from lightning_cka.monitor.callback import CKAMonitor as CKAMonitor
+    from lightning_cka.probe.bank import GramBank as GramBank
+    from lightning_cka.version import __version__ as __version__
+
+_MODULE_OF = {
+    "RBF": "hsic.kernels",
+    "CKAMonitor": "monitor.callback",
+    "CKAResult": "compare.result",
+    "GramBank": "probe.bank",
+    "MinibatchCKA": "compare.metric",
+    "Thresholds": "compare.flags",
+    "__version__": "version",
+    "compare_banks": "compare.banks",
+    "compare_models": "compare.models",
+    "plot_cka": "figures.heatmap",
+    "trajectories": "compare.trajectory",
+}
+
+_MODULES = {
+    "compare",
+    "diagnostics",
+    "figures",
     "functional",
-    "plot_cka",
-    "trajectories",
-]
+    "hsic",
+    "kernels",
+    "monitor",
+    "plotting",
+    "probe",
+    "runtime",
+}
+
+__all__ = [*_MODULE_OF, "functional"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name or a module."""
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

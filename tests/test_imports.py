@@ -97,6 +97,8 @@ import lightning.pytorch
 before = (torch.get_rng_state().tolist(), random.getstate(), torch.get_float32_matmul_precision())
 modules = set(sys.modules)
 import lightning_cka
+for name in lightning_cka.__all__:
+    getattr(lightning_cka, name)
 assert before == (torch.get_rng_state().tolist(), random.getstate(), torch.get_float32_matmul_precision())
 assert not {"matplotlib.pyplot", "torch._inductor"} & (set(sys.modules) - modules)
 own = {name.split(".")[0] for name in set(sys.modules) - modules} - sys.stdlib_module_names
@@ -106,6 +108,27 @@ assert {name for name in own if not name.startswith("_")} <= known, own
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     assert process.stdout == ""
+
+
+def test_an_import_of_the_package_alone_imports_nothing_else():
+    code = (
+        "import sys; import lightning_cka; assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_type_checkers_see_the_names_that_the_package_has():
+    (block,) = [node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    found = {each.name: node.module for node in block.body for each in node.names}
+    assert set(found) == set(lightning_cka.__all__)
+    for name, module in found.items():
+        assert getattr(importlib.import_module(module), name) is getattr(lightning_cka, name)
+
+
+def test_names_that_do_not_exist_raise():
+    with pytest.raises(AttributeError, match="module 'lightning_cka' has no attribute 'nothing'"):
+        lightning_cka.nothing  # noqa: B018
+    assert set(lightning_cka.__all__) <= set(dir(lightning_cka))
 
 
 def test_public_names():
