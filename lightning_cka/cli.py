@@ -33,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status 0.
 
     Raises:
-        SystemExit: The status is 2 for bad input, with one line on standard error. It is 0 after ``--help`` and
-            ``--version``.
+        SystemExit: The status is 2 for bad input, with one line on standard error, and 2 without arguments, with the
+            help. It is 0 after ``--help`` and ``--version``.
     """
     parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.exit(2, parser.format_help())
     options = parser.parse_args(arguments)
     try:
         with _warnings_as_lines():

@@ -190,3 +190,10 @@ def test_a_pipe_that_is_closed_early_is_no_error(files):
     assert done.returncode == 0
     assert all(line.startswith("lightning-cka: warning: CKA") for line in done.stderr.splitlines())
     assert CKAResult.load("out.json").layers == ("a", "b.c")
+
+
+def test_without_arguments_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main([])
+    assert raised.value.code == 2
+    assert "compute CKA between the layers of two banks" in capsys.readouterr().err

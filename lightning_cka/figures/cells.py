@@ -58,7 +58,7 @@ def colour_bar(ax: Axes, image: AxesImage, label: str, *, with_nan: bool) -> Non
     ax.figure.colorbar(image, cax=bar, label=label)
     bar.tick_params(labelsize=8)
     if with_nan:
-        bar.text(0.5, -0.02, "grey: nan", transform=bar.transAxes, ha="center", va="top", fontsize=8)
+        bar.text(0, -0.02, "grey: nan", transform=bar.transAxes, ha="left", va="top", fontsize=8)
 
 
 def write_values(

@@ -56,11 +56,12 @@ def plot_comparison(
     titles = _checked_titles(results, titles)
     style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
     grid = _labelled_grid([style.labels(result) for result in results], titles, across)
+    has_nan = any(bool(result.matrix.isnan().any()) for result in results)
     for place, (ax, result, title) in enumerate(zip(grid, results, titles, strict=True)):
         image = style.draw(result, ax)
         ax.set_title(elided(title), fontsize=10)
         if place % across == across - 1 or place == len(results) - 1:
-            colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
+            colour_bar(ax, image, value_label(result), with_nan=has_nan)
     return figure_of(grid[0]), grid
 
 

@@ -1,4 +1,4 @@
-"""Find the layers of a model that can be compared, by showing it one probe batch twice."""
+"""Find the layers of a model that can be compared, by showing it some samples in batches of different sizes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from torch import nn
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.probe.adapters import AdapterSearch
-from lightning_cka.probe.batch_part import part_of_batch, some_samples
 from lightning_cka.probe.comparable_layers import check_outputs
 from lightning_cka.probe.default_layers import containers, default_layers, not_covered
+from lightning_cka.probe.dry_run_batches import show_few_samples, show_whole_batch
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
-from lightning_cka.probe.dry_run_outputs import (
-    DryRunOutputs,
-    LayerOutput,
-    record_outputs,
-    record_outputs_of_part,
-    record_outputs_without_last_sample,
-)
+from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
@@ -43,10 +37,11 @@ def dry_run(
     *,
     argument: str = "layers",
 ) -> LayerPlan:
-    """Show the model one probe batch, and the same batch without its last sample, to find its layers.
+    """Show the model some samples, and the same without the last one, to find its layers.
 
-    The batch is the dimension of an output that has one entry fewer the second time. If a pattern or a class matches
-    several layers, those that cannot be compared are left out.
+    The batch is the dimension of an output that has one entry fewer the second time. 16 samples of the first probe
+    batch show that for most models; else the whole batch is shown. If a pattern or a class matches several layers,
+    those that cannot be compared are left out.
 
     Args:
         model: The model. It is restored afterwards.
@@ -75,16 +70,16 @@ def dry_run(
         _check_any_usable(batch_dims, problems, model)
         batch_dims = _choose_default(batch_dims, problems, layers, seen)
     else:
-        _check_selectors(selectors, candidates, batch_dims, problems, argument, seen.num_samples)
+        _check_selectors(selectors, candidates, batch_dims, problems, argument, seen.batch_size)
     _report_left_out(problems, f"the default {argument}" if selectors is None else f"{argument}=")
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
     if seen.mask is not None:
-        shapes = {name: _batch_first(seen.outputs[name].shape or (), dim) for name, dim in batch_dims.items()}
+        shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
         warn_of_padded_layers(shapes, seen.mask)
     order = tuple(name for name in seen.outputs if name in batch_dims)
-    return LayerPlan(batch_dims, seen.num_samples, frozenset(repeated), execution_order=order)
+    return LayerPlan(batch_dims, seen.batch_size, frozenset(repeated), execution_order=order)
 
 
 def _show_batches(
@@ -95,7 +90,7 @@ def _show_batches(
     *,
     by_default: bool,
 ) -> DryRunOutputs:
-    """Show a model the first batch, the same without its last sample, and a few samples of it."""
+    """Show a model samples of the first batch, the same without the last sample, and a few of them."""
     layers = named_layers(model)
     adapters = AdapterSearch(layers if by_default else {})
     lenient = containers(names, layers) if by_default else set()
@@ -103,15 +98,13 @@ def _show_batches(
         check_initialized(model, kept.hidden_modules)
         find_samples(model, probe, names, forward_settings)
         batch = _first_batch(probe)
-        n = batch.num_samples
-        mask = token_mask(batch.data, n) if forward_settings.feature_fn == "mean" else None
-        part = part_of_batch(batch, some_samples(n))
         with adapters.registered():
-            outputs = record_outputs(model, batch, names, forward_settings, lenient=lenient)
-        fewer = record_outputs_without_last_sample(model, probe, n, outputs, forward_settings, lenient=lenient)
-        some = record_outputs_of_part(model, part, outputs, forward_settings, lenient=lenient)
+            seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
+            if seen is None:
+                seen = show_whole_batch(model, probe, batch, names, forward_settings, lenient=lenient)
         _check_restorable(model, kept)
-    return DryRunOutputs(n, outputs, fewer, some, adapters.found, mask)
+    mask = token_mask(batch.data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
+    return seen._replace(adapters=adapters.found, mask=mask)
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
@@ -209,5 +202,6 @@ def _warn_of_repeated_calls(names: Collection[str]) -> None:
         )
 
 
-def _batch_first(shape: tuple[int, ...], batch_dim: int) -> tuple[int, ...]:
-    return (shape[batch_dim], *shape[:batch_dim], *shape[batch_dim + 1 :])
+def _batch_first(shape: tuple[int, ...], batch_dim: int, seen: DryRunOutputs) -> tuple[int, ...]:
+    """Return the shape that an output has for the whole batch, with the batch dimension first."""
+    return (seen.batch_size, *shape[:batch_dim], *shape[batch_dim + 1 :])

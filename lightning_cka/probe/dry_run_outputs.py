@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from lightning_cka.probe.features import has_complex, read_tensor
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.forward_messages import why_forward_failed
 from lightning_cka.probe.kept_values import kept_values, strides_of
-from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
+from lightning_cka.probe.probe_set import ProbeBatch
 from lightning_cka.runtime.module_names import named_layers, takes_hooks
 from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
@@ -48,16 +47,19 @@ class DryRunOutputs(NamedTuple):
     """The outputs of layers in a dry run, by layer name."""
 
     num_samples: int
+    """Number of samples n that the model was shown."""
     outputs: dict[str, LayerOutput]
-    """For the n samples of a batch."""
+    """For the n samples."""
     fewer: dict[str, LayerOutput]
-    """For all samples but the last; empty if the model fails on them."""
+    """For all of them but the last; empty if the model fails on these."""
     part: dict[str, LayerOutput]
-    """For `lightning_cka.probe.batch_part.some_samples` of the batch; empty if the batch cannot be cut."""
-    adapters: list[str]
+    """For `lightning_cka.probe.batch_part.some_samples` of them; empty if the batch cannot be cut."""
+    batch_size: int
+    """Number of samples in the first batch, of which the n may be a part."""
+    adapters: Sequence[str] = ()
     """Layers that adapt another one."""
-    mask: Tensor | None
-    """Which tokens ``feature_fn="mean"`` averages."""
+    mask: Tensor | None = None
+    """Which tokens of the first batch ``feature_fn="mean"`` averages."""
 
 
 @dataclass
@@ -151,45 +153,3 @@ def record_outputs(
         except Exception as error:
             raise ValueError(why_forward_failed(model, batch.data, forward_settings, error)) from error
     return recorder.outputs
-
-
-def record_outputs_without_last_sample(
-    model: nn.Module,
-    probe: ProbeSet,
-    num_samples: int,
-    outputs: Mapping[str, LayerOutput],
-    forward_settings: ForwardSettings,
-    *,
-    lenient: Collection[str] = (),
-) -> dict[str, LayerOutput]:
-    """Return the outputs for the first batch without its last sample.
-
-    If the model fails on that, return no outputs, with a warning: some models have a fixed batch size.
-    """
-    try:
-        batch = probe.first_batch(drop_last_sample=True)
-        return record_outputs(model, batch, outputs, forward_settings, lenient=lenient, like=outputs)
-    except ValueError as error:
-        warnings.warn(
-            f"the {num_samples} samples of a batch are assumed to lie along the first dimension of each output, since "
-            f"one sample fewer failed: {error}",
-            stacklevel=3,
-        )
-        return {}
-
-
-def record_outputs_of_part(
-    model: nn.Module,
-    part: ProbeBatch | None,
-    outputs: Mapping[str, LayerOutput],
-    forward_settings: ForwardSettings,
-    *,
-    lenient: Collection[str] = (),
-) -> dict[str, LayerOutput]:
-    """Return the outputs for some samples of the first batch; none if the model fails on them."""
-    if part is None:
-        return {}
-    try:
-        return record_outputs(model, part, outputs, forward_settings, lenient=lenient, like=outputs)
-    except ValueError:
-        return {}

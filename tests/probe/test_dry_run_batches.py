@@ -1,0 +1,96 @@
+"""Which samples a dry run shows to a model."""
+
+import logging
+
+import pytest
+import torch
+from conftest import Net
+from example_models import plan_of
+from torch import nn
+
+
+class SizesSeen(nn.Module):
+    """Keeps the number of samples of each forward pass outside the module, where nothing restores it."""
+
+    def __init__(self, change=lambda x: x, sizes=None):
+        super().__init__()
+        self.layer, self.out = nn.Linear(3, 4), nn.Identity()
+        self.change = change
+        sizes = [] if sizes is None else sizes
+        self.note = sizes.append
+
+    def forward(self, x):
+        self.note(len(x))
+        return self.out(self.change(self.layer(x)))
+
+
+@pytest.mark.parametrize(("n", "expected"), [(4, [4, 3, 3]), (16, [16, 15, 8]), (17, [16, 15, 8]), (64, [16, 15, 8])])
+def test_few_samples_of_a_large_batch_are_shown(n, expected):
+    sizes = []
+    plan = plan_of(SizesSeen(sizes=sizes), [torch.randn(n, 3)])
+    assert sizes == expected
+    assert plan.num_samples == n
+    assert plan.batch_dims == {"layer": 0}
+
+
+def test_a_model_with_a_fixed_batch_size_is_shown_the_whole_batch(caplog):
+    sizes = []
+    model = SizesSeen(lambda x: x.view(64, 4), sizes)
+    with (
+        pytest.warns(UserWarning, match="the 64 samples of a batch are assumed to lie along the first dimension"),
+        caplog.at_level(logging.INFO),
+    ):
+        assert plan_of(model, [torch.randn(64, 3)], ["layer", "out"]).names == ("layer", "out")
+    assert sizes[:2] == [16, 64]
+    assert "The dry run of CKA shows SizesSeen all samples of the first batch, because it fails on 16" in caplog.text
+
+
+@pytest.mark.parametrize("change", [lambda x: x[x[:, 0].argsort()], lambda x: x.flip(0)])
+def test_permuted_rows_of_a_large_batch_are_found(change):
+    with pytest.raises(ValueError, match=r"'out' \(Tensor\(64, 4\) float32\) has its rows in another order"):
+        plan_of(SizesSeen(change), [torch.randn(64, 3)], "out")
+
+
+def test_an_output_that_does_not_depend_on_the_number_of_samples_is_shown_the_whole_batch(caplog):
+    sizes = []
+    model = SizesSeen(lambda x: x[:8], sizes)
+    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match=r"on a batch of 64 samples: .*Tensor\(8, 4\)"):
+        plan_of(model, [torch.randn(64, 3)], "out")
+    assert sizes == [16, 15, 8, 64, 63, 8]
+    assert "because 16 of them do not show where each layer's output has the samples" in caplog.text
+
+
+def test_a_layer_that_does_not_run_costs_no_whole_batch():
+    sizes = []
+    model = SizesSeen(sizes=sizes)
+    model.unused = nn.Linear(3, 3)
+    assert plan_of(model, [torch.randn(64, 3)]).names == ("layer",)
+    assert sizes == [16, 15, 8]
+
+
+def test_padding_of_a_sample_that_is_not_shown_is_warned_of():
+    mask = torch.ones(20, 5, dtype=torch.bool)
+    mask[19, 3:] = False
+
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, batch):
+            return self.layer(batch["x"].transpose(1, 2))
+
+    batch = {"x": torch.randn(20, 5, 2, 3), "attention_mask": mask}
+    with pytest.warns(UserWarning, match=r"whose output is not \(n, T, d\) with the \(n, T\) = \(20, 5\) .*: layer"):
+        plan_of(Transposed(), [batch], feature_fn="mean", forward_fn=lambda model, batch: model(batch))
+
+
+def test_the_model_sees_the_first_samples():
+    inputs = []
+    model = Net()
+    model.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    batch = torch.randn(40, 8)
+    plan_of(model, [batch])
+    assert torch.equal(inputs[0], batch[:16])
+    assert torch.equal(inputs[1], batch[:15])
+    assert torch.equal(inputs[2], batch[1:9])
