@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.sampler_copy import generators_of
 from lightning_cka.probe.samplers import batches_in_order, plain_index
 from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.runtime.devices import cpu_by_default
@@ -47,7 +48,7 @@ def _dataset_indices(loader: Any, seed: int, max_batches: int | None) -> list[li
     # A subclass of DataLoader may yield batches that its sampler does not describe.
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return None
-    with isolated_rng(seed), seeded_generators(loader, seed), cpu_by_default():
+    with isolated_rng(seed), seeded_generators(loader, seed), cpu_by_default(generators_of(loader)):
         indices = [list(map(plain_index, batch)) for batch in islice(batches_in_order(loader), max_batches)]
     are_indices = all(isinstance(index, int) for batch in indices for index in batch)
     return indices if indices and are_indices else None

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from lightning_cka.probe.sampler_copy import isolated_copy
+from lightning_cka.probe.sampler_copy import generators_of, isolated_copy
 from lightning_cka.runtime.devices import cpu_by_default
 from lightning_cka.runtime.rng import isolated_rng
 
@@ -140,7 +140,7 @@ def _drawn(
     bound = max(_length(loader.dataset) or 0, num_samples or 0)
     shares: list[list[Any]] = []
     for view in views:
-        with isolated_rng(seed), cpu_by_default():
+        with isolated_rng(seed), cpu_by_default(generators_of(loader)):
             sampler = view()
             length = _length(sampler)
             if length is None and not bound:
