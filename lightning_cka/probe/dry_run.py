@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.probe.adapters import AdapterSearch
 from lightning_cka.probe.batch_part import part_of_batch, some_samples
+from lightning_cka.probe.batching import check_first_batch
 from lightning_cka.probe.comparable_layers import check_outputs
 from lightning_cka.probe.default_layers import containers, default_layers, not_covered
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
@@ -116,11 +116,7 @@ def _show_batches(
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
     batch = probe.first_batch()
-    if batch.num_samples < MIN_SAMPLES:
-        raise ValueError(
-            f"probe batches need at least {MIN_SAMPLES} samples, but the first has {batch.num_samples}: use larger "
-            "batches"
-        )
+    check_first_batch(batch.num_samples)
     return batch
 
 

@@ -33,14 +33,19 @@ def probe_set_of_loader(loader: Any, *, seed: int = 0, max_batches: int | None =
     Raises:
         TypeError: The loader is an iterator, or is not made of batches.
     """
-    if isinstance(loader, Tensor | np.ndarray | Dataset):
+    if isinstance(loader, Tensor | np.ndarray | Dataset) or _is_one_batch(loader):
         raise TypeError(
             f"the probe dataloader is a {type(loader).__name__}, not batches of samples; pass a DataLoader or a list "
-            "of batches"
+            "of batches, such as [data] for one graph"
         )
     stream = StreamProbe(loader, seed, max_batches)
     indices = None if stream.is_distributed else _dataset_indices(loader, seed, max_batches)
     return stream if indices is None else DatasetProbe(loader, indices, seed, is_shuffled=False)
+
+
+def _is_one_batch(loader: Any) -> bool:
+    """Whether a value is a batch, and not batches: it has named entries, as dictionaries and graphs, or no entries."""
+    return hasattr(loader, "keys") or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__"))
 
 
 def _dataset_indices(loader: Any, seed: int, max_batches: int | None) -> list[list[int]] | None:
