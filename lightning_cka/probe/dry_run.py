@@ -27,8 +27,7 @@ from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.thinning import thin_out
-from lightning_cka.runtime.attributes import AttributeSnapshot
-from lightning_cka.runtime.eval_mode import temporary_eval_mode
+from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.rng import isolated_rng
@@ -84,7 +83,13 @@ def dry_run(
         shapes = {name: _batch_first(seen.outputs[name].shape or (), dim) for name, dim in batch_dims.items()}
         warn_of_padded_layers(shapes, seen.mask)
     order = tuple(name for name in seen.outputs if name in batch_dims)
-    return LayerPlan(batch_dims, seen.num_samples, frozenset(repeated), execution_order=order)
+    return LayerPlan(
+        batch_dims,
+        seen.num_samples,
+        frozenset(repeated),
+        execution_order=order,
+        written_parameters=tuple(seen.written_parameters),
+    )
 
 
 def _show_batches(
@@ -99,8 +104,11 @@ def _show_batches(
     layers = named_layers(model)
     adapters = AdapterSearch(layers if by_default else {})
     lenient = containers(names, layers) if by_default else set()
-    with temporary_eval_mode(model) as kept, isolated_rng(probe.seed, forward_settings.device):
-        check_initialized(model, kept.hidden_modules)
+    with (
+        temporary_eval_mode(model, parameters=None) as kept,
+        isolated_rng(probe.seed, forward_settings.device),
+    ):
+        check_initialized(model, kept.attributes.hidden_modules)
         find_samples(model, probe, names, forward_settings)
         batch = _first_batch(probe)
         n = batch.num_samples
@@ -111,7 +119,8 @@ def _show_batches(
         fewer = record_outputs_without_last_sample(model, probe, n, outputs, forward_settings, lenient=lenient)
         some = record_outputs_of_part(model, part, outputs, forward_settings, lenient=lenient)
         _check_restorable(model, kept)
-    return DryRunOutputs(n, outputs, fewer, some, adapters.found, mask)
+        written = kept.parameters.written()
+    return DryRunOutputs(n, outputs, fewer, some, adapters.found, mask, written)
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
@@ -120,17 +129,23 @@ def _first_batch(probe: ProbeSet) -> ProbeBatch:
     return batch
 
 
-def _check_restorable(model: nn.Module, kept: AttributeSnapshot) -> None:
+def _check_restorable(model: nn.Module, kept: KeptState) -> None:
     """Raise if the forward passes changed what cannot be restored, and log what may have changed."""
-    if changed := kept.changed_large_tensors():
+    if changed := kept.parameters.lost():
+        raise ValueError(
+            f"the forward pass of {type(model).__name__} writes to the parameters {shortened(changed)}, which are too "
+            "large to be copied. Training would differ from training without CKA. Compute the changed weights without "
+            "writing to the parameters, or write to them only if self.training"
+        )
+    if changed := kept.attributes.changed_large_tensors():
         raise ValueError(
             f"the forward pass of {type(model).__name__} writes to {shortened(changed)}, which cannot be restored "
             "after the probe set: it is too large to be copied, or sparse. Training would differ from training "
             "without CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any "
             "size are restored"
         )
-    if kept.left_alone:
-        rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(kept.left_alone)))}")
+    if left_alone := kept.attributes.left_alone:
+        rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(left_alone)))}")
 
 
 def _by_selector_and_execution(candidates: Mapping[str, int], outputs: Mapping[str, LayerOutput]) -> list[str]:

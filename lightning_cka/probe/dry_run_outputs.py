@@ -58,6 +58,8 @@ class DryRunOutputs(NamedTuple):
     """Layers that adapt another one."""
     mask: Tensor | None
     """Which tokens ``feature_fn="mean"`` averages."""
+    written_parameters: list[str]
+    """Names of the parameters that the forward pass writes to."""
 
 
 @dataclass
