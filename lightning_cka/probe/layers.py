@@ -32,8 +32,8 @@ class LayerPlan:
             matrices' rows.
         num_samples: Number of samples in the probe batch of the dry run.
         repeated: Names of the layers that ran several times in one forward pass.
-        warned: What was warned of already, as pairs of a layer and a problem that it has while the model is shown the
-            probe set.
+        warned: What was warned of already, as pairs of a layer and a problem, without sizes, that it has while the
+            model is shown the probe set.
         execution_order: Names of the layers in the order in which they ran.
         written_parameters: Names of the parameters that the forward pass writes to. They are restored after each pass.
     """
