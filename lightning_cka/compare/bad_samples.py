@@ -71,10 +71,10 @@ class SampleStates:
 
     def result(self, *, distributed: bool) -> BadSamples:
         """Return the bad samples. If processes share the batches (``distributed``), all of them must call this."""
-        codes = torch.tensor([MISSING, NOT_FINITE, TOO_FAR])
+        codes = (MISSING, NOT_FINITE, TOO_FAR)
         counts = torch.zeros(len(codes) + 1, len(self._layers), dtype=torch.int64, device=self._device)
         for states, samples, _ in self._records:
-            found = (states == codes.to(states)[:, None, None]).sum(2).to(counts)
+            found = torch.stack([(states == code).sum(1) for code in codes]).to(counts)
             counts = counts + torch.cat([found, torch.full_like(found[:1], len(samples))])
         counts = all_reduce_sum(counts, distributed=distributed).cpu()
         if not counts[:-1].any():  # The sums are equal on all processes, so that all of them return here.
@@ -91,12 +91,13 @@ class SampleStates:
         names = [INPUT, *(self._layers[row] for row in self._order)]
         first = self._first_places()
         # Each row has the number of a place's samples, and the lowest of their numbers.
-        local = torch.full((len(names), 1 + MAX_NAMED), -1, dtype=torch.int64)
+        rows = []
         for place in range(len(names)):
             named = sorted(sample for sample, own in first.items() if own == place)
-            row = [len(named), *named[:MAX_NAMED]]
-            local[place, : len(row)] = torch.tensor(row)
-        merged = torch.cat(all_gather(local.to(self._device), distributed=distributed), 1).cpu()
+            listed = named[:MAX_NAMED]
+            rows.append([len(named), *listed, *[-1] * (MAX_NAMED - len(listed))])
+        local = torch.tensor(rows, dtype=torch.int64, device=self._device)
+        merged = torch.cat(all_gather(local, distributed=distributed), 1).cpu()
         totals = merged[:, :: 1 + MAX_NAMED].sum(1).tolist()
         merged[:, :: 1 + MAX_NAMED] = -1
         return BadSamples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class HSICSums(Metric):
     n samples by n(n-3); for the biased estimator the weight is (n-1)^2. All sums are float64 states of fixed shape.
 
     Args:
-        layers: Number of layers, or their names.
+        layers: Number of layers, or a container of their names. The names of a set are sorted.
         reference_layers: Number of the reference's layers, or their names; None: the same as ``layers``.
         unbiased: Whether the unbiased HSIC is used.
         **kwargs: Arguments of `torchmetrics.Metric`.
@@ -64,8 +64,8 @@ class HSICSums(Metric):
 
     def __init__(
         self,
-        layers: int | Sequence[str],
-        reference_layers: int | Sequence[str] | None,
+        layers: int | Collection[str],
+        reference_layers: int | Collection[str] | None,
         *,
         unbiased: bool,
         **kwargs: Any,

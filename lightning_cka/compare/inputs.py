@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
 
 from torch import Tensor
 
 from lightning_cka.hsic.arrays import Array, to_tensor
 from lightning_cka.hsic.packed import PackedGrams
+from lightning_cka.runtime.listed import listed
 
 Features = Sequence[Array] | Mapping[str, Array] | PackedGrams
 
 
-def layer_names(layers: int | Sequence[str], argument: str) -> tuple[str, ...]:
+def layer_names(layers: int | Collection[str], argument: str) -> tuple[str, ...]:
     """Return the names of the layers: "0", "1", ... if only their number is given.
 
     Args:
-        layers: Number of layers, or their names.
+        layers: Number of layers, or a container of their names. The names of a set are sorted.
         argument: Name of the argument, for messages.
 
     Raises:
-        ValueError: There are no layers, or two have the same name.
+        ValueError: There are no layers, a name is no string, or two have the same name.
     """
-    names = tuple(str(i) for i in range(layers)) if isinstance(layers, int) else tuple(layers)
-    if not names or isinstance(layers, str):
+    if isinstance(layers, Integral):
+        names = tuple(str(i) for i in range(int(layers)))
+    else:
+        names = listed(layers.keys() if isinstance(layers, Mapping) else layers)
+    if not names or isinstance(layers, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{argument} must be a positive number or a sequence of names, but is {layers!r}")
     if len(set(names)) < len(names):
         raise ValueError(f"{argument} must have distinct names, but are {list(names)}")

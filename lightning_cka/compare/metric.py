@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +34,7 @@ class MinibatchCKA(HSICSums):
     depend on how many processes share the batches. The standard error comes from the delta method over batches.
 
     Args:
-        layers: Number of layers, or their names.
+        layers: Number of layers, or a container of their names. The names of a set are sorted.
         reference_layers: Number of the reference's layers, or their names; None: the same as ``layers``.
         kernel: "linear", "rbf", `lightning_cka.kernels.RBF`, "distance", a function of ``(n, n)`` squared distances, or
             "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The first batch fixes the bandwidths of an RBF
@@ -75,8 +75,8 @@ class MinibatchCKA(HSICSums):
 
     def __init__(
         self,
-        layers: int | Sequence[str],
-        reference_layers: int | Sequence[str] | None = None,
+        layers: int | Collection[str],
+        reference_layers: int | Collection[str] | None = None,
         *,
         kernel: Kernel = "linear",
         unbiased: bool = True,

@@ -88,7 +88,7 @@ def _undefined_result(
 ) -> CKAResult:
     """Return a result whose values are all ``nan``."""
     columns = layers if reference.bank is None else reference.bank.layers
-    nan = torch.full((len(layers), len(columns)), torch.nan, dtype=torch.float64)
+    nan = torch.full((len(layers), len(columns)), torch.nan, dtype=torch.float64, device="cpu")
     return CKAResult(
         nan,
         layers,

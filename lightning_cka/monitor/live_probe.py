@@ -20,6 +20,7 @@ from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.gram_hooks import Observer
+from lightning_cka.probe.joined_probe import joined_probe
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
 from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
 from lightning_cka.runtime.collectives import synchronized_errors
@@ -49,9 +50,11 @@ class LiveProbe:
         self.variation: list[Variation] = []
         self._is_tested = False
         self._device = sums_device(module.device)
+        with synchronized_errors(self._device, "find its probe set"), as_validation(trainer), without_log(module):
+            own = build_probe_set(options, trainer)
+        self.probe = joined_probe(own, self._device)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
-            self.probe = build_probe_set(options, trainer)
             self.plan = dry_run(module, self.probe, options.selectors, self._forward_settings(trainer, module))
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)

@@ -62,14 +62,14 @@ def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:
         change, which is ``nan``, counts as the largest.
     """
     values: dict[str, float] = {}
-    for result in results:
-        if result.diagnostics is None:
-            continue
-        for name, layer in result.diagnostics.layers.items():
-            values[f"{name}/effective_dimension"] = layer.effective_dimension
-            values[f"{name}/trace_ratio"] = layer.trace_ratio
-            values[f"{name}/hsic_ratio"] = layer.hsic_ratio
-        for name, (_, _, change) in result.diagnostics.leave_one_out.items():
-            key = f"{name}/leave_one_out"
+    diagnostics = [result.diagnostics for result in results if result.diagnostics is not None]
+    names = distinct_names((name for each in diagnostics for name in (*each.layers, *each.leave_one_out)), ())
+    for each in diagnostics:
+        for name, layer in each.layers.items():
+            values[f"{names[name]}/effective_dimension"] = layer.effective_dimension
+            values[f"{names[name]}/trace_ratio"] = layer.trace_ratio
+            values[f"{names[name]}/hsic_ratio"] = layer.hsic_ratio
+        for name, (_, _, change) in each.leave_one_out.items():
+            key = f"{names[name]}/leave_one_out"
             values[key] = max(values.get(key, change), change, key=lambda each: (isnan(each), each))
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from lightning_cka.runtime.namespaces import class_names
 
 Kind = Literal["image", "text", "video"]
 
+RETRY_SECONDS = 0.5
+
 
 Send = Callable[[Any, str, Any, int], None]
 """A function of a logger, a key, a value and a step."""
@@ -32,6 +35,22 @@ def _image_to_tensorboard(logger: Any, key: str, pixels: Pixels, step: int) -> N
 def _image_to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
     # WandbLogger logs this step as "trainer/global_step". W&B counts its own steps, which must only increase.
     logger.log_image(key, [Image.fromarray(pixels)], step=step)
+
+
+def _tried_twice(send: Send) -> Send:
+    """Let a function of MLflow try again: its file store raises while another thread writes to the same run.
+
+    Artifacts are files, so that writing one twice does no harm.
+    """
+
+    def send_or_retry(logger: Any, key: str, value: Any, step: int) -> None:
+        try:
+            send(logger, key, value, step)
+        except Exception:  # noqa: BLE001  # The second error is raised.
+            time.sleep(RETRY_SECONDS)
+            send(logger, key, value, step)
+
+    return send_or_retry
 
 
 def _image_to_mlflow(logger: Any, key: str, pixels: Pixels, step: int) -> None:
@@ -82,12 +101,12 @@ def _artifact_name(part: str) -> str:
 _SEND: dict[tuple[Kind, str], Send] = {
     ("image", "TensorBoardLogger"): _image_to_tensorboard,
     ("image", "WandbLogger"): _image_to_wandb,
-    ("image", "MLFlowLogger"): _image_to_mlflow,
+    ("image", "MLFlowLogger"): _tried_twice(_image_to_mlflow),
     ("text", "TensorBoardLogger"): _text_to_tensorboard,
     ("text", "WandbLogger"): _text_to_wandb,
-    ("text", "MLFlowLogger"): _text_to_mlflow,
+    ("text", "MLFlowLogger"): _tried_twice(_text_to_mlflow),
     ("video", "WandbLogger"): _video_to_wandb,
-    ("video", "MLFlowLogger"): _video_to_mlflow,
+    ("video", "MLFlowLogger"): _tried_twice(_video_to_mlflow),
 }
 
 

@@ -49,10 +49,29 @@ def check_num_samples(num_samples: int) -> None:
         ValueError: It has fewer than 4.
     """
     if num_samples < MIN_SAMPLES:
-        hint = (
-            ". If the sample is a whole graph, whose nodes are what CKA compares, pass dataloader=[data], a list with "
-            "that graph, and forward_fn=, a function that calls the model on it"
-        )
         raise ValueError(
-            f"the probe set has {num_samples} samples, but CKA needs at least {MIN_SAMPLES}{hint * (num_samples == 1)}"
+            f"the probe set has {num_samples} samples, but CKA needs at least {MIN_SAMPLES}{graph_hint(num_samples)}"
         )
+
+
+def check_first_batch(num_samples: int) -> None:
+    """Check that the first batch of a probe set has enough samples.
+
+    Raises:
+        ValueError: It has fewer than 4.
+    """
+    if num_samples < MIN_SAMPLES:
+        raise ValueError(
+            f"probe batches need at least {MIN_SAMPLES} samples, but the first has {num_samples}: use larger "
+            f"batches{graph_hint(num_samples)}"
+        )
+
+
+def graph_hint(num_samples: int) -> str:
+    """Say what to pass if the only sample is a graph; nothing for several samples."""
+    if num_samples != 1:
+        return ""
+    return (
+        ". If the sample is a whole graph, whose nodes are what CKA compares, pass dataloader=[data], a list with "
+        "that graph, and forward_fn=, a function that calls the model on it"
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.worker_options import SeededDataset, SeededWorkerInit, iterate, worker_options
@@ -31,6 +31,9 @@ class DatasetProbe(ProbeSet):
 
     Attributes:
         indices: Dataset indices, batch by batch.
+        keys: What the dataset is indexed with, batch by batch.
+        available: The samples that the probe set was drawn from; empty if its batches were given.
+        redraw: Draws a probe set from other samples; None if the batches were given.
     """
 
     def __init__(
@@ -47,7 +50,9 @@ class DatasetProbe(ProbeSet):
         self.indices = indices
         if keys is not None:
             self.sample_kind = "sampler position"
-        self._keys = indices if keys is None else keys
+        self.keys = indices if keys is None else keys
+        self.available: Sequence[Any] = ()
+        self.redraw: Callable[[Sequence[Any]], DatasetProbe] | None = None
         self._loader = loader
         self._first_batches: list[ProbeBatch | Exception] = []
 
@@ -55,6 +60,15 @@ class DatasetProbe(ProbeSet):
     def description(self) -> str:
         """See `ProbeSet.description`."""
         return f"{super().description}, indices {digest(repr(self.indices).encode())}"
+
+    @property
+    def dataset(self) -> Dataset[Any]:
+        """Return the dataset."""
+        return self._loader.dataset
+
+    def with_batches(self, indices: list[list[int]]) -> DatasetProbe:
+        """Return a probe set of other given batches of the same loader."""
+        return DatasetProbe(self._loader, indices, self.seed, is_shuffled=self.is_shuffled)
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`."""
@@ -88,7 +102,7 @@ class DatasetProbe(ProbeSet):
 
     def _seeded(self, i: int) -> list[Any]:
         """Return one batch as `SeededDataset` takes it."""
-        return [self.batch_seed(i), *self._keys[i]]
+        return [self.batch_seed(i), *self.keys[i]]
 
     def _loader_of(self, batches: list[list[Any]]) -> DataLoader[Any]:
         """Make a loader of the given batches, with the user's workers."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.probe.adapters import AdapterSearch
+from lightning_cka.probe.batching import check_first_batch
 from lightning_cka.probe.comparable_layers import check_outputs
 from lightning_cka.probe.default_layers import containers, default_layers, not_covered
 from lightning_cka.probe.dry_run_batches import show_few_samples, show_whole_batch
@@ -21,8 +21,7 @@ from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.thinning import thin_out
-from lightning_cka.runtime.attributes import AttributeSnapshot
-from lightning_cka.runtime.eval_mode import temporary_eval_mode
+from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.rng import isolated_rng
@@ -79,7 +78,13 @@ def dry_run(
         shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
         warn_of_padded_layers(shapes, seen.mask)
     order = tuple(name for name in seen.outputs if name in batch_dims)
-    return LayerPlan(batch_dims, seen.batch_size, frozenset(repeated), execution_order=order)
+    return LayerPlan(
+        batch_dims,
+        seen.batch_size,
+        frozenset(repeated),
+        execution_order=order,
+        written_parameters=tuple(seen.written_parameters),
+    )
 
 
 def _show_batches(
@@ -94,8 +99,11 @@ def _show_batches(
     layers = named_layers(model)
     adapters = AdapterSearch(layers if by_default else {})
     lenient = containers(names, layers) if by_default else set()
-    with temporary_eval_mode(model) as kept, isolated_rng(probe.seed, forward_settings.device):
-        check_initialized(model, kept.hidden_modules)
+    with (
+        temporary_eval_mode(model, parameters=None) as kept,
+        isolated_rng(probe.seed, forward_settings.device),
+    ):
+        check_initialized(model, kept.attributes.hidden_modules)
         find_samples(model, probe, names, forward_settings)
         batch = _first_batch(probe)
         with adapters.registered():
@@ -103,31 +111,34 @@ def _show_batches(
             if seen is None:
                 seen = show_whole_batch(model, probe, batch, names, forward_settings, lenient=lenient)
         _check_restorable(model, kept)
+        written = kept.parameters.written()
     mask = token_mask(batch.data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
-    return seen._replace(adapters=adapters.found, mask=mask)
+    return seen._replace(adapters=adapters.found, mask=mask, written_parameters=written)
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
     batch = probe.first_batch()
-    if batch.num_samples < MIN_SAMPLES:
-        raise ValueError(
-            f"probe batches need at least {MIN_SAMPLES} samples, but the first has {batch.num_samples}: use larger "
-            "batches"
-        )
+    check_first_batch(batch.num_samples)
     return batch
 
 
-def _check_restorable(model: nn.Module, kept: AttributeSnapshot) -> None:
+def _check_restorable(model: nn.Module, kept: KeptState) -> None:
     """Raise if the forward passes changed what cannot be restored, and log what may have changed."""
-    if changed := kept.changed_large_tensors():
+    if changed := kept.parameters.lost():
+        raise ValueError(
+            f"the forward pass of {type(model).__name__} writes to the parameters {shortened(changed)}, which are too "
+            "large to be copied. Training would differ from training without CKA. Compute the changed weights without "
+            "writing to the parameters, or write to them only if self.training"
+        )
+    if changed := kept.attributes.changed_large_tensors():
         raise ValueError(
             f"the forward pass of {type(model).__name__} writes to {shortened(changed)}, which cannot be restored "
             "after the probe set: it is too large to be copied, or sparse. Training would differ from training "
             "without CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any "
             "size are restored"
         )
-    if kept.left_alone:
-        rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(kept.left_alone)))}")
+    if left_alone := kept.attributes.left_alone:
+        rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(left_alone)))}")
 
 
 def _by_selector_and_execution(candidates: Mapping[str, int], outputs: Mapping[str, LayerOutput]) -> list[str]:

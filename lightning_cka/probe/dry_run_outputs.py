@@ -60,6 +60,8 @@ class DryRunOutputs(NamedTuple):
     """Layers that adapt another one."""
     mask: Tensor | None = None
     """Which tokens of the first batch ``feature_fn="mean"`` averages."""
+    written_parameters: Sequence[str] = ()
+    """Names of the parameters that the forward pass writes to."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.sampler_copy import generators_of
 from lightning_cka.probe.samplers import batches_in_order, plain_index
 from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.runtime.devices import cpu_by_default
@@ -32,14 +33,19 @@ def probe_set_of_loader(loader: Any, *, seed: int = 0, max_batches: int | None =
     Raises:
         TypeError: The loader is an iterator, or is not made of batches.
     """
-    if isinstance(loader, Tensor | np.ndarray | Dataset):
+    if isinstance(loader, Tensor | np.ndarray | Dataset) or _is_one_batch(loader):
         raise TypeError(
             f"the probe dataloader is a {type(loader).__name__}, not batches of samples; pass a DataLoader or a list "
-            "of batches"
+            "of batches, such as [data] for one graph"
         )
     stream = StreamProbe(loader, seed, max_batches)
     indices = None if stream.is_distributed else _dataset_indices(loader, seed, max_batches)
     return stream if indices is None else DatasetProbe(loader, indices, seed, is_shuffled=False)
+
+
+def _is_one_batch(loader: Any) -> bool:
+    """Whether a value is a batch, and not batches: it has named entries, as dictionaries and graphs, or no entries."""
+    return hasattr(loader, "keys") or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__"))
 
 
 def _dataset_indices(loader: Any, seed: int, max_batches: int | None) -> list[list[int]] | None:
@@ -47,7 +53,7 @@ def _dataset_indices(loader: Any, seed: int, max_batches: int | None) -> list[li
     # A subclass of DataLoader may yield batches that its sampler does not describe.
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return None
-    with isolated_rng(seed), seeded_generators(loader, seed), cpu_by_default():
+    with isolated_rng(seed), seeded_generators(loader, seed), cpu_by_default(generators_of(loader)):
         indices = [list(map(plain_index, batch)) for batch in islice(batches_in_order(loader), max_batches)]
     are_indices = all(isinstance(index, int) for batch in indices for index in batch)
     return indices if indices and are_indices else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,8 @@ from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
 
 _REMOVED = "is no longer in the model"
+_SIZES = re.compile(r"\([\d, ]*\)|\d+")
+"""What may be different in each batch. A layer is warned of once."""
 _NO_CALL = "call= needs to know before that its features must be kept"
 
 Observer = Callable[[int, Tensor], None]
@@ -131,8 +134,9 @@ class GramHooks:
 
     def _set_undefined(self, row: int, name: str, reason: str) -> None:
         # Only this process may see the reason, so it must not raise: the others would wait for it.
-        if (name, reason) not in self._plan.warned:
-            self._plan.warned.add((name, reason))
+        problem = name, _SIZES.sub("", reason)
+        if problem not in self._plan.warned:
+            self._plan.warned.add(problem)
             warnings.warn(f"layer '{name}' {reason}: its CKA is nan", stacklevel=3)
         with torch.inference_mode(False), torch.no_grad():
             self._stack.set_undefined(row)

@@ -32,9 +32,10 @@ class LayerPlan:
             matrices' rows.
         num_samples: Number of samples in the probe batch of the dry run.
         repeated: Names of the layers that ran several times in one forward pass.
-        warned: What was warned of already, as pairs of a layer and a problem that it has while the model is shown the
-            probe set.
+        warned: What was warned of already, as pairs of a layer and a problem, without sizes, that it has while the
+            model is shown the probe set.
         execution_order: Names of the layers in the order in which they ran.
+        written_parameters: Names of the parameters that the forward pass writes to. They are restored after each pass.
     """
 
     batch_dims: dict[str, int]
@@ -42,6 +43,7 @@ class LayerPlan:
     repeated: frozenset[str] = frozenset()
     warned: set[tuple[str, str]] = field(default_factory=set, compare=False)
     execution_order: tuple[str, ...] = ()
+    written_parameters: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

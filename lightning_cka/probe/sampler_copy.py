@@ -27,7 +27,7 @@ def isolated_copy(sampler: Any, dataset: Any) -> Any:
     if isinstance(sampler, _STATELESS):
         return sampler
     memo: dict[int, Any] = {id(part): part for part in [dataset, *_data_sources(sampler)]}
-    memo |= {id(generator): _copied_generator(generator) for generator in _generators(sampler)}
+    memo |= {id(generator): _copied_generator(generator) for generator in generators_of(sampler)}
     try:
         return copy.deepcopy(sampler, memo)
     except Exception:  # noqa: BLE001  # A lock, an open file, or anything that user code raises.
@@ -64,7 +64,8 @@ def _copied_generator(generator: torch.Generator) -> torch.Generator:
     return copied
 
 
-def _generators(sampler: Any) -> list[torch.Generator]:
+def generators_of(sampler: Any) -> list[torch.Generator]:
+    """Return the random generators that a sampler, or one inside it, owns."""
     return [part for part in _parts(sampler) if isinstance(part, torch.Generator)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, zip_longest
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from lightning_cka.probe.sampler_copy import isolated_copy
+from lightning_cka.probe.sampler_copy import generators_of, isolated_copy
 from lightning_cka.runtime.devices import cpu_by_default
 from lightning_cka.runtime.rng import isolated_rng
 
@@ -49,7 +49,16 @@ def available_samples(loader: DataLoader[Any], seed: int, num_samples: int | Non
     if type(only) is SubsetRandomSampler:
         return _distinct(only.indices)
     drawn = _drawn(views, loader, seed, num_samples, batched=not is_plain)
-    return _sorted(_distinct(chain.from_iterable(drawn) if not is_plain else drawn))
+    return in_one_order(chain.from_iterable(drawn) if not is_plain else drawn)
+
+
+def in_one_order(samples: Iterable[Any]) -> Sequence[Any]:
+    """Return each sample once. Samples that can be sorted are, so that a shuffling sampler gives the same ones."""
+    distinct = _distinct(samples)
+    try:
+        return sorted(distinct)
+    except TypeError:
+        return distinct
 
 
 def samples_in_order(loader: DataLoader[Any], seed: int, num_samples: int | None) -> list[Any]:
@@ -140,7 +149,7 @@ def _drawn(
     bound = max(_length(loader.dataset) or 0, num_samples or 0)
     shares: list[list[Any]] = []
     for view in views:
-        with isolated_rng(seed), cpu_by_default():
+        with isolated_rng(seed), cpu_by_default(generators_of(loader)):
             sampler = view()
             length = _length(sampler)
             if length is None and not bound:
@@ -182,11 +191,3 @@ def _distinct(samples: Any) -> list[Any]:
         return list(dict.fromkeys(plain))
     except TypeError:  # Lists and dictionaries have no hash.
         return list({repr(sample): sample for sample in plain}.values())
-
-
-def _sorted(samples: list[Any]) -> Sequence[Any]:
-    """Sort samples that have an order, so that a shuffling sampler gives the same ones at any time."""
-    try:
-        return sorted(samples)
-    except TypeError:
-        return samples

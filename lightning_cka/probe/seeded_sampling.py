@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,11 +44,21 @@ def draw_probe_set(
 
 def _random_subset(loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int) -> DatasetProbe:
     """Draw a random subset of the samples that the loader's sampler yields."""
-    available = available_samples(loader, seed, num_samples)
+    return _drawn_from(available_samples(loader, seed, num_samples), loader, num_samples, batch_size, seed)
+
+
+def _drawn_from(
+    available: Sequence[Any], loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int
+) -> DatasetProbe:
     generator = torch.Generator("cpu").manual_seed(seed)
     places = torch.randperm(len(available), generator=generator, device="cpu")[:num_samples].tolist()
     keys = [available[place] for place in places]
     size = choose_batch_size(len(keys), loader, batch_size)
+    batches = split_into_batches(keys, size)
     if all(isinstance(key, int) for key in keys):
-        return DatasetProbe(loader, split_into_batches(keys, size), seed)
-    return DatasetProbe(loader, split_into_batches(places, size), seed, keys=split_into_batches(keys, size))
+        probe = DatasetProbe(loader, batches, seed)
+    else:
+        probe = DatasetProbe(loader, split_into_batches(places, size), seed, keys=batches)
+    probe.available = available
+    probe.redraw = partial(_drawn_from, loader=loader, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    return probe

@@ -18,7 +18,7 @@ from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.padding import token_mask, warn_of_empty_samples
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.runtime.collectives import in_lockstep
-from lightning_cka.runtime.eval_mode import temporary_eval_mode
+from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.rng import isolated_rng, seed_rng
 from lightning_cka.runtime.text import shortened
@@ -59,7 +59,7 @@ def show_probe_set(
     workspace = Workspace()
     last: ProbeBatch | None = None
     with ExitStack() as stack:
-        kept = stack.enter_context(temporary_eval_mode(model))
+        kept = stack.enter_context(temporary_eval_mode(model, parameters=plan.written_parameters))
         stack.enter_context(isolated_rng(probe.seed, forward_settings.device))
         batches = stack.enter_context(closing(probe.batches(rank, world_size)))
         large = (batch for batch in batches if batch.num_samples >= MIN_SAMPLES)
@@ -80,13 +80,27 @@ def show_probe_set(
             with hooks.registered(modules):
                 forward_settings.forward(model, data)
             consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples, bad_inputs))
-        if changed := kept.changed_large_tensors():
-            # The dry run has not seen it, and only this process may see it, so it must not raise.
-            warnings.warn(
-                f"the forward pass writes to {shortened(changed)}, which is too large to be restored after the probe "
-                "set: training differs from training without CKA. Make it a buffer, with register_buffer()",
-                stacklevel=2,
-            )
+        _warn_of_lost(kept)
+
+
+def _warn_of_lost(kept: KeptState) -> None:
+    """Warn if the forward passes changed what cannot be restored.
+
+    The dry run has not seen it, and only this process may see it, so it must not raise.
+    """
+    if changed := kept.parameters.lost():
+        warnings.warn(
+            f"the forward pass writes to the parameters {shortened(changed)}, but did not in its first batch, so that "
+            "they cannot be restored after the probe set: training differs from training without CKA. Write to them "
+            "only if self.training",
+            stacklevel=3,
+        )
+    if changed := kept.attributes.changed_large_tensors():
+        warnings.warn(
+            f"the forward pass writes to {shortened(changed)}, which is too large to be restored after the probe "
+            "set: training differs from training without CKA. Make it a buffer, with register_buffer()",
+            stacklevel=3,
+        )
 
 
 def _mask_of_mean(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:

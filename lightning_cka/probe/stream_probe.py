@@ -13,6 +13,7 @@ from lightning_cka.probe.batch_part import without_last_sample
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from lightning_cka.probe.samplers import has_distributed_sampler
+from lightning_cka.probe.worker_options import iterate
 from lightning_cka.runtime.rng import seed_rng, seeded_generators
 
 _END = object()
@@ -64,7 +65,7 @@ class StreamProbe(ProbeSet):
         """See `ProbeSet.batches`. A loader with a distributed sampler is taken whole on each rank."""
         with seeded_generators(self._source, self.seed):
             start = 0
-            for i, data in enumerate(self._seeded(iter(self._source))):
+            for i, data in enumerate(self._seeded(iterate(self._source))):
                 if isinstance(self._source, list):
                     data = copy.deepcopy(data)  # A model may write to its inputs.
                 if self.is_distributed:
@@ -117,7 +118,7 @@ class StreamProbe(ProbeSet):
         if self._first is not _END:
             return copy.deepcopy(self._first)
         with seeded_generators(self._source, self.seed):
-            source = self._seeded(iter(self._source))
+            source = self._seeded(iterate(self._source))
             with contextlib.closing(source):
                 data = next(source, _END)
         if data is _END:

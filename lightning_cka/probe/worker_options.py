@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lightning_cka.runtime.devices import cpu_by_default
@@ -27,9 +28,11 @@ def worker_options(loader: DataLoader[Any]) -> dict[str, Any]:
     }
 
 
-def iterate(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over a loader of this package, whatever `torch.set_default_device` is."""
-    with cpu_by_default():  # The loader draws its workers' seed on the default device, with a generator on the CPU.
+def iterate(loader: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over a loader, whatever `torch.set_default_device` is."""
+    generator = getattr(loader, "generator", None)
+    # A DataLoader draws its workers' seed on the default device, even if its generator is on the CPU.
+    with cpu_by_default([generator] if isinstance(generator, torch.Generator) else []):
         return iter(loader)
 
 

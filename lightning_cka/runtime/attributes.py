@@ -55,11 +55,13 @@ class AttributeSnapshot:
     Attributes:
         hidden_modules: Modules that were found inside attributes, for example in a list, which hides them from
             ``modules()``. They are kept too, with their buffers.
+        hidden_parameters: Names and parameters that were found inside attributes and hidden modules.
         left_alone: What is not restored, in words.
     """
 
     def __init__(self, modules: Iterable[nn.Module], *, parameters: bool = True) -> None:
         self.hidden_modules: list[nn.Module] = []
+        self.hidden_parameters: list[tuple[str, Tensor]] = []
         self.left_alone: list[str] = []
         self._keeps_parameters = parameters
         self._restores: list[Restore] = []
@@ -135,12 +137,16 @@ class AttributeSnapshot:
             self._alive.append(inner)
             self.hidden_modules.append(inner)
             self._keep_module(inner)
+            self.hidden_parameters += [(f"{name}.{each}", p) for each, p in inner.named_parameters(recurse=False)]
             restores, not_kept = keep_buffers(inner)
             self._restores += restores
             self.left_alone += [f"buffer {name}.{buffer}" for buffer in not_kept]
 
     def _keep_tensor(self, tensor: Tensor, name: str) -> None:
-        if isinstance(tensor, nn.Parameter) or tensor.is_meta:
+        if isinstance(tensor, nn.Parameter):
+            self.hidden_parameters.append((name, tensor))
+            return
+        if tensor.is_meta:
             return
         if hasattr(tensor, "to_local"):  # A tensor that is sharded over processes: comparing it would communicate.
             tensor = tensor.to_local()

@@ -52,6 +52,19 @@ def gather_objects(value: Any, *, distributed: bool) -> list[Any]:
     return values or []
 
 
+def all_gather_objects(value: T) -> list[T]:
+    """Return the values of all processes in the order of their ranks, on each process.
+
+    Args:
+        value: Picklable value of this process.
+    """
+    if not _has_process_group():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def all_gather_bool(value: bool, device: torch.device) -> list[bool]:
     """Return the booleans of all processes in the order of their ranks, on each process.
 

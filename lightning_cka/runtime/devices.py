@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,9 +23,14 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def cpu_by_default() -> Iterator[None]:
-    """Make tensors on the CPU where code names no device, whatever `torch.set_default_device` is."""
-    if torch.get_default_device().type == "cpu":
+def cpu_by_default(generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
+    """Make tensors on the CPU where code names no device, whatever `torch.set_default_device` is.
+
+    Args:
+        generators: Random generators that the code draws from. If one is not on the CPU, the default device stays: a
+            generator fills only tensors of its own device.
+    """
+    if torch.get_default_device().type == "cpu" or any(g.device.type != "cpu" for g in generators):
         yield
         return
     with torch.device("cpu"):

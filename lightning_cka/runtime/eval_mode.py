@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,17 +15,30 @@ from lightning_cka.runtime.metric_states import metric_state_names
 from lightning_cka.runtime.nested import map_tensors
 from lightning_cka.runtime.sharding import fsdp_modules, is_resharded, is_sharded, reshard
 from lightning_cka.runtime.tensor_copies import keep_buffers
+from lightning_cka.runtime.written_parameters import ParameterSnapshot
+
+
+class KeptState(NamedTuple):
+    """What is kept of a model while it is in evaluation mode."""
+
+    attributes: AttributeSnapshot
+    parameters: ParameterSnapshot
 
 
 @contextmanager
-def temporary_eval_mode(model: nn.Module) -> Iterator[AttributeSnapshot]:
+def temporary_eval_mode(model: nn.Module, *, parameters: Collection[str] | None = ()) -> Iterator[KeptState]:
     """Run a block in evaluation mode, without gradients, compiled graphs and fused transformer layers.
 
     At the end, also after an error, everything is restored: training flags, buffers, attributes, states of metrics,
     gathered shards, grad mode, inference mode, compile stance and fast path.
 
+    Args:
+        model: The model.
+        parameters: Names of the parameters that its forward pass writes to, which are restored too. None: not known,
+            so that all parameters are copied, as far as memory allows.
+
     Yields:
-        What is kept of the attributes. It lists what cannot be restored.
+        What is kept of attributes and parameters. It lists what cannot be restored.
     """
     modules = list(model.modules())
     with ExitStack() as stack:
@@ -43,12 +57,16 @@ def temporary_eval_mode(model: nn.Module) -> Iterator[AttributeSnapshot]:
         for module in modules:
             left_alone = _keep_states(module, stack)
             kept.left_alone += [f"buffer {type(module).__name__}.{name}" for name in left_alone]
+        # Of sharded weights, forward writes to gathered copies.
+        watched = [] if is_sharded(model) else [*model.named_parameters(), *kept.hidden_parameters]
+        weights = ParameterSnapshot(watched, parameters)
+        stack.callback(weights.restore)
         modes = [(module, module.training) for module in modules if hasattr(module, "training")]
         try:
             for module, _ in modes:
                 if not _set_mode(module, training=False):
                     kept.left_alone.append(f"the training mode of {type(module).__name__}")
-            yield kept
+            yield KeptState(kept, weights)
         finally:
             for module, training in modes:
                 _set_mode(module, training=training)

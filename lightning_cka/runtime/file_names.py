@@ -15,6 +15,8 @@ MAX_BYTES = 120
 
 # Separators, control characters, and the letter of a drive, such as "c:". Lone surrogates cannot be encoded.
 _UNSAFE = re.compile(r"[\\/\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|(?<=^[A-Za-z]):|^\.+|[. ]+$|^ +")
+# MLflow does not take these. Lightning removes them from the names of its metrics.
+_PUNCTUATION = re.compile(r"[!-,:-@\[-^`{-~]")
 _UNSAFE_ON_WINDOWS = re.compile(r'[<>:"|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows, with any ending."""
@@ -45,18 +47,22 @@ def safe_file_name(name: str) -> str:
 
 
 def distinct_names(names: Iterable[str], reserved: Collection[str]) -> dict[str, str]:
-    """Return each name, or for reserved names one with a number at the end that no other name has.
+    """Return names of logged values, by name: with a number at the end where they would be mixed up.
+
+    MLflow removes punctuation, so names must not differ in that alone.
 
     Args:
-        names: Different names. Those that are not reserved stay as they are.
+        names: Different names. Those that are not reserved and have no punctuation stay as they are.
         reserved: Names that mean something else.
     """
     ordered = list(dict.fromkeys(names))
-    found = {name: name for name in ordered if name not in reserved}
+    found = {name: name for name in ordered if _without_punctuation(name) == name and name not in reserved}
+    taken = {*map(_without_punctuation, reserved), *found}
     for name in ordered:
-        if name in reserved:
-            taken = {*reserved, *ordered, *found.values()}
-            found[name] = next(each for number in count(2) if (each := f"{name}-{number}") not in taken)
+        if name not in found:
+            tried = (name if number == 1 else f"{name}-{number}" for number in count(1))
+            found[name] = next(each for each in tried if _without_punctuation(each) not in taken)
+            taken.add(_without_punctuation(found[name]))
     return {name: found[name] for name in ordered}
 
 
@@ -98,5 +104,9 @@ def take_file_name(name: str, taken: set[str], endings: Sequence[str] = ("",)) -
 
 
 def file_key(name: str) -> str:
-    """Return what is the same for names that a system may take for the same file."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    """Return what is the same for names that a system may take for the same file, or a logger for the same value."""
+    return _without_punctuation(unicodedata.normalize("NFKC", name).casefold())
+
+
+def _without_punctuation(name: str) -> str:
+    return _PUNCTUATION.sub("", name)

@@ -124,7 +124,20 @@ def test_undefined_layers_are_named_in_a_warning():
     assert result.matrix.isnan().all()
 
 
-@pytest.mark.parametrize("data", [torch.randn(64, 8), np.ones((64, 8)), dataset(64)])
+class NamedEntries:
+    """Can be iterated over, as graphs of `torch_geometric`, but yields names and values."""
+
+    def keys(self):
+        return ["x"]
+
+    def __iter__(self):
+        return iter([("x", torch.randn(64, 8))])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [torch.randn(64, 8), np.ones((64, 8)), dataset(64), {"x": torch.randn(64, 8)}, NamedEntries(), object()],
+)
 def test_data_that_are_not_in_batches_raise(data):
     with pytest.raises(TypeError, match=f"is a {type(data).__name__}, not batches of samples; pass a DataLoader"):
         compare_models(Net(), Net(), data, progress_bar=False)

@@ -1,5 +1,6 @@
 """Arguments of `MinibatchCKA` and of its updates."""
 
+import numpy as np
 import pytest
 import torch
 from lightning_cka import MinibatchCKA
@@ -22,10 +23,39 @@ def test_a_mapping_with_other_keys_later():
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        ("b", "a"),
+        {"b": 1, "a": 2},
+        {"b": 1, "a": 2}.keys(),
+        (name for name in "ba"),
+        iter(["b", "a"]),
+        np.array(["b", "a"]),
+    ],
+)
+def test_containers_of_names_keep_their_order(names):
+    assert MinibatchCKA(names).layers == ("b", "a")
+
+
+@pytest.mark.parametrize("names", [{"b", "a"}, frozenset(["a", "b"])])
+def test_the_names_of_a_set_are_sorted(names):
+    """Each process may iterate over a set in another order."""
+    metric = MinibatchCKA(names, names)
+    assert metric.layers == metric.reference_layers == ("a", "b")
+
+
+def test_numbers_of_layers():
+    assert MinibatchCKA(np.int64(2)).layers == MinibatchCKA(2).layers == ("0", "1")
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: MinibatchCKA(0), "layers must be a positive number or a sequence of names, but is 0"),
         (lambda: MinibatchCKA("conv1"), "sequence of names, but is 'conv1'"),
+        (lambda: MinibatchCKA(2.0), "sequence of names, but is 2.0"),
+        (lambda: MinibatchCKA([1, 2]), r"sequence of names, but is \[1, 2\]"),
+        (lambda: MinibatchCKA(set()), r"sequence of names, but is set\(\)"),
         (lambda: MinibatchCKA(["a", "a"]), "distinct names"),
         (lambda: MinibatchCKA(2, kernel="linaer"), "unknown kernel 'linaer'; expected one of"),
         (lambda: MinibatchCKA(2).update([torch.ones(5, 2)]), "expected features of 2 layers, but got 1"),

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from lightning_cka import compare_models
+from conftest import Net, trainer
+from lightning_cka import CKAMonitor, compare_models
 from observed import Wrapped, assert_same, expected_matrix, matrix_on_batches, monitored_result
 from torch import nn
+from torch.utils.data import DataLoader
 
 pytestmark = [
     pytest.mark.usefixtures("_without_figures"),
@@ -136,3 +138,82 @@ def test_dicts_of_nodes_in_a_list_warn_that_nodes_are_taken_as_samples():
     with pytest.warns(UserWarning, match="the .. samples of a batch are assumed to lie along the first dimension"):
         result = compare_models(module, module, data, progress_bar=False)
     assert result.layers == ("net.embed", "net.message")
+
+
+class WholeGraph(Net):
+    """Trains on one graph, all nodes at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.readout = nn.Linear(3, 4)
+
+    def forward(self, x, edges):
+        h = self.net(x)
+        return self.head(h.index_add(0, edges[1], h[edges[0]]))
+
+    def training_step(self, batch, batch_idx):
+        return self(batch["x"], batch["edges"]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx), batch_size=1)
+
+
+class Graph(dict):
+    """A graph whose entries are attributes too."""
+
+    def __init__(self, entries):
+        super().__init__(entries)
+        self.x, self.edges = entries["x"], entries["edges"]
+
+    def to(self, device, **kwargs):
+        return Graph({name: value.to(device) for name, value in self.items()})
+
+
+def one_graph(nodes=64):
+    generator = torch.Generator().manual_seed(4)
+    return {
+        "x": torch.randn(nodes, 8, generator=generator),
+        "edges": torch.randint(0, nodes, (2, 3 * nodes), generator=generator),
+    }
+
+
+SHOWS = {
+    "dict": lambda module, graph: module(**graph),
+    "tuple": lambda module, graph: module(*graph),
+    "object": lambda module, graph: module(graph.x, graph.edges),
+}
+
+
+def first(samples):
+    return samples[0]
+
+
+def fit_whole_graph(**kwargs):
+    model, monitor = WholeGraph(), CKAMonitor(["initial", "self"], **kwargs)
+    graphs = DataLoader([one_graph()], batch_size=1, collate_fn=first)
+    trainer(monitor, max_epochs=1, num_sanity_val_steps=0).fit(model, graphs, graphs)
+    return model, monitor
+
+
+@pytest.mark.filterwarnings("ignore:one probe batch gives no standard errors")
+@pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size`")
+@pytest.mark.parametrize("kind", SHOWS)
+def test_the_nodes_of_one_graph_are_compared_as_the_message_says(kind):
+    with pytest.raises(ValueError, match=r"has 1 samples.*pass dataloader=\[data\].*and forward_fn="):
+        fit_whole_graph()
+    graph = one_graph()
+    data = {"dict": graph, "tuple": tuple(graph.values()), "object": Graph(graph)}[kind]
+    with pytest.warns(UserWarning, match="the 64 samples of a batch are assumed to lie along the first dimension"):
+        model, monitor = fit_whole_graph(dataloader=[data], forward_fn=SHOWS[kind])
+    result = monitor.results["self"][-1]
+    assert (result.num_samples, result.num_batches) == (64, 1)
+    assert "head" in result.layers
+    reads = dict.fromkeys(result.layers, lambda output, _: output)
+    show = lambda module, batch: module(**batch)  # noqa: E731
+    assert_same(result, matrix_on_batches(model, [graph], reads, show))
+
+
+def test_a_loader_of_one_graph_as_dataloader_raises_with_what_to_pass():
+    loader = DataLoader([one_graph()], batch_size=1, collate_fn=first)
+    with pytest.raises(ValueError, match=r"the first has 1: use larger batches. If the sample is a whole graph.*=\[da"):
+        fit_whole_graph(dataloader=loader, forward_fn=SHOWS["dict"])

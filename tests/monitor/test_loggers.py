@@ -14,7 +14,11 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning_cka import CKAMonitor
+from lightning_cka.monitor.loggers import LoggerOutput
+from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.warn_once import WarnOnce
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 KEYS = {"cka/initial/heatmap", "cka/initial/drift", "cka/self/heatmap"}
@@ -233,6 +237,40 @@ def test_mlflow_gets_names_without_the_characters_that_it_rejects(tmp_path):
     assert "cka/a1x/mean" in logger.experiment.get_run(logger.run_id).data.metrics
 
 
+class Punctuated(Net):
+    """Has layers whose names differ in punctuation alone, as keys of a `ModuleDict` may."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict({name: nn.Linear(8, 8) for name in ("a+b", "ab", "a*b", "a")})
+
+    def forward(self, x):
+        return super().forward(sum(part(x) for part in self.parts.values()))
+
+
+@pytest.mark.usefixtures("_mlflow")
+@pytest.mark.filterwarnings("ignore:MLFlow only allows .* special characters in metric name")
+@pytest.mark.filterwarnings("ignore:the CKA of layer .* is logged as")
+def test_names_that_differ_in_punctuation_alone_stay_apart_in_mlflow(tmp_path):
+    names = ["w#1", "w1", "w(1)", "w"]
+    for name in names:
+        torch.save(Punctuated().state_dict(), tmp_path / f"{name}.pt")
+    monitor = CKAMonitor([f"{name}.pt" for name in names], layers=["parts.*"])
+    logger = MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs")
+    trainer(monitor, logger=logger, max_epochs=1).fit(Punctuated(), *loaders())
+    metrics = logger.experiment.get_run(logger.run_id).data.metrics
+    found = {name: results[0].same_named() for name, results in monitor.results.items()}
+    assert list(found) == ["w#1", "w1-2", "w(1)-3", "w"]
+    logged = {"parts.a+b": "parts.ab-2", "parts.ab": "parts.ab", "parts.a*b": "parts.ab-3", "parts.a": "parts.a"}
+    for name, path in zip(found, ("w1", "w1-2", "w1-3", "w"), strict=True):
+        values = {layer: metrics[f"cka/{path}/{key}"] for layer, key in logged.items()}
+        assert values == pytest.approx(found[name], abs=1e-6)
+    diagnostics = {key for key in metrics if key.startswith("cka/diagnostics/") and key.endswith("/trace_ratio")}
+    assert diagnostics == {f"cka/diagnostics/{key}/trace_ratio" for key in logged.values()}
+    images = {path for path in artifacts(logger) if path.endswith("png")}
+    assert len({path.split("/")[1] for path in images}) == 4
+
+
 class TakesImages(OnlyMetrics):
     """A third-party logger with the ``log_image`` of `WandbLogger`, as several have."""
 
@@ -327,3 +365,33 @@ def test_files_are_beside_lightnings_checkpoints(tmp_path, monkeypatch, make):
     (result,) = tmp_path.rglob("epoch=000-step=000007.json")
     assert result.parent == Path(checkpoint.dirpath).resolve().parent / "cka" / "initial"
     assert logger or result.parent == tmp_path / "cka" / "initial"
+
+
+def test_mlflow_gets_a_value_again_after_an_error(monkeypatch, tmp_path):
+    """Its file store raises while another thread writes to the run."""
+    monkeypatch.setattr("lightning_cka.monitor.loggers.RETRY_SECONDS", 0)
+    calls = []
+
+    class MLFlowLogger:
+        run_id = "run"
+
+        @property
+        def experiment(self):
+            return self
+
+        def log_text(self, run_id, text, path):
+            calls.append(text)
+            if len(calls) == 1 or text == "always":
+                raise ValueError("Metric is malformed. No data found.")
+
+    output = LoggerOutput([MLFlowLogger()], OutputErrors(tmp_path, WarnOnce()))
+
+    def send(text):
+        output.send("text", "cka/diagnostics", text, 1)
+        output.finish()
+
+    send("once")
+    assert calls == ["once", "once"]
+    with pytest.warns(UserWarning, match="MLFlowLogger could not log the CKA texts.*malformed"):
+        send("always")
+    assert calls[2:] == ["always", "always"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Net, loaders, trainer
 from lightning_cka import CKAMonitor, compare_models
-from lightning_cka.runtime import attributes
+from lightning_cka.runtime import attributes, written_parameters
 from torch import nn
 from torch.utils.data import DataLoader
 from training import MARKS, run
@@ -92,6 +92,54 @@ def test_an_attribute_that_is_too_large_to_be_restored_raises_before_training(mo
     monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 64)
     with pytest.raises(ValueError, match=r"forward pass of Large writes to Large.memory, which .*register_buffer"):
         run(CKAMonitor(), model=Large)
+
+
+class WritesToParameters(Net):
+    """Has forward write to its parameters, in ways that people use."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(16, 8, max_norm=0.3)
+        self.hidden = [nn.Linear(3, 3)]
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.head.weight.data.clamp_(-0.2, 0.2)
+            self.net[4].weight.data = self.net[4].weight.data * 0.99
+            self.net[0].bias.mul_(0.9)
+            self.hidden[0].weight.mul_(0.9)
+        return super().forward(x + self.table(x[:, 0].abs().mul(5).long().clamp(max=15))) @ self.hidden[0].weight
+
+
+def test_parameters_that_forward_writes_to_are_restored():
+    monitor = CKAMonitor(["initial", "previous", "self"], layers=["net.0", "head"])
+    (model, _), (plain, _) = (run(*callbacks, model=WritesToParameters) for callbacks in ((monitor,), ()))
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model.hidden[0].weight, plain.hidden[0].weight)
+    other, before = WritesToParameters(), copy.deepcopy(model.state_dict())
+    result = compare_models(model, other, [torch.randn(16, 8) for _ in range(8)], progress_bar=False)
+    assert result.matrix.isfinite().all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_parameters_that_are_too_large_to_be_copied_raise_before_training(monkeypatch):
+    monkeypatch.setattr(written_parameters, "MAX_COPIED_BYTES", 600)
+    with pytest.raises(ValueError, match=r"forward pass of WritesToParameters writes to the parameters .*too large"):
+        run(CKAMonitor(), model=WritesToParameters)
+
+
+def test_a_parameter_that_only_later_batches_change_gives_a_warning():
+    class Later(Net):
+        def forward(self, x):
+            if self.trainer.validating and self.trainer.current_epoch == 1:
+                self.head.weight.data.mul_(0.9)
+            return super().forward(x)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    with pytest.warns(UserWarning, match=r"writes to the parameters head.weight, but did not in its first batch"):
+        run(CKAMonitor(num_samples=32), model=Later)
 
 
 class Frozen(Net):

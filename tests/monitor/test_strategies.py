@@ -116,7 +116,7 @@ def test_unsupported_strategies_raise(name, message):
             marks=needs_sharding,
         ),
         ("ddp", "die", [], ["worker.*exited unexpectedly", "process 1 could not show the model the probe set"]),
-        ("ddp", "empty on 1", [], ["0 samples", "process 1 could not show the model a probe batch"]),
+        ("ddp", "empty on 1", [], ["0 samples", "process 1 could not find its probe set"]),
         ("ddp", "empty on 1", ["--own-dataloader"], ["process 1 has no validation batch"]),
     ],
 )

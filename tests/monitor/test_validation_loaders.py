@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import seed_everything
+from lightning.pytorch.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomDataset
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_cka import CKAMonitor
 from torch import nn
@@ -133,3 +134,33 @@ def test_a_validation_loader_with_persistent_workers_can_be_the_dataloader_of_th
     watched, _ = run(monitor, model=CountBatches, validation=loader, num_sanity_val_steps=0)
     assert watched.batches == 16
     assert [r.num_samples for r in monitor.results["initial"]] == [128, 128]
+
+
+class Segments(BoringModel):
+    """Lightning's own model, which has batches of 1, with the loaders of other small batch sizes."""
+
+    batch_size = 3
+
+    def train_dataloader(self):
+        return DataLoader(RandomDataset(32, 64), self.batch_size)
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("model", [BoringModel, ManualOptimBoringModel, Segments])
+def test_batches_of_1_to_3_samples_of_the_boring_model(model, tmp_path):
+    monitor = CKAMonitor(["initial", "previous"])
+    fitted, _ = run_boring(model, monitor)
+    plain, _ = run_boring(model)
+    assert same_weights(fitted, plain)
+    results = monitor.results["initial"]
+    assert [(result.epoch, result.num_samples, result.num_batches) for result in results] == [(0, 64, 8), (1, 64, 8)]
+    assert all(result.matrix.isfinite().all() for result in results)
+
+
+def run_boring(model, *callbacks):
+    seed_everything(3, verbose=False)
+    network = model()
+    fitted = trainer(*callbacks, limit_train_batches=4, limit_val_batches=4)
+    fitted.fit(network)
+    return network, fitted

@@ -81,6 +81,27 @@ def test_a_layer_that_cannot_be_read_on_some_batch_is_nan_with_a_warning():
     assert not hsic(grams[1])[0, 0].isnan()
 
 
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_a_layer_that_gets_some_of_the_samples_is_warned_of_once(as_tuple):
+    class Expert(nn.Module):
+        """Gets another number of samples in each batch, as the expert that a router chooses."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.b.register_forward_hook(lambda module, inputs, output: (output, 1) if as_tuple else None)
+
+        def forward(self, x):
+            self.b(x if len(x) <= 8 else x[: len(x) - 7])
+            return self.a(x)
+
+    batches = [torch.randn(n, 3) for n in (8, 9, 10, 11, 12)]
+    with pytest.warns(UserWarning, match="its CKA is nan") as caught:
+        _, grams = grams_of(Expert(), batches)
+    assert len([each for each in caught if "its CKA is nan" in str(each.message)]) == 1
+    assert all(hsic(grams[i])[:, 0].isnan().all() for i in range(1, 5))
+
+
 def test_a_second_call_does_not_replace_a_first_that_cannot_be_read():
     class Twice(nn.Module):
         def __init__(self):

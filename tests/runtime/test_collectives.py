@@ -7,6 +7,7 @@ import torch
 from lightning_cka.runtime.collectives import (
     all_gather,
     all_gather_bool,
+    all_gather_objects,
     all_reduce_sum,
     gather_objects,
     in_lockstep,
@@ -55,6 +56,7 @@ def work(rank, folder):
         "sum": all_reduce_sum(mine, distributed=True).tolist(),
         "alone": [each.tolist() for each in all_gather(mine, distributed=False)],
         "objects": gather_objects({"rank": rank}, distributed=True),
+        "all objects": all_gather_objects({"rank": rank}),
         "bools": all_gather_bool(rank == 1, CPU),
         "errors": [message_of(lambda ranks=ranks: fail_on(ranks, rank)) for ranks in ((), (1,), (0, 1))],
         "lockstep": [lockstep_of(rank, fails) for fails in (False, True)],
@@ -76,6 +78,7 @@ def test_every_process_gets_the_tensors_of_all_in_the_order_of_ranks(results):
         assert each["transposed"] == [[[0, 1], [1, 2], [2, 3]], [[20, 21], [21, 22], [22, 23]]]
         assert each["sum"] == [10, 12, 14]
         assert each["bools"] == [False, True]
+        assert each["all objects"] == [{"rank": 0}, {"rank": 1}]
     assert [each["alone"] for each in results] == [[[0, 1, 2]], [[10, 11, 12]]]
 
 
@@ -98,7 +101,7 @@ def test_every_process_gets_the_same_number_of_batches(results):
 def test_without_a_process_group_there_is_one_process():
     assert all_gather(torch.ones(2), distributed=True)[0].tolist() == [1, 1]
     assert all_reduce_sum(torch.ones(2), distributed=True).tolist() == [1, 1]
-    assert gather_objects("a", distributed=True) == ["a"]
+    assert gather_objects("a", distributed=True) == all_gather_objects("a") == ["a"]
     assert list(in_lockstep(iter("ab"), CPU)) == ["a", "b"]
     with pytest.raises(OSError, match="rank 0"):
         fail_on((0,), 0)

@@ -151,14 +151,14 @@ def test_a_mode_that_cannot_be_assigned_is_set_by_its_method():
     with temporary_eval_mode(model) as kept:
         assert not model[0].training
     assert model[0].training
-    assert kept.left_alone == []
+    assert kept.attributes.left_alone == []
 
 
 def test_a_mode_that_cannot_be_set_is_named(monkeypatch):
     monkeypatch.delattr(Strict, "train")
     with temporary_eval_mode(nn.Sequential(Strict(3, 3))) as kept:
         pass
-    assert kept.left_alone == ["the training mode of Strict"]
+    assert kept.attributes.left_alone == ["the training mode of Strict"]
 
 
 def test_a_buffer_that_is_resized_or_gets_other_memory_is_restored():

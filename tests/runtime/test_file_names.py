@@ -84,6 +84,9 @@ def test_a_reserved_name_gets_a_number_that_no_other_name_has():
         "overview-2": "overview-2",
     }
     assert distinct_names(["mean", "a"], ["mean"]) == {"mean": "mean-2", "a": "a"}
+    punctuated = {"a+b": "a+b-2", "ab": "ab", "a*b": "a*b-3", "+": "+", "*": "*-2", "me=an": "me=an-2", "x[0]": "x[0]"}
+    assert distinct_names(punctuated, ["mean"]) == punctuated
+    assert distinct_names(["a.b", "a-b", "a_b", "a b"], []) == {n: n for n in ("a.b", "a-b", "a_b", "a b")}
     for names in (["mean", "mean-2", "mean-3"], ["mean-3", "mean-2", "mean"]):
         assert distinct_names(names, ["mean"]) == {"mean": "mean-4", "mean-2": "mean-2", "mean-3": "mean-3"}
 

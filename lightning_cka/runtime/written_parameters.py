@@ -1,0 +1,124 @@
+"""Find and restore parameters that a forward pass writes to, such as those of `nn.Embedding` with ``max_norm``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_cka.runtime.tensor_copies import Restore, keep_tensor
+
+MAX_COPIED_BYTES = 2 * 2**30
+"""Where it is not known which parameters are written to, no more than this total is copied."""
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass
+class _Kept:
+    name: str
+    parameter: Tensor
+    memory: Tensor
+    """An alias of the parameter's memory, which stays if the parameter gets other memory."""
+    version: int | None
+    """None for a tensor that was made in inference mode, which counts no writes."""
+    restore: Restore | None
+    """None: it was not copied."""
+
+
+class ParameterSnapshot:
+    """Parameters before a forward pass.
+
+    A write is seen by the tensor's version, by its memory, and by a sum over its bits: code that writes to
+    ``weight.data`` increases no version. Values are copied for few parameters only.
+
+    Args:
+        parameters: Pairs of a name and a parameter.
+        copied: Names of the parameters to copy. None: as many as fit into `MAX_COPIED_BYTES`.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], copied: Collection[str] | None) -> None:
+        plain = {id(p): (name, p) for name, p in reversed(list(parameters)) if _is_readable(p)}
+        self._kept: list[_Kept] = []
+        free = MAX_COPIED_BYTES
+        for name, p in reversed(plain.values()):
+            is_copied = p.nbytes <= free if copied is None else name in copied
+            free -= p.nbytes * is_copied
+            version = None if p.is_inference() else p._version
+            self._kept.append(_Kept(name, p, p.detach(), version, _copy(p) if is_copied else None))
+        self._sums = _bit_sums(each.memory for each in self._kept)
+
+    def written(self) -> list[str]:
+        """Return the names of the parameters that were written to, also of those whose values stayed the same."""
+        return [
+            each.name
+            for each, is_changed in zip(self._kept, self._are_changed(), strict=True)
+            if is_changed or _has_moved(each)
+        ]
+
+    def lost(self) -> list[str]:
+        """Return the names of the parameters whose values changed, and which cannot be restored."""
+        changed = zip(self._kept, self._are_changed(), strict=True)
+        return [each.name for each, is_changed in changed if is_changed and each.restore is None]
+
+    def restore(self) -> None:
+        """Put memory and values back, as far as they were copied."""
+        with ExitStack() as stack:
+            for each in self._kept:
+                if each.restore is not None:
+                    stack.callback(each.restore)
+                elif each.parameter.data_ptr() != each.memory.data_ptr():
+                    each.parameter.data = each.memory
+
+    def _are_changed(self) -> list[bool]:
+        sums = _bit_sums(each.memory for each in self._kept)
+        return [before != now for before, now in zip(self._sums, sums, strict=True)]
+
+
+def _is_readable(parameter: Tensor) -> bool:
+    """Whether a parameter has memory of its own, whose bits can be read."""
+    try:
+        return bool(_bits(parameter.detach()).numel()) and parameter.data_ptr() != 0
+    except Exception:  # noqa: BLE001  # Any class of tensor may be a parameter, also one without values yet.
+        return False
+
+
+def _copy(parameter: Tensor) -> Restore | None:
+    try:
+        return keep_tensor(parameter, compare=True)
+    except Exception:  # noqa: BLE001  # Any class of tensor may be a parameter, and memory may be short.
+        return None
+
+
+def _has_moved(kept: _Kept) -> bool:
+    p = kept.parameter
+    return p.data_ptr() != kept.memory.data_ptr() or (kept.version is not None and p._version != kept.version)
+
+
+def _bit_sums(tensors: Iterable[Tensor]) -> list[int]:
+    """Return a sum over the bits of each tensor. Values are read from each device once."""
+    by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    total = 0
+    for place, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, []).append((place, _bits(tensor).sum(dtype=torch.int64)))
+        total += 1
+    found = [0] * total
+    for sums in by_device.values():
+        values = torch.stack([each for _, each in sums]).tolist()
+        for (place, _), value in zip(sums, values, strict=True):
+            found[place] = value
+    return found
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return a view of a tensor as integers: of 64 bits where its memory allows it, since they need no conversion."""
+    with torch._C.DisableTorchFunctionSubclass():
+        plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+        per_integer = 8 // plain.element_size()
+        fits = plain.numel() % per_integer == 0 and plain.storage_offset() % per_integer == 0
+        if plain.is_contiguous() and fits:
+            return plain.view(-1).view(torch.int64)
+        return plain.view(_INTEGERS[plain.element_size()])
