@@ -74,6 +74,12 @@ def test_killed_processes_resume_where_they_stopped(tmp_path):
     for name in ("killed", "alone"):
         files, others = (sorted(p.name for p in (tmp_path / n / "cka").rglob("*")) for n in ("whole", name))
         assert files == others
+    # Two processes finish a run that has nothing left to train, whose tables were not written.
+    assert not list((tmp_path / "whole" / "cka").glob("*.csv"))
+    last = finish(tmp_path, "whole", "--devices", 2, "--checkpoint", "whole/epoch=4.ckpt", "--summary")
+    assert_same_history(whole, last)
+    tables = {path.name for path in (tmp_path / "whole" / "cka").rglob("*.csv")}
+    assert tables == {"linear.csv", "rbf.csv"}
 
 
 @pytest.mark.usefixtures("_without_figures")

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import signal
 import threading
 from dataclasses import dataclass, field
 
@@ -222,6 +223,48 @@ def test_the_monitor_the_trainer_and_the_module_can_always_be_copied_and_pickled
     assert duplicate.results.keys() == monitor.results.keys()
     trainer(duplicate, max_epochs=1).fit(Net(), *loaders())
     assert len(duplicate.results["initial"]) == 1
+
+
+class RaisesOnce(Net):
+    """Fails in one forward pass of the monitor's: in the dry run, or in the middle of a pass."""
+
+    error, at_call = RuntimeError, 1
+
+    def forward(self, x):
+        if FAULTS["armed"] and not self.training:
+            FAULTS["calls"] += 1
+            if FAULTS["calls"] == self.at_call:
+                FAULTS["armed"] = False
+                raise self.error("a fault")
+        return super().forward(x)
+
+
+FAULTS = {"armed": False, "calls": 0}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize(("at_call", "raises_early"), [(1, True), (6, False)])
+def test_all_can_be_copied_and_pickled_after_an_error_in_a_pass(monkeypatch, error, at_call, raises_early):
+    FAILURES.clear()
+    FAULTS.update(armed=True, calls=0)
+    monkeypatch.setattr(RaisesOnce, "error", error)
+    monkeypatch.setattr(RaisesOnce, "at_call", at_call)
+    handler = signal.getsignal(signal.SIGINT)
+    model, monitor = RaisesOnce(), CKAMonitor(["initial", "previous", Net()], num_samples=64, batch_size=8)
+    fitted = trainer(Copies(), monitor, num_sanity_val_steps=0)
+    try:
+        # Lightning exits after Ctrl+C. The dry run tells what to pass.
+        with pytest.raises((RuntimeError, ValueError, SystemExit)):
+            fitted.fit(model, *loaders())
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert not FAULTS["armed"]
+    assert fitted.global_step == 0 or not raises_early
+    check_copies("end", fitted, model, monitor)
+    assert FAILURES == []
+    for used_model, used in ((model, monitor), (copy.deepcopy(model), pickle.loads(pickle.dumps(monitor)))):
+        trainer(used, max_epochs=1).fit(used_model, *loaders())
+        assert len(used.results["initial"]) == 1
 
 
 class Locked(Net):

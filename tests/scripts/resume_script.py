@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main(arguments=None):
     parser.add_argument("--kill", type=json.loads, help="rank, epoch and batch of the kill, as JSON")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--name")
+    parser.add_argument("--summary", action="store_true", help="write tables and animations at the end")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     L.seed_everything(0, workers=True, verbose=False)
@@ -73,5 +75,6 @@ def main(arguments=None):
 if __name__ == "__main__":
     # Figures would take most of the time.
     lightning_cka.monitor.run_output.log_figures = lambda *_args: []
-    lightning_cka.monitor.run_output.write_summary = lambda *_args: None
+    if "--summary" not in sys.argv:
+        lightning_cka.monitor.run_output.write_summary = lambda *_args: None
     main()
