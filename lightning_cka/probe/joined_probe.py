@@ -33,6 +33,11 @@ def joined_probe(probe: ProbeSet, device: torch.device) -> ProbeSet:
     if all(other == first for other in others) or any(other[0] != first[0] for other in others) or first[0] < 0:
         return probe
     assert isinstance(probe, DatasetProbe)
+    return _joined(probe)
+
+
+def _joined(probe: DatasetProbe) -> DatasetProbe:
+    """Return the probe set of the samples of all processes."""
     shares = all_gather_objects((probe.available, probe.keys))
     if probe.redraw is not None:
         return probe.redraw(in_one_order(chain.from_iterable(available for available, _ in shares)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -94,6 +94,10 @@ def synchronized_errors(device: torch.device, action: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # Raised below, after the other processes have been notified.
         failure = error
     failed = all_gather_bool(failure is not None, device)
+    if any(failed):
+        # A process that raises and ends at once cuts the others' exchange off: each waits until all have its outcome.
+        with suppress(RuntimeError):
+            all_gather_bool(True, device)
     if failure is not None:
         raise failure
     if ranks := [rank for rank, has_failed in enumerate(failed) if has_failed]:
