@@ -240,7 +240,8 @@ def describe_folder(folder):
 def reference():
     """The whole text."""
     seen = set()
-    modules = [value for value in map(vars(lightning_cka).get, lightning_cka.__all__) if isinstance(value, ModuleType)]
+    names = [getattr(lightning_cka, name) for name in lightning_cka.__all__]
+    modules = [value for value in names if isinstance(value, ModuleType)]
     places = [lightning_cka, *modules, *(importlib.import_module(f"lightning_cka.{name}") for name in PLACES)]
     blocks = [HEAD.strip()]
     for module in places:

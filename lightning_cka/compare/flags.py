@@ -90,7 +90,7 @@ def _finite_or_infinite(name: str, value: Any) -> float:
     try:
         number = float(value)
     except OverflowError:  # An integer.
-        number = inf if value > 0 else -inf  # type: ignore[operator]
+        number = inf if value > 0 else -inf  # type: ignore[operator]  # Whatever overflows a float has an order.
     if isnan(number):
         raise ValueError(f"Thresholds: {name} must be a number or None, but is nan; None switches the check off")
     return number

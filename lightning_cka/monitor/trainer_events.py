@@ -48,11 +48,11 @@ class TrainerEvents(Callback):
             return {}
         return sealed(self._run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix})
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Read the state of the monitor with this prefix, which may have other references now."""
         self._saved = read_state(checkpoint, type(self).__qualname__, self.state_key, self._settings.log_key_prefix)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Clear the state of an earlier run. Lightning reads the checkpoint to resume from after this."""
         self._saved = {}
         if stage == "fit":
@@ -82,7 +82,7 @@ class TrainerEvents(Callback):
         if (session := self._due_session(trainer)) and is_last_validation_batch(trainer):
             session.compare()
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Log the results of the comparison."""
         if session := self._due_session(trainer):
             session.log()
@@ -94,12 +94,12 @@ class TrainerEvents(Callback):
         if self._session is not None:
             self._session.deliver(wait=False)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Compare and log if there is no validation loop."""
         if not validates(trainer) and (session := self._due_session(trainer)):
             session.log()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Write tables and animations, and log the trajectories."""
         if self._session is not None:
             self._session.end()
