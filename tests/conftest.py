@@ -20,6 +20,23 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
+class Forwards(nn.Module):
+    """A wrapper as people write it: it passes attributes on."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
 class Net(L.LightningModule):
     """A classifier with batch norm and dropout: 8 inputs, 3 classes."""
 

@@ -134,22 +134,26 @@ def argument_lines(parameters, texts):
     return lines
 
 
+def named_lines(texts):
+    return "\n".join(f"- `{name}`: {one_line(text)}" for name, text in texts.items())
+
+
+BLOCK_OF = {
+    "Returns": lambda text: f"Returns: {one_line(text)}",
+    "Raises": lambda text: "Raises:\n\n" + named_lines(items(text)),
+    "Example": lambda text: f"```pycon\n{text}\n```",
+}
+
+
 def text_blocks(found, parameters=(), fields=None):
     """The parts of a docstring, as blocks of Markdown."""
     texts = {**(fields or {}), **items(found.get("Attributes", "")), **items(found.get("Args", ""))}
     blocks = [markdown(found[""])] if found[""] else []
     if lines := argument_lines(parameters, texts):
         blocks.append("Arguments:\n\n" + "\n".join(lines))
-    others = {name: text for name, text in texts.items() if name not in {p.name for p in parameters}}
-    if others:
-        blocks.append("Attributes:\n\n" + "\n".join(f"- `{name}`: {one_line(text)}" for name, text in others.items()))
-    if text := found.get("Returns"):
-        blocks.append(f"Returns: {one_line(text)}")
-    if text := found.get("Raises"):
-        blocks.append("Raises:\n\n" + "\n".join(f"- `{name}`: {one_line(each)}" for name, each in items(text).items()))
-    if text := found.get("Example"):
-        blocks.append(f"```pycon\n{text}\n```")
-    return blocks
+    if others := {name: text for name, text in texts.items() if name not in {p.name for p in parameters}}:
+        blocks.append("Attributes:\n\n" + named_lines(others))
+    return blocks + [block(found[name]) for name, block in BLOCK_OF.items() if found.get(name)]
 
 
 def is_hook(cls, name):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Net
+from conftest import Forwards, Net
 from damage import with_flipped_bits
 from lightning_cka.runtime.checkpoint_weights import detached_copy, read_weights
 from safetensors.torch import save_file, save_model
@@ -40,20 +40,6 @@ def test_a_model_that_cannot_be_copied_is_named():
     model.generator = (number for number in range(3))
     with pytest.raises(ValueError, match=r"Linear cannot be copied \(TypeError: cannot pickle 'generator' object\)"):
         detached_copy(model)
-
-
-class Forwards(nn.Module):
-    """A wrapper as people write it: it passes attributes on."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def __getattr__(self, name):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("inner"), name)
 
 
 @pytest.mark.parametrize("nest", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])

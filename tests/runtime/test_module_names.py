@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from conftest import Forwards
 from lightning_cka.runtime.module_names import (
     is_transparent,
     match_keys,
@@ -14,23 +15,6 @@ from lightning_cka.runtime.module_names import (
 )
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-
-
-class Forwards(nn.Module):
-    """A wrapper as people write it: it passes attributes on."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def __getattr__(self, name):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("inner"), name)
-
-    def forward(self, *args, **kwargs):
-        return self.inner(*args, **kwargs)
 
 
 class Residual(nn.Module):
