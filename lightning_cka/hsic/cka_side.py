@@ -17,7 +17,8 @@ from lightning_cka.hsic.distance_errors import (
     zero_rounding_errors,
 )
 from lightning_cka.hsic.grams import full_gram
-from lightning_cka.hsic.kernels import RBF, KernelFn, median_of
+from lightning_cka.hsic.kernels import RBF, KernelFn
+from lightning_cka.hsic.median import median_distance
 from lightning_cka.hsic.precision import accumulator_dtype
 from lightning_cka.hsic.scaled_kernel import ScaledKernel
 
@@ -103,4 +104,4 @@ class CKASide:
 
     def _kernel(self, function: KernelFn, squared: Tensor) -> ScaledKernel:
         factor = self.scale.to(squared).square()[None]
-        return ScaledKernel(function, factor, median_of(squared) * factor if isinstance(function, RBF) else None)
+        return ScaledKernel(function, factor, median_distance(squared) * factor if isinstance(function, RBF) else None)

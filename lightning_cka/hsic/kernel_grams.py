@@ -11,7 +11,8 @@ from lightning_cka.hsic.distance_errors import (
     packed_variances,
     zero_rounding_errors,
 )
-from lightning_cka.hsic.kernels import RBF, Kernel, KernelFn, median_of, resolve_kernel
+from lightning_cka.hsic.kernels import RBF, Kernel, KernelFn, resolve_kernel
+from lightning_cka.hsic.median import median_distance
 from lightning_cka.hsic.packed import (
     PackedGrams,
     has_imprecise_distances,
@@ -58,7 +59,7 @@ def _kernel_grams(function: KernelFn, grams: PackedGrams, medians: Tensor | None
     squared = _squared_distances(grams)
     scale = grams.scales.to(squared).square()
     if isinstance(function, RBF) and medians is None:
-        medians = median_of(squared) * scale
+        medians = median_distance(squared) * scale
     kernel = ScaledKernel(function, scale, None if medians is None else medians.to(squared))
     full = kernel(squared)
     found = pack_stack(full)
@@ -109,7 +110,9 @@ def _chunks(grams: PackedGrams) -> list[slice]:
 
 def median_squared_distances(grams: PackedGrams) -> Tensor:
     """Return each layer's median squared distance over all n^2 entries, ``(L,)``, in float64."""
-    medians = torch.cat([median_of(_squared_distances(select_layers(grams, chosen))) for chosen in _chunks(grams)])
+    medians = torch.cat(
+        [median_distance(_squared_distances(select_layers(grams, chosen))) for chosen in _chunks(grams)]
+    )
     # With a far outlier, rounding errors may look like distances of zero.
     medians = medians.where(~has_imprecise_distances(grams), torch.full_like(medians, torch.nan))
     return medians * grams.scales.to(medians).square()
