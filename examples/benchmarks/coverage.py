@@ -77,10 +77,9 @@ def hits(interval: tuple[Tensor, Tensor], truth: float) -> Tensor:
     return (low <= truth) & (truth <= high)
 
 
-def cover_mean(
-    x: list[list[Tensor]], y: list[list[Tensor]], z: list[list[Tensor]], kernel: str, truth: float
-) -> Tensor:
+def cover_mean(features: tuple[Batches, ...], kernel: str, truth: float) -> Tensor:
     """Return which intervals of the mean of two layers contain the truth; the layers have the features x and z."""
+    x, y, z = features
     found = []
     for which in range(len(x[0])):
         model = bank_of([[one[which], other[which]] for one, other in zip(x, z, strict=True)])
@@ -91,7 +90,7 @@ def cover_mean(
     return torch.cat(found)
 
 
-def measure(name: str, kernel: str, num_batches: int, repeats: int, *, with_mean: bool = True) -> dict[str, float]:
+def measure(name: str, kernel: str, num_batches: int, repeats: int, *, mean_repeats: int) -> dict[str, float]:
     """Return the coverage of each kind of interval, and where the estimate and its error lie.
 
     Args:
@@ -99,7 +98,7 @@ def measure(name: str, kernel: str, num_batches: int, repeats: int, *, with_mean
         kernel: "linear" or "rbf".
         num_batches: Number of batches k of each probe set.
         repeats: Number of probe sets.
-        with_mean: Whether to measure the coverage of the mean, which needs most of the time.
+        mean_repeats: Number of probe sets for the coverage of the mean, which needs most of the time.
     """
     truth, other_truth = true_values(name, kernel)
     found: dict[str, list[Tensor]] = {}
@@ -115,7 +114,7 @@ def measure(name: str, kernel: str, num_batches: int, repeats: int, *, with_mean
             "estimate": earlier.matrix.diagonal(),
             "error": earlier.standard_error.diagonal(),
         }
-        if with_mean:
+        if len(found.get("mean", ())) * AT_A_TIME < mean_repeats:
             intervals["mean"] = cover_mean(features, kernel, (truth + other_truth) / 2)
         for key, values in intervals.items():
             found.setdefault(key, []).append(values.double())
@@ -149,7 +148,7 @@ def main() -> None:
     parser.add_argument("--kernels", nargs="*", choices=["linear", "rbf"], default=["linear", "rbf"])
     parser.add_argument("--batches", nargs="*", type=int, default=[8, 32], help="batches in a probe set")
     parser.add_argument("--repeats", type=int, default=1000, help="probe sets for each row")
-    parser.add_argument("--no-mean", action="store_true", help="leave out the mean, which needs most of the time")
+    parser.add_argument("--mean-repeats", type=int, default=1000, help="probe sets for the column of the mean")
     parser.add_argument("--output", type=Path, default=Path("coverage.json"))
     args = parser.parse_args()
     error = (LEVEL * (1 - LEVEL) / args.repeats) ** 0.5
@@ -159,7 +158,7 @@ def main() -> None:
     for name in args.populations:
         for kernel in args.kernels:
             for num_batches in args.batches:
-                each = measure(name, kernel, num_batches, args.repeats, with_mean=not args.no_mean)
+                each = measure(name, kernel, num_batches, args.repeats, mean_repeats=args.mean_repeats)
                 found.append({"population": name, "kernel": kernel, "batches": num_batches, **each})
                 lines = table([row(name, kernel, num_batches, each)]).splitlines()
                 print("\n".join(lines if len(found) == 1 else lines[-1:]), flush=True)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
 
+from lightning_cka.figures.flag_notes import write_at_height
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKER = "D"
 _SIZE = 5.0
-_FONT_SIZE = 7
 
 
 def mark_label(tolerance: float) -> str:
@@ -57,15 +58,4 @@ def explain_above_axes(ax: Axes, tolerance: float, level: float, height: float) 
         level: Level of the confidence intervals.
         height: Distance of the line from the axes, in points.
     """
-    text = f"◇ {' '.join(mark_label(tolerance).split())} ({level:.0%})"
-    ax.annotate(
-        text,
-        (0.5, 1.0),
-        (0, height),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=_FONT_SIZE,
-        annotation_clip=False,
-    )
+    write_at_height(ax, f"◇ {' '.join(mark_label(tolerance).split())} ({level:.0%})", height)
