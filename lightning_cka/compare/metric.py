@@ -31,14 +31,18 @@ class MinibatchCKA(HSICSums):
     """CKA between all pairs of layers, from mini-batches (Nguyen et al. 2020, https://arxiv.org/abs/2010.15327).
 
     The metric sums HSIC over batches, weighted by n(n-3), and divides once at the end. The result therefore does not
-    depend on how many processes share the batches. The standard error comes from the delta method over batches.
+    depend on how many processes share the batches. The metric keeps sums only, so the standard error comes from the
+    delta method over batches. Where single samples dominate, it is too small. `compare_models`, `compare_banks` and
+    `CKAMonitor` use a jackknife.
 
     Args:
         layers: Number of layers, or a container of their names. The names of a set are sorted.
         reference_layers: Number of the reference's layers, or their names; None: the same as ``layers``.
         kernel: "linear", "rbf", `lightning_cka.kernels.RBF`, "distance", a function of ``(n, n)`` squared distances, or
-            "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The first batch fixes the bandwidths of an RBF
-            kernel. With several processes, each one fixes its own, and a warning says by how much they differ.
+            "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The metric streams, so its first batch fixes
+            the bandwidths of an RBF kernel, while comparisons of banks use all batches. Standard errors do not contain
+            the noise of these bandwidths. With several processes, each one fixes its own, and a warning says by how
+            much they differ.
         unbiased: Whether to use the unbiased HSIC. False selects the biased HSIC (HSIC_0) that some papers report. Its
             values depend on the batch size; do not compare them across batch sizes.
         return_standard_error: Whether `compute` returns ``(matrix, standard_error)`` instead of the matrix alone.
