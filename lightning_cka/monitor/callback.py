@@ -42,8 +42,10 @@ class CKAMonitor(TrainerEvents):
         reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
         num_samples: Maximum number of samples in the probe set. None: the whole validation dataset.
             ``limit_val_batches`` and ``overfit_batches`` do not restrict the choice.
-        batch_size: Number of samples in a probe batch, at least 4. None: the validation loader's batch size, or less so
-            that there are 8 batches.
+        batch_size: Number of samples in a forward pass over the probe set. None: the validation loader's batch size.
+        gram_batch_size: Number of samples in a Gram matrix, at least 4. Features of several forward passes are joined.
+            None: as many forward passes as fit into 128 samples, or fewer so that there are 8 Gram matrices and the
+            features take at most 1 GiB; with ``dataloader``, one batch.
         dataloader: Your own loader of probe batches, used as it is. It should shuffle, because batches of similar
             samples bias CKA. ``num_samples``, ``batch_size`` and ``dataloader_idx`` are ignored. None: the probe set is
             drawn from the validation dataset.
@@ -112,6 +114,7 @@ class CKAMonitor(TrainerEvents):
         reference_layers: Layers = None,
         num_samples: int | None = 2048,
         batch_size: int | None = None,
+        gram_batch_size: int | None = None,
         dataloader: Any = None,
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
@@ -142,6 +145,7 @@ class CKAMonitor(TrainerEvents):
             feature_fn=feature_fn,
             seed=seed,
             call=call,
+            gram_batch_size=gram_batch_size,
         )
         self._settings = Settings(
             probe,

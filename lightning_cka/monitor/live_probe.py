@@ -18,6 +18,7 @@ from lightning_cka.monitor.validation_data import build_probe_set, check_all_val
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
+from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.gram_hooks import Observer
 from lightning_cka.probe.joined_probe import joined_probe
@@ -52,10 +53,11 @@ class LiveProbe:
         self._device = sums_device(module.device)
         with synchronized_errors(self._device, "find its probe set"), as_validation(trainer), without_log(module):
             own = build_probe_set(options, trainer)
-        self.probe = joined_probe(own, self._device)
+        joined = joined_probe(own, self._device)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
-            self.plan = dry_run(module, self.probe, options.selectors, self._forward_settings(trainer, module))
+            plan = dry_run(module, joined, options.selectors, self._forward_settings(trainer, module))
+            self.probe, self.plan = fit_blocks(joined, plan, module.device)
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)
             )
@@ -141,7 +143,9 @@ class LiveProbe:
         if model is not module:
             trainer.precision_plugin.convert_module(model).to(module.device)
         with as_validation(trainer), without_log(model), without_log(module):
-            return dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
+            plan = dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
+        check_blocks(plan, module.device)
+        return plan
 
     def _show(
         self,
