@@ -25,7 +25,7 @@ class Comparison:
 
     It holds a `KernelComparison` for each kernel, and this a `ModelPair` for each reference. Kernels without a
     bandwidth take each batch at once. For the others, the batches are kept until `results` is called, since the
-    bandwidths follow from the first batch of the probe set, which another process may have.
+    bandwidths follow from all batches of the probe set, those of other processes included.
 
     Args:
         layers: Names of the model's layers.
@@ -80,14 +80,15 @@ class Comparison:
             )
             for key, kernel in kernels.items()
         }
-        if bank is None and any(map(needs_median, kernels.values())):
+        self._has_bandwidth = any(map(needs_median, kernels.values()))
+        if bank is None and self._has_bandwidth:
             bank = GramBank(layers, model_name, sample_kind)
         self._bank = bank
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model's linear Gram matrices."""
         if self._bank is not None:
-            self._bank.add(batch)
+            (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_kernel.values():
             if not comparison.has_bandwidth:
                 comparison.add(batch)

@@ -66,7 +66,7 @@ class KernelComparison:
         return needs_median(self._kernel)
 
     def fix_bandwidths(self, medians: Tensor) -> None:
-        """Fix the kernel's bandwidths by the median squared distances ``(L,)`` of the model's first batch."""
+        """Fix the kernel's bandwidths by the median squared distances ``(L,)`` of the model's batches."""
         self._medians = medians
         for pair in self._pairs.values():
             pair.fix_bandwidths(medians)

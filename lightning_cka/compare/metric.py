@@ -37,8 +37,10 @@ class MinibatchCKA(HSICSums):
         layers: Number of layers, or a container of their names. The names of a set are sorted.
         reference_layers: Number of the reference's layers, or their names; None: the same as ``layers``.
         kernel: "linear", "rbf", `lightning_cka.kernels.RBF`, "distance", a function of ``(n, n)`` squared distances, or
-            "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The first batch fixes the bandwidths of an RBF
-            kernel. With several processes, each one fixes its own, and a warning says by how much they differ.
+            "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The metric streams, so its first batch fixes
+            the bandwidths of an RBF kernel, while comparisons of banks use all batches. Standard errors do not contain
+            the noise of these bandwidths. With several processes, each one fixes its own, and a warning says by how
+            much they differ.
         unbiased: Whether to use the unbiased HSIC. False selects the biased HSIC (HSIC_0) that some papers report. Its
             values depend on the batch size; do not compare them across batch sizes.
         return_standard_error: Whether `compute` returns ``(matrix, standard_error)`` instead of the matrix alone.

@@ -85,7 +85,7 @@ class ModelPair:
         self._num_mismatched = 0
 
     def fix_bandwidths(self, medians: Tensor) -> None:
-        """Fix the kernel's bandwidths by the medians ``(L,)`` of the model's first batch, and those of the bank's."""
+        """Fix the kernel's bandwidths by the medians ``(L,)`` of the model's batches, and those of the bank's."""
         bank = self._bank
         self._medians = medians
         self._reference_medians = (

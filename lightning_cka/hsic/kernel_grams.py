@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.check_kernels import checked_gram
-from lightning_cka.hsic.kernels import RBF, Kernel, distance, median_of, resolve_kernel
+from lightning_cka.hsic.kernels import RBF, Kernel, distance, resolve_kernel
+from lightning_cka.hsic.median import median_distance
 from lightning_cka.hsic.packed import (
     PackedGrams,
     has_imprecise_distances,
@@ -83,4 +84,4 @@ def _chunks(grams: PackedGrams) -> list[slice]:
 
 def median_squared_distances(grams: PackedGrams) -> Tensor:
     """Return each layer's median squared distance over all n^2 entries, ``(L,)``, in float64."""
-    return torch.cat([median_of(_usable_distances(grams, layers)) for layers in _chunks(grams)])
+    return torch.cat([median_distance(_usable_distances(grams, layers)) for layers in _chunks(grams)])

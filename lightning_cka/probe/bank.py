@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_format import read_bank, write_bank
-from lightning_cka.probe.bank_gathering import first_batch_medians, gather_batches
+from lightning_cka.probe.bank_gathering import gather_batches
+from lightning_cka.probe.bank_medians import BankMedians
 from lightning_cka.probe.exchangeability import variation_message
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
@@ -64,7 +65,7 @@ class GramBank:
         self.step = step
         self.batches: dict[int, BankBatch] = {}
         self.probe: dict[int, BatchInputs] = {}
-        self._medians: Tensor | None = None
+        self._medians = BankMedians(len(layers))
 
     def __repr__(self) -> str:
         size = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
@@ -95,10 +96,15 @@ class GramBank:
         """Add a copy of one batch."""
         self._add_without_copy(batch.host_copy())
 
+    def add_with_medians(self, batch: BankBatch) -> None:
+        """Add a copy of one batch, and compute its medians on the device of its Gram matrices; see `medians`."""
+        self.add(batch)
+        self._medians.compute(batch.index, batch.grams)
+
     def _add_without_copy(self, batch: BankBatch) -> None:
         self.batches[batch.index] = batch
         self.probe[batch.index] = BatchInputs(batch.samples, batch.fingerprint)
-        self._medians = None
+        self._medians.forget(batch.index)
 
     def get(self, index: int, fingerprint: str, device: torch.device) -> PackedGrams | None:
         """Return one batch's Gram matrices on ``device``; None if it is missing or had other inputs."""
@@ -113,15 +119,8 @@ class GramBank:
         return GramBank(layers, self.model_name, self.sample_kind, seed=self.seed, epoch=self.epoch, step=self.step)
 
     def medians(self, device: torch.device, *, distributed: bool) -> Tensor:
-        """Return the median squared distances ``(L,)`` of the first batch, which fix the bandwidths of kernels.
-
-        Args:
-            device: The device that the processes communicate through.
-            distributed: Whether the bank is split over processes. Then every process must call this method.
-        """
-        if self._medians is None:
-            self._medians = first_batch_medians(self.batches, len(self.layers), device, distributed=distributed)
-        return self._medians
+        """Return the medians ``(L,)`` that fix the bandwidths of kernels; see `BankMedians.mean`."""
+        return self._medians.mean(self.batches, device, distributed=distributed)
 
     def whole(self, device: torch.device, *, distributed: bool) -> GramBank | None:
         """Gather all processes' batches on the first process. Every process must call this method.

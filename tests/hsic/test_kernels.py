@@ -109,7 +109,26 @@ def bank(features, name="model"):
     return made
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "distance", RBF(2.0), "linear"])
+@pytest.mark.parametrize("threshold", [0.5, 2.0])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_all_batches_of_a_bank_fix_the_bandwidths(threshold, unbiased):
+    xs, ys = batches()
+    xs[1] = 5 * xs[1]  # Its own median distance differs.
+    medians = [np.mean([np.median(naive.squared_distances(each)) for each in z]) for z in (xs, ys)]
+    hsic, sums = naive.unbiased_hsic if unbiased else naive.biased_hsic, np.zeros(3)
+    for x, y in zip(xs, ys, strict=True):
+        k, ell = (naive.rbf_gram(z, threshold, median) for z, median in zip((x, y), medians, strict=True))
+        sums += [hsic(k, ell), hsic(k, k), hsic(ell, ell)]
+    result = compare_banks(bank(xs), bank(ys), kernel=RBF(threshold), unbiased=unbiased, thresholds=OFF)
+    expected = sums[0] / np.sqrt(sums[1] * sums[2])
+    assert result.matrix.item() == pytest.approx(expected, rel=1e-10)
+    metric = MinibatchCKA(1, kernel=RBF(threshold), unbiased=unbiased)
+    for x, y in zip(xs, ys, strict=True):
+        metric.update([x], [y])
+    assert abs(metric.compute().item() - expected) > 1e-3  # It streams, so that it keeps its first batch.
+
+
+@pytest.mark.parametrize("kernel", ["distance", "linear"])
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_banks_and_the_metric_give_the_same(kernel, unbiased):
     xs, ys = batches(n=64)
