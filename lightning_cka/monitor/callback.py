@@ -53,8 +53,8 @@ class CKAMonitor(TrainerEvents):
         forward_fn: Function of a module and a batch that runs the model. None: ``module(batch)``, or for a tuple or
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
-            and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token), or a
-            function of the output. None: "flatten".
+            and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token),
+            "last" (the last token that ``attention_mask`` keeps), or a function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
             sequence of these. The first probe batch fixes the bandwidths of RBF kernels. With several kernels, logged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -36,6 +36,8 @@ class LiveProbe:
         options: Arguments about the probe set.
         trainer: The Trainer, with its validation data, precision and strategy.
         module: The live model.
+        known: Descriptions of the probe sets of the run that training continues; see `ProbeSet.description`. If an
+            earlier version of the package would have drawn one of them, it is used.
 
     Attributes:
         probe: The probe set.
@@ -46,14 +48,16 @@ class LiveProbe:
         ValueError: There are no usable data, or the model or its layers cannot be used; see `dry_run`.
     """
 
-    def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
+    def __init__(
+        self, options: ProbeOptions, trainer: Trainer, module: LightningModule, known: Collection[str] = ()
+    ) -> None:
         self._options = options
         self.variation: list[Variation] = []
         self._is_tested = False
         self._device = sums_device(module.device)
         with synchronized_errors(self._device, "find its probe set"), as_validation(trainer), without_log(module):
             own = build_probe_set(options, trainer)
-        joined = joined_probe(own, self._device)
+        joined = joined_probe(own, self._device).as_in(known)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
             plan = dry_run(module, joined, options.selectors, self._forward_settings(trainer, module))

@@ -61,6 +61,18 @@ def choose_sizes(
     return Sizes(min(forward, block), block)
 
 
+def earlier_sizes(num_samples: int, loader: DataLoader[Any], batch_size: int | None = None) -> Sizes:
+    """Return the sizes of runs before ``gram_batch_size=``, when each Gram block was one forward pass."""
+    size = batch_size or _without_joining(num_samples, loader_batch_size(loader) or DEFAULT_BATCH_SIZE)
+    return Sizes(size, size)
+
+
+def _without_joining(num_samples: int, forward: int) -> int:
+    """Return the size of blocks of one forward pass. Batches of fewer than 4 samples are replaced by 32."""
+    size = forward if forward >= MIN_SAMPLES else DEFAULT_BATCH_SIZE
+    return max(MIN_SAMPLES, min(size, num_samples // MIN_BLOCKS))
+
+
 def loader_batch_size(loader: Any) -> int | None:
     """Return a loader's batch size; None if it is unknown."""
     size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
@@ -80,8 +92,7 @@ def sizes_for_memory(sizes: Sizes, num_samples: int, sample_bytes: int | None) -
     """
     forward = sizes.forward
     if sample_bytes is None:
-        size = forward if forward >= MIN_SAMPLES else DEFAULT_BATCH_SIZE
-        size = max(MIN_SAMPLES, min(size, num_samples // MIN_BLOCKS))
+        size = _without_joining(num_samples, forward)
         return Sizes(size, size)
     fitting = DEFAULT_BYTES // max(1, sample_bytes * forward)
     least = -(-MIN_SAMPLES // forward)  # Forward passes that have 4 samples.
@@ -144,9 +155,10 @@ def check_first_batch(num_samples: int) -> None:
         ValueError: It has fewer than 4.
     """
     if num_samples < MIN_SAMPLES:
+        hint = graph_hint(num_samples) or ", or pass gram_batch_size=64, which joins batches"
         raise ValueError(
             f"probe batches need at least {MIN_SAMPLES} samples, but the first has {num_samples}: use larger "
-            f"batches, or pass gram_batch_size=64, which joins batches{graph_hint(num_samples)}"
+            f"batches{hint}"
         )
 
 

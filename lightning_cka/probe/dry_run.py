@@ -77,7 +77,7 @@ def dry_run(
         _warn_of_repeated_calls(repeated)
     if seen.mask is not None:
         shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
-        warn_of_padded_layers(shapes, seen.mask)
+        warn_of_padded_layers(shapes, seen.mask, str(forward_settings.feature_fn))
     order = tuple(name for name in seen.outputs if name in batch_dims)
     return LayerPlan(
         batch_dims,
@@ -118,7 +118,7 @@ def _show_batches(
         passes = show_parts(model, probe, seen.outputs, forward_settings, lenient=lenient) if has_parts else []
         _check_restorable(model, kept)
         written = kept.parameters.written()
-    mask = token_mask(batch.data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
+    mask = token_mask(batch.data, batch.num_samples) if forward_settings.leaves_out_padding else None
     return seen._replace(
         adapters=adapters.found, mask=mask, written_parameters=written, has_parts=has_parts, passes=passes
     )

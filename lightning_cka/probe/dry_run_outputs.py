@@ -68,7 +68,7 @@ class DryRunOutputs(NamedTuple):
     adapters: Sequence[str] = ()
     """Layers that adapt another one."""
     mask: Tensor | None = None
-    """Which tokens of the first batch ``feature_fn="mean"`` averages."""
+    """Which tokens of the first batch are not padding; None if the feature function does not ask for that."""
     written_parameters: Sequence[str] = ()
     """Names of the parameters that the forward pass writes to."""
 

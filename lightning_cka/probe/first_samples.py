@@ -13,7 +13,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.probe.batching import Sizes, check_num_samples, choose_sizes, join_sizes, sizes_for_memory
+from lightning_cka.probe.batching import (
+    Sizes,
+    check_num_samples,
+    choose_sizes,
+    earlier_sizes,
+    join_sizes,
+    sizes_for_memory,
+)
 from lightning_cka.probe.probe_set import ProbeBatch
 from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from lightning_cka.probe.samplers import samples_in_order
@@ -63,11 +70,16 @@ def first_samples(
     _warn_not_shuffled(_source_name(loader))
     _check_finite(loader, num_samples)
     choose = partial(choose_sizes, loader=loader, batch_size=batch_size, gram_batch_size=gram_batch_size)
-    return _first_samples(loader, num_samples, seed, choose, is_default=gram_batch_size is None)
+    earlier = partial(earlier_sizes, loader=loader, batch_size=batch_size) if gram_batch_size is None else None
+    return _first_samples(loader, num_samples, seed, choose, earlier)
 
 
 def _first_samples(
-    loader: DataLoader[Any], num_samples: int | None, seed: int, choose: Callable[[int], Sizes], *, is_default: bool
+    loader: DataLoader[Any],
+    num_samples: int | None,
+    seed: int,
+    choose: Callable[[int], Sizes],
+    earlier: Callable[[int], Sizes] | None = None,
 ) -> StreamProbe:
     with isolated_rng(seed):
         read = _read_in_workers if loader.num_workers else _read_here
@@ -80,12 +92,14 @@ def _first_samples(
     last = join_sizes((count for count, _ in counted), sizes.block)[-1]
     if sum(last) < MIN_SAMPLES:
         del batches[-len(last) :]
-    probe = StreamProbe(batches, seed, gram_batch_size=sizes.block)
-    if is_default and sizes.forward < sizes.block:
+    probe = StreamProbe(batches, seed, gram_batch_size=sizes.block if sizes.forward < sizes.block else None)
+    if earlier is not None:
+        probe.earlier = lambda: _first_samples(loader, num_samples, seed, earlier)
+    if earlier is not None and sizes.forward < sizes.block:
 
         def smaller(sample_bytes: int | None) -> StreamProbe:
             fixed = sizes_for_memory(sizes, start, sample_bytes)
-            return _first_samples(loader, num_samples, seed, lambda _: fixed, is_default=False)
+            return _first_samples(loader, num_samples, seed, lambda _: fixed)
 
         probe.smaller = smaller
     return probe

@@ -84,7 +84,7 @@ class GramHooks:
             modules: The model's layers, by name.
             num_samples: Number of samples of the forward pass.
             start: Number of samples in the block's earlier forward passes.
-            mask: ``(n, T)``: which tokens are averaged for ``feature_fn="mean"``. None: all.
+            mask: ``(n, T)``: which tokens are not padding. None: all.
         """
         self._n, self._first, self._mask = num_samples, start, mask
         self._pending = set(self._plan.names)

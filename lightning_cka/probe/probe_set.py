@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +50,7 @@ class ProbeSet(ABC):
         is_shuffled: Whether the batches are random subsets by construction.
         smaller: Returns a probe set of the same samples that keeps fewer features at a time, given the size in bytes of
             one sample's features, or None if features of several forward passes cannot be joined. None: there is none.
+        earlier: Returns the probe set of a run before ``gram_batch_size=`` of the same arguments, or is None.
     """
 
     sample_kind = "dataset index"
@@ -58,11 +59,19 @@ class ProbeSet(ABC):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.smaller: Callable[[int | None], ProbeSet] | None = None
+        self.earlier: Callable[[], ProbeSet] | None = None
 
     @property
     def description(self) -> str:
         """Return a text that is equal for equal choices of samples."""
         return f"{self.sample_kind}, seed {self.seed}"
+
+    def as_in(self, descriptions: Collection[str]) -> ProbeSet:
+        """Return this probe set or an earlier version's one, whichever has one of the descriptions; else this one."""
+        if not descriptions or self.description in descriptions or self.earlier is None:
+            return self
+        earlier = self.earlier()
+        return earlier if earlier.description in descriptions else self
 
     @property
     def num_blocks(self) -> int | None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_cka.probe.batching import (
     Sizes,
     choose_sizes,
+    earlier_sizes,
     sizes_for_memory,
     split_into_batches,
     split_size,
@@ -53,7 +54,8 @@ def draw_probe_set(
         return first_samples(loader, num_samples, batch_size, seed, gram_batch_size)
     choose = partial(choose_sizes, loader=loader, batch_size=batch_size, gram_batch_size=gram_batch_size)
     available = available_samples(loader, seed, num_samples)
-    return _drawn_from(available, loader, num_samples, seed, choose, is_default=gram_batch_size is None)
+    earlier = partial(earlier_sizes, loader=loader, batch_size=batch_size) if gram_batch_size is None else None
+    return _drawn_from(available, loader, num_samples, seed, choose, earlier)
 
 
 def _drawn_from(
@@ -62,10 +64,18 @@ def _drawn_from(
     num_samples: int | None,
     seed: int,
     choose: Callable[[int], Sizes],
-    *,
-    is_default: bool,
+    earlier: Callable[[int], Sizes] | None = None,
 ) -> DatasetProbe:
-    """Draw a random subset of the samples that the loader's sampler yields."""
+    """Draw a random subset of the samples that the loader's sampler yields.
+
+    Args:
+        available: The samples.
+        loader: See `draw_probe_set`, as for the next two arguments.
+        num_samples: Maximum number of samples.
+        seed: Seed of the choice.
+        choose: Returns sizes of forward passes and blocks for a number of samples.
+        earlier: Returns the sizes of runs before ``gram_batch_size=``. None: ``choose`` gives the user's sizes.
+    """
     generator = torch.Generator("cpu").manual_seed(seed)
     places = torch.randperm(len(available), generator=generator, device="cpu")[:num_samples].tolist()
     keys = [available[place] for place in places]
@@ -78,12 +88,13 @@ def _drawn_from(
         probe = DatasetProbe(loader, split_into_batches(places, sizes.block), seed, keys=blocks, parts=parts)
     draw = partial(_drawn_from, loader=loader, num_samples=num_samples, seed=seed)
     probe.available = available
-    probe.redraw = partial(draw, choose=choose, is_default=is_default)
-    if is_default and sizes.forward < sizes.block:
+    probe.redraw = partial(draw, choose=choose, earlier=earlier)
+    probe.earlier = None if earlier is None else partial(draw, available, choose=earlier)
+    if earlier is not None and sizes.forward < sizes.block:
 
         def smaller(sample_bytes: int | None) -> DatasetProbe:
             fixed = sizes_for_memory(sizes, len(keys), sample_bytes)
-            return draw(available, choose=lambda _: fixed, is_default=False)
+            return draw(available, choose=lambda _: fixed)
 
         probe.smaller = smaller
     return probe

@@ -75,7 +75,7 @@ def show_probe_set(
             seed_rng(probe.batch_seed(batch.index, batch.start), forward_settings.device)
             data = forward_settings.to_device(batch.data)
             inputs.add(batch, data, forward_settings.shown_part(data))  # Before the forward pass may write to them.
-            mask = _mask_of_mean(batch, data, probe, forward_settings)
+            mask = _mask(batch, data, probe, forward_settings)
             with hooks.registered(modules, batch.num_samples, batch.start, mask):
                 forward_settings.forward(model, data)
             if batch.ends_block:
@@ -103,9 +103,9 @@ def _warn_of_lost(kept: KeptState) -> None:
         )
 
 
-def _mask_of_mean(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:
-    """Return which tokens ``feature_fn="mean"`` averages. None: all, or another feature function."""
-    mask = token_mask(data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
+def _mask(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:
+    """Return which tokens are not padding. None: all, or the feature function does not ask for that."""
+    mask = token_mask(data, batch.num_samples) if forward_settings.leaves_out_padding else None
     if mask is not None:
         warn_of_empty_samples(mask, batch.samples, probe.sample_kind)
     return mask

@@ -69,6 +69,12 @@ class StreamProbe(ProbeSet):
         self.is_distributed = has_distributed_sampler(source)
 
     @property
+    def description(self) -> str:
+        """See `ProbeSet.description`."""
+        joined = "" if self._gram_batch_size is None else f", Gram matrices of {self._gram_batch_size} samples"
+        return f"{super().description}{joined}"
+
+    @property
     def num_blocks(self) -> int | None:
         """See `ProbeSet.num_blocks`."""
         length: int | None = sized_len(self._source)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning_cka import CKAMonitor, GramBank
+from lightning_cka.probe import batching, first_samples, seeded_sampling
 from observed import assert_same, matrix_on_batches
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [
@@ -107,3 +108,46 @@ def test_a_batch_larger_than_a_block():
         ValueError, match=r"the first has 2: use larger batches, or pass gram_batch_size=64, which joins"
     ):
         fitted(Net(), 16, dataloader=list(DataLoader(dataset(64), batch_size=2)))
+
+
+class Rows(IterableDataset):
+    """A stream, whose first samples are the probe set."""
+
+    def __iter__(self):
+        return iter(dataset(256))
+
+
+def old_sizes(num_samples, loader, batch_size=None, gram_batch_size=None):
+    """Choose the sizes of runs before `gram_batch_size=`."""
+    return batching.earlier_sizes(num_samples, loader, batch_size)
+
+
+@pytest.mark.parametrize("data", [dataset(256), Rows()])
+@pytest.mark.parametrize("reference", ["initial", "self"])
+@pytest.mark.filterwarnings(
+    "ignore:training goes on from step 8, but the bank of reference 'initial' has another probe"
+)
+@pytest.mark.filterwarnings("ignore:the probe set consists of the first samples", "ignore:.*does not have .*_len_")
+def test_a_run_of_an_earlier_version_keeps_its_blocks(data, reference, tmp_path, monkeypatch):
+    loader = DataLoader(data, batch_size=16)
+    for new in (False, True):
+        monkeypatch.chdir(tmp_path)
+        with monkeypatch.context() as patch:
+            if not new:
+                for module in (seeded_sampling, first_samples):
+                    patch.setattr(module, "choose_sizes", old_sizes)
+            old = CKAMonitor(reference, dirpath=f"cka-{new}")
+            used = trainer(old, max_epochs=1)
+            used.fit(Net(), loaders()[0], loader)
+            used.save_checkpoint(f"{new}.ckpt")
+        resumed = CKAMonitor(reference, dirpath=f"cka-{new}")
+        trainer(resumed, max_epochs=2).fit(Net(), loaders()[0], loader, ckpt_path=f"{new}.ckpt")
+        history = resumed.results[reference]
+        assert [(result.epoch, result.num_batches) for result in history] == [
+            (0, 8 if new else 16),
+            (1, 8 if new else 16),
+        ]
+    other = CKAMonitor(reference, dirpath="cka-False", gram_batch_size=64)
+    with pytest.warns(UserWarning, match=f"history of '{reference}' restarts, .* other settings than now: probe"):
+        trainer(other, max_epochs=2).fit(Net(), loaders()[0], loader, ckpt_path="False.ckpt")
+    assert [(result.epoch, result.num_batches) for result in other.results[reference]] == [(1, 4)]
