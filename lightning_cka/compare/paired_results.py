@@ -27,7 +27,7 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
             f"the two results have no {side} in common: expected some of {shortened(getattr(later, side))}, but the "
             f"earlier result has {shortened(names)}"
         )
-    _check_kept_pairs(records, set(layers) & set(columns))
+    _check_kept_pairs(later, earlier, set(layers) & set(columns))
     matrices, left_out = [], []
     for result, record in zip((later, earlier), records, strict=True):
         rows = [result.layers.index(name) for name in layers]
@@ -53,18 +53,27 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
     return replace(difference, mean_standard_error=float(mean_error))
 
 
-def _check_kept_pairs(records: tuple[LeftOutBatches, LeftOutBatches], names: set[str]) -> None:
-    """Raise a `ValueError` if no pair of layers has records in both results.
+def _check_kept_pairs(later: CKAResult, earlier: CKAResult, names: set[str]) -> None:
+    """Raise a `ValueError` if no pair of layers that can differ has records in both results.
 
     Args:
-        records: Records of both results.
+        later: The later result.
+        earlier: The earlier result.
         names: Names that layers of both sides have in both results.
     """
-    if not names and any(record.all_pairs is None for record in records):
-        raise ValueError(
-            "saved results, and those of a monitor, keep errors for layers of the same name only, but the two results "
-            "have no such layers in common. Results of compare_banks and compare_models have errors for all pairs"
-        )
+    records = (later.left_out_batches, earlier.left_out_batches)
+    if all(record is not None and record.all_pairs is not None for record in records):
+        return
+    if later.self_comparison and earlier.self_comparison:
+        problem = "in a model that is compared with itself, CKA of these is always 1"
+    elif not names:
+        problem = "the two results have no such layers in common"
+    else:
+        return
+    raise ValueError(
+        f"saved results, and those of a monitor, keep errors for layers of the same name only, but {problem}. Results "
+        "of compare_banks and compare_models have errors for all pairs"
+    )
 
 
 def _checked_records(later: CKAResult, earlier: CKAResult) -> tuple[LeftOutBatches, LeftOutBatches]:
