@@ -40,6 +40,7 @@ class Comparison:
             process has all batches, even if a process group exists.
         execution_order: Names of layers in the order in which they ran, of this model or of references. Empty: the
             order of the layers.
+        keep_all_pairs: Whether the results keep what differences need for all pairs of layers; see `LeftOutBatches`.
         bank: Empty bank to fill with the model's Gram matrices. It may also be among ``banks``: then the model is
             compared with itself as with another model.
 
@@ -60,6 +61,7 @@ class Comparison:
         sample_kind: str = "sample",
         distributed: bool = False,
         execution_order: Sequence[str] = (),
+        keep_all_pairs: bool = False,
         bank: GramBank | None = None,
     ) -> None:
         self.sample_kind = sample_kind
@@ -77,6 +79,7 @@ class Comparison:
                 unbiased=unbiased,
                 distributed=distributed,
                 execution_order=execution_order,
+                keep_all_pairs=keep_all_pairs,
             )
             for key, kernel in kernels.items()
         }

@@ -127,11 +127,15 @@ class HSICSums(Metric):
         self.layer_square_sum = self.layer_square_sum + a * a
         self.reference_sum = self.reference_sum + b
         self.reference_square_sum = self.reference_square_sum + b * b
-        weight = n * (n - 3) if self.unbiased else (n - 1) ** 2
+        weight = self.weight(n)
         self.weight_sum = self.weight_sum + weight
         self.weight_square_sum = self.weight_square_sum + weight**2
         self.num_samples = self.num_samples + n
         self.num_batches = self.num_batches + 1
+
+    def weight(self, n: int) -> int:
+        """Return the weight of a batch of n samples in the sums."""
+        return n * (n - 3) if self.unbiased else (n - 1) ** 2
 
     def matrix(self) -> Tensor:
         """Return CKA ``(L, R)`` in float64, from the current sums: without synchronizing or checking them."""

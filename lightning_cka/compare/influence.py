@@ -1,6 +1,6 @@
-"""How much single samples and single batches change a CKA value.
+"""How much single samples change a CKA value.
 
-Both computations need the sums over all batches. So each batch leaves a `BatchRecord`, which is evaluated at the end.
+This needs the sums over all batches. So each batch leaves a `BatchRecord`, which is evaluated at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lightning_cka.compare.diagnostics import LeaveOneOut
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
 from lightning_cka.hsic.precision import accumulator_dtype
 from lightning_cka.hsic.products import row_products
-from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
+from lightning_cka.runtime.collectives import all_gather
 from lightning_cka.runtime.devices import to_device
 
 _MIN_REMAINDER = 1e3
@@ -38,12 +38,10 @@ class Reductions(NamedTuple):
 
 
 class BatchRecord(NamedTuple):
-    """What one batch of n samples contributes to the sums."""
+    """What the samples of one batch contribute to the sums."""
 
     samples: tuple[int, ...]
     """Numbers of the n samples."""
-    products: tuple[Tensor, Tensor, Tensor]
-    """``(L, R)``, ``(L,)`` and ``(R,)``; see `lightning_cka.hsic.products.hsic_products`."""
     reductions: Reductions
     eps: float
     """Machine epsilon of the Gram matrices' dtype."""
@@ -142,41 +140,3 @@ def _larger_change(one: Tensor, other: Tensor) -> Tensor:
     """
     a, b = (each[0].nan_to_num(torch.inf) for each in (one, other))
     return torch.where((a > b) | ((a == b) & (one[2] <= other[2])), one, other)
-
-
-def mean_standard_error(
-    records: Sequence[BatchRecord],
-    cells: Tensor,
-    matrix: Tensor,
-    sums: tuple[Tensor, Tensor],
-    effective_batches: Tensor,
-    *,
-    distributed: bool,
-) -> float:
-    """Return the standard error of the mean of some cells of the CKA matrix, by the delta method over batches.
-
-    It does not follow from the standard errors of the cells, because the cells of one batch are correlated.
-
-    Args:
-        records: Records of this process's batches.
-        cells: Whether a cell is in the mean, ``(L, R)`` bool.
-        matrix: CKA, ``(L, R)``.
-        sums: <K, K> ``(L,)`` and <L, L> ``(R,)``, summed over all batches of all processes.
-        effective_batches: Number of batches of equal weight with the same variance, a scalar.
-        distributed: Whether several processes share the batches. Then all of them must call this.
-
-    Returns:
-        The standard error; ``nan`` for fewer than 2 batches, or if there are no cells.
-    """
-    layers, references = sums
-    norms = (layers[:, None] * references).sqrt()
-    total = matrix.new_zeros(2)
-    for record in records:
-        c, a, b = record.products
-        influence = c / norms - matrix / 2 * ((a / layers)[:, None] + b / references)
-        # Not `influence[cells]`: its size depends on the values, so the CPU would have to wait for the GPU.
-        mean = influence.where(cells, torch.zeros_like(influence)).sum() / cells.sum()
-        total = total + torch.stack([mean.square(), torch.ones_like(mean)])
-    squares, count = all_reduce_sum(total, distributed=distributed)
-    error = (effective_batches / (effective_batches - 1) * squares).sqrt()
-    return float(error) if count > 1 else float("nan")

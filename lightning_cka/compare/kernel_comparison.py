@@ -29,6 +29,7 @@ class KernelComparison:
         unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
+        keep_all_pairs: As for `ModelPair`.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class KernelComparison:
         unbiased: bool,
         distributed: bool,
         execution_order: Sequence[str] = (),
+        keep_all_pairs: bool = False,
     ) -> None:
         self._kernel = kernel
         self._device = device
@@ -57,6 +59,7 @@ class KernelComparison:
                 unbiased=unbiased,
                 distributed=distributed,
                 execution_order=execution_order,
+                keep_all_pairs=keep_all_pairs,
             )
             for name, bank in banks.items()
         }

@@ -31,7 +31,9 @@ class MinibatchCKA(HSICSums):
     """CKA between all pairs of layers, from mini-batches (Nguyen et al. 2020, https://arxiv.org/abs/2010.15327).
 
     The metric sums HSIC over batches, weighted by n(n-3), and divides once at the end. The result therefore does not
-    depend on how many processes share the batches. The standard error comes from the delta method over batches.
+    depend on how many processes share the batches. The metric keeps sums only, so the standard error comes from the
+    delta method over batches. Where single samples dominate, it is too small. `compare_models`, `compare_banks` and
+    `CKAMonitor` use a jackknife.
 
     Args:
         layers: Number of layers, or a container of their names. The names of a set are sorted.

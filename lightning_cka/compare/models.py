@@ -126,6 +126,7 @@ def compare_models(
             thresholds=thresholds,
             sample_kind=probe.sample_kind,
             execution_order=plan.execution_order,
+            keep_all_pairs=True,
         )
         variation = BatchVariation(plan.names, sums_device(target))
         show(model, probe, plan, settings, comparison.add, variation.add)

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.bad_samples import BadSamples
+from lightning_cka.compare.batch_products import (
+    BatchProducts,
+    batch_identity,
+    gathered_products,
+    with_jackknife_errors,
+)
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics
 from lightning_cka.compare.find_flags import find_flags
 from lightning_cka.compare.flags import INPUT, Flag, Thresholds
@@ -17,7 +23,6 @@ from lightning_cka.compare.influence import (
     BatchRecord,
     leave_one_out,
     leave_one_out_reductions,
-    mean_standard_error,
 )
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.metric import MinibatchCKA
@@ -52,6 +57,7 @@ class ModelPair:
         unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
+        keep_all_pairs: Whether the result keeps what differences need for all pairs of layers; see `LeftOutBatches`.
     """
 
     def __init__(
@@ -64,11 +70,14 @@ class ModelPair:
         unbiased: bool,
         distributed: bool,
         execution_order: Sequence[str] = (),
+        keep_all_pairs: bool = False,
     ) -> None:
         reference_layers = layers if bank is None else bank.layers
         self._bank = bank
         self._kernel = kernel
+        self._device = device
         self._distributed = distributed
+        self._keep_all_pairs = keep_all_pairs
         self._medians: Tensor | None = None
         self._reference_medians: Tensor | None = None
         # The Gram matrices that it receives are already those of the kernel.
@@ -82,6 +91,7 @@ class ModelPair:
         self._rows = _indices(self._same_named, layers)
         self._columns = _indices(self._same_named, reference_layers)
         self._records: list[BatchRecord] = []
+        self._products: list[BatchProducts] = []
         self._num_mismatched = 0
 
     def fix_bandwidths(self, medians: Tensor) -> None:
@@ -113,11 +123,13 @@ class ModelPair:
         unbiased = self._metric.unbiased
         products = hsic_products(grams, reference_grams, unbiased=unbiased)
         self._metric.add_products(*products, grams.num_samples)
+        identity, weight = batch_identity(batch.samples, batch.fingerprint), self._metric.weight(grams.num_samples)
+        self._products.append(BatchProducts(batch.index, identity, weight, products))
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
         )
         eps = torch.finfo(batch.grams.halves.dtype).eps
-        self._records.append(BatchRecord(batch.samples, products, reductions, eps))
+        self._records.append(BatchRecord(batch.samples, reductions, eps))
 
     def outcome(
         self,
@@ -160,14 +172,9 @@ class ModelPair:
                 ),
                 distributed=distributed,
             )
-            mean_error = mean_standard_error(
-                self._records,
-                result.mean_cells().to(layer_sum.device),
-                metric.matrix(),
-                (layer_sum, reference_sum),
-                metric.effective_batches(),
-                distributed=distributed,
-            )
+        shape = (len(metric.layers), len(metric.reference_layers))
+        products = gathered_products(self._products, shape, self._device, distributed=distributed)
+        result = with_jackknife_errors(result, products, keep_all_pairs=self._keep_all_pairs)
         is_known = INPUT in bad_samples.places  # Both models have the same inputs.
         found = (
             *flags,
@@ -177,8 +184,7 @@ class ModelPair:
             *find_flags(reference_layers, thresholds, of_reference=True),
         )
         diagnostics = Diagnostics(layers, reference_layers, changes, found, sample_kind)
-        result = replace(result, mean_standard_error=mean_error, diagnostics=diagnostics)
-        return Outcome(result, undefined, self._num_mismatched)
+        return Outcome(replace(result, diagnostics=diagnostics), undefined, self._num_mismatched)
 
 
 def _indices(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:

@@ -9,6 +9,7 @@ from math import isnan, nan
 from pathlib import Path
 
 from lightning_cka.compare.flag_messages import flag_summary
+from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.runtime.files import write_atomically
 
@@ -67,14 +68,14 @@ def result_table(result: CKAResult) -> str:
     }
     if not pairs:
         del columns["CKA, same name"]
-    return f"{_heading(result)}\n\n{table(columns, zip(*columns.values(), strict=True))}{_bad_samples(result)}"
+    notes = [too_few_batches(result.effective_batches), *_bad_samples(result)]
+    return "\n\n".join([_heading(result), table(columns, zip(*columns.values(), strict=True)), *filter(None, notes)])
 
 
-def _bad_samples(result: CKAResult) -> str:
-    """Return a line below the table that names samples that are ``nan`` or infinite; "" if there are none."""
+def _bad_samples(result: CKAResult) -> list[str]:
+    """Return lines below the table that name samples that are ``nan`` or infinite."""
     kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
-    lines = flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
-    return "".join(f"\n\n{line}" for line in lines)
+    return flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
 
 
 def diagnostics_table(result: CKAResult) -> str:
@@ -121,12 +122,12 @@ def _most_similar(result: CKAResult, row: int) -> tuple[int, int]:
 
 
 def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
-    """Return the value of a cell, with its standard error if it is known; "" for no cell."""
+    """Return the value of a cell; "" for no cell. The standard error follows if it is known from enough batches."""
     if cell is None:
         return ""
     value = _format_value(float(result.matrix[cell]))
     error = nan if result.standard_error is None else float(result.standard_error[cell])
-    return value if isnan(error) else f"{value} ± {error:.3f}"
+    return value if isnan(error) or too_few_batches(result.effective_batches) else f"{value} ± {error:.3f}"
 
 
 def _flags(result: CKAResult, name: str) -> str:

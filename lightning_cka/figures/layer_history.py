@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cka.compare.intervals import interval
+
 if TYPE_CHECKING:
     from lightning_cka.compare.result import CKAResult
 
@@ -60,8 +62,9 @@ def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
 
 def _values_and_bounds(result: CKAResult, names: Sequence[str], level: float) -> NDArray[np.float64]:
     """Return CKA, lower bound and upper bound ``(3, names)`` of one result; ``nan`` where one is not known."""
-    has_errors = result.standard_error is not None and result.effective_batches is not None
-    matrices = [result.matrix, *(result.confidence_interval(level) if has_errors else ())]
+    matrices = [result.matrix]
+    if result.standard_error is not None and result.effective_batches is not None:
+        matrices += interval(result.matrix, result.standard_error, result.effective_batches, level)
     pairs = result.same_named_pairs()
     found = np.full((3, len(names)), np.nan)
     for place, name in enumerate(names):

@@ -37,7 +37,9 @@ def test_misleading_features_are_flagged_for_the_right_reason(case, model, refer
     with pytest.warns(UserWarning) if model else nullcontext():
         result = compare_banks(*banks)
     flags = result.flags
-    assert {flag.reason for flag in flags if not flag.of_reference} == model
+    # The jackknife leaves out the batch of an outlier, which changes CKA much. One batch has no error.
+    large_error = {"standard_error"} if samples and batch_size == 64 else set()
+    assert {flag.reason for flag in flags if not flag.of_reference} == model | large_error
     assert {flag.reason for flag in flags if flag.of_reference} == reference
     flagged_samples = {flag.reason: flag.samples for flag in flags}
     assert sorted(flagged_samples.get("trace_ratio", ())) == list(samples)
