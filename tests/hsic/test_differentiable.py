@@ -34,19 +34,19 @@ def pair(n=6, dtype=torch.float64):
 
 @pytest.mark.parametrize("unbiased", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("n", [6, 7])
-def test_gradients_of_cka_are_finite_differences(n, kernel, unbiased):
-    x, y = pair(n)
+def test_gradients_of_cka_are_finite_differences(kernel, unbiased):
+    x, y = pair()
 
     def value(x, y):
         return F.cka(x, y, kernel=kernel, unbiased=unbiased)
 
     assert gradcheck(value, (x, y))
-    assert gradgradcheck(value, (x, y))
+    assert gradgradcheck(value, (x, y), fast_mode=True)
+    assert gradcheck(value, pair(7), fast_mode=True)  # The median of an odd number of entries is one of them.
     for z in (x, y):  # In one argument alone, which is then the only one with a graph.
         other = (y if z is x else x).detach()
-        assert gradcheck(lambda z, other=other: value(z, other), (z,))
-        assert gradcheck(lambda z, other=other: value(other, z), (z,))
+        assert gradcheck(lambda z, other=other: value(z, other), (z,), fast_mode=True)
+        assert gradcheck(lambda z, other=other: value(other, z), (z,), fast_mode=True)
     assert gradcheck(lambda z: value(z, z.exp()), (x,))
 
 
