@@ -44,12 +44,12 @@ def guide(name):
 
 @contextmanager
 def only_warnings_of_others():
-    """Allow warnings of Lightning and jsonargparse, and of layers that training makes flat, but no others of ours."""
+    """Allow warnings of Lightning and jsonargparse, but none of ours."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     ours = [text for text in (str(each.message) for each in caught) if re.search("CKA|cka|bank|layer", text)]
-    assert not [text for text in ours if "effective dimension" not in text]
+    assert not ours
 
 
 def run(code, namespace):
@@ -152,7 +152,9 @@ def test_names_in_the_guides_exist():
 
 def test_thresholds_are_those_of_the_code():
     text, thresholds = guide("reading-cka"), Thresholds()
-    assert f"effective dimension < {thresholds.effective_dimension:g} |" in text
+    assert f"dominant direction > {thresholds.dominant_direction:g} |" in text
+    assert f"separated group > {thresholds.separated_group:g} |" in text
+    assert f"influence > {thresholds.influence:g} |" in text
     assert f"trace ratio > {thresholds.trace_ratio:g} |" in text
     assert f"leave-one-out > {thresholds.leave_one_out:g} |" in text
     assert f"standard error > {thresholds.standard_error:g} |" in text

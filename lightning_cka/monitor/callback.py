@@ -55,7 +55,7 @@ class CKAMonitor(TrainerEvents):
             function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
-            sequence of these. The first probe batch fixes the bandwidths of RBF kernels. With several kernels, logged
+            sequence of these. All probe batches fix the bandwidths of RBF kernels. With several kernels, logged
             keys contain the kernel's name.
         unbiased: Whether to use unbiased HSIC. The biased one, which some papers use, depends on the batch size.
         thresholds: Limits beyond which a layer is flagged. None: the defaults of `lightning_cka.Thresholds`.
@@ -74,6 +74,8 @@ class CKAMonitor(TrainerEvents):
             references, and banks that a checkpoint needs. None: all.
         on_error: What to do if a comparison fails during training: "raise" ends training, "warn" warns once and makes
             the epoch's results ``nan``.
+        log_changes: Whether to log ``<layer>_change`` too, from the second logged epoch on: the CKA of a layer minus
+            that of the previous logged epoch.
 
     Attributes:
         references: The references, with their names.
@@ -128,6 +130,7 @@ class CKAMonitor(TrainerEvents):
         trajectory: bool = False,
         keep_banks: int | None = None,
         on_error: Literal["raise", "warn"] = "raise",
+        log_changes: bool = False,
     ) -> None:
         super().__init__()
         join_namespaces(CKAMonitor)
@@ -155,6 +158,7 @@ class CKAMonitor(TrainerEvents):
             trajectory=trajectory,
             keep_banks=keep_banks,
             on_error=on_error,
+            log_changes=log_changes,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.every_n_epochs)
