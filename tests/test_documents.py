@@ -273,7 +273,7 @@ def test_recipes_run(after_the_script):
     assert found.trainer.callback_metrics["cka/previous/mean"] > 0.99
 
     recipe("A figure for a paper as PDF")
-    assert Path("cka.pdf").read_bytes().startswith(b"%PDF")
+    assert all(Path(name).read_bytes().startswith(b"%PDF") for name in ("cka.pdf", "change.pdf"))
     assert CKAResult.load(sorted(Path("my_first_cka/initial").glob("*.json"))[0]).epoch == 0
 
 
@@ -321,6 +321,14 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     assert re.search(r"flagged: 0 trace_ratio \d+\.\d+ \(77,\)", linear)
     assert "flagged" not in rbf
     assert "at loader position 77" in process.stderr
+
+
+def test_the_block_on_differences_runs(after_the_script, capsys):
+    (block,) = blocks(guide("intervals"), "python")
+    change = run(block, dict(after_the_script))["change"]
+    assert (change.later.epoch, change.earlier.epoch) == (9, 8)
+    assert Path("change.png").is_file()
+    assert "True" in capsys.readouterr().out
 
 
 class Small(L.LightningModule):
