@@ -405,6 +405,18 @@ def test_the_blocks_on_comparing_without_a_trainer_run(tmp_path, monkeypatch):
     }
 
 
+def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    models = {name: nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 8)) for name in ("cnn", "mlp")}
+    batches = list(torch.randn(256, 64).split(2))
+    namespace = models | {"CKAMonitor": CKAMonitor, "compare_models": lightning_cka.compare_models}
+    namespace["small_batches"] = batches
+    for block in blocks(guide("small-batches"), "python"):
+        run(block, namespace)
+    assert (namespace["result"].num_samples, namespace["result"].num_batches) == (256, 4)
+
+
 def test_the_block_on_processes_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = blocks(guide("processes"), "python")

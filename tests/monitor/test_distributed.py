@@ -15,6 +15,8 @@ SCENARIOS = {
     "one batch for two processes": (4, False),
     "the user's shuffling loader, with a smaller last batch": (70, "shuffled"),
     "the user's loader without shuffling": (64, "sorted"),
+    "several forward passes for each Gram matrix": (64, "small"),
+    "several batches of the user's loader for each Gram matrix": (94, "joined"),
 }
 
 

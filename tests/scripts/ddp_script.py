@@ -40,7 +40,9 @@ def run(devices, strategy, samples, own, layers):
         ["initial", "previous", "self", reference],
         layers,
         kernel=["linear", "rbf"],
-        dataloader=DataLoader(data, batch_size=8, shuffle=own == "shuffled") if own else None,
+        batch_size=4 if own == "small" else None,
+        gram_batch_size={"small": 12, "joined": 24}.get(own),
+        dataloader=None if own in (False, "small") else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
     )
@@ -93,7 +95,7 @@ def main(arguments=None):
     parser.add_argument(
         "--scenarios",
         default="[[64, false]]",
-        help="JSON: number of samples, and kind of dataloader= or false",
+        help="JSON: number of samples, and kind of dataloader= or of forward passes, or false",
     )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
