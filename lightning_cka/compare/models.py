@@ -128,7 +128,7 @@ def compare_models(
             model_name=model_name or type(model).__name__,
             unbiased=unbiased,
             thresholds=thresholds,
-            sample_kind=probe.sample_kind,
+            sample_kind=settings.sample_kind(probe),
             execution_order=plan.execution_order,
             keep_all_pairs=True,
         )
@@ -152,7 +152,7 @@ def _reference_bank(
         check_blocks(plan, settings.device)
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
-    bank = GramBank(plan.names, type(reference).__name__, probe.sample_kind)
+    bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))
     show(reference, probe, plan, settings, bank.add)
     return bank
 
