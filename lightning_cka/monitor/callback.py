@@ -57,7 +57,7 @@ class CKAMonitor(TrainerEvents):
             "last" (the last token that ``attention_mask`` keeps), or a function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
-            sequence of these. The first probe batch fixes the bandwidths of RBF kernels. With several kernels, logged
+            sequence of these. All probe batches fix the bandwidths of RBF kernels. With several kernels, logged
             keys contain the kernel's name.
         unbiased: Whether to use unbiased HSIC. The biased one, which some papers use, depends on the batch size.
         thresholds: Limits beyond which a layer is flagged. None: the defaults of `lightning_cka.Thresholds`.
@@ -68,14 +68,16 @@ class CKAMonitor(TrainerEvents):
         dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
             beside Lightning's checkpoints. Files of earlier runs are moved into its subfolder ``earlier-1``.
         save_banks: Whether to write the Gram matrices of each logged epoch to ``dirpath/banks``, for comparisons after
-            training. "float16" halves the files, and changes CKA by less than 1e-4. Banks that resuming needs are
-            always written.
+            training. "float16" halves the files, and changes linear CKA by less than 1e-4; for other kernels, see
+            `GramBank.save`. Banks that resuming needs are always written.
         trajectory: Whether to log, when training ends, the CKA of each layer with itself at all other logged epochs. It
             implies ``save_banks``.
         keep_banks: Number of logged epochs whose banks stay on disk. Older ones are deleted, except "initial", numbered
             references, and banks that a checkpoint needs. None: all.
         on_error: What to do if a comparison fails during training: "raise" ends training, "warn" warns once and makes
             the epoch's results ``nan``.
+        log_changes: Whether to log ``<layer>_change`` too, from the second logged epoch on: the CKA of a layer minus
+            that of the previous logged epoch.
 
     Attributes:
         references: The references, with their names.
@@ -131,6 +133,7 @@ class CKAMonitor(TrainerEvents):
         trajectory: bool = False,
         keep_banks: int | None = None,
         on_error: Literal["raise", "warn"] = "raise",
+        log_changes: bool = False,
     ) -> None:
         super().__init__()
         join_namespaces(CKAMonitor)
@@ -159,6 +162,7 @@ class CKAMonitor(TrainerEvents):
             trajectory=trajectory,
             keep_banks=keep_banks,
             on_error=on_error,
+            log_changes=log_changes,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.every_n_epochs)

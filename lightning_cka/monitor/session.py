@@ -148,7 +148,7 @@ class Session:
             texts[key] = warn_about(
                 self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
-            self._output.log(self._module, key, result)
+            self._output.log(self._module, key, self.results[key])
         self._output.log_diagnostics(self._module, compared.outcomes)
         return texts
 

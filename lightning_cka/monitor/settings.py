@@ -71,6 +71,7 @@ class Settings:
     trajectory: bool
     keep_banks: int | None
     on_error: Literal["raise", "warn"]
+    log_changes: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
