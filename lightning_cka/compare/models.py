@@ -68,8 +68,8 @@ def compare_models(
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
-        feature_fn: "flatten", "mean", "cls", "last", or a function from a layer's output to features ``(n, ...)``; see
-            `CKAMonitor`.
+        feature_fn: "flatten", "mean", "cls", "last", "tokens", or a function from a layer's output to features
+            ``(n, ...)``; see `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
             the mean of the features over all calls.
         kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
