@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 # Small probe sets and networks with few outputs are flagged, as they should be; test_find_flags.py tests flags.
-pytestmark = pytest.mark.filterwarnings("ignore:CKA( with .*)?: layers (that|whose)")
+pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*)?. layers (that|whose)")
 
 KIND = "loader position x 1000000 + token"
 
