@@ -47,6 +47,7 @@ class KernelComparison:
         self._kernel = kernel
         self._device = device
         self._distributed = distributed
+        self._unbiased = unbiased
         self._medians: Tensor | None = None
         self._statistics = LayerStatistics(layers, sums_device(device), execution_order)
         self._pairs = {
@@ -76,7 +77,7 @@ class KernelComparison:
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model, with linear Gram matrices."""
-        grams = apply_kernel(self._kernel, batch.grams, self._medians)
+        grams = apply_kernel(self._kernel, batch.grams, self._medians, unbiased=self._unbiased)
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
         for pair in self._pairs.values():
             pair.add(batch, grams, self._device)

@@ -16,7 +16,7 @@ from lightning_cka.compare.inputs import Features, common_batch_size, in_layer_o
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.undefined_layers import merge_sides, undefined_layers, undefined_message
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.hsic.kernel_grams import apply_kernel, median_squared_distances
+from lightning_cka.hsic.kernel_grams import apply_kernel, lacks_digits, median_squared_distances
 from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median, resolve_kernel
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import hsic_products
@@ -226,11 +226,18 @@ class MinibatchCKA(HSICSums):
     def _grams(self, features: list[Tensor] | PackedGrams, medians: str) -> PackedGrams:
         """Return the kernel's Gram matrices. The first batch sets the state named ``medians``, later ones use it."""
         if isinstance(features, PackedGrams):
-            grams = features
-        else:
-            grams = pack_precomputed(features) if self.kernel == "precomputed" else pack_features(features)
+            return self._kernel_grams(features, medians)
+        if self.kernel == "precomputed":
+            return pack_precomputed(features)
+        linear = pack_features(features)
+        grams = self._kernel_grams(linear, medians)
+        if lacks_digits(grams, linear):
+            return self._kernel_grams(pack_features(features, torch.float64), medians)
+        return grams
+
+    def _kernel_grams(self, linear: PackedGrams, medians: str) -> PackedGrams:
         if not needs_median(self.kernel):
-            return apply_kernel(self.kernel, grams)
+            return apply_kernel(self.kernel, linear, unbiased=self.unbiased)
         if self.num_batches == 0:
-            setattr(self, medians, median_squared_distances(grams).to(self.pair_sum))
-        return apply_kernel(self.kernel, grams, getattr(self, medians))
+            setattr(self, medians, median_squared_distances(linear).to(self.pair_sum))
+        return apply_kernel(self.kernel, linear, getattr(self, medians), unbiased=self.unbiased)

@@ -116,7 +116,9 @@ class ModelPair:
             if linear is None:
                 self._num_mismatched += 1
                 return
-            reference_grams = apply_kernel(self._kernel, linear, self._reference_medians)
+            reference_grams = apply_kernel(
+                self._kernel, linear, self._reference_medians, unbiased=self._metric.unbiased
+            )
             self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
         unbiased = self._metric.unbiased
         products = hsic_products(grams, reference_grams, unbiased=unbiased)

@@ -107,6 +107,11 @@ def distance(squared_distances: Tensor) -> Tensor:
     Returns:
         Gram matrices, ``(..., n, n)``.
     """
+    if squared_distances.requires_grad:
+        # The slope of a root is infinite at zero. Where samples coincide, the gradient is zero.
+        is_apart = squared_distances > 0
+        roots = squared_distances.where(is_apart, torch.ones_like(squared_distances)).sqrt()
+        return -roots.where(is_apart, torch.zeros_like(roots))
     return -squared_distances.sqrt()
 
 

@@ -66,8 +66,8 @@ class CKAMonitor(TrainerEvents):
         dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
             beside Lightning's checkpoints. Files of earlier runs are moved into its subfolder ``earlier-1``.
         save_banks: Whether to write the Gram matrices of each logged epoch to ``dirpath/banks``, for comparisons after
-            training. "float16" halves the files, and changes CKA by less than 1e-4. Banks that resuming needs are
-            always written.
+            training. "float16" halves the files, and changes linear CKA by less than 1e-4; for other kernels, see
+            `GramBank.save`. Banks that resuming needs are always written.
         trajectory: Whether to log, when training ends, the CKA of each layer with itself at all other logged epochs. It
             implies ``save_banks``.
         keep_banks: Number of logged epochs whose banks stay on disk. Older ones are deleted, except "initial", numbered
