@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.jackknife import jackknife_error, without_each_batch
-from lightning_cka.runtime.collectives import all_gather
+from lightning_cka.runtime.collectives import gather_rows
 from lightning_cka.runtime.devices import to_device
 
 
@@ -33,6 +33,8 @@ class BatchProducts(NamedTuple):
 class AllProducts(NamedTuple):
     """The products of all k batches of all processes, in the order of the probe set, in float64 in host memory."""
 
+    places: tuple[int, ...]
+    """Indices of the batches in the probe set."""
     identities: tuple[str, ...]
     weights: Tensor
     """``(k,)``."""
@@ -68,36 +70,32 @@ def gathered_products(
     weights = torch.tensor([each.weight for each in batches], dtype=values.dtype, device="cpu")
     keys = to_device(keys.reshape(-1, 2), device)
     values = torch.cat([values, to_device(weights, values.device)[:, None]], 1)
-    counts = all_gather(torch.tensor([len(batches)], device=device), distributed=distributed)
-    sizes = [int(count) for count in counts]
-    keys, values = (_gathered(part, sizes, distributed=distributed) for part in (keys, values))
+    keys, values = (gather_rows(part, distributed=distributed).cpu() for part in (keys, values))
+    values = values.double()
     order = keys[:, 0].argsort()
     identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in keys[order, 1].tolist())
     sections = [shape[0] * shape[1], *shape, 1]
     pairs, layers, references, weights = torch.split(values[order], sections, 1)
-    return AllProducts(identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
+    places = tuple(keys[order, 0].tolist())
+    return AllProducts(places, identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
 
 
-def _gathered(part: Tensor, sizes: Sequence[int], *, distributed: bool) -> Tensor:
-    """Return the rows of all processes in host memory. Processes exchange equally many rows, and then cut the rest."""
-    padded = torch.cat([part, part.new_zeros(max(sizes) - len(part), part.shape[1])])
-    gathered = [
-        rows[:size].cpu() for rows, size in zip(all_gather(padded, distributed=distributed), sizes, strict=True)
-    ]
-    joined = torch.cat(gathered)
-    return joined.double() if joined.is_floating_point() else joined
-
-
-def with_jackknife_errors(result: CKAResult, products: AllProducts, *, keep_all_pairs: bool) -> CKAResult:
+def with_jackknife_errors(
+    result: CKAResult, products: AllProducts, of_bandwidths: Tensor | None = None, *, keep_all_pairs: bool
+) -> CKAResult:
     """Return a result with the standard errors of its values and of their mean, by the jackknife over batches.
 
     Args:
         result: The result.
         products: Products of all batches.
+        of_bandwidths: By how much CKA changes without each batch because bandwidths change, ``(k, L, R)``; None: the
+            kernel has no bandwidth.
         keep_all_pairs: Whether the result keeps CKA without each batch for all pairs of layers, not only for those of
             the same name.
     """
     value, left_out = without_each_batch(products.pairs, products.layers, products.references)
+    if of_bandwidths is not None:
+        left_out = left_out + of_bandwidths
     error = jackknife_error(value, left_out, products.weights)
     cells = result.mean_cells()
     mean_error = jackknife_error(value[cells].mean(), left_out[:, cells].mean(1), products.weights)
