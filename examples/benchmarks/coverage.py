@@ -56,7 +56,7 @@ def probe_sets(draw: Draw, count: int, num_batches: int, seed: int) -> Iterator[
 def delta_method(x: GramBank, y: GramBank, kernel: str) -> tuple[Tensor, Tensor, float]:
     """Return CKA, its standard error by the delta method, and k_eff, with the bandwidths of the banks."""
     metric = MinibatchCKA(x.layers, y.layers, kernel="precomputed")
-    medians = [bank.medians(CPU, distributed=False) for bank in (x, y)]
+    medians = [bank.bandwidths(CPU, distributed=False).medians for bank in (x, y)]
     for one, other in zip(x, y, strict=True):
         grams = [apply_kernel(kernel, each.grams, m) for each, m in zip((one, other), medians, strict=True)]
         metric.add_products(*hsic_products(*grams, unbiased=True), BATCH_SIZE)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.jackknife import effective_batches, jackknife_error, without_each_batch
-from lightning_cka.runtime.collectives import all_gather
+from lightning_cka.runtime.collectives import gather_rows
 from lightning_cka.runtime.devices import to_device
 
 
@@ -22,6 +22,8 @@ class BatchProducts(NamedTuple):
 
     place: int
     """Index of the batch in the probe set; of dependent batches, a number that they share."""
+    index: int
+    """Index of the batch in the probe set."""
     identity: int
     """Hash of the samples and the inputs, from `batch_identity`."""
     weight: float
@@ -36,6 +38,8 @@ class AllProducts(NamedTuple):
     Batches that depend on each other, of tokens of the same sequences, are one batch here.
     """
 
+    members: tuple[tuple[int, ...], ...]
+    """For each of them, the indices of its batches in the probe set: one, or those that depend on each other."""
     identities: tuple[str, ...]
     weights: Tensor
     """``(k,)``."""
@@ -64,46 +68,42 @@ def gathered_products(
         device: Device that the processes communicate through.
         distributed: Whether several processes share the batches. Then all of them must call this.
     """
-    keys = torch.tensor([(each.place, each.identity) for each in batches], dtype=torch.int64, device="cpu")
+    keys = torch.tensor([(each.place, each.identity, each.index) for each in batches], dtype=torch.int64, device="cpu")
     rows = [torch.cat([part.flatten() for part in each.products]) for each in batches]
     length = shape[0] * shape[1] + sum(shape)
     values = torch.stack(rows) if rows else torch.zeros(0, length, dtype=torch.float64, device=device)
     weights = torch.tensor([each.weight for each in batches], dtype=values.dtype, device="cpu")
-    keys = to_device(keys.reshape(-1, 2), device)
+    keys = to_device(keys.reshape(-1, 3), device)
     values = torch.cat([values, to_device(weights, values.device)[:, None]], 1)
-    counts = all_gather(torch.tensor([len(batches)], device=device), distributed=distributed)
-    sizes = [int(count) for count in counts]
-    keys, values = (_gathered(part, sizes, distributed=distributed) for part in (keys, values))
+    keys, values = (gather_rows(part, distributed=distributed).cpu() for part in (keys, values))
+    values = values.double()
     places, rows_of = torch.unique(keys[:, 0], return_inverse=True)
     # Of dependent batches, the products are added up, and so are the identities.
     joined = values.new_zeros(len(places), values.shape[1]).index_add_(0, rows_of, values)
     sums = keys.new_zeros(len(places)).index_add_(0, rows_of, keys[:, 1])  # Modulo 2^64.
     identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in sums.tolist())
+    members = tuple(tuple(keys[rows_of == row, 2].sort().values.tolist()) for row in range(len(places)))
     sections = [shape[0] * shape[1], *shape, 1]
     pairs, layers, references, weights = torch.split(joined, sections, 1)
-    return AllProducts(identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
+    return AllProducts(members, identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
 
 
-def _gathered(part: Tensor, sizes: Sequence[int], *, distributed: bool) -> Tensor:
-    """Return the rows of all processes in host memory. Processes exchange equally many rows, and then cut the rest."""
-    padded = torch.cat([part, part.new_zeros(max(sizes) - len(part), part.shape[1])])
-    gathered = [
-        rows[:size].cpu() for rows, size in zip(all_gather(padded, distributed=distributed), sizes, strict=True)
-    ]
-    joined = torch.cat(gathered)
-    return joined.double() if joined.is_floating_point() else joined
-
-
-def with_jackknife_errors(result: CKAResult, products: AllProducts, *, keep_all_pairs: bool) -> CKAResult:
+def with_jackknife_errors(
+    result: CKAResult, products: AllProducts, of_bandwidths: Tensor | None = None, *, keep_all_pairs: bool
+) -> CKAResult:
     """Return a result with the standard errors of its values and of their mean, by the jackknife over batches.
 
     Args:
         result: The result.
         products: Products of all batches.
+        of_bandwidths: By how much CKA changes without each batch because bandwidths change, ``(k, L, R)``; None: the
+            kernel has no bandwidth.
         keep_all_pairs: Whether the result keeps CKA without each batch for all pairs of layers, not only for those of
             the same name.
     """
     value, left_out = without_each_batch(products.pairs, products.layers, products.references)
+    if of_bandwidths is not None:
+        left_out = left_out + of_bandwidths
     error = jackknife_error(value, left_out, products.weights)
     cells = result.mean_cells()
     mean_error = jackknife_error(value[cells].mean(), left_out[:, cells].mean(1), products.weights)

@@ -129,7 +129,7 @@ class Comparison:
         device = sums_device(self._device)
         waiting = [comparison for comparison in self._by_kernel.values() if comparison.has_bandwidth]
         for comparison in waiting:
-            comparison.fix_bandwidths(self._bank.medians(device, distributed=self._distributed))
+            comparison.fix_bandwidths(self._bank.bandwidths(device, distributed=self._distributed))
         # From here to the end of the block, processes do not communicate. So one of them may fail alone.
         with synchronized_errors(device, "compare its batches") if self._distributed else nullcontext():
             for comparison in waiting:

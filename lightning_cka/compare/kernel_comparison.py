@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from lightning_cka.compare.bandwidth_gradient import NUM_BATCHES, STEP
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.pair import ModelPair, Outcome
@@ -15,6 +15,7 @@ from lightning_cka.hsic.kernel_grams import apply_kernel
 from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.bank_medians import Bandwidths
 from lightning_cka.runtime.devices import sums_device
 
 
@@ -48,7 +49,7 @@ class KernelComparison:
         self._device = device
         self._distributed = distributed
         self._unbiased = unbiased
-        self._medians: Tensor | None = None
+        self._bandwidths: Bandwidths | None = None
         self._statistics = LayerStatistics(layers, sums_device(device), execution_order)
         self._pairs = {
             name: ModelPair(
@@ -69,18 +70,22 @@ class KernelComparison:
         """Whether `fix_bandwidths` must be called before the first batch is added."""
         return needs_median(self._kernel)
 
-    def fix_bandwidths(self, medians: Tensor) -> None:
-        """Fix the kernel's bandwidths by the median squared distances ``(L,)`` of the model's batches."""
-        self._medians = medians
+    def fix_bandwidths(self, bandwidths: Bandwidths) -> None:
+        """Fix the kernel's bandwidths by the median squared distances of the model's batches."""
+        self._bandwidths = bandwidths
         for pair in self._pairs.values():
-            pair.fix_bandwidths(medians)
+            pair.fix_bandwidths(bandwidths)
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model, with linear Gram matrices."""
-        grams = apply_kernel(self._kernel, batch.grams, self._medians, unbiased=self._unbiased)
+        medians = None if self._bandwidths is None else self._bandwidths.medians
+        grams = apply_kernel(self._kernel, batch.grams, medians, unbiased=self._unbiased)
+        shifted = None
+        if medians is not None and batch.index < NUM_BATCHES:
+            shifted = apply_kernel(self._kernel, batch.grams, medians * (1 + STEP), unbiased=self._unbiased)
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
         for pair in self._pairs.values():
-            pair.add(batch, grams, self._device)
+            pair.add(batch, grams, self._device, shifted)
 
     def outcomes(
         self, thresholds: Thresholds, sample_kind: str, flags: Sequence[Flag], **attributes: Any

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from lightning_cka.compare.bad_samples import BadSamples
+from lightning_cka.compare.bandwidth_gradient import STEP, BandwidthGradient
 from lightning_cka.compare.batch_products import (
     BatchProducts,
     batch_identity,
@@ -37,6 +38,7 @@ from lightning_cka.hsic.packed import PackedGrams, select_layers
 from lightning_cka.hsic.products import hsic_products
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.bank_medians import Bandwidths
 from lightning_cka.runtime.devices import cpu_by_default
 
 
@@ -82,8 +84,9 @@ class ModelPair:
         self._device = device
         self._distributed = distributed
         self._keep_all_pairs = keep_all_pairs
-        self._medians: Tensor | None = None
-        self._reference_medians: Tensor | None = None
+        self._bandwidths: Bandwidths | None = None
+        self._reference_bandwidths: Bandwidths | None = None
+        self._gradient = BandwidthGradient(len(layers), len(reference_layers), device, unbiased=unbiased)
         # The Gram matrices that it receives are already those of the kernel.
         with cpu_by_default():  # A metric makes its states on the default device.
             metric = MinibatchCKA(
@@ -99,38 +102,45 @@ class ModelPair:
         self._products: list[BatchProducts] = []
         self._num_mismatched = 0
 
-    def fix_bandwidths(self, medians: Tensor) -> None:
-        """Fix the kernel's bandwidths by the medians ``(L,)`` of the model's batches, and those of the bank's."""
-        bank = self._bank
-        self._medians = medians
-        self._reference_medians = (
-            medians if bank is None else bank.medians(medians.device, distributed=self._distributed)
+    def fix_bandwidths(self, bandwidths: Bandwidths) -> None:
+        """Fix the kernel's bandwidths by the medians of the model's batches, and those of the bank's."""
+        bank, device = self._bank, bandwidths.medians.device
+        self._bandwidths = bandwidths
+        self._reference_bandwidths = (
+            bandwidths if bank is None else bank.bandwidths(device, distributed=self._distributed)
         )
 
-    def add(self, batch: BankBatch, grams: PackedGrams, device: torch.device) -> None:
+    def add(
+        self, batch: BankBatch, grams: PackedGrams, device: torch.device, shifted: PackedGrams | None = None
+    ) -> None:
         """Add one batch.
 
         Args:
             batch: Batch of the model, with linear Gram matrices.
             grams: Gram matrices of the kernel for this batch.
             device: Device of the Gram matrices.
+            shifted: The same with other bandwidths, for `BandwidthGradient.add`; None: the batch is not added there.
         """
-        reference_grams = None
+        reference_grams, shifted_reference = None, shifted
         if self._bank is not None and self._reference_statistics is not None:
             linear = self._bank.get(batch.index, batch.fingerprint, device)
             if linear is None:
                 self._num_mismatched += 1
                 return
-            reference_grams = apply_kernel(
-                self._kernel, linear, self._reference_medians, unbiased=self._metric.unbiased
-            )
+            medians = None if self._reference_bandwidths is None else self._reference_bandwidths.medians
+            apply = partial(apply_kernel, self._kernel, linear, unbiased=self._metric.unbiased)
+            reference_grams = apply(medians)
+            if medians is not None and shifted is not None:
+                shifted_reference = apply(medians * (1 + STEP))
             self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
         unbiased = self._metric.unbiased
         products = hsic_products(grams, reference_grams, unbiased=unbiased)
         self._metric.add_products(*products, grams.num_samples)
         identity, weight = batch_identity(batch.samples, batch.fingerprint), self._metric.weight(grams.num_samples)
         place = batch.index if batch.cluster is None else batch.cluster
-        self._products.append(BatchProducts(place, identity, weight, products))
+        self._products.append(BatchProducts(place, batch.index, identity, weight, products))
+        if shifted is not None and shifted_reference is not None:
+            self._gradient.add(grams, shifted, reference_grams or grams, shifted_reference)
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
         )
@@ -165,7 +175,10 @@ class ModelPair:
             bad_in_reference = statistics.bad_samples(distributed=distributed)
         with metric.sync_context(should_sync=distributed):
             undefined = metric.undefined_layers(
-                self._medians, self._reference_medians, bad_samples.reasons, bad_in_reference.reasons
+                self._bandwidths and self._bandwidths.medians,
+                self._reference_bandwidths and self._reference_bandwidths.medians,
+                bad_samples.reasons,
+                bad_in_reference.reasons,
             )
             result = metric.as_result(self_comparison=self._bank is None, **attributes)
             layer_sum, reference_sum = metric.layer_sum, metric.reference_sum
@@ -179,7 +192,12 @@ class ModelPair:
         directions = self._directions.result(distributed=distributed)
         shape = (len(metric.layers), len(metric.reference_layers))
         products = gathered_products(self._products, shape, self._device, distributed=distributed)
-        result = with_jackknife_errors(result, products, keep_all_pairs=self._keep_all_pairs)
+        if self._bandwidths is not None and self._reference_bandwidths is not None:
+            bandwidths = (self._bandwidths, self._reference_bandwidths)
+            of_bandwidths = self._gradient.changes(products.members, *bandwidths, distributed=distributed)
+        else:
+            of_bandwidths = None
+        result = with_jackknife_errors(result, products, of_bandwidths, keep_all_pairs=self._keep_all_pairs)
         is_known = INPUT in bad_samples.places  # Both models have the same inputs.
         own, others = influences_of_layers(influences, self._pairs, metric.layers, metric.reference_layers)
         of_samples = find_flags(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_format import read_bank, write_bank
 from lightning_cka.probe.bank_gathering import gather_batches
-from lightning_cka.probe.bank_medians import BankMedians
+from lightning_cka.probe.bank_medians import Bandwidths, BankMedians
 from lightning_cka.probe.exchangeability import variation_message
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
@@ -97,7 +97,7 @@ class GramBank:
         self._add_without_copy(batch.host_copy())
 
     def add_with_medians(self, batch: BankBatch) -> None:
-        """Add a copy of one batch, and compute its medians on the device of its Gram matrices; see `medians`."""
+        """Add a copy of one batch, and compute its medians on the device of its Gram matrices; see `bandwidths`."""
         self.add(batch)
         self._medians.compute(batch.index, batch.grams)
 
@@ -118,9 +118,9 @@ class GramBank:
         layers = self.layers if layers is None else layers
         return GramBank(layers, self.model_name, self.sample_kind, seed=self.seed, epoch=self.epoch, step=self.step)
 
-    def medians(self, device: torch.device, *, distributed: bool) -> Tensor:
-        """Return the medians ``(L,)`` that fix the bandwidths of kernels; see `BankMedians.mean`."""
-        return self._medians.mean(self.batches, device, distributed=distributed)
+    def bandwidths(self, device: torch.device, *, distributed: bool) -> Bandwidths:
+        """Return what fixes the bandwidths of kernels; see `BankMedians.bandwidths`."""
+        return self._medians.bandwidths(self.batches, device, distributed=distributed)
 
     def whole(self, device: torch.device, *, distributed: bool) -> GramBank | None:
         """Gather all processes' batches on the first process. Every process must call this method.

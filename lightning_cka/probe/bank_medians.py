@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,16 @@ from torch import Tensor
 from lightning_cka.hsic.kernel_grams import median_squared_distances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.runtime.collectives import all_reduce_sum, synchronized_errors
+from lightning_cka.runtime.collectives import gather_rows, synchronized_errors
+
+
+class Bandwidths(NamedTuple):
+    """What fixes the bandwidths of RBF kernels for L layers."""
+
+    medians: Tensor
+    """Mean over the batches of all processes of their median squared distances, ``(L,)`` in float64."""
+    changes: dict[int, Tensor]
+    """By index of each batch: the relative change ``(L,)`` of this mean without the batch."""
 
 
 class BankMedians:
@@ -27,7 +37,7 @@ class BankMedians:
     def __init__(self, num_layers: int) -> None:
         self._num_layers = num_layers
         self._by_batch: dict[int, Tensor] = {}
-        self._mean: Tensor | None = None
+        self._bandwidths: Bandwidths | None = None
 
     def compute(self, index: int, grams: PackedGrams) -> None:
         """Compute the medians of one batch, on the device of its Gram matrices."""
@@ -36,10 +46,10 @@ class BankMedians:
     def forget(self, index: int) -> None:
         """Forget the medians of one batch, whose Gram matrices have changed, and with them the mean."""
         self._by_batch.pop(index, None)
-        self._mean = None
+        self._bandwidths = None
 
-    def mean(self, batches: Mapping[int, BankBatch], device: torch.device, *, distributed: bool) -> Tensor:
-        """Return the mean over the batches of all processes, ``(L,)`` in float64.
+    def bandwidths(self, batches: Mapping[int, BankBatch], device: torch.device, *, distributed: bool) -> Bandwidths:
+        """Return the mean over the batches of all processes, and how it changes without each of them.
 
         Medians of ``nan`` are left out. A layer without any other median has ``nan``.
 
@@ -48,14 +58,26 @@ class BankMedians:
             device: The device that the processes communicate through.
             distributed: Whether there are other processes. Then every process must call this method.
         """
-        if self._mean is None:
+        if self._bandwidths is None:
             with synchronized_errors(device, "compute bandwidths") if distributed else nullcontext():
                 for index in batches.keys() - self._by_batch.keys():
                     self.compute(index, batches[index].grams)
-            own = torch.zeros(2, self._num_layers, dtype=torch.float64, device="cpu")
-            for index in sorted(batches):
-                medians = self._by_batch[index]
-                own += torch.stack([medians.nan_to_num(0.0, torch.inf), (~medians.isnan()).to(medians)])
-            total, count = all_reduce_sum(own.to(device), distributed=distributed)
-            self._mean = total / count
-        return self._mean
+            own = torch.zeros(len(batches), 1 + self._num_layers, dtype=torch.float64, device="cpu")
+            for row, index in enumerate(batches):
+                own[row, 0] = index
+                own[row, 1:] = self._by_batch[index]
+            rows = gather_rows(own.to(device), distributed=distributed)
+            self._bandwidths = _bandwidths(rows[rows[:, 0].argsort()])
+        return self._bandwidths
+
+
+def _bandwidths(rows: Tensor) -> Bandwidths:
+    """Return the bandwidths from rows ``(k, 1 + L)`` of the batches' indices and medians."""
+    indices, medians = rows[:, 0], rows[:, 1:]
+    is_usable = ~medians.isnan()
+    known = medians.where(is_usable, torch.zeros_like(medians))
+    mean = known.sum(0) / is_usable.sum(0)
+    others = is_usable.sum(0) - is_usable.to(torch.int64)
+    without = (known.sum(0) - known) / others
+    changes = (without / mean - 1).where(is_usable & (others > 0), torch.zeros_like(medians))
+    return Bandwidths(mean, dict(zip(map(int, indices.tolist()), changes, strict=True)))

@@ -38,6 +38,21 @@ def all_gather(tensor: Tensor, *, distributed: bool) -> list[Tensor]:
     return gathered
 
 
+def gather_rows(rows: Tensor, *, distributed: bool) -> Tensor:
+    """Return the rows of all processes, in the order of their ranks, on each process.
+
+    Args:
+        rows: Rows of this process, ``(k, m)``. Each process may have another number of rows, also none.
+        distributed: False: return this process's rows only, even if a process group exists.
+    """
+    counts = all_gather(torch.tensor([len(rows)], device=rows.device), distributed=distributed)
+    sizes = [int(count) for count in counts]
+    # Processes exchange equally many rows, and then cut the rest.
+    padded = torch.cat([rows, rows.new_zeros(max(sizes) - len(rows), rows.shape[1])])
+    gathered = all_gather(padded, distributed=distributed)
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
 def gather_objects(value: Any, *, distributed: bool) -> list[Any]:
     """Return the values of all processes in the order of their ranks on rank 0, and an empty list elsewhere.
 

@@ -12,6 +12,7 @@ from lightning_cka.hsic.kernel_grams import median_squared_distances
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_header import FORMAT_VERSION
+from lightning_cka.probe.bank_medians import Bandwidths
 from lightning_cka.version import __version__
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -166,10 +167,11 @@ def test_float16_keeps_undefined_layers(tmp_path):
 
 def test_a_file_of_the_first_version_loads(monkeypatch):
     def first_medians(bank, *args, **kwargs):
-        return median_squared_distances(bank.batches[0].grams)
+        medians = median_squared_distances(bank.batches[0].grams)
+        return Bandwidths(medians, {index: torch.zeros(len(medians)) for index in bank.batches})
 
     # That version took the bandwidths from the first batch.
-    monkeypatch.setattr(GramBank, "medians", first_medians)
+    monkeypatch.setattr(GramBank, "bandwidths", first_medians)
     a, b = (GramBank.load(DATA / f"bank-v1-{name}.safetensors") for name in ("a", "b"))
     expected = json.loads((DATA / "bank-v1.json").read_text())
     assert (a.layers, a.epoch, a.step, a.seed, a.model_name) == (("a", "b.c"), 4, 17, 0, "Net")

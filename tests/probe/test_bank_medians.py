@@ -30,7 +30,7 @@ def naive_medians(batches):
 
 def test_it_is_the_mean_over_batches_of_their_medians():
     batches = features()
-    medians = bank_of_features(batches, ("a", "b")).medians(CPU, distributed=False)
+    medians = bank_of_features(batches, ("a", "b")).bandwidths(CPU, distributed=False).medians
     assert medians.dtype == torch.float64
     np.testing.assert_allclose(medians, naive_medians(batches), rtol=1e-12)
     assert abs(naive_medians(batches) / naive_medians(batches[:1]) - 1).min() > 0.5  # The first batch alone.
@@ -39,11 +39,11 @@ def test_it_is_the_mean_over_batches_of_their_medians():
 def test_it_follows_changes_of_the_bank():
     batches = features()
     bank = bank_of_features(batches[:4], ("a", "b"))
-    before = bank.medians(CPU, distributed=False)
+    before = bank.bandwidths(CPU, distributed=False).medians
     for index in (4, 1):  # A new batch, and one that replaces another.
         grams = pack_features(batches[0])
         bank.add_with_medians(BankBatch(index, grams, str(index), tuple(range(16))))
-    medians = bank.medians(CPU, distributed=False)
+    medians = bank.bandwidths(CPU, distributed=False).medians
     expected = naive_medians([batches[0], batches[0], batches[2], batches[3], batches[0]])
     np.testing.assert_allclose(medians, expected, rtol=1e-12)
     assert not torch.equal(before, medians)
@@ -52,12 +52,15 @@ def test_it_follows_changes_of_the_bank():
 def test_batches_with_nan_are_left_out_of_their_layer():
     batches = features()
     batches[1][0][3] = torch.nan
-    medians = bank_of_features(batches, ("a", "b")).medians(CPU, distributed=False)
+    medians = bank_of_features(batches, ("a", "b")).bandwidths(CPU, distributed=False).medians
     expected = [naive_medians(batches[:1] + batches[2:])[0], naive_medians(batches)[1]]
     np.testing.assert_allclose(medians, expected, rtol=1e-12)
     for batch in batches:
         batch[0][0] = torch.inf
-    assert bank_of_features(batches, ("a", "b")).medians(CPU, distributed=False).isnan().tolist() == [True, False]
+    assert bank_of_features(batches, ("a", "b")).bandwidths(CPU, distributed=False).medians.isnan().tolist() == [
+        True,
+        False,
+    ]
 
 
 def part_of_bank(rank, batches):
@@ -75,7 +78,7 @@ def work(rank, folder):
     with_nan = features()
     with_nan[3][1][2] = torch.nan  # In a batch of the second process.
     medians = [
-        part_of_bank(rank, batches).medians(CPU, distributed=True).tolist()
+        part_of_bank(rank, batches).bandwidths(CPU, distributed=True).medians.tolist()
         for batches in (features(), features(1), with_nan)
     ]
     (folder / f"{rank}.json").write_text(json.dumps(medians))
@@ -90,5 +93,5 @@ def test_two_processes_agree_with_one(tmp_path):
     with_nan = features()
     with_nan[3][1][2] = torch.nan
     for medians, batches in zip(one, (features(), features(1), with_nan), strict=True):
-        alone = bank_of_features(batches, ("a", "b")).medians(CPU, distributed=False)
+        alone = bank_of_features(batches, ("a", "b")).bandwidths(CPU, distributed=False).medians
         assert medians == pytest.approx(alone.tolist(), rel=1e-12)

@@ -10,6 +10,7 @@ from lightning_cka.runtime.collectives import (
     all_gather_objects,
     all_reduce_sum,
     gather_objects,
+    gather_rows,
     in_lockstep,
     synchronized_errors,
 )
@@ -53,6 +54,8 @@ def work(rank, folder):
     results = {
         "gathered": [each.tolist() for each in all_gather(mine, distributed=True)],
         "transposed": [each.tolist() for each in all_gather((mine[:, None] + mine).T[:, :2], distributed=True)],
+        "rows": gather_rows(mine[:, None].expand(3, 2)[: 1 + 2 * rank], distributed=True).tolist(),
+        "rows of one": gather_rows(mine[:, None][: 2 * rank], distributed=True).tolist(),
         "sum": all_reduce_sum(mine, distributed=True).tolist(),
         "alone": [each.tolist() for each in all_gather(mine, distributed=False)],
         "objects": gather_objects({"rank": rank}, distributed=True),
@@ -76,6 +79,8 @@ def test_every_process_gets_the_tensors_of_all_in_the_order_of_ranks(results):
     for each in results:
         assert each["gathered"] == [[0, 1, 2], [10, 11, 12]]
         assert each["transposed"] == [[[0, 1], [1, 2], [2, 3]], [[20, 21], [21, 22], [22, 23]]]
+        assert each["rows"] == [[0, 0], [10, 10], [11, 11], [12, 12]]
+        assert each["rows of one"] == [[10], [11]]
         assert each["sum"] == [10, 12, 14]
         assert each["bools"] == [False, True]
         assert each["all objects"] == [{"rank": 0}, {"rank": 1}]
