@@ -16,6 +16,7 @@ from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.validation_data import build_probe_set, check_all_validate, validation_loaders
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.probe.forward import ForwardSettings
@@ -60,6 +61,13 @@ class LiveProbe:
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)
             )
         check_all_validate(validates, self._device)
+
+    @property
+    def sample_numbers(self) -> list[int] | None:
+        """Return the numbers of all probe samples; None if they are only known after the probe set was shown."""
+        if not isinstance(self.probe, DatasetProbe):
+            return None
+        return [sample for batch in self.probe.indices for sample in batch]
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
         """Show the live model this process's batches of the probe set.
