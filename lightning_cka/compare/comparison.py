@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lightning_cka.compare.copied_inputs import CopiedInputs
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.kernel_comparison import KernelComparison
 from lightning_cka.compare.pair import Outcome
@@ -78,6 +79,7 @@ class Comparison:
                 for name, other in banks.items()
             }
         self.message = ""
+        self._copies = CopiedInputs()
         self._device = device
         self._model_name = model_name
         self._distributed = distributed
@@ -109,6 +111,7 @@ class Comparison:
             self._add_part(part)
 
     def _add_part(self, batch: BankBatch) -> None:
+        self._copies.add(batch)
         if self._bank is not None:
             (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_kernel.values():
@@ -126,6 +129,8 @@ class Comparison:
             Outcomes by name of the reference and of the kernel.
         """
         self.message = self._selection.message(sums_device(self._device), distributed=self._distributed)
+        copies = self._copies.flags(self._thresholds, sums_device(self._device), distributed=self._distributed)
+        flags = (*flags, *copies)
         self._add_kept_batches()
         by_kernel = {
             key: comparison.outcomes(

@@ -35,6 +35,10 @@ _WARNINGS = {
         "layers whose CKA has a standard error above {threshold:g}: {layers}. Differences of that size mean nothing. "
         "Use more probe samples."
     ),
+    "copies": (
+        "probe samples have identical inputs: {layers}. They count as if they were independent, which moves CKA. "
+        "Remove the copies from the data, or leave them out."
+    ),
     "bad_sample": (
         "some samples are NaN or infinite, first in {layers}. They make CKA nan there and in the layers after it. "
         "Repair or leave out samples whose input is bad; in a layer, look for a division by zero or an overflow."
@@ -51,6 +55,7 @@ _LINES = {
     "leave_one_out": "CKA changes by > {threshold:g} without one sample",
     "influence": "CKA changes by > {threshold:g} standard errors without one sample",
     "standard_error": "standard error > {threshold:g}",
+    "copies": "probe samples with identical inputs:",
     "bad_sample": "NaN or infinite samples, first in",
 }
 
@@ -106,7 +111,15 @@ def _group(flag: Flag, value: str, sample_kind: str) -> str:
     return f"{value} within the groups; group: {sample_kind} {', '.join(map(str, flag.samples))}"
 
 
-_SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {"dominant_direction": _ends, "separated_group": _group}
+def _copies(flag: Flag, _: str, sample_kind: str) -> str:
+    return f"{flag.value:.0f} copies, such as {sample_kind} {', '.join(map(str, flag.samples))}"
+
+
+_SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {
+    "dominant_direction": _ends,
+    "separated_group": _group,
+    "copies": _copies,
+}
 """How to describe the value and the samples of flags whose samples are not single outliers."""
 
 

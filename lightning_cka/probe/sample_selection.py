@@ -101,6 +101,7 @@ class SampleSelection:
                 fingerprint=f"{batch.fingerprint} {digest(repr(samples).encode())}",
                 samples=samples,
                 bad_inputs=tuple(sample for sample in batch.bad_inputs if sample in samples),
+                input_hashes=tuple(batch.input_hashes[place] for place in own) if batch.input_hashes else (),
             )
 
     def bank(self, bank: GramBank) -> GramBank:

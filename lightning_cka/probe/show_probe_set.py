@@ -14,6 +14,7 @@ from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.fingerprint import fingerprint
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.gram_hooks import GramHooks, Observer
+from lightning_cka.probe.input_hashes import InputHashes
 from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.padding import token_mask, warn_of_empty_samples
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
@@ -73,13 +74,14 @@ def show_probe_set(
             data = forward_settings.to_device(batch.data)
             # Before the forward pass, which may write to its inputs.
             bad = BadInputs(forward_settings.shown_part(data), batch.num_samples)
+            hashes = InputHashes(forward_settings.shown_part(data), batch.num_samples)
             inputs = fingerprint(data)
             bad_inputs = bad.among(batch.samples)
             mask = _mask_of_mean(batch, data, probe, forward_settings)
             hooks = GramHooks(batch.num_samples, plan, forward_settings, workspace, observe=observe, mask=mask)
             with hooks.registered(modules):
                 forward_settings.forward(model, data)
-            consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples, bad_inputs))
+            consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples, bad_inputs, hashes.values()))
         _warn_of_lost(kept)
 
 

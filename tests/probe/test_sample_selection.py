@@ -99,6 +99,29 @@ def test_without_an_outlier_the_others_are_compared_and_flags_are_gone():
     assert result.matrix.item() == pytest.approx(expected(excluded=[22]), rel=1e-3)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("float16", [False, True, None])
+def test_the_other_samples_are_compared_without_those_that_are_not_finite(value, dtype, float16, tmp_path):
+    xs, ys = sides(dtype)
+    xs[1][2, 1] = value
+    xs[1][3] = value
+    ys[2][0] = value
+    a, b = (bank_of_features([[z] for z in side]) for side in (xs, ys))
+    if float16 is not None:
+        for name, bank in (("a", a), ("b", b)):
+            bank.save(tmp_path / name, float16=float16)
+        a, b = tmp_path / "a", tmp_path / "b"
+    with pytest.warns(UserWarning) as caught:
+        assert compare_banks(a, b, exclude=[22, 23]).matrix.isnan()
+    assert any("first in a of the reference (dataset index 40)" in str(warning.message) for warning in caught)
+    for kernel in ("linear", "rbf"):
+        result = compare_banks(a, b, exclude=EXCLUDED, kernel=kernel, thresholds=OFF)
+        tolerance = 1e-3 if float16 else 1e-9 if dtype == torch.float64 else 1e-5
+        assert result.matrix.item() == pytest.approx(expected(kernel, excluded=EXCLUDED), rel=tolerance)
+        assert result.flags == ()
+
+
 def test_small_groups_are_left_out_with_a_warning():
     labels = [0] * 20 + [1] * 2 + [0] * 31
     with pytest.warns(UserWarning, match="groups: 2 samples are left out, because their group has fewer than 4"):
