@@ -41,7 +41,8 @@ _WARNINGS = {
     ),
     "bad_sample": (
         "some samples are NaN or infinite, first in {layers}. They make CKA nan there and in the layers after it. "
-        "Repair or leave out (exclude=) samples whose input is bad; in a layer, look for a division by zero or an overflow."
+        "Repair or leave out (exclude=) samples whose input is bad; in a layer, look for a division by zero or an "
+        "overflow."
     ),
 }
 """What was found, what it means and what to do, by reason. `exchangeability` has a warning of its own."""
