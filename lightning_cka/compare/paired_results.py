@@ -27,6 +27,7 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
             f"the two results have no {side} in common: expected some of {shortened(getattr(later, side))}, but the "
             f"earlier result has {shortened(names)}"
         )
+    _check_kept_pairs(records, set(layers) & set(columns))
     matrices, left_out = [], []
     for result, record in zip((later, earlier), records, strict=True):
         rows = [result.layers.index(name) for name in layers]
@@ -50,6 +51,20 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
     cells = difference.mean_cells()
     mean_error = jackknife_error(matrix[cells].mean(), without[:, cells].mean(1), weights)
     return replace(difference, mean_standard_error=float(mean_error))
+
+
+def _check_kept_pairs(records: tuple[LeftOutBatches, LeftOutBatches], names: set[str]) -> None:
+    """Raise a `ValueError` if no pair of layers has records in both results.
+
+    Args:
+        records: Records of both results.
+        names: Names that layers of both sides have in both results.
+    """
+    if not names and any(record.all_pairs is None for record in records):
+        raise ValueError(
+            "saved results, and those of a monitor, keep errors for layers of the same name only, but the two results "
+            "have no such layers in common. Results of compare_banks and compare_models have errors for all pairs"
+        )
 
 
 def _checked_records(later: CKAResult, earlier: CKAResult) -> tuple[LeftOutBatches, LeftOutBatches]:

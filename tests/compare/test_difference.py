@@ -196,6 +196,17 @@ def test_saved_results_have_layers_of_the_same_name(tmp_path):
         assert not difference.within(1.0)[0, 1]
 
 
+def test_saved_results_without_layers_of_the_same_name_are_refused(tmp_path):
+    start, middle, end = networks()
+    later, earlier = (compared(model, start, LAYERS, ("x", "y", "z")) for model in (end, middle))
+    difference = later.difference(earlier)
+    assert difference.significant().diagonal().any()
+    assert difference.mean_standard_error > 0
+    for one, other in ((saved(later, tmp_path), earlier), (later, saved(earlier, tmp_path))):
+        with pytest.raises(ValueError, match=r"keep errors for layers of the same name only, .* compare_banks"):
+            one.difference(other)
+
+
 def test_results_of_other_probe_sets_are_refused():
     start, middle, _ = networks()
     result = compared(middle, start)
