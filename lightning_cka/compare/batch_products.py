@@ -22,7 +22,7 @@ class BatchProducts(NamedTuple):
 
     place: int
     """Index of the batch in the probe set; of dependent batches, a number that they share."""
-    index: int
+    batch: int
     """Index of the batch in the probe set."""
     identity: int
     """Hash of the samples and the inputs, from `batch_identity`."""
@@ -68,7 +68,7 @@ def gathered_products(
         device: Device that the processes communicate through.
         distributed: Whether several processes share the batches. Then all of them must call this.
     """
-    keys = torch.tensor([(each.place, each.identity, each.index) for each in batches], dtype=torch.int64, device="cpu")
+    keys = torch.tensor([(each.place, each.identity, each.batch) for each in batches], dtype=torch.int64, device="cpu")
     rows = [torch.cat([part.flatten() for part in each.products]) for each in batches]
     length = shape[0] * shape[1] + sum(shape)
     values = torch.stack(rows) if rows else torch.zeros(0, length, dtype=torch.float64, device=device)

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from lightning_cka.hsic.distance_errors import loses_digits_without
 from lightning_cka.hsic.folding import fold, half_size, unfold
-from lightning_cka.hsic.packed import PackedGrams, row_states, u_centering_shift
+from lightning_cka.hsic.packed import PackedGrams, row_states, select_layers, u_centering_shift
+
+_MAX_ENTRIES = 2**22
+"""Largest number of matrix entries that are unpacked at a time."""
 
 
 def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
@@ -22,7 +25,13 @@ def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
         packed: Gram matrices of L layers on n samples.
         places: Places of m samples in the batch, m >= 4.
     """
-    index = torch.tensor(places, device=packed.halves.device)
+    size = max(1, _MAX_ENTRIES // packed.num_samples**2)
+    if len(packed.halves) > size:
+        # Unpacking the matrices of all layers at once would take much memory.
+        chunks = [slice(start, start + size) for start in range(0, len(packed.halves), size)]
+        parts = [select_samples(select_layers(packed, chunk), places) for chunk in chunks]
+        return PackedGrams(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    index = torch.tensor(places, device="cpu").to(packed.halves.device)
     states = row_states(packed)[:, index]
     full = unfold(packed.halves, packed.num_samples)[:, index][:, :, index]
     centered, offsets = _centered_again(full, packed.offsets[:, index])

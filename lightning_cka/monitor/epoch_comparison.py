@@ -65,11 +65,14 @@ def compare_epoch(
         distributed=True,
         execution_order=probe.plan.execution_order,
         bank=bank,
+        selection=settings.selection,
     )
     probe.show(trainer, module, comparison.add)
     # The weights of trainer.validate() can be of any epoch.
     epoch, step = (None, None) if is_validate(trainer) else (trainer.current_epoch, compared_step(trainer))
     outcomes = comparison.results(variation_flags(probe.variation), epoch=epoch, step=step)
+    if comparison.message:
+        warn(comparison.message)
     return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, bank)
 
 

@@ -17,6 +17,7 @@ from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.validation_data import build_probe_set, check_all_validate, validation_loaders
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.block_grams import Observer
+from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
@@ -72,6 +73,13 @@ class LiveProbe:
     def sample_kind(self) -> str:
         """Return what the numbers of samples are."""
         return token_kind(self.probe.sample_kind, self._options.feature_fn)
+
+    @property
+    def sample_numbers(self) -> list[int] | None:
+        """Return the numbers of all probe samples; None if they are only known after the probe set was shown."""
+        if not isinstance(self.probe, DatasetProbe):
+            return None
+        return [sample for batch in self.probe.indices for sample in batch]
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
         """Show the live model this process's batches of the probe set.

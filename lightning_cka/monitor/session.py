@@ -76,6 +76,8 @@ class Session:
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in settings.kernels.values():
             check_feature_kernel(kernel, self.probe.plan.num_samples)
+        if self.probe.sample_numbers is not None:  # Otherwise the first comparison checks them.
+            settings.selection.of_kind(self.probe.probe.sample_kind).check(self.probe.sample_numbers)
         self._owner = FolderOwner()
         self._output = ResultLogger(trainer, settings, self._folder)
         for reference in references:

@@ -83,6 +83,11 @@ def token_kind(sample_kind: str, feature_fn: Any) -> str:
     return sample_kind if tokens_per_sequence(feature_fn) is None else sample_kind + _KIND
 
 
+def kind_of_sequences(sample_kind: str) -> str:
+    """Return what the numbers of the sequences are, given what those of their tokens are; or of samples, unchanged."""
+    return sample_kind.removesuffix(_KIND)
+
+
 def sequences_of(samples: Sequence[int], sample_kind: str) -> tuple[int, ...] | None:
     """Return the numbers of the sequences that the samples are tokens of; None if they are no tokens."""
     return tuple(sample // MAX_TOKENS for sample in samples) if sample_kind.endswith(_KIND) else None

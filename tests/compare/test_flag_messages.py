@@ -28,7 +28,7 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
     assert "more than 2 standard errors without one sample: fc (7.25 at dataset index 17)" in influence
     assert "more than 20 times" in ratio
     assert "conv1 (83.2 at dataset index 17, 5)" in ratio
-    assert "Inspect them, then compare without them or with kernel='rbf'" in ratio
+    assert "Inspect them, then compare without them (exclude=) or with kernel='rbf'" in ratio
     assert "by more than 0.05 without one sample: conv1 (0.231 at dataset index 17)" in change
     assert "layer7 (0.1), and 12 more. " in error
     assert "Use more probe samples" in error
