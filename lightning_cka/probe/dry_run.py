@@ -100,7 +100,7 @@ def _show_batches(
     adapters = AdapterSearch(layers if by_default else {})
     lenient = containers(names, layers) if by_default else set()
     with (
-        temporary_eval_mode(model, parameters=None) as kept,
+        temporary_eval_mode(model, parameters=None, callers=forward_settings.callers) as kept,
         isolated_rng(probe.seed, forward_settings.device),
     ):
         check_initialized(model, kept.attributes.hidden_modules)
@@ -110,10 +110,10 @@ def _show_batches(
             seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
             if seen is None:
                 seen = show_whole_batch(model, probe, batch, names, forward_settings, lenient=lenient)
-        _check_restorable(model, kept)
         written = kept.parameters.written()
+        _check_restorable(model, kept, written.lost)
     mask = token_mask(batch.data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
-    return seen._replace(adapters=adapters.found, mask=mask, written_parameters=written)
+    return seen._replace(adapters=adapters.found, mask=mask, written_parameters=written.names)
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
@@ -122,11 +122,11 @@ def _first_batch(probe: ProbeSet) -> ProbeBatch:
     return batch
 
 
-def _check_restorable(model: nn.Module, kept: KeptState) -> None:
+def _check_restorable(model: nn.Module, kept: KeptState, lost: list[str]) -> None:
     """Raise if the forward passes changed what cannot be restored, and log what may have changed."""
-    if changed := kept.parameters.lost():
+    if lost:
         raise ValueError(
-            f"the forward pass of {type(model).__name__} writes to the parameters {shortened(changed)}, which are too "
+            f"the forward pass of {type(model).__name__} writes to the parameters {shortened(lost)}, which are too "
             "large to be copied. Training would differ from training without CKA. Compute the changed weights without "
             "writing to the parameters, or write to them only if self.training"
         )
@@ -136,6 +136,12 @@ def _check_restorable(model: nn.Module, kept: KeptState) -> None:
             "after the probe set: it is too large to be copied, or sparse. Training would differ from training "
             "without CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any "
             "size are restored"
+        )
+    if advanced := kept.attributes.advanced_generators():
+        raise ValueError(
+            f"the forward pass of {type(model).__name__} reads the generator {shortened(advanced)}, which cannot be "
+            "put back after the probe set. Training would differ from training without CKA. Count the calls in an "
+            "attribute instead, as in `self.calls += 1`: attributes are restored"
         )
     if left_alone := kept.attributes.left_alone:
         rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(left_alone)))}")

@@ -18,6 +18,7 @@ from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from lightning_cka.probe.samplers import samples_in_order
 from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.probe.worker_options import CountedCollate, iterate, worker_options
+from lightning_cka.runtime.generator_states import find_generators, kept_generators
 from lightning_cka.runtime.rng import isolated_rng
 
 
@@ -38,7 +39,7 @@ def first_batches(loader: Any, num_samples: int | None, batch_size: int | None, 
     _check_finite(loader, num_samples)
 
     def read(places: SamplePlaces | None) -> list[Any]:
-        with isolated_rng(seed):
+        with isolated_rng(seed), kept_generators(find_generators(getattr(loader, "dataset", None))):
             return _until_num_samples(_whole_batches(loader, seed, num_samples), num_samples, places)
 
     return StreamProbe(read(None), seed, read=read)
@@ -53,7 +54,7 @@ def first_samples(loader: DataLoader[Any], num_samples: int | None, batch_size: 
     """
     _warn_not_shuffled(_source_name(loader))
     _check_finite(loader, num_samples)
-    with isolated_rng(seed):
+    with isolated_rng(seed), kept_generators(find_generators(loader.dataset)):
         read = _read_in_workers if loader.num_workers else _read_here
         counted = read(loader, num_samples, batch_size, seed)
     batches: list[ProbeBatch] = []

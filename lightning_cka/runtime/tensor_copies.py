@@ -6,22 +6,26 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 Restore = Callable[[], object]
 
 
 def keep_tensor(tensor: Tensor, *, compare: bool) -> Restore:
-    """Copy a tensor, and return a function that restores its values, shape and memory in place.
+    """Copy a tensor, and return a function that restores its values, shape, memory and version in place.
+
+    With the version, gradients can still be computed through a graph that was made before.
 
     Args:
         tensor: The tensor.
-        compare: Whether to write only if a value differs: writing invalidates graphs that still need the tensor.
+        compare: Whether to write only if a value differs.
 
     Raises:
         Exception: The tensor cannot be copied. What is raised depends on its class and layout.
     """
     copied = tensor.detach().clone()
     memory = _memory(tensor)
+    version = None if tensor.is_inference() else _unsafe_preserve_version_counter(tensor)
 
     def restore() -> None:
         if memory is not None and not _shares(tensor, memory):
@@ -30,6 +34,8 @@ def keep_tensor(tensor: Tensor, *, compare: bool) -> Restore:
         if not (compare and _have_same_bits(tensor, copied)):
             with torch.inference_mode():  # Else a tensor that was made in it could not be written to.
                 tensor.copy_(copied)
+        if version is not None:
+            version.__exit__(None, None, None)
 
     return restore
 
