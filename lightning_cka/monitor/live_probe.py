@@ -35,6 +35,8 @@ class LiveProbe:
         options: Arguments about the probe set.
         trainer: The Trainer, with its validation data, precision and strategy.
         module: The live model.
+        is_shown_later: Whether the first pass comes after training has begun, so that the dry run must show as much as
+            a pass does.
 
     Attributes:
         probe: The probe set.
@@ -45,7 +47,9 @@ class LiveProbe:
         ValueError: There are no usable data, or the model or its layers cannot be used; see `dry_run`.
     """
 
-    def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
+    def __init__(
+        self, options: ProbeOptions, trainer: Trainer, module: LightningModule, *, is_shown_later: bool = False
+    ) -> None:
         self._options = options
         self.variation: list[Variation] = []
         self._is_tested = False
@@ -55,7 +59,13 @@ class LiveProbe:
         self.probe = joined_probe(own, self._device)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
-            self.plan = dry_run(module, self.probe, options.selectors, self._forward_settings(trainer, module))
+            self.plan = dry_run(
+                module,
+                self.probe,
+                options.selectors,
+                self._forward_settings(trainer, module),
+                whole_batch=is_shown_later,
+            )
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)
             )

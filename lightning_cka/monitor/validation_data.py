@@ -85,6 +85,8 @@ def _loaders_of_later(source: Any) -> Any:
     It is called again then. What it writes to now, and the random numbers that it draws, must not change training.
     """
     owner = source.instance
+    if not source.is_module():
+        return source.dataloader()  # Loaders that were passed to ``fit()``.
     modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
     kept = AttributeSnapshot(modules, callers=[type(owner).val_dataloader], owners=[] if modules else [owner])
     try:

@@ -35,6 +35,7 @@ def dry_run(
     forward_settings: ForwardSettings,
     *,
     argument: str = "layers",
+    whole_batch: bool = False,
 ) -> LayerPlan:
     """Show the model some samples, and the same without the last one, to find its layers.
 
@@ -49,6 +50,7 @@ def dry_run(
             give one row of features per sample, at most 64 of them; see `default_layers` and `thin_out`.
         forward_settings: How a batch is passed to the model.
         argument: The user's name of the argument ``selectors``, for messages.
+        whole_batch: Whether to show the whole first batch in any case. A model may split large batches.
 
     Returns:
         The layers, ordered by selector and then by execution.
@@ -62,7 +64,9 @@ def dry_run(
     check_initialized(model)
     layers = named_layers(model)
     candidates = match_layers(model, selectors)
-    seen = _show_batches(model, probe, candidates, forward_settings, by_default=selectors is None)
+    seen = _show_batches(
+        model, probe, candidates, forward_settings, by_default=selectors is None, whole_batch=whole_batch
+    )
     names = _by_selector_and_execution(candidates, seen.outputs)
     batch_dims, problems = check_outputs(names, layers, seen, forward_settings.call)
     if selectors is None:
@@ -94,6 +98,7 @@ def _show_batches(
     forward_settings: ForwardSettings,
     *,
     by_default: bool,
+    whole_batch: bool,
 ) -> DryRunOutputs:
     """Show a model samples of the first batch, the same without the last sample, and a few of them."""
     layers = named_layers(model)
@@ -107,7 +112,9 @@ def _show_batches(
         find_samples(model, probe, names, forward_settings)
         batch = _first_batch(probe)
         with adapters.registered():
-            seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
+            seen = None
+            if not whole_batch:
+                seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
             if seen is None:
                 seen = show_whole_batch(model, probe, batch, names, forward_settings, lenient=lenient)
         written = kept.parameters.written()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cka.hsic.grams import Workspace
+from lightning_cka.hsic.grams import MIN_SAMPLES, Workspace
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.stack import GramStack
 from lightning_cka.probe.features import read_tensor, to_features
@@ -63,6 +63,7 @@ class GramHooks:
         self._pending = set(plan.names)
         self._calls = RepeatedCalls(forward_settings.call)
         self._reasons: dict[str, str] = {}
+        self._hints: dict[str, str] = {}
         self._stack = GramStack(
             len(plan.names), num_samples, dtype=torch.float32, device=forward_settings.device, workspace=workspace
         )
@@ -103,6 +104,7 @@ class GramHooks:
         features = self._features(name, output)
         if features is None:
             self._reasons[name] = f"gave {describe(output)} for a batch of {self._n} samples"
+            self._hints[name] = self._hint(name, output)
         elif not waits:
             self._add(row, features)
         elif reason := self._calls.add(name, features):
@@ -114,6 +116,14 @@ class GramHooks:
         if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
             return None
         return to_features(tensor, batch_dim, feature_fn, self._mask)
+
+    def _hint(self, name: str, output: Any) -> str:
+        """Say what to do if the model may split its batches."""
+        tensor, batch_dim = read_tensor(output, self._forward_settings.feature_fn), self._plan.batch_dims[name]
+        rows = 0 if tensor is None or tensor.ndim <= batch_dim else tensor.shape[batch_dim]
+        if not MIN_SAMPLES <= rows < self._n or self._n % rows:
+            return ""
+        return f". If the model splits batches into parts of {rows}, use batch_size={rows}"
 
     def _add(self, row: int, features: Tensor) -> None:
         if self._observe is not None:
@@ -137,6 +147,6 @@ class GramHooks:
         problem = name, _SIZES.sub("", reason)
         if problem not in self._plan.warned:
             self._plan.warned.add(problem)
-            warnings.warn(f"layer '{name}' {reason}: its CKA is nan", stacklevel=3)
+            warnings.warn(f"layer '{name}' {reason}: its CKA is nan{self._hints.get(name, '')}", stacklevel=3)
         with torch.inference_mode(False), torch.no_grad():
             self._stack.set_undefined(row)

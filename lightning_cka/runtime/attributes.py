@@ -191,7 +191,7 @@ class AttributeSnapshot:
         for table in function_tables(function, names):
             self._keep_table(table, function.__name__)
             for module in table.kept.values():
-                if isinstance(module, ModuleType) and is_own(module):
+                if isinstance(module, ModuleType) and is_own(module) and not is_installed(module):
                     self._keep_table(namespace_table(vars(module), names), module.__name__)
         if is_installed(function):  # What they call in turn is too much to search.
             self._pending = [each for each in self._pending if not isinstance(each[0], FunctionType | type)]

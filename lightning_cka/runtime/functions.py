@@ -74,9 +74,11 @@ def functions_in(entry: Any) -> list[types.FunctionType]:
     return [each for each in found if isinstance(each, types.FunctionType)]
 
 
-def is_installed(function: types.FunctionType) -> bool:
-    """Whether a function is part of an installed package, and not of the user's own program."""
-    return function.__code__.co_filename.startswith(_INSTALLED)
+def is_installed(definition: types.FunctionType | types.ModuleType) -> bool:
+    """Whether a function or a module is part of an installed package, and not of the user's own program."""
+    if isinstance(definition, types.ModuleType):
+        return str(getattr(definition, "__file__", "")).startswith(_INSTALLED)
+    return definition.__code__.co_filename.startswith(_INSTALLED)
 
 
 def is_own(definition: types.FunctionType | types.ModuleType | type) -> bool:

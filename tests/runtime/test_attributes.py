@@ -108,6 +108,7 @@ class Owner(nn.Module):
         self.step = State().step
         self.partial = partial(State().step)
         self.missing = torch.tensor([float("nan"), 0.0])
+        self.repeated = torch.arange(3.0).expand(2, 3)
         self.counter = make_counter()
         self.numbers, self.choices, self.pair_of_iterators = count(), cycle("abc"), [iter([1, 2, 3]), count()]
         steps = []
@@ -158,6 +159,7 @@ CHANGES = {
     "a list of the class": lambda m: m.shared.append(1),
     "the memory of a tensor": lambda m: setattr(m.cache, "data", m.net.weight.data),
     "the shape of a tensor": lambda m: m.cache.resize_(5).zero_(),
+    "a tensor that repeats its entries": lambda m: m.repeated[0].mul_(2),
     "the sign of a zero": lambda m: m.missing[1].neg_(),
     "a new parameter": lambda m: setattr(m, "more", nn.Parameter(torch.ones(1))),
     "an attribute of a submodule": lambda m: setattr(m.net, "calls", 1),
@@ -195,6 +197,7 @@ def content(module):
             list(module._parameters),
             [module.anneal.calls, hasattr(module.anneal, "later"), module.step.__self__, module.partial.func.__self__],
             [Owner.total, Owner.shared, hasattr(Owner, "late"), module.missing, module.net.weight],
+            module.repeated,
             [CALLS, MEMORY, GENERATOR.get_state().tolist(), NUMBERS, random_choices.LAST, Helper.made],
             [with_memory.__defaults__, with_memory.__kwdefaults__, vars(with_memory), module.hook_steps()],
             [cell.cell_contents for cell in module.counter.__closure__],

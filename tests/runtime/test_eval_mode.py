@@ -208,3 +208,11 @@ def test_a_graph_that_is_older_than_the_block_can_still_be_used():
         gradient(lambda: model(x))
     model = Accumulates()
     assert all(map(torch.equal, gradient(show), gradient(lambda: None)))
+
+
+def test_a_buffer_that_repeats_its_entries_is_restored():
+    model = nn.Module()
+    model.register_buffer("mask", torch.arange(3.0).expand(4, 3))
+    with temporary_eval_mode(model):
+        model.mask[0] += 1
+    assert torch.equal(model.mask, torch.arange(3.0).expand(4, 3))
