@@ -1,5 +1,6 @@
 """Figures of CKA results."""
 
+from lightning_cka.figures.differences import plot_difference
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.panels import plot_comparison
@@ -10,6 +11,7 @@ __all__ = [
     "plot_cka",
     "plot_comparison",
     "plot_convergence",
+    "plot_difference",
     "plot_drift",
     "plot_layer_trend",
     "plot_trajectories",

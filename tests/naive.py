@@ -143,3 +143,17 @@ def leave_one_out(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
             less = [[[z[keep] if c == b else z] for c, z in enumerate(zs)] for zs in (xs, ys)]
             values.append(minibatch_cka(*less, hsic, weight)[0, 0])
     return np.array(values)
+
+
+def jackknife(xs, ys, statistic=minibatch_cka, weight=lambda n: n * (n - 3)):
+    """Return a statistic of all batches, its standard error, and the statistic without each batch in turn.
+
+    The statistic is computed again from the features of the batches that remain. The usual jackknife has the number of
+    batches k; here it is k_eff = (sum w)^2 / sum w^2, which is the same for batches of equal size.
+    """
+    kept = [b for b in range(len(xs)) if len(xs[b][0]) >= 4]
+    weights = [weight(len(xs[b][0])) for b in kept]
+    k_eff = sum(weights) ** 2 / sum(w**2 for w in weights)
+    value = np.asarray(statistic(xs, ys))
+    left_out = np.array([statistic(xs[:b] + xs[b + 1 :], ys[:b] + ys[b + 1 :]) for b in kept])
+    return value, np.sqrt((k_eff - 1) / k_eff * ((left_out - value) ** 2).sum(0)), left_out

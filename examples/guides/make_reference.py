@@ -162,8 +162,13 @@ def is_hook(cls, name):
 
 
 def members(cls):
-    """Public methods and properties that the class defines, with what carries their docstring."""
-    for name, value in vars(cls).items():
+    """Public methods and properties that the class defines, with what carries their docstring.
+
+    A dataclass also has those of its bases in the package.
+    """
+    bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("lightning_cka.")]
+    classes = [cls, *bases] if dataclasses.is_dataclass(cls) else [cls]
+    for name, value in (item for each in classes for item in vars(each).items()):
         function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
         is_member = isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value)
         if not is_member or name.startswith("_") or is_hook(cls, name) or not function.__doc__:

@@ -1,6 +1,6 @@
 """From Gram banks to results: CKA values, standard errors, diagnostics and flags.
 
-In: Gram banks, or features for `MinibatchCKA`. Out: `CKAResult`.
+In: Gram banks, or features for `MinibatchCKA`. Out: `CKAResult`, and `CKADifference` of two results.
 This room does not know how a figure is drawn or where a result is logged. It imports from `probe`, `hsic` and
 `runtime`.
 
@@ -9,7 +9,8 @@ each kernel, which holds a `ModelPair` for each reference. `trajectories` compar
 """
 
 from lightning_cka.compare.banks import compare_banks
+from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.models import compare_models
 from lightning_cka.compare.trajectory import trajectories
 
-__all__ = ["compare_banks", "compare_models", "trajectories"]
+__all__ = ["CKADifference", "compare_banks", "compare_models", "trajectories"]

@@ -85,6 +85,7 @@ def compare_banks(
         unbiased=unbiased,
         thresholds=check_thresholds(thresholds),
         sample_kind=a.sample_kind,
+        keep_all_pairs=True,
     )
     for batch in a:
         comparison.add(batch)

@@ -25,7 +25,7 @@ class Comparison:
 
     It holds a `KernelComparison` for each kernel, and this a `ModelPair` for each reference. Kernels without a
     bandwidth take each batch at once. For the others, the batches are kept until `results` is called, since the
-    bandwidths follow from the first batch of the probe set, which another process may have.
+    bandwidths follow from all batches of the probe set, those of other processes included.
 
     Args:
         layers: Names of the model's layers.
@@ -40,6 +40,7 @@ class Comparison:
             process has all batches, even if a process group exists.
         execution_order: Names of layers in the order in which they ran, of this model or of references. Empty: the
             order of the layers.
+        keep_all_pairs: Whether the results keep what differences need for all pairs of layers; see `LeftOutBatches`.
         bank: Empty bank to fill with the model's Gram matrices. It may also be among ``banks``: then the model is
             compared with itself as with another model.
 
@@ -60,6 +61,7 @@ class Comparison:
         sample_kind: str = "sample",
         distributed: bool = False,
         execution_order: Sequence[str] = (),
+        keep_all_pairs: bool = False,
         bank: GramBank | None = None,
     ) -> None:
         self.sample_kind = sample_kind
@@ -77,17 +79,19 @@ class Comparison:
                 unbiased=unbiased,
                 distributed=distributed,
                 execution_order=execution_order,
+                keep_all_pairs=keep_all_pairs,
             )
             for key, kernel in kernels.items()
         }
-        if bank is None and any(map(needs_median, kernels.values())):
+        self._has_bandwidth = any(map(needs_median, kernels.values()))
+        if bank is None and self._has_bandwidth:
             bank = GramBank(layers, model_name, sample_kind)
         self._bank = bank
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model's linear Gram matrices."""
         if self._bank is not None:
-            self._bank.add(batch)
+            (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_kernel.values():
             if not comparison.has_bandwidth:
                 comparison.add(batch)

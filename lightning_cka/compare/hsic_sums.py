@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_cka.compare.inputs import layer_names
@@ -24,7 +24,9 @@ class HSICSums(Metric):
 
     For each batch, C = <U_K, U_L>, A = <U_K, U_K> and B = <U_L, U_L> are the unnormalised HSIC of two layers and of
     each layer with itself. CKA is the ratio of sums S_C / sqrt(S_A S_B). Summing without normalising weights a batch of
-    n samples by n(n-3); for the biased estimator the weight is (n-1)^2. All sums are float64 states of fixed shape.
+    n samples by what its estimator divides by: n(n-3), or (n-1)^2 for the biased one (Gretton et al. 2005,
+    https://doi.org/10.1007/11564089_7). All sums are float64 states of fixed shape. They stay float64 when a module
+    that holds the metric is converted, for example by ``.to(torch.bfloat16)``.
 
     Args:
         layers: Number of layers, or a container of their names. The names of a set are sorted.
@@ -88,6 +90,23 @@ class HSICSums(Metric):
         for name in _COUNT_STATES:
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        """Move the states as ``fn`` does, but keep their dtypes: sums of many batches need float64."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, exclude_state)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Load the states, which may have been converted, in their own dtypes."""
+        super()._load_from_state_dict(*args, **kwargs)
+        for name, default in self._defaults.items():
+            state = getattr(self, name)
+            if isinstance(state, Tensor) and isinstance(default, Tensor):
+                setattr(self, name, state.to(default.dtype))
+
     def add_products(self, c: Tensor, a: Tensor, b: Tensor, n: int) -> None:
         """Add the HSIC of one batch, as returned by `lightning_cka.hsic.products.hsic_products`.
 
@@ -108,11 +127,15 @@ class HSICSums(Metric):
         self.layer_square_sum = self.layer_square_sum + a * a
         self.reference_sum = self.reference_sum + b
         self.reference_square_sum = self.reference_square_sum + b * b
-        weight = n * (n - 3) if self.unbiased else (n - 1) ** 2
+        weight = self.weight(n)
         self.weight_sum = self.weight_sum + weight
         self.weight_square_sum = self.weight_square_sum + weight**2
         self.num_samples = self.num_samples + n
         self.num_batches = self.num_batches + 1
+
+    def weight(self, n: int) -> int:
+        """Return the weight of a batch of n samples in the sums."""
+        return n * (n - 3) if self.unbiased else (n - 1) ** 2
 
     def matrix(self) -> Tensor:
         """Return CKA ``(L, R)`` in float64, from the current sums: without synchronizing or checking them."""

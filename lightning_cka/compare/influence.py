@@ -1,6 +1,6 @@
-"""How much single samples and single batches change a CKA value.
+"""How much single samples change a CKA value.
 
-Both computations need the sums over all batches. So each batch leaves a `BatchRecord`, which is evaluated at the end.
+This needs the sums over all batches. So each batch leaves a `BatchRecord`, which is evaluated at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lightning_cka.compare.diagnostics import LeaveOneOut
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
 from lightning_cka.hsic.precision import accumulator_dtype
 from lightning_cka.hsic.products import row_products
-from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
+from lightning_cka.runtime.collectives import all_gather
 from lightning_cka.runtime.devices import to_device
 
 _MIN_REMAINDER = 1e3
@@ -38,12 +38,10 @@ class Reductions(NamedTuple):
 
 
 class BatchRecord(NamedTuple):
-    """What one batch of n samples contributes to the sums."""
+    """What the samples of one batch contribute to the sums."""
 
     samples: tuple[int, ...]
     """Numbers of the n samples."""
-    products: tuple[Tensor, Tensor, Tensor]
-    """``(L, R)``, ``(L,)`` and ``(R,)``; see `lightning_cka.hsic.products.hsic_products`."""
     reductions: Reductions
     eps: float
     """Machine epsilon of the Gram matrices' dtype."""
@@ -93,7 +91,7 @@ def _biased_reduction(x: PackedGrams, y: PackedGrams) -> Tensor:
 
 def leave_one_out(
     records: Sequence[BatchRecord],
-    names: Sequence[str],
+    names: Sequence[str | None],
     sums: tuple[Tensor, Tensor, Tensor],
     *,
     distributed: bool,
@@ -102,7 +100,7 @@ def leave_one_out(
 
     Args:
         records: Records of this process's batches.
-        names: Names of the P pairs.
+        names: Names of the P pairs. None: leave out the pair.
         sums: <K, L>, <K, K> and <L, L> of the P pairs, ``(P,)``, summed over all batches of all processes.
         distributed: Whether several processes share the batches. Then all of them must call this.
 
@@ -110,17 +108,11 @@ def leave_one_out(
         Samples by name of the pair. Pairs whose CKA is ``nan`` are missing. ``without`` and ``change`` are ``nan`` if
         the other samples contribute so little that it cannot be distinguished from rounding errors.
     """
-    pairs, layers, references = sums
-    value = pairs / (layers * references).sqrt()
+    value = cka_of_sums(sums)
     # The rows are change, CKA without the sample, and sample. A process without batches has a change below any other.
     largest = torch.stack([torch.full_like(value, -1.0), value, torch.full_like(value, -1.0)])
     for record in records:
-        reductions = record.reductions
-        left, right = layers[:, None] - reductions.layers, references[:, None] - reductions.references
-        without = (pairs[:, None] - reductions.pairs) / (left * right).sqrt()
-        part = _MIN_REMAINDER * record.eps
-        is_precise = (left > part * layers[:, None]) & (right > part * references[:, None])
-        without = without.where(is_precise, torch.full_like(without, torch.nan))
+        without = without_each(record, sums)
         change, index = (without - value[:, None]).abs().max(1)
         sample = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)[index]
         largest = _larger_change(largest, torch.stack([change, without.gather(1, index[:, None])[:, 0], sample]))
@@ -131,8 +123,25 @@ def leave_one_out(
     return {
         name: LeaveOneOut(int(samples[i]), withouts[i], changes[i])
         for i, name in enumerate(names)
-        if defined[i] and samples[i] >= 0
+        if name is not None and defined[i] and samples[i] >= 0
     }
+
+
+def cka_of_sums(sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return CKA of P pairs, ``(P,)``, from the sums <K, L>, <K, K> and <L, L>."""
+    pairs, layers, references = sums
+    return pairs / (layers * references).sqrt()
+
+
+def without_each(record: BatchRecord, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return CKA of P pairs without each sample of a batch, ``(P, n)``; ``nan`` if too little remains."""
+    pairs, layers, references = sums
+    reductions = record.reductions
+    left, right = layers[:, None] - reductions.layers, references[:, None] - reductions.references
+    without = (pairs[:, None] - reductions.pairs) / (left * right).sqrt()
+    part = _MIN_REMAINDER * record.eps
+    is_precise = (left > part * layers[:, None]) & (right > part * references[:, None])
+    return without.where(is_precise, torch.full_like(without, torch.nan))
 
 
 def _larger_change(one: Tensor, other: Tensor) -> Tensor:
@@ -142,41 +151,3 @@ def _larger_change(one: Tensor, other: Tensor) -> Tensor:
     """
     a, b = (each[0].nan_to_num(torch.inf) for each in (one, other))
     return torch.where((a > b) | ((a == b) & (one[2] <= other[2])), one, other)
-
-
-def mean_standard_error(
-    records: Sequence[BatchRecord],
-    cells: Tensor,
-    matrix: Tensor,
-    sums: tuple[Tensor, Tensor],
-    effective_batches: Tensor,
-    *,
-    distributed: bool,
-) -> float:
-    """Return the standard error of the mean of some cells of the CKA matrix, by the delta method over batches.
-
-    It does not follow from the standard errors of the cells, because the cells of one batch are correlated.
-
-    Args:
-        records: Records of this process's batches.
-        cells: Whether a cell is in the mean, ``(L, R)`` bool.
-        matrix: CKA, ``(L, R)``.
-        sums: <K, K> ``(L,)`` and <L, L> ``(R,)``, summed over all batches of all processes.
-        effective_batches: Number of batches of equal weight with the same variance, a scalar.
-        distributed: Whether several processes share the batches. Then all of them must call this.
-
-    Returns:
-        The standard error; ``nan`` for fewer than 2 batches, or if there are no cells.
-    """
-    layers, references = sums
-    norms = (layers[:, None] * references).sqrt()
-    total = matrix.new_zeros(2)
-    for record in records:
-        c, a, b = record.products
-        influence = c / norms - matrix / 2 * ((a / layers)[:, None] + b / references)
-        # Not `influence[cells]`: its size depends on the values, so the CPU would have to wait for the GPU.
-        mean = influence.where(cells, torch.zeros_like(influence)).sum() / cells.sum()
-        total = total + torch.stack([mean.square(), torch.ones_like(mean)])
-    squares, count = all_reduce_sum(total, distributed=distributed)
-    error = (effective_batches / (effective_batches - 1) * squares).sqrt()
-    return float(error) if count > 1 else float("nan")

@@ -29,6 +29,7 @@ class KernelComparison:
         unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
+        keep_all_pairs: As for `ModelPair`.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class KernelComparison:
         unbiased: bool,
         distributed: bool,
         execution_order: Sequence[str] = (),
+        keep_all_pairs: bool = False,
     ) -> None:
         self._kernel = kernel
         self._device = device
         self._distributed = distributed
+        self._unbiased = unbiased
         self._medians: Tensor | None = None
         self._statistics = LayerStatistics(layers, sums_device(device), execution_order)
         self._pairs = {
@@ -56,6 +59,7 @@ class KernelComparison:
                 unbiased=unbiased,
                 distributed=distributed,
                 execution_order=execution_order,
+                keep_all_pairs=keep_all_pairs,
             )
             for name, bank in banks.items()
         }
@@ -66,14 +70,14 @@ class KernelComparison:
         return needs_median(self._kernel)
 
     def fix_bandwidths(self, medians: Tensor) -> None:
-        """Fix the kernel's bandwidths by the median squared distances ``(L,)`` of the model's first batch."""
+        """Fix the kernel's bandwidths by the median squared distances ``(L,)`` of the model's batches."""
         self._medians = medians
         for pair in self._pairs.values():
             pair.fix_bandwidths(medians)
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model, with linear Gram matrices."""
-        grams = apply_kernel(self._kernel, batch.grams, self._medians)
+        grams = apply_kernel(self._kernel, batch.grams, self._medians, unbiased=self._unbiased)
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
         for pair in self._pairs.values():
             pair.add(batch, grams, self._device)

@@ -16,7 +16,7 @@ from lightning_cka.compare.inputs import Features, common_batch_size, in_layer_o
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.undefined_layers import merge_sides, undefined_layers, undefined_message
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.hsic.kernel_grams import apply_kernel, median_squared_distances
+from lightning_cka.hsic.kernel_grams import apply_kernel, lacks_digits, median_squared_distances
 from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median, resolve_kernel
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import hsic_products
@@ -31,14 +31,18 @@ class MinibatchCKA(HSICSums):
     """CKA between all pairs of layers, from mini-batches (Nguyen et al. 2020, https://arxiv.org/abs/2010.15327).
 
     The metric sums HSIC over batches, weighted by n(n-3), and divides once at the end. The result therefore does not
-    depend on how many processes share the batches. The standard error comes from the delta method over batches.
+    depend on how many processes share the batches. The metric keeps sums only, so the standard error comes from the
+    delta method over batches. Where single samples dominate, it is too small. `compare_models`, `compare_banks` and
+    `CKAMonitor` use a jackknife.
 
     Args:
         layers: Number of layers, or a container of their names. The names of a set are sorted.
         reference_layers: Number of the reference's layers, or their names; None: the same as ``layers``.
         kernel: "linear", "rbf", `lightning_cka.kernels.RBF`, "distance", a function of ``(n, n)`` squared distances, or
-            "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The first batch fixes the bandwidths of an RBF
-            kernel. With several processes, each one fixes its own, and a warning says by how much they differ.
+            "precomputed" (`update` then takes ``(n, n)`` Gram matrices). The metric streams, so its first batch fixes
+            the bandwidths of an RBF kernel, while comparisons of banks use all batches. Standard errors do not contain
+            the noise of these bandwidths. With several processes, each one fixes its own, and a warning says by how
+            much they differ.
         unbiased: Whether to use the unbiased HSIC. False selects the biased HSIC (HSIC_0) that some papers report. Its
             values depend on the batch size; do not compare them across batch sizes.
         return_standard_error: Whether `compute` returns ``(matrix, standard_error)`` instead of the matrix alone.
@@ -222,11 +226,18 @@ class MinibatchCKA(HSICSums):
     def _grams(self, features: list[Tensor] | PackedGrams, medians: str) -> PackedGrams:
         """Return the kernel's Gram matrices. The first batch sets the state named ``medians``, later ones use it."""
         if isinstance(features, PackedGrams):
-            grams = features
-        else:
-            grams = pack_precomputed(features) if self.kernel == "precomputed" else pack_features(features)
+            return self._kernel_grams(features, medians)
+        if self.kernel == "precomputed":
+            return pack_precomputed(features)
+        linear = pack_features(features)
+        grams = self._kernel_grams(linear, medians)
+        if lacks_digits(grams, linear):
+            return self._kernel_grams(pack_features(features, torch.float64), medians)
+        return grams
+
+    def _kernel_grams(self, linear: PackedGrams, medians: str) -> PackedGrams:
         if not needs_median(self.kernel):
-            return apply_kernel(self.kernel, grams)
+            return apply_kernel(self.kernel, linear, unbiased=self.unbiased)
         if self.num_batches == 0:
-            setattr(self, medians, median_squared_distances(grams).to(self.pair_sum))
-        return apply_kernel(self.kernel, grams, getattr(self, medians))
+            setattr(self, medians, median_squared_distances(linear).to(self.pair_sum))
+        return apply_kernel(self.kernel, linear, getattr(self, medians), unbiased=self.unbiased)

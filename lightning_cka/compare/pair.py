@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.bad_samples import BadSamples
+from lightning_cka.compare.batch_products import (
+    BatchProducts,
+    batch_identity,
+    gathered_products,
+    with_jackknife_errors,
+)
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics
 from lightning_cka.compare.find_flags import find_flags
 from lightning_cka.compare.flags import INPUT, Flag, Thresholds
@@ -17,10 +23,13 @@ from lightning_cka.compare.influence import (
     BatchRecord,
     leave_one_out,
     leave_one_out_reductions,
-    mean_standard_error,
 )
+from lightning_cka.compare.influential_samples import influential_samples
 from lightning_cka.compare.layer_statistics import LayerStatistics
+from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.metric import MinibatchCKA
+from lightning_cka.compare.pair_flags import direction_flags, influence_flags, influences_of_layers
+from lightning_cka.compare.partners import partners
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernel_grams import apply_kernel
 from lightning_cka.hsic.kernels import Kernel
@@ -52,6 +61,7 @@ class ModelPair:
         unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
+        keep_all_pairs: Whether the result keeps what differences need for all pairs of layers; see `LeftOutBatches`.
     """
 
     def __init__(
@@ -64,11 +74,14 @@ class ModelPair:
         unbiased: bool,
         distributed: bool,
         execution_order: Sequence[str] = (),
+        keep_all_pairs: bool = False,
     ) -> None:
         reference_layers = layers if bank is None else bank.layers
         self._bank = bank
         self._kernel = kernel
+        self._device = device
         self._distributed = distributed
+        self._keep_all_pairs = keep_all_pairs
         self._medians: Tensor | None = None
         self._reference_medians: Tensor | None = None
         # The Gram matrices that it receives are already those of the kernel.
@@ -78,14 +91,16 @@ class ModelPair:
             )
         self._metric = metric.to(device)
         self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device, execution_order)
-        self._same_named = [] if bank is None else [name for name in layers if name in reference_layers]
-        self._rows = _indices(self._same_named, layers)
-        self._columns = _indices(self._same_named, reference_layers)
+        self._pairs = partners(layers, None if bank is None else bank.layers)
+        self._rows = _indices(self._pairs.rows, len(layers))
+        self._columns = _indices(self._pairs.columns, len(reference_layers))
+        self._directions = LeadingDirections(self._pairs, device, unbiased=unbiased)
         self._records: list[BatchRecord] = []
+        self._products: list[BatchProducts] = []
         self._num_mismatched = 0
 
     def fix_bandwidths(self, medians: Tensor) -> None:
-        """Fix the kernel's bandwidths by the medians ``(L,)`` of the model's first batch, and those of the bank's."""
+        """Fix the kernel's bandwidths by the medians ``(L,)`` of the model's batches, and those of the bank's."""
         bank = self._bank
         self._medians = medians
         self._reference_medians = (
@@ -106,16 +121,21 @@ class ModelPair:
             if linear is None:
                 self._num_mismatched += 1
                 return
-            reference_grams = apply_kernel(self._kernel, linear, self._reference_medians)
+            reference_grams = apply_kernel(
+                self._kernel, linear, self._reference_medians, unbiased=self._metric.unbiased
+            )
             self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
         unbiased = self._metric.unbiased
         products = hsic_products(grams, reference_grams, unbiased=unbiased)
         self._metric.add_products(*products, grams.num_samples)
+        identity, weight = batch_identity(batch.samples, batch.fingerprint), self._metric.weight(grams.num_samples)
+        self._products.append(BatchProducts(batch.index, identity, weight, products))
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
         )
+        self._directions.add(batch.index, grams, reference_grams, batch.samples)
         eps = torch.finfo(batch.grams.halves.dtype).eps
-        self._records.append(BatchRecord(batch.samples, products, reductions, eps))
+        self._records.append(BatchRecord(batch.samples, reductions, eps))
 
     def outcome(
         self,
@@ -148,41 +168,53 @@ class ModelPair:
             )
             result = metric.as_result(self_comparison=self._bank is None, **attributes)
             layer_sum, reference_sum = metric.layer_sum, metric.reference_sum
-            changes = leave_one_out(
-                self._records,
-                self._same_named,
-                (
-                    metric.pair_sum[self._rows][:, self._columns].diagonal(),
-                    layer_sum[self._rows],
-                    reference_sum[self._columns],
-                ),
-                distributed=distributed,
+            sums = (
+                metric.pair_sum[self._pairs.rows, self._pairs.columns],
+                layer_sum[self._rows],
+                reference_sum[self._columns],
             )
-            mean_error = mean_standard_error(
-                self._records,
-                result.mean_cells().to(layer_sum.device),
-                metric.matrix(),
-                (layer_sum, reference_sum),
-                metric.effective_batches(),
-                distributed=distributed,
-            )
+            changes = leave_one_out(self._records, self._names_of_pairs(), sums, distributed=distributed)
+            influences = influential_samples(self._records, sums, distributed=distributed)
+        directions = self._directions.result(distributed=distributed)
+        shape = (len(metric.layers), len(metric.reference_layers))
+        products = gathered_products(self._products, shape, self._device, distributed=distributed)
+        result = with_jackknife_errors(result, products, keep_all_pairs=self._keep_all_pairs)
         is_known = INPUT in bad_samples.places  # Both models have the same inputs.
+        own, others = influences_of_layers(influences, self._pairs, metric.layers, metric.reference_layers)
+        of_samples = find_flags(
+            layers,
+            thresholds,
+            leave_one_out=changes,
+            standard_errors=_largest_standard_errors(result),
+            influences=own,
+        )
         found = (
             *flags,
             *bad_samples.flags(of_reference=False),
             *bad_in_reference.flags(of_reference=True, known=[INPUT] if is_known else []),
-            *find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_standard_errors(result)),
-            *find_flags(reference_layers, thresholds, of_reference=True),
+            *direction_flags(directions, self._pairs, metric.layers, thresholds),
+            *of_samples,
+            *influence_flags(own, thresholds, of_samples),
+            *find_flags(reference_layers, thresholds, influences=others, of_reference=True),
         )
         diagnostics = Diagnostics(layers, reference_layers, changes, found, sample_kind)
-        result = replace(result, mean_standard_error=mean_error, diagnostics=diagnostics)
-        return Outcome(result, undefined, self._num_mismatched)
+        return Outcome(replace(result, diagnostics=diagnostics), undefined, self._num_mismatched)
+
+    def _names_of_pairs(self) -> list[str | None]:
+        """Return the name of each pair of layers of the same name, and None for other pairs."""
+        if self._bank is None:
+            return [None] * len(self._pairs.rows)
+        names = zip(
+            (self._metric.layers[row] for row in self._pairs.rows),
+            (self._bank.layers[column] for column in self._pairs.columns),
+            strict=True,
+        )
+        return [one if one == other else None for one, other in names]
 
 
-def _indices(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:
-    """Return the indices of the names among the layers; for all layers a slice, which copies nothing."""
-    indices = [layers.index(name) for name in names]
-    return slice(None) if indices == list(range(len(layers))) else indices
+def _indices(indices: list[int], count: int) -> list[int] | slice:
+    """Return indices; for all of ``count`` layers a slice, which copies nothing."""
+    return slice(None) if indices == list(range(count)) else indices
 
 
 def _largest_standard_errors(result: CKAResult) -> dict[str, float]:

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.diagnostics import Diagnostics
+from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flags import Flag
+from lightning_cka.compare.intervals import interval, warn_if_too_few
+from lightning_cka.compare.layer_pairs import LayerPairs
+from lightning_cka.compare.left_out_batches import LeftOutBatches
+from lightning_cka.compare.paired_results import paired_difference
 from lightning_cka.compare.result_format import from_json, from_plain, to_json, to_plain
-from lightning_cka.hsic.standard_error import student_interval
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.text import about_file
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 @renamed_arguments(within="self_comparison")
 @dataclass(frozen=True, eq=False, repr=False)
-class CKAResult:
+class CKAResult(LayerPairs):
     """CKA between all L layers of a model and all R layers of a reference (Kornblith et al. 2019).
 
     Paper: https://arxiv.org/abs/1905.00414.
@@ -50,6 +54,7 @@ class CKAResult:
         effective_batches: Number of batches of equal size with the same variance, at least 1.
         mean_standard_error: Standard error of `mean`; ``nan`` for fewer than 2 batches. None if unknown.
         diagnostics: Diagnostics and flags that show which values can mislead; None if there are none.
+        left_out_batches: CKA without each probe batch in turn, for `difference`. None if unknown.
 
     Raises:
         ValueError: The shape of a matrix does not fit the layers.
@@ -83,6 +88,7 @@ class CKAResult:
     effective_batches: float | None = None
     mean_standard_error: float | None = None
     diagnostics: Diagnostics | None = None
+    left_out_batches: LeftOutBatches | None = None
 
     within = renamed_attribute("within", "self_comparison")
 
@@ -112,43 +118,10 @@ class CKAResult:
             f"{self.mean():.3f}, {len(self.flags)} flags)"
         )
 
-    def same_named(self) -> dict[str, float]:
-        """Return the CKA of each layer with the reference's layer of the same name, by name."""
-        return {name: float(self.matrix[cell]) for name, cell in self.same_named_pairs().items()}
-
-    def same_named_pairs(self) -> dict[str, tuple[int, int]]:
-        """Return the row and column of each layer that the reference also has, by name."""
-        columns = {name: column for column, name in enumerate(self.reference_layers)}
-        return {name: (row, columns[name]) for row, name in enumerate(self.layers) if name in columns}
-
     @property
     def flags(self) -> tuple[Flag, ...]:
         """The layers whose values can mislead, with the reason; empty if there are none or no diagnostics."""
         return self.diagnostics.flags if self.diagnostics else ()
-
-    def mean_cells(self) -> Tensor:
-        """Return which cells of the matrix `mean` averages, ``(L, R)`` bool.
-
-        They are the pairs of layers with the same name, or all pairs if no names agree. If a model is compared with
-        itself, they are the pairs of different layers. Cells that are ``nan`` are left out.
-        """
-        shape = (len(self.layers), len(self.reference_layers))
-        if self.self_comparison:
-            cells = ~torch.eye(*shape, dtype=torch.bool, device="cpu")
-        else:
-            cells = torch.zeros(shape, dtype=torch.bool, device="cpu")
-            for row, column in self.same_named_pairs().values():
-                cells[row, column] = True
-            if not cells.any():
-                cells[:] = True
-        return cells & ~self.matrix.isnan()
-
-    def mean(self) -> float:
-        """Return the mean CKA of layers with the same name; see `mean_cells` for the other cases.
-
-        It is ``nan`` if there are no such cells.
-        """
-        return float(self.matrix[self.mean_cells()].mean())
 
     def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Return confidence intervals, from Student's t with ``effective_batches`` - 1 degrees of freedom.
@@ -157,14 +130,34 @@ class CKAResult:
             level: Probability, in (0, 1), that an interval contains the value for infinitely many samples.
 
         Returns:
-            Lower and upper bounds, each ``(L, R)``; not clipped to [-1, 1], and ``nan`` for fewer than 2 batches.
+            Lower and upper bounds, each ``(L, R)``, not clipped to [-1, 1]. With fewer than about four effective
+            batches they are ``nan``, and a warning gives the reason.
 
         Raises:
             ValueError: The level is outside (0, 1), or the result has no standard errors.
         """
         if self.standard_error is None or self.effective_batches is None:
             raise ValueError("this result has no standard errors, or no effective number of batches")
-        return student_interval(self.matrix, self.standard_error, self.effective_batches, level)
+        warn_if_too_few(self.effective_batches)
+        return interval(self.matrix, self.standard_error, self.effective_batches, level)
+
+    def difference(self, earlier: CKAResult) -> CKADifference:
+        """Return by how much CKA differs from that of another result, with paired standard errors.
+
+        Both results must be of the same probe set. They may differ in epoch, reference, run or kernel. The error of the
+        difference is smaller than the two errors suggest, because both results share their probe batches.
+
+        Args:
+            earlier: The result to subtract.
+
+        Raises:
+            ValueError: The probe sets or the estimators differ, no pair of layers is in both results, or a result lacks
+                `left_out_batches`.
+            TypeError: ``earlier`` is not a `CKAResult`.
+        """
+        if not isinstance(earlier, CKAResult):
+            raise TypeError(f"difference() takes a CKAResult, but got a {type(earlier).__name__}")
+        return paired_difference(self, earlier)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:
         """Draw the heatmap.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cka.compare.left_out_batches import left_out_checksum
 from lightning_cka.runtime.checked_values import (
     Check,
     Place,
@@ -89,6 +90,34 @@ _DIAGNOSTICS = record(
     }
 )
 
+_LEFT_OUT_BATCHES = record(
+    {
+        "batches": list_of(text),
+        "weights": list_of(number(0)),
+        "names": unique_texts,
+        "values": _matrix(-1 - _ROUNDING, 1 + _ROUNDING),
+        "checksum": text,
+    }
+)
+
+LATER_FIELDS = ("left_out_batches",)
+"""Fields that the checksum over a result leaves out, because files without them have a checksum, too."""
+
+
+def _left_out_batches(value: Any, place: Place) -> dict[str, Any]:
+    known: dict[str, Any] = _LEFT_OUT_BATCHES(value, place)
+    count, rows = len(known["batches"]), known["values"]
+    if (
+        len(known["weights"]) != count
+        or None in known["weights"]
+        or len(rows) != len(known["names"])
+        or any(len(each) != count for each in rows)
+        or left_out_checksum(known) != known["checksum"]
+    ):
+        raise ValueError(f"{place} is damaged: its checksum differs")
+    return known
+
+
 _FIELDS = record(
     {
         "matrix": _matrix(-1 - _ROUNDING, 1 + _ROUNDING),
@@ -107,6 +136,7 @@ _FIELDS = record(
         "effective_batches": optional(number(0)),
         "mean_standard_error": optional(number(0)),
         "diagnostics": optional(_DIAGNOSTICS),
+        "left_out_batches": optional(_left_out_batches),
     },
     {
         "standard_error": None,
@@ -122,6 +152,7 @@ _FIELDS = record(
         "effective_batches": None,
         "mean_standard_error": None,
         "diagnostics": None,
+        "left_out_batches": None,
     },
     NEW_NAMES,
 )

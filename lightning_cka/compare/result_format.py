@@ -1,8 +1,9 @@
 """The file format of `CKAResult`: plain values for checkpoints, JSON for files, and the names of older versions.
 
 The JSON has the attributes of `CKAResult`, the version of the format and of the package, and a "checksum" over the
-attributes in `lightning_cka.compare.result_fields`. A later version that adds fields leaves them out of it. Everything
-is checked before a number is used. Files of version 0.1.0 have no checksum.
+attributes in `lightning_cka.compare.result_fields`. A later version that adds fields leaves them out of it: "left_out_
+batches" has a checksum of its own. Everything is checked before a number is used. Files of version 0.1.0 have no
+checksum.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag
-from lightning_cka.compare.result_fields import checked_result_fields
+from lightning_cka.compare.left_out_batches import LeftOutBatches
+from lightning_cka.compare.result_fields import LATER_FIELDS, checked_result_fields
 from lightning_cka.runtime.checked_values import Place, optional, record, text, whole
 from lightning_cka.runtime.json_text import checksum, parse_json
 from lightning_cka.runtime.text import about_file, one_line, shortened
@@ -41,6 +43,8 @@ def to_plain(value: Any) -> Any:
 
     Checkpoints need this, because loading them with ``weights_only`` allows no classes.
     """
+    if isinstance(value, LeftOutBatches):
+        return value.state()
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):
@@ -66,17 +70,15 @@ def from_plain(state: Mapping[str, Any], place: Place | None = None) -> dict[str
             content[name] = torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(shape)
     if content["diagnostics"] is not None:
         content["diagnostics"] = _read_diagnostics(content["diagnostics"])
+    if content["left_out_batches"] is not None:
+        content["left_out_batches"] = LeftOutBatches.from_checked(content["left_out_batches"])
     return content
 
 
 def to_json(state: Mapping[str, Any]) -> str:
     """Return the JSON text of the values of `to_plain`. Numbers that are not finite become null."""
-    content = dict(state)
-    for name in _MATRICES:
-        if content[name] is not None:
-            content[name] = content[name].tolist()
-    content = _nan_to_null(content)
-    seal = {"format_version": FORMAT_VERSION, "package_version": __version__, "checksum": checksum(content)}
+    content = _nan_to_null(_tensors_to_lists(dict(state)))
+    seal = {"format_version": FORMAT_VERSION, "package_version": __version__, "checksum": _checksum(content)}
     return json.dumps(content | seal, indent=1, allow_nan=False)
 
 
@@ -98,12 +100,23 @@ def from_json(content: bytes, path: Path) -> dict[str, Any]:
     known = checked_result_fields(values, place)
     if seal["checksum"] is None:
         note_unchecked("result", path)
-    elif checksum(known) != seal["checksum"]:
+    elif _checksum(known) != seal["checksum"]:
         raise ValueError("it is damaged: its checksum differs")
     if place.unknown:
         later = f"was written by lightning_cka {one_line(seal['package_version'], 30)}: unknown fields are ignored"
         warnings.warn(about_file(path.name, f"{later}: {shortened(place.unknown)}"), stacklevel=3)
     return from_plain(known)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Return the checksum of the fields that the first version of the format has."""
+    return checksum({name: value for name, value in content.items() if name not in LATER_FIELDS})
+
+
+def _tensors_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tensors_to_lists(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def _nan_to_null(value: Any) -> Any:

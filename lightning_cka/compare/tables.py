@@ -7,8 +7,11 @@ import io
 from collections.abc import Iterable, Mapping
 from math import isnan, nan
 from pathlib import Path
+from typing import Any
 
+from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flag_messages import flag_summary
+from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.runtime.files import write_atomically
 
@@ -25,11 +28,24 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    write_rows(_CSV_COLUMNS, (row for result in results for row in result.to_rows()), path)
+
+
+def write_rows(columns: Iterable[str], rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write rows to a CSV file, floats in full precision.
+
+    Args:
+        columns: Names of the columns.
+        rows: Values by column, for each row.
+        path: Path of the file. Missing folders are created.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    for result in results:
-        writer.writerows(result.to_rows())
+    writer.writerows(rows)
     write_atomically(Path(path), text.getvalue().encode())
 
 
@@ -67,14 +83,52 @@ def result_table(result: CKAResult) -> str:
     }
     if not pairs:
         del columns["CKA, same name"]
-    return f"{_heading(result)}\n\n{table(columns, zip(*columns.values(), strict=True))}{_bad_samples(result)}"
+    notes = [too_few_batches(result.effective_batches), *_bad_samples(result)]
+    return "\n\n".join([_heading(result), table(columns, zip(*columns.values(), strict=True)), *filter(None, notes)])
 
 
-def _bad_samples(result: CKAResult) -> str:
-    """Return a line below the table that names samples that are ``nan`` or infinite; "" if there are none."""
+def _bad_samples(result: CKAResult) -> list[str]:
+    """Return lines below the table that name samples that are ``nan`` or infinite."""
     kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
-    lines = flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
-    return "".join(f"\n\n{line}" for line in lines)
+    return flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
+
+
+def difference_table(difference: CKADifference, level: float = 0.95) -> str:
+    """Return a table with one row per layer: by how much its CKA with the layer of the same name differs.
+
+    Args:
+        difference: Difference of two results.
+        level: Level of the intervals and of significance, in (0, 1).
+
+    Raises:
+        ValueError: No layers have the same name, or the level is out of range.
+    """
+    pairs = difference.same_named_pairs()
+    if not pairs:
+        raise ValueError("no layers of both sides have the same name, and saved results keep errors for those only")
+    (low, high), significant = difference.bounds(level), difference.tested_cells(level)
+    rows = (
+        (
+            name,
+            f"{float(difference.matrix[cell]):+.4f}",
+            _format_error(float(difference.standard_error[cell])),
+            _format_interval(float(low[cell]), float(high[cell])),
+            "yes" if significant[cell] else "",
+        )
+        for name, cell in pairs.items()
+    )
+    mean = f"mean {difference.mean():+.4f} ± {difference.mean_standard_error:.4f}"
+    lines = table(("layer", "difference", "standard error", f"{100 * level:g} % interval", "significant (Holm)"), rows)
+    few = too_few_batches(difference.effective_batches)
+    return "\n\n".join([f"CKA, {difference.title}: {mean}", lines, *([few] if few else [])])
+
+
+def _format_error(error: float) -> str:
+    return "" if isnan(error) else f"{error:.4f}"
+
+
+def _format_interval(low: float, high: float) -> str:
+    return "" if isnan(low) else f"{low:+.4f} to {high:+.4f}"
 
 
 def diagnostics_table(result: CKAResult) -> str:
@@ -121,12 +175,12 @@ def _most_similar(result: CKAResult, row: int) -> tuple[int, int]:
 
 
 def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
-    """Return the value of a cell, with its standard error if it is known; "" for no cell."""
+    """Return the value of a cell; "" for no cell. The standard error follows if it is known from enough batches."""
     if cell is None:
         return ""
     value = _format_value(float(result.matrix[cell]))
     error = nan if result.standard_error is None else float(result.standard_error[cell])
-    return value if isnan(error) else f"{value} ± {error:.3f}"
+    return value if isnan(error) or too_few_batches(result.effective_batches) else f"{value} ± {error:.3f}"
 
 
 def _flags(result: CKAResult, name: str) -> str:

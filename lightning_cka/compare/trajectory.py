@@ -84,6 +84,7 @@ def trajectories(
             unbiased=unbiased,
             thresholds=check_thresholds(thresholds),
             sample_kind=first.sample_kind,
+            keep_all_pairs=True,
         )
         for name in names
     }

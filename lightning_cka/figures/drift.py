@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.flag_notes import marked, write_above_axes
 from lightning_cka.figures.labels import axis_title, reference_title, short_labels, value_label
 from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
 from lightning_cka.figures.layout import axes_below, figure_of, label_room, new_axes
+from lightning_cka.figures.settled_marks import draw_marks, explain_above_axes, mark_label
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.figures.trends import plot_trend
 from lightning_cka.runtime.text import shortened
@@ -22,45 +24,68 @@ if TYPE_CHECKING:
 
     from lightning_cka.compare.result import CKAResult
 
+_LEVEL = 0.95
 _TREND_HEIGHT = 1.8
 """Height in inches of the trend below the map."""
 
 
-def plot_drift(results: Sequence[CKAResult], ax: Axes | None = None, *, cmap: str = "magma") -> tuple[Figure, Axes]:
+_NOTE_HEIGHT = 11
+"""Height in points of a line between the map and its title."""
+_NOTE_ROOM = 0.18
+"""Height in inches of such a line."""
+
+
+def plot_drift(
+    results: Sequence[CKAResult],
+    ax: Axes | None = None,
+    *,
+    cmap: str = "magma",
+    tolerance: float | None = DEFAULT_TOLERANCE,
+) -> tuple[Figure, Axes]:
     """Draw a layer-by-epoch map of CKA with the reference's layer of the same name, with colours from 0 to 1.
 
     A layer that is flagged in one of the results has a red label with a warning sign. A line below the title says in
     which results.
+
+    A diamond marks the result from which on a layer stays within a tolerance of its last CKA, with a confidence of
+    95 %: the intervals of all later paired differences to the last result lie inside the tolerance. A layer without a
+    diamond may have changed until the end, its probe set may be too small to tell, or some results may lack the
+    records of their batches, such as those of older versions.
 
     Args:
         results: Results of one reference, in order; at least one. Values are ``nan`` where a result lacks a layer.
         ax: Axes to draw into. None makes a new figure, with `plot_trend` of the same results below the map if there
             are at least two.
         cmap: Name of a matplotlib colour map.
+        tolerance: Change of CKA that does not matter, greater than 0. The default is 0.01, about the smallest step that
+            one sees in the colours. None draws no diamonds.
 
     Returns:
         The figure and the axes of the map.
 
     Raises:
-        ValueError: There is no result, or the last one has no layers of the same name.
+        ValueError: There is no result, the last one has no layers of the same name, or ``tolerance`` is not positive.
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    history = layer_history(results)
+    history = layer_history(results, _LEVEL, tolerance)
     if ax is not None:
-        _draw_map(ax, results, history, cmap)
+        _draw_map(ax, results, history, cmap, tolerance)
         return figure_of(ax), ax
     rows, (columns, _) = _row_labels(results, history), moment_labels(results)
-    ax = new_axes(columns, rows, legend=rows)
-    _draw_map(ax, results, history, cmap)
+    notes = mark_label(tolerance).split("\n") if tolerance and _marks(history) else []
+    ax = new_axes(columns, rows, legend=[*rows, *notes], above=_NOTE_ROOM if notes else 0.0)
+    _draw_map(ax, results, history, cmap, tolerance)
     if len(results) > 1:
         trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
-        plot_trend(results, ax=trend)
+        plot_trend(results, ax=trend, level=_LEVEL, tolerance=tolerance)
         trend.set_title("")
         trend.set_xlim(ax.get_xlim())
     return figure_of(ax), ax
 
 
-def _draw_map(ax: Axes, results: Sequence[CKAResult], history: LayerHistory, cmap: str) -> None:
+def _draw_map(
+    ax: Axes, results: Sequence[CKAResult], history: LayerHistory, cmap: str, tolerance: float | None
+) -> None:
     """Draw cells, colour bar, ticks and titles."""
     last = results[-1]
     flagged = _flagged(results, history)
@@ -71,7 +96,13 @@ def _draw_map(ax: Axes, results: Sequence[CKAResult], history: LayerHistory, cma
     set_ticks(ax.yaxis, _row_labels(results, history), flagged)
     ax.set_xlabel(unit)
     ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1]))
-    ax.set_title(reference_title(last), fontsize=10, pad=17 if flagged else None)
+    marks = _marks(history)
+    draw_marks(ax, marks)
+    above = 17 if flagged else 6
+    if marks and tolerance:
+        explain_above_axes(ax, tolerance, _LEVEL, above - 2)
+        above += _NOTE_HEIGHT
+    ax.set_title(reference_title(last), fontsize=10, pad=above)
     if flagged:
         layers = {history.names[place] for place in flagged}
         when = [
@@ -80,6 +111,11 @@ def _draw_map(ax: Axes, results: Sequence[CKAResult], history: LayerHistory, cma
             if any(flag.layer in layers for flag in result.flags)
         ]
         write_above_axes(ax, f"at {shortened(when, 6)}: see the heatmap")
+
+
+def _marks(history: LayerHistory) -> list[tuple[float, float]]:
+    """Return the places of the marks: column and row of the cell from which on a layer stays within the tolerance."""
+    return [(place, row) for row, place in enumerate(history.settled) if place is not None]
 
 
 def _row_labels(results: Sequence[CKAResult], history: LayerHistory) -> list[str]:

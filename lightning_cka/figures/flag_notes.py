@@ -76,5 +76,27 @@ def write_at_bottom(figure: Figure, lines: Sequence[str]) -> None:
 
 def write_above_axes(ax: Axes, text: str) -> None:
     """Write one line between the axes and their title."""
-    text = f"{FLAG} {text}"
-    ax.text(0.5, 1.02, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=_FONT_SIZE, color=FLAG_COLOUR)
+    write_at_height(ax, f"{FLAG} {text}", 4, FLAG_COLOUR)
+
+
+def write_at_height(ax: Axes, text: str, height: float, colour: str = "black") -> None:
+    """Write one line above the axes.
+
+    Args:
+        ax: The axes.
+        text: The line.
+        height: Distance of the line from the axes, in points.
+        colour: Colour of the line.
+    """
+    ax.annotate(
+        text,
+        (0.5, 1.0),
+        (0, height),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=_FONT_SIZE,
+        color=colour,
+        annotation_clip=False,
+    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.flags import INPUT
+from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.figures.cells import draw_cells, write_values
 from lightning_cka.figures.flag_notes import FLAG, marked
 from lightning_cka.figures.labels import MAX_LABEL, axis_title, short_labels
@@ -92,6 +93,8 @@ def _flagged(result: CKAResult) -> tuple[set[int], set[int]]:
 
 
 def _known_errors(result: CKAResult) -> NDArray[np.float64] | None:
-    """Return the standard errors, or None if all are ``nan``, as for a single batch."""
+    """Return the standard errors, or None if all are ``nan``, or if there are too few batches for an interval."""
     errors = result.standard_error
-    return None if errors is None or errors.isnan().all() else errors.numpy()
+    if errors is None or errors.isnan().all() or too_few_batches(result.effective_batches):
+        return None
+    return errors.numpy()

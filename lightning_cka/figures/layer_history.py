@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cka.compare.intervals import interval
+from lightning_cka.compare.settled import settled_since
+
 if TYPE_CHECKING:
     from lightning_cka.compare.result import CKAResult
 
@@ -22,29 +25,34 @@ class LayerHistory:
         values: CKA ``(L, results)``; ``nan`` where a result lacks the layer.
         low: Lower bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
         high: Upper bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
+        settled: For each layer, the index of the result from which on it stays within the tolerance of its last value
+            with confidence. None if there is no such result before the last one, or if it is not known.
     """
 
     names: list[str]
     values: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    settled: list[int | None]
 
 
-def layer_history(results: Sequence[CKAResult], level: float = 0.95) -> LayerHistory:
+def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: float | None = None) -> LayerHistory:
     """Collect the CKA of layers of the same name.
 
     Args:
         results: At least one result, in order.
         level: Level of the confidence intervals, in (0, 1).
+        tolerance: Tolerance of `lightning_cka.compare.settled.settled_since`. None: no layer counts as settled.
 
     Raises:
-        ValueError: There is no result, the last one has no layers of the same name, or ``level`` is out of range.
+        ValueError: There is no result, the last one has no layers of the same name, or a number is out of range.
     """
     if not results or not (pairs := results[-1].same_named_pairs()):
         raise ValueError("expected at least one result with layers of the same name on both sides")
     names = list(pairs)
     values, low, high = np.stack([_values_and_bounds(result, names, level) for result in results], axis=-1)
-    return LayerHistory(names, values, low, high)
+    settled = {} if tolerance is None else settled_since(results, tolerance, level)
+    return LayerHistory(names, values, low, high, [settled.get(name) for name in names])
 
 
 def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
@@ -60,8 +68,9 @@ def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
 
 def _values_and_bounds(result: CKAResult, names: Sequence[str], level: float) -> NDArray[np.float64]:
     """Return CKA, lower bound and upper bound ``(3, names)`` of one result; ``nan`` where one is not known."""
-    has_errors = result.standard_error is not None and result.effective_batches is not None
-    matrices = [result.matrix, *(result.confidence_interval(level) if has_errors else ())]
+    matrices = [result.matrix]
+    if result.standard_error is not None and result.effective_batches is not None:
+        matrices += interval(result.matrix, result.standard_error, result.effective_batches, level)
     pairs = result.same_named_pairs()
     found = np.full((3, len(names)), np.nan)
     for place, name in enumerate(names):

@@ -34,7 +34,9 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def new_axes(columns: Sequence[str], rows: Sequence[str], below: float = 0.0, legend: Sequence[str] = ()) -> Axes:
+def new_axes(
+    columns: Sequence[str], rows: Sequence[str], below: float = 0.0, legend: Sequence[str] = (), above: float = 0.0
+) -> Axes:
     """Return axes in a new figure, with room for the labels and a colour bar.
 
     Cells are square, unless the bounds on the size of the axes forbid it.
@@ -44,8 +46,9 @@ def new_axes(columns: Sequence[str], rows: Sequence[str], below: float = 0.0, le
         rows: Labels of the y axis.
         below: Height of the free room under the title of the x axis.
         legend: Labels of the lines in a legend to the right of the axes.
+        above: Height of the free room above the axes, beside that of the title.
     """
-    left, bottom, top = _left_room(rows), label_room(columns) + below, 0.4
+    left, bottom, top = _left_room(rows), label_room(columns) + below, 0.4 + above
     width, height = _side(len(columns)), _side(len(rows))
     total_width, total_height = figure_width(columns, rows, legend), bottom + height + top
     figure = _new_figure(total_width, total_height)

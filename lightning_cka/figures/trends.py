@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.labels import axis_title, elided, plain, reference_title, short_labels, value_label
 from lightning_cka.figures.layer_history import layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
+from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
 
 if TYPE_CHECKING:
@@ -29,34 +31,44 @@ _VALUE_LABELS = [" " * 6] * 8
 
 
 def plot_trend(
-    results: Sequence[CKAResult], layers: Sequence[str] | None = None, ax: Axes | None = None, *, level: float = 0.95
+    results: Sequence[CKAResult],
+    layers: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    *,
+    level: float = 0.95,
+    tolerance: float | None = DEFAULT_TOLERANCE,
 ) -> tuple[Figure, Axes]:
     """Draw CKA with the reference's layer of the same name over epochs: one line per layer, with error bands.
 
-    A line has no band where the standard error is not known.
+    A line has no band where the standard error is not known. A diamond marks the result from which on a layer stays
+    within the tolerance of its last value, with confidence; see `plot_drift`.
 
     Args:
         results: Results of one reference, in order; at least one.
         layers: Names of the layers to draw. None takes all layers, or 8 evenly spaced ones if there are more.
         ax: Axes to draw into. None makes a new figure.
-        level: Level of the confidence intervals that the bands show, in (0, 1).
+        level: Level of the confidence intervals that the bands show and the diamonds use, in (0, 1).
+        tolerance: Change of CKA that does not matter, greater than 0; 0.01 by default. None draws no diamonds.
 
     Returns:
         The figure and its axes.
 
     Raises:
         ValueError: There is no result, the last one has no layers of the same name or lacks one of ``layers``, or
-            ``level`` is out of range.
+            ``level`` or ``tolerance`` is out of range.
     """
-    history = layer_history(results, level)
+    history = layer_history(results, level, tolerance)
     rows = _chosen_rows(history.names, layers)
     labels, _ = short_labels(history.names)
     columns, unit = moment_labels(results)
+    note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
     if ax is None:
-        ax = new_axes(columns, _VALUE_LABELS, legend=[labels[row] for row in rows])
+        ax = new_axes(columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n")])
     for shade, row in zip(_shades(len(rows)), rows, strict=True):
         _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), shade)
-    _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]))
+        if (place := history.settled[row]) is not None:
+            draw_marks(ax, [(place, history.values[row, place])], _colour(shade))
+    _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]), note)
     return figure_of(ax), ax
 
 
@@ -134,6 +146,10 @@ def _shades(count: int) -> list[float]:
     return [place / max(1, count - 1) for place in range(count)]
 
 
+def _colour(shade: float) -> tuple[float, float, float, float]:
+    return colormaps["viridis"](0.9 * shade)
+
+
 def _draw_line(
     ax: Axes,
     label: str,
@@ -142,14 +158,14 @@ def _draw_line(
     shade: float,
 ) -> None:
     """Draw one line, with a band between the lower and the upper bounds."""
-    colour = colormaps["viridis"](0.9 * shade)
+    colour = _colour(shade)
     places = np.arange(len(values))
     ax.fill_between(places, *band, color=colour, alpha=0.25, linewidth=0)
     ax.plot(places, values, color=colour, label=label, linewidth=1.4, marker=".", markersize=4)
 
 
-def _finish(ax: Axes, columns: Sequence[str], x_title: str, y_title: str, title: str) -> None:
-    """Draw ticks, titles, and a legend in the order of the lines from top to bottom."""
+def _finish(ax: Axes, columns: Sequence[str], x_title: str, y_title: str, title: str, note: str | None = None) -> None:
+    """Draw ticks, titles, and a legend in the order of the lines from top to bottom; ``note`` explains the marks."""
     set_ticks(ax.xaxis, columns)
     ax.tick_params(axis="y", labelsize=8)
     ax.set_xlabel(x_title)
@@ -157,4 +173,7 @@ def _finish(ax: Axes, columns: Sequence[str], x_title: str, y_title: str, title:
     ax.set_title(title, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     handles, texts = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], texts[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    handles, texts = handles[::-1], texts[::-1]
+    if note is not None:
+        handles, texts = [*handles, legend_mark()], [*texts, note]
+    ax.legend(handles, texts, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)

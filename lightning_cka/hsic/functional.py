@@ -7,14 +7,15 @@ Kornblith et al. 2019 (https://arxiv.org/abs/1905.00414) for CKA; Song et al. 20
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lightning_cka.hsic.arrays import Array, to_tensor
 from lightning_cka.hsic.centering import doubly_centered, u_centered
+from lightning_cka.hsic.cka_side import CKASide
+from lightning_cka.hsic.differentiable import differentiable_gram, needs_gradient
 from lightning_cka.hsic.grams import MIN_SAMPLES, check_floating, full_gram, gram_dtype
-from lightning_cka.hsic.kernel_grams import zero_rounding_errors
-from lightning_cka.hsic.kernels import Kernel, KernelFn, resolve_kernel
-from lightning_cka.hsic.precision import accumulator_dtype
+from lightning_cka.hsic.kernels import Kernel, resolve_kernel
 
 
 def centered_gram(features: Array) -> Tensor:
@@ -40,7 +41,8 @@ def centered_gram(features: Array) -> Tensor:
                 [ 0.,  0.,  0.],
                 [-1.,  0.,  1.]])
     """
-    gram, scale = full_gram(to_tensor(features))
+    features = to_tensor(features)
+    gram, scale = (differentiable_gram if needs_gradient(features) else full_gram)(features)
     return doubly_centered(gram) * scale**2
 
 
@@ -117,24 +119,23 @@ def cka(x: Array, y: Array, *, kernel: Kernel = "linear", unbiased: bool = True)
     """
     function = resolve_kernel(kernel)
     x, y = to_tensor(x), to_tensor(y)
-    grams = [z if kernel == "precomputed" else _kernel_gram(z, function) for z in (x, y)]
-    _check_gram_pair(grams[0], grams[1], MIN_SAMPLES if unbiased else 2)
-    center = u_centered if unbiased else doubly_centered
+    if kernel == "precomputed":
+        sides = [CKASide(z, z.new_ones(()), None, unbiased) for z in (x, y)]
+    else:
+        sides = [CKASide.of_features(z, function, unbiased=unbiased) for z in (x, y)]
+    _check_gram_pair(sides[0].gram, sides[1].gram, MIN_SAMPLES if unbiased else 2)
+    sides = [side.with_digits(z) for side, z in zip(sides, (x, y), strict=True)]
+    value = _cosine(*(side.checked for side in sides))
+    if any(needs_gradient(side.gram) for side in sides):
+        is_defined = value.isfinite()
+        with_graph = _cosine(*(side.where(is_defined).centered() for side in sides))
+        value = with_graph.where(is_defined, torch.full_like(value, torch.nan))
+    return value.to(gram_dtype(x))
+
+
+def _cosine(k: Tensor, ell: Tensor) -> Tensor:
     # A product of two HSICs can overflow float32. Their normalisation cancels in the ratio and is left out.
-    k, ell = (center(gram).to(accumulator_dtype(gram.device)) for gram in grams)
-    return ((k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()).to(gram_dtype(x))
-
-
-def _kernel_gram(features: Tensor, function: KernelFn | None) -> Tensor:
-    """Return the Gram matrix of features, up to a factor that does not change CKA."""
-    gram, scale = full_gram(features)
-    if function is None:
-        return gram * scale.sign()
-    wide = gram.to(accumulator_dtype(gram.device))
-    sums = wide.diagonal()[:, None] + wide.diagonal()
-    squared = zero_rounding_errors(sums - 2 * wide, sums, gram.dtype) * scale.to(wide) ** 2
-    kernel_gram: Tensor = function(squared)
-    return kernel_gram
+    return (k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()
 
 
 def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.centering import exceeds_rounding
 from lightning_cka.hsic.folding import half_size
 from lightning_cka.hsic.precision import full_precision
 
@@ -47,9 +46,10 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
         workspace: Memory for centered features.
 
     Returns:
-        The scale, a power of 2 near the size of the features; and the squared norm of location / scale.
+        The scale, a power of 2 near the size of the features; and the squared rounding error of one sample's features,
+        in units of the scale; see `has_variance`.
     """
-    flat = _in_memory_order(features)
+    flat = flattened(features.detach())
     (n, d), h, dtype, device = flat.shape, folded.shape[1], folded.dtype, flat.device
     budget = _CHUNK_BYTES_CPU if device.type == "cpu" else _CHUNK_BYTES_ACCELERATOR
     width = max(1, min(d, budget // max(1, n * dtype.itemsize)))
@@ -71,35 +71,54 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
             folded.addmm_(centered, first.T, beta=start > 0)
             corner.addmm_(second, second.T, beta=start > 0)
             squares.append(location.dot(location))
-    return scale, sum(squares[1:], squares[0])
+    return scale, sum(squares[1:], squares[0]) * _smallest_spread(features.dtype, dtype) ** 2
 
 
-def full_gram(features: Tensor) -> tuple[Tensor, Tensor]:
+def full_gram(features: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """Return the full Gram matrix of `folded_gram`, exactly symmetric, and the scale.
 
     Args:
         features: Features, ``(n, ...)``.
+        dtype: Dtype of the Gram matrix; None: float64 for float64 features, else float32.
 
     Returns:
-        The Gram matrix, ``(n, n)``, in float32, or in float64 for float64 features; and the scale, a scalar. The scale
-        is 0 if the features vary by no more than rounding errors.
+        The Gram matrix, ``(n, n)``, and the scale, a scalar. The scale is 0 if the features vary by no more than
+        rounding errors.
     """
     n = features.shape[0] if features.ndim else 0
     h = half_size(n)
-    gram = features.new_zeros(n, n, dtype=gram_dtype(features))
-    scale, square = folded_gram(features, gram[:, :h], gram[h:, h:], Workspace())
+    gram = torch.zeros(n, n, dtype=dtype or gram_dtype(features), device=features.device)
+    scale, rounding = folded_gram(features, gram[:, :h], gram[h:, h:], Workspace())
     gram = gram.tril()
-    return gram + gram.tril(-1).T, scale * has_variance(gram.trace(), n * square)
+    return gram + gram.tril(-1).T, scale * has_variance(gram.trace(), n * rounding)
 
 
-def has_variance(trace: Tensor, square: Tensor) -> Tensor:
+def has_variance(trace: Tensor, rounding: Tensor) -> Tensor:
     """Return whether features vary by more than rounding errors.
 
     Args:
-        trace: Trace of the Gram matrix of features - location.
-        square: n |location|^2, of the shape of ``trace``.
+        trace: Trace of the Gram matrix of features - location: n times their mean squared distance from the location.
+        rounding: n times the squared rounding error of `folded_gram`, of the shape of ``trace``.
+
+    Returns:
+        Booleans, of the shape of ``trace``; False for ``nan``.
     """
-    return exceeds_rounding(trace.sqrt(), square.sqrt())
+    varies: Tensor = trace > rounding
+    return varies
+
+
+def _smallest_spread(dtype: torch.dtype, gram: torch.dtype) -> float:
+    """Return the smallest spread of features that counts as variance, as a part of the norm of their location.
+
+    Features of a dtype are rounded to a grid of at most eps times their size, so that each has an error with a standard
+    deviation of at most eps / sqrt(12) of its size. At a spread of 4 eps, 1/192 of the variance may be such errors. The
+    location has rounding errors of its own, in the dtype of the Gram matrix.
+
+    Args:
+        dtype: Dtype of the features, such as bfloat16.
+        gram: Dtype of the Gram matrix, float32 or float64.
+    """
+    return max(4 * torch.finfo(dtype).eps, 8 * torch.finfo(gram).eps)
 
 
 def gram_dtype(*features: Tensor) -> torch.dtype:
@@ -107,17 +126,34 @@ def gram_dtype(*features: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in features) else torch.float32
 
 
-def _in_memory_order(features: Tensor) -> Tensor:
+def flattened(features: Tensor) -> Tensor:
     """Flatten features ``(n, ...)`` to ``(n, d)`` in the order of their memory, which avoids a copy."""
     check_floating(features)
     if features.ndim == 0:
         raise ValueError("features must have shape (n, ...), but are a scalar")
-    flat = features.detach()
+    flat = features
     if flat.ndim != 2:
         # The Gram matrix does not depend on the order of the features.
         by_stride = sorted(range(1, flat.ndim), key=flat.stride, reverse=True)
         flat = flat.permute(0, *by_stride).reshape(len(flat), -1)
     return flat if flat.shape[1] else flat.new_zeros(len(flat), 1)
+
+
+def center_and_scale(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `folded_gram` subtracts from features and divides them by.
+
+    Args:
+        features: Features, ``(n, d)``.
+        dtype: Dtype of the results.
+
+    Returns:
+        Location, ``(d,)``; the scale, a power of 2; and the squared rounding error of one sample's features, in units
+        of the scale.
+    """
+    means = _group_means(features, dtype)
+    scale = _power_of_two_near(means)
+    location = (_median_of_medians(means) / scale).nan_to_num(0.0, 0.0, 0.0)
+    return location * scale, scale, location.square().sum() * _smallest_spread(features.dtype, dtype) ** 2
 
 
 def _group_means(features: Tensor, dtype: torch.dtype) -> Tensor:

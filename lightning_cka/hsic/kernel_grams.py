@@ -5,74 +5,101 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.check_kernels import checked_gram
-from lightning_cka.hsic.kernels import RBF, Kernel, distance, median_of, resolve_kernel
+from lightning_cka.hsic.distance_errors import (
+    hides_digits,
+    largest_packed_deviation,
+    packed_variances,
+    zero_rounding_errors,
+)
+from lightning_cka.hsic.kernels import RBF, Kernel, KernelFn, resolve_kernel
+from lightning_cka.hsic.median import median_distance
 from lightning_cka.hsic.packed import (
     PackedGrams,
     has_imprecise_distances,
     pack_stack,
     select_layers,
     squared_distances,
+    unpack,
 )
 from lightning_cka.hsic.precision import accumulator_dtype
+from lightning_cka.hsic.scaled_kernel import ScaledKernel
 
 _CHUNK_ENTRIES = 2**18
 """Number of matrix entries in memory at a time."""
 
 
-def apply_kernel(kernel: Kernel, grams: PackedGrams, medians: Tensor | None = None) -> PackedGrams:
+def apply_kernel(
+    kernel: Kernel, grams: PackedGrams, medians: Tensor | None = None, *, unbiased: bool = True
+) -> PackedGrams:
     """Return the kernel's Gram matrices of one batch.
 
     Args:
         kernel: The kernel; see `resolve_kernel`.
         grams: Linear Gram matrices of L layers.
         medians: Median squared distances ``(L,)`` that fix the bandwidths of an RBF kernel; None: those of this batch.
+        unbiased: Whether the unbiased HSIC is computed from them. It needs more digits than the biased one.
 
     Returns:
-        Packed Gram matrices in float64; for the linear kernel, ``grams`` itself.
+        Packed Gram matrices in float64; for the linear kernel, ``grams`` itself. The scale of a layer without variance
+        is zero. It is ``nan`` where rounding errors of the distances would change CKA; see
+        `lightning_cka.hsic.distance_errors`.
     """
     function = resolve_kernel(kernel)
     if function is None:
         return grams
-    packed = []
-    for layers in _chunks(grams):
-        squared = _usable_distances(grams, layers)
-        if isinstance(function, RBF):
-            full = function(squared, None if medians is None else medians[layers].to(squared))
-        elif function is distance:
-            full = distance(squared)
-        else:
-            # A user's function gets one layer at a time: it need not accept a batch of matrices.
-            full = torch.stack([checked_gram(function, each) for each in squared])
-        packed.append(pack_stack(full))
-    return PackedGrams(*(torch.cat(parts) for parts in zip(*packed, strict=True)))
+    chunks = [
+        _kernel_grams(function, select_layers(grams, chosen), medians if medians is None else medians[chosen], unbiased)
+        for chosen in _chunks(grams)
+    ]
+    return PackedGrams(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
 
-def zero_rounding_errors(squared: Tensor, magnitude: Tensor, dtype: torch.dtype) -> Tensor:
-    """Set squared distances to zero where they are no larger than rounding errors.
+def _kernel_grams(function: KernelFn, grams: PackedGrams, medians: Tensor | None, unbiased: bool) -> PackedGrams:
+    """Return the Gram matrices of a few layers."""
+    squared = _squared_distances(grams)
+    scale = grams.scales.to(squared).square()
+    if isinstance(function, RBF) and medians is None:
+        medians = median_distance(squared) * scale
+    kernel = ScaledKernel(function, scale, None if medians is None else medians.to(squared))
+    full = kernel(squared)
+    found = pack_stack(full)
+    norms = found.row_squares.sum(1)
+    hidden = kernel.may_hide_digits(squared, full, largest_packed_deviation(grams, squared), norms)
+    # An accelerator would have to wait for this branch.
+    if squared.device.type != "cpu" or hidden.any():
+        hidden = _hides_digits(kernel, grams, squared, norms if unbiased else unpack(found).square().sum((1, 2)))
+    # Without variance, all distances are zero, and a kernel's values are all the same.
+    scales = found.scales * scale.sign()
+    return found._replace(scales=scales.where(~hidden, torch.full_like(scales, torch.nan)))
+
+
+def lacks_digits(grams: PackedGrams, linear: PackedGrams) -> bool:
+    """Return whether `apply_kernel` gave ``nan`` for a layer whose distances would have more digits in float64.
+
+    It is always False on accelerators, which would have to wait for the answer.
 
     Args:
-        squared: Squared distances, ``(..., n, n)``, computed as sums of larger terms.
-        magnitude: Size of these terms, ``(..., n, n)``.
-        dtype: Dtype in which the terms were computed.
-
-    Returns:
-        Squared distances, ``(..., n, n)``.
+        grams: Gram matrices of the kernel.
+        linear: Linear Gram matrices that they were computed from.
     """
-    return squared.where(~(squared <= 8 * torch.finfo(dtype).eps * magnitude), torch.zeros_like(squared))
+    if grams is linear or linear.halves.dtype != torch.float32 or linear.halves.device.type != "cpu":
+        return False
+    return bool((grams.scales.isnan() & linear.offsets.isfinite().all(1)).any())
 
 
-def _usable_distances(grams: PackedGrams, layers: slice) -> Tensor:
-    """Return the squared distances ``(l, n, n)`` of l layers in float64; ``nan`` where they are imprecise."""
-    dtype = accumulator_dtype(grams.halves.device)
-    grams = select_layers(grams, layers)
-    wide = PackedGrams(*(part.to(dtype) for part in grams))
+def _hides_digits(kernel: ScaledKernel, grams: PackedGrams, squared: Tensor, norms: Tensor) -> Tensor:
+    """Return for which layers rounding errors of their distances change CKA; see `hides_digits`."""
+    offsets = grams.offsets.to(squared)
+    entries = squared / 2 + offsets[:, :, None] + offsets[:, None, :]
+    return hides_digits(kernel, squared, packed_variances(grams, squared), entries, norms)
+
+
+def _squared_distances(grams: PackedGrams) -> Tensor:
+    """Return the squared distances ``(L, n, n)`` of features / scale, in float64."""
+    wide = PackedGrams(*(part.to(accumulator_dtype(part.device)) for part in grams))
     sizes = wide.offsets.abs()
     magnitude = 2 * (sizes[:, :, None] + sizes[:, None, :])
-    squared = zero_rounding_errors(squared_distances(wide), magnitude, grams.halves.dtype)
-    is_imprecise = has_imprecise_distances(grams)[:, None, None]
-    squared = squared.where(~is_imprecise, torch.full_like(squared, torch.nan))
-    return squared * wide.scales.square()[:, None, None]
+    return zero_rounding_errors(squared_distances(wide), magnitude, grams.halves.dtype)
 
 
 def _chunks(grams: PackedGrams) -> list[slice]:
@@ -83,4 +110,9 @@ def _chunks(grams: PackedGrams) -> list[slice]:
 
 def median_squared_distances(grams: PackedGrams) -> Tensor:
     """Return each layer's median squared distance over all n^2 entries, ``(L,)``, in float64."""
-    return torch.cat([median_of(_usable_distances(grams, layers)) for layers in _chunks(grams)])
+    medians = torch.cat(
+        [median_distance(_squared_distances(select_layers(grams, chosen))) for chosen in _chunks(grams)]
+    )
+    # With a far outlier, rounding errors may look like distances of zero.
+    medians = medians.where(~has_imprecise_distances(grams), torch.full_like(medians, torch.nan))
+    return medians * grams.scales.to(medians).square()

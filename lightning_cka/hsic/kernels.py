@@ -28,6 +28,9 @@ MAX_THRESHOLD = 1e6
 class RBF:
     """The Gaussian kernel ``exp(-D / (2 sigma^2))``. The bandwidth sigma is a multiple of the median distance.
 
+    Comparisons of banks take the square root of the mean over batches of their median squared distances.
+    `MinibatchCKA` takes the median of its first batch.
+
     CKA approaches that of the linear kernel as the bandwidth grows. A small bandwidth compares near neighbours, and
     an outlier then counts no more than any other sample. Source: Kornblith et al. 2019, section 4
     (https://arxiv.org/abs/1905.00414).
@@ -104,6 +107,11 @@ def distance(squared_distances: Tensor) -> Tensor:
     Returns:
         Gram matrices, ``(..., n, n)``.
     """
+    if squared_distances.requires_grad:
+        # The slope of a root is infinite at zero. Where samples coincide, the gradient is zero.
+        is_apart = squared_distances > 0
+        roots = squared_distances.where(is_apart, torch.ones_like(squared_distances)).sqrt()
+        return -roots.where(is_apart, torch.zeros_like(roots))
     return -squared_distances.sqrt()
 
 
@@ -162,7 +170,7 @@ def kernel_name(kernel: Kernel) -> str:
 
 
 def needs_median(kernel: Kernel) -> bool:
-    """Return whether the first batch has to fix the kernel's bandwidth, so that all batches use the same one."""
+    """Return whether medians have to fix the kernel's bandwidth, so that all batches use the same one."""
     return isinstance(resolve_kernel(kernel), RBF)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.centering import u_centered
+from lightning_cka.hsic.centering import exceeds_rounding, u_centered
 from lightning_cka.hsic.folding import fold, unfold
 
 USABLE, NOT_FINITE, TOO_FAR, MISSING, UNKNOWN = range(5)
@@ -50,12 +50,16 @@ def pack_stack(grams: Tensor) -> PackedGrams:
         grams: Symmetric matrices, ``(L, n, n)``, n >= 4.
 
     Returns:
-        The packed matrices, in the dtype of ``grams``.
+        The packed matrices, in the dtype of ``grams``. The scale of a matrix is zero if double centering leaves only
+        rounding errors of it.
     """
     centered = u_centered(grams)
     diagonal = grams.diagonal(dim1=-2, dim2=-1)
     offsets = u_centering_shift(grams.sum(-1) - diagonal) - diagonal / 2
-    return PackedGrams(fold(centered), offsets, offsets.new_ones(len(offsets)), centered.square().sum(-1))
+    packed = PackedGrams(fold(centered), offsets, offsets.new_ones(len(offsets)), centered.square().sum(-1))
+    # With the diagonal that follows from the offsets, the entries of U are all that double centering leaves.
+    varies = exceeds_rounding(diagonals(packed).abs().amax(1), grams.abs().amax((1, 2)))
+    return packed._replace(scales=torch.where(varies | (packed.row_squares.sum(1) != 0), packed.scales, 0.0))
 
 
 def row_states(packed: PackedGrams) -> Tensor:

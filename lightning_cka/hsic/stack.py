@@ -19,6 +19,7 @@ from lightning_cka.hsic.packed import (
     pack_stack,
     u_centering_shift,
 )
+from lightning_cka.hsic.precision import accumulator_dtype
 
 # Number of matrix entries that are centered at a time. Small groups fit the cache; large ones need fewer operations.
 _GROUP_ENTRIES_CPU = 2**19
@@ -49,7 +50,7 @@ class GramStack:
         # Layers from start to stop have matrices that are not centered yet. `folded_gram` returned these two of each.
         self._start = self._stop = 0
         self._scales: list[Tensor] = []
-        self._squares: list[Tensor] = []
+        self._roundings: list[Tensor] = []
         self._use_buffers(
             PackedGrams(
                 workspace.matrix("halves", num_layers, n * half_size(n), dtype, device),
@@ -84,22 +85,20 @@ class GramStack:
             self._center()
             self._start = self._stop = layer
         folded, corner = self._folded[layer], self._corners[layer - self._start]
-        if features.device == folded.device and gram_dtype(features) == folded.dtype:
-            scale, square = folded_gram(features, folded, corner, self._workspace)
+        if features.device == folded.device:
+            scale, rounding = folded_gram(features, folded, corner, self._workspace)
         else:
-            # Compute on the layer's device in its own precision, and copy the Gram matrix, which is small.
+            # Compute on the layer's device, and copy the Gram matrix, which is small.
+            dtype = torch.float32 if folded.dtype == torch.float32 else accumulator_dtype(features.device)
             columns, rest = (
-                part.new_empty(part.shape, dtype=gram_dtype(features), device=features.device)
-                for part in (folded, corner)
+                part.new_empty(part.shape, dtype=dtype, device=features.device) for part in (folded, corner)
             )
-            scale, square = folded_gram(features, columns, rest, self._workspace)
-            # The layer's own eps decides whether it has variance, so decide before the conversion.
-            scale = scale * has_variance(columns.trace() + rest.trace(), self._n * square)
+            scale, rounding = folded_gram(features, columns, rest, self._workspace)
             folded.copy_(columns)
             corner.copy_(rest)
-            scale, square = scale.to(folded), square.to(folded)
+            scale, rounding = scale.to(folded), rounding.to(folded)
         self._scales.append(scale)
-        self._squares.append(square)
+        self._roundings.append(rounding)
         self._stop = layer + 1
 
     def set_undefined(self, layer: int) -> None:
@@ -145,10 +144,10 @@ class GramStack:
         squares *= factor[:, None]
         torch.where(factor[:, None].isnan(), states, squares, out=self._packed.row_squares[chosen])
         torch.sub(shift + 0 * trace[:, None], diagonal / 2, out=self._packed.offsets[chosen])
-        is_variable = has_variance(trace, n * torch.stack(self._squares))
+        is_variable = has_variance(trace, n * torch.stack(self._roundings))
         torch.mul(torch.stack(self._scales), is_variable, out=self._packed.scales[chosen])
         self._scales.clear()
-        self._squares.clear()
+        self._roundings.clear()
 
 
 def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor:
@@ -167,17 +166,22 @@ def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor:
     return states.where(~is_usable, torch.full_like(states, USABLE))
 
 
-def pack_features(features: Sequence[Tensor]) -> PackedGrams:
+def pack_features(features: Sequence[Tensor], dtype: torch.dtype | None = None) -> PackedGrams:
     """Return the packed linear Gram matrices of L layers on one batch.
 
     Args:
         features: Features of each layer, ``(n, ...)``.
+        dtype: Dtype of the Gram matrices; None: float64 if any of the features are float64, else float32.
 
     Returns:
-        Packed Gram matrices; float64 if any of the features are float64, else float32.
+        Packed Gram matrices.
     """
     stack = GramStack(
-        len(features), len(features[0]), dtype=gram_dtype(*features), device=features[0].device, workspace=Workspace()
+        len(features),
+        len(features[0]),
+        dtype=dtype or gram_dtype(*features),
+        device=features[0].device,
+        workspace=Workspace(),
     )
     for layer, tensor in enumerate(features):
         stack.add(layer, tensor)

@@ -38,6 +38,12 @@ def delta_method_error(
     return (effective_batches / (effective_batches - 1) * variance).sqrt()
 
 
+def check_level(level: float) -> None:
+    """Raise a `ValueError` if a confidence level is not in (0, 1)."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), but is {level}")
+
+
 def student_interval(value: Tensor, error: Tensor, effective_batches: float, level: float) -> tuple[Tensor, Tensor]:
     """Return a confidence interval from Student's t with ``effective_batches`` - 1 degrees of freedom.
 
@@ -53,7 +59,6 @@ def student_interval(value: Tensor, error: Tensor, effective_batches: float, lev
     Raises:
         ValueError: The level is not in (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), but is {level}")
+    check_level(level)
     half = error * float(stdtrit(effective_batches - 1, (1 + level) / 2))
     return value - half, value + half

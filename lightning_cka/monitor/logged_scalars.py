@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import isnan
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan, nan
 
 from lightning.pytorch import LightningModule
 
@@ -39,6 +39,32 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
         names = logged_names(layers)
         values.update((names[layer], value) for layer, value in layers.items())
     return values
+
+
+def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:
+    """Return by how much the CKA of each layer differs from that of the previous result.
+
+    Args:
+        history: Results of one reference, through one kernel, in order; the last one is new.
+
+    Returns:
+        Values by the last part of the logged key, such as ``head_change``; see `change_names`. None for the first
+        result, for a self-comparison, and for ``trainer.validate()``.
+    """
+    *earlier, last = history
+    previous = [result for result in earlier if result.epoch is not None]
+    if last.epoch is None or last.self_comparison or not previous:
+        return {}
+    layers, before = last.same_named(), previous[-1].same_named()
+    names = change_names(layers)
+    return {names[layer]: value - before.get(layer, nan) for layer, value in layers.items()}
+
+
+def change_names(layers: Iterable[str]) -> dict[str, str]:
+    """Return the name of each layer in the keys of `change_scalars`: "head_change", or with a number at the end."""
+    names = logged_names(layers)
+    distinct = distinct_names((f"{name}_change" for name in names.values()), {*_RESERVED, *names.values()})
+    return {layer: distinct[f"{name}_change"] for layer, name in names.items()}
 
 
 def scalar_names(layers: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 
-from lightning_cka.monitor.logged_scalars import scalar_names
+from lightning_cka.monitor.logged_scalars import change_names, scalar_names
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import validates_within_epochs
@@ -38,7 +38,8 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
     for reference in references:
         own = () if reference.source == "self" else layers
         others = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
-        names = scalar_names(name for name in own if name in others)
+        shared = [name for name in own if name in others]
+        names = scalar_names(shared) + _change_names(settings, shared)
         for kernel in settings.kernels:
             keys |= {settings.logged(settings.key(reference.name, kernel)) + name for name in names}
     return keys
@@ -69,8 +70,22 @@ def check_monitored_keys(
                 continue  # Without a prefix, others may log this key.
             close = get_close_matches(listener.key, keys, n=3) or sorted(keys)
             raise ValueError(f"{name}, which CKAMonitor does not log; it logs {shortened(close)}")
-        if problem := _too_rare(listener, settings, trainer) or _too_late(listener, settings, references, trainer):
+        if problem := (
+            _too_rare(listener, settings, trainer)
+            or _too_late(listener, settings, references, trainer)
+            or _needs_two_results(listener, settings, layers)
+        ):
             raise ValueError(f"{name} at each validation, but CKAMonitor logs it {problem}")
+
+
+def _change_names(settings: Settings, layers: Sequence[str]) -> list[str]:
+    return list(change_names(layers).values()) if settings.log_changes else []
+
+
+def _needs_two_results(listener: Listener, settings: Settings, layers: Sequence[str]) -> str:
+    if listener.key.rpartition("/")[2] not in _change_names(settings, layers):
+        return ""
+    return "from the second result on; a callback with strict=False waits for it"
 
 
 def _listeners(trainer: Trainer) -> Iterator[Listener]:

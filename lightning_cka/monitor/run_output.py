@@ -11,7 +11,13 @@ from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.logged_figures import heatmap_file, log_figures, trajectory_figures, write_summary
-from lightning_cka.monitor.logged_scalars import cka_scalars, diagnostic_scalars, log_scalars, logged_names
+from lightning_cka.monitor.logged_scalars import (
+    change_scalars,
+    cka_scalars,
+    diagnostic_scalars,
+    log_scalars,
+    logged_names,
+)
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.settings import Settings
@@ -47,20 +53,23 @@ class ResultLogger:
         """Whether this process writes files and figures: rank 0 does, except in a ``fast_dev_run``."""
         return self._trainer.is_global_zero and not is_trial(self._trainer)
 
-    def log(self, module: LightningModule, key: str, result: CKAResult) -> None:
-        """Log the scalars of a result. Every process must call this.
+    def log(self, module: LightningModule, key: str, history: Sequence[CKAResult]) -> None:
+        """Log the scalars of the last result. Every process must call this.
 
         Args:
             module: The LightningModule that logs them.
             key: The key of `Settings.key`.
-            result: A new result with one reference, through one kernel.
+            history: Results with one reference, through one kernel, in order; the last one is new.
         """
+        result = history[-1]
         prefix = self._settings.logged(key)
         names = {} if result.self_comparison else logged_names(result.same_named())
         for layer, name in names.items():
             if name != layer:
                 self.warn(f"the CKA of layer '{layer}' is logged as '{prefix}{name}'")
         log_scalars(module, prefix, cka_scalars(result))
+        if self._settings.log_changes:
+            log_scalars(module, prefix, change_scalars(history))
 
     def log_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
         """Log the diagnostics of the model's layers. Every process must call this.

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_cka.compare.result_fields import checked_result_fields
+from lightning_cka.compare.result_fields import LATER_FIELDS, checked_result_fields
 from lightning_cka.compare.run_files import BANK_SUFFIX, INITIAL
 from lightning_cka.runtime.checked_values import (
     Place,
@@ -153,4 +153,13 @@ def _checked(state: Any) -> dict[str, Any]:
 def _checksum(known: Mapping[str, Any]) -> str:
     """Return the checksum of a checked state. Banks are left out: each has the hash of its file."""
     others = ("banks", "format_version", "package_version", "checksum")
-    return checksum({name: value for name, value in known.items() if name not in others})
+    content = {name: value for name, value in known.items() if name not in others}
+    content["results"] = {
+        key: [_without_later_fields(each) for each in states] for key, states in known["results"].items()
+    }
+    return checksum(content)
+
+
+def _without_later_fields(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a result that a checksum covers: states of older versions have no others."""
+    return {name: value for name, value in result.items() if name not in LATER_FIELDS}

@@ -1,10 +1,16 @@
 """`HSICSums`: the sums over batches, and the standard error that follows from them."""
 
+import copy
+import pickle
+
+import lightning as L
 import naive
 import pytest
 import torch
-from lightning_cka import MinibatchCKA
+from lightning_cka import MinibatchCKA, functional
 from metric_batches import batches, filled
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def test_states_have_fixed_shapes_and_are_not_updated_in_place():
@@ -95,3 +101,104 @@ def test_standard_error_covers_the_truth():
         low, high = metric.result().confidence_interval(0.95)
         hits += low.item() < target < high.item()
     assert 0.92 <= hits / 400 <= 0.97
+
+
+def convert(metric, how):
+    """Return the metric after what converts modules."""
+    if how == "state_dict":
+        metric.persistent(True)
+        state = {
+            name: value.bfloat16() if value.is_floating_point() else value
+            for name, value in metric.state_dict().items()
+        }
+        metric.load_state_dict(state)
+        return metric
+    if how == "pickle":
+        return pickle.loads(pickle.dumps(nn.ModuleList([metric]).half()))[0]
+    if how == "set_dtype":
+        return metric.set_dtype(torch.bfloat16)
+    module = nn.ModuleDict({"a": nn.ModuleList([metric, nn.Linear(2, 2)])})
+    converted = {
+        "to": lambda: module.to(torch.bfloat16),
+        "to device and dtype": lambda: module.to("cpu", torch.float16),
+        "half": module.half,
+        "double": module.double,
+        "bfloat16": module.bfloat16,
+        "copies": lambda: copy.deepcopy(module.half()),
+    }[how]()
+    return converted["a"][0]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["state_dict", "pickle", "set_dtype", "to", "to device and dtype", "half", "double", "bfloat16", "copies"],
+)
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_sums_stay_float64_whatever_converts_the_module(how, kernel):
+    data = batches(sizes=(32, 17, 32))
+    first, expected = filled(data[:1], kernel=kernel), filled(data, kernel=kernel).compute()
+    metric = convert(first, how)
+    for name, state in metric.metric_state.items():
+        integer = name.startswith("num_") or name == "configuration"
+        assert state.dtype == (torch.int64 if integer else torch.float64)
+    if how == "state_dict":  # The file has rounded the first batch.
+        metric.reset()
+        metric.update(*data[0])
+    for x, y in data[1:]:
+        metric.update(x, y)
+    assert torch.equal(metric.compute(), expected)
+    metric.reset()
+    assert metric.pair_sum.dtype == torch.float64
+
+
+def test_a_metric_moves_between_devices():
+    metric = nn.ModuleList([filled(batches())]).to("meta", torch.bfloat16)[0]
+    assert metric.pair_sum.device == torch.device("meta")
+    assert (metric.pair_sum.dtype, metric.weight_sum.dtype, metric.num_batches.dtype) == (
+        torch.float64,
+        torch.float64,
+        torch.int64,
+    )
+
+
+def test_a_trainer_in_bfloat16_leaves_the_sums_alone():
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.metric, self.seen = nn.Linear(4, 4), MinibatchCKA(1, 1), []
+
+        def training_step(self, batch, _):
+            hidden = self.layer(batch[0])
+            self.metric.update([batch[0]], [hidden.detach()])
+            self.seen.append((batch[0], hidden.detach()))
+            return hidden.square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    model = Model()
+    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", precision="bf16-true", **options)
+    trainer.fit(model, DataLoader(TensorDataset(torch.randn(160, 4)), 16))
+    expected = MinibatchCKA(1, 1)
+    for x, y in model.seen:
+        assert y.dtype == torch.bfloat16
+        expected.update([x], [y])
+    assert model.metric.pair_sum.dtype == torch.float64
+    assert torch.equal(model.metric.compute(), expected.compute())
+
+
+@pytest.mark.parametrize(("unbiased", "weight"), [(True, lambda n: n * (n - 3)), (False, lambda n: (n - 1) ** 2)])
+def test_weights_of_ragged_batches(unbiased, weight):
+    """Sums of <K, L> weigh HSIC by what it divides by. Gretton et al. 2005 divide the biased one by (n - 1)^2."""
+    data = batches(sizes=(40, 12, 5))
+    metric = filled(data, unbiased=unbiased)
+    weights = torch.tensor([weight(n) for n in (40, 12, 5)], dtype=torch.float64)
+    assert metric.effective_batches() == weights.sum() ** 2 / weights.square().sum()
+    hsic = functional.unbiased_hsic if unbiased else functional.biased_hsic
+    grams = [[functional.centered_gram(side[0]) for side in batch] for batch in data]
+    c, a, b = (
+        sum(w * hsic(pair[i], pair[j]) for w, pair in zip(weights, grams, strict=True))
+        for i, j in ((0, 1), (0, 0), (1, 1))
+    )
+    assert metric.compute()[0, 0].item() == pytest.approx((c / (a * b).sqrt()).item(), rel=1e-12)

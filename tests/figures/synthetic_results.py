@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from lightning_cka import CKAResult
 from lightning_cka.compare.diagnostics import Diagnostics
 from lightning_cka.compare.flags import Flag
+from lightning_cka.compare.left_out_batches import LeftOutBatches
 
 LONG = "backbone.encoder.stages.{}.blocks.attention.self_attention.out_projection"
 """A pattern for layer names that do not fit into a label."""
@@ -45,3 +48,18 @@ def with_flags(one, *flags):
 
 def trace_flag(layer="layer1", samples=(17,), **kwargs):
     return Flag(layer, "trace_ratio", 83.0, 20.0, samples, **kwargs)
+
+
+def settling_history(count=5, layers=3, spread=1e-4, pattern="layer{}"):
+    """Results with records of eight batches. Layer i moves until result i, and has the same CKA from there on."""
+    random = torch.Generator().manual_seed(0)
+    found = []
+    for epoch, each in enumerate(history(count, layers, pattern)):
+        matrix = each.matrix.clone()
+        for row in range(layers):
+            matrix[row, row] = 0.5 - 0.1 * max(0, row - epoch)
+        values = matrix.diagonal()[:, None] + spread * torch.randn(layers, 8, generator=random)
+        identities = tuple(map(str, range(8)))
+        records = LeftOutBatches(identities, torch.ones(8, dtype=torch.float64), each.layers, values.double())
+        found.append(replace(each, matrix=matrix, left_out_batches=records, effective_batches=8.0))
+    return found

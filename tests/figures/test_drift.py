@@ -1,5 +1,7 @@
 """The drift map, with the trend below it."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from lightning_cka import CKAResult
 from lightning_cka.compare.flags import Flag
 from lightning_cka.plotting import plot_drift
 from matplotlib.figure import Figure
-from synthetic_results import LONG, history, result, with_flags
+from synthetic_results import LONG, history, result, settling_history, with_flags
 
 
 @pytest.mark.parametrize(("count", "layers"), [(2, 1), (2, 60), (4, 3), (60, 1), (60, 60)])
@@ -61,3 +63,39 @@ def test_drift_is_layer_by_epoch():
         plot_drift([CKAResult(torch.ones(1, 1), "a", "b")])
     with pytest.raises(ValueError, match="at least one result"):
         plot_drift([])
+
+
+def marks(ax):
+    return [
+        point for line in ax.get_lines() if line.get_marker() == "D" for point in zip(*line.get_data(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("flagged", [False, True])
+@pytest.mark.parametrize(("count", "layers"), [(2, 1), (5, 3), (60, 60)])
+def test_a_drift_map_marks_from_where_on_a_layer_has_settled(count, layers, flagged):
+    results = settling_history(count, layers)
+    if flagged:
+        results[1] = with_flags(results[1], Flag("layer0", "trace_ratio", 30.0, 20.0, (4,)))
+    figure, ax = plot_drift(results)
+    assert marks(ax) == [(row, row) for row in range(min(layers, count - 1))]
+    notes = ["◇ from here within ±0.01 of the last value (95%)", *["⚠ at 1: see the heatmap"] * flagged]
+    assert sorted(texts(ax.texts)) == sorted(notes)
+    size = lay_out(figure)
+    boxes = [each.get_window_extent() for each in (ax.title, *ax.texts)]
+    assert all(is_inside(box, size) for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(box.y0 >= ax.get_window_extent().y1 for box in boxes)
+
+
+def test_a_drift_map_without_marks():
+    for results, tolerance in ((history(), 0.01), (settling_history(spread=0.1), 0.01), (settling_history(), None)):
+        figure, ax = plot_drift(results, tolerance=tolerance)
+        assert marks(ax) == marks(figure.axes[-1]) == []
+        assert texts(ax.texts) == []
+
+
+def test_marks_and_their_line_are_in_the_users_axes():
+    _, ax = plot_drift(settling_history(), Figure().add_subplot(), tolerance=0.02)
+    assert len(marks(ax)) == 3
+    assert texts(ax.texts) == ["◇ from here within ±0.02 of the last value (95%)"]

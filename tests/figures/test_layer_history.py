@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from lightning_cka.figures.layer_history import layer_history, moment_labels
-from synthetic_results import history, result
+from synthetic_results import history, result, settling_history
 
 
 def test_values_and_bounds_are_those_of_the_results():
@@ -22,6 +22,13 @@ def test_a_layer_that_a_result_lacks_is_nan():
     assert np.isnan(found.low).all()  # These results have no standard errors.
     with pytest.raises(ValueError, match="at least one result with layers of the same name"):
         layer_history([])
+
+
+def test_settled_layers_need_a_tolerance_and_records():
+    results = settling_history(layers=6)
+    assert layer_history(results, tolerance=0.01).settled == [0, 1, 2, 3, None, None]
+    assert layer_history(results).settled == [None] * 6
+    assert layer_history(history(), tolerance=0.01).settled == [None] * 3  # These results have no records.
 
 
 def test_moments_are_epochs_unless_two_results_share_one():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from figure_contents import all_texts_are_inside, texts
 from lightning_cka.plotting import plot_layer_trend, plot_trend
-from synthetic_results import LONG, history, result
+from synthetic_results import LONG, history, result, settling_history
 
 
 def line_labels(ax):
@@ -62,3 +62,33 @@ def test_the_diagonal_by_depth_needs_one_label_per_result_and_the_same_layers():
         plot_layer_trend([result(), result(2, 2)])
     with pytest.raises(ValueError, match="at least one result with layers of the same name"):
         plot_layer_trend([])
+
+
+def marks(ax):
+    """The points of the diamonds, line by line."""
+    return [list(zip(*line.get_data(), strict=True)) for line in ax.get_lines() if line.get_marker() == "D"]
+
+
+def legend(ax):
+    return texts(ax.get_legend().get_texts())
+
+
+def test_a_trend_marks_from_where_on_a_layer_has_settled():
+    figure, ax = plot_trend(settling_history())
+    assert marks(ax) == [[(0, 0.5)], [(1, 0.5)], [(2, 0.5)]]
+    assert legend(ax) == ["layer2", "layer1", "layer0", "from here within ±0.01\nof the last value"]
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    colours = [line.get_markeredgecolor() for line in ax.get_lines() if line.get_marker() == "D"]
+    assert colours == [lines[f"layer{i}"].get_color() for i in range(3)]
+    assert all_texts_are_inside(figure)
+    assert legend(plot_trend(settling_history(), tolerance=0.25)[1])[-1].startswith("from here within ±0.25")
+
+
+def test_a_trend_without_a_settled_layer_has_no_marks_and_no_legend_for_them():
+    chosen = plot_trend(settling_history(layers=6), ["layer5"])[1]  # It moves until the last result.
+    wide = plot_trend(settling_history(spread=0.1))[1]  # The intervals are too wide to tell.
+    for ax in (chosen, wide, plot_trend(history())[1], plot_trend(settling_history(), tolerance=None)[1]):
+        assert marks(ax) == []
+        assert not any("within" in text for text in legend(ax))
+    with pytest.raises(ValueError, match="tolerance must be greater than 0, but is -1"):
+        plot_trend(settling_history(), tolerance=-1)

@@ -37,10 +37,3 @@ def test_gram_matrices_do_not_depend_on_the_internal_scale():
 def test_the_linear_kernel_returns_the_same_matrices():
     grams = pack_features([torch.randn(12, 5)])
     assert apply_kernel("linear", grams) is grams
-
-
-def test_distances_of_the_size_of_rounding_errors_become_zero():
-    squared = torch.tensor([[0.0, 1e-7], [1e-7, 1e-3]])
-    found = kernel_grams.zero_rounding_errors(squared, torch.ones(2, 2), torch.float32)
-    assert torch.equal(found, torch.tensor([[0.0, 0.0], [0.0, 1e-3]]))
-    assert kernel_grams.zero_rounding_errors(torch.tensor([torch.nan]), torch.ones(1), torch.float32).isnan()

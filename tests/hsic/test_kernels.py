@@ -15,7 +15,7 @@ from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 
 
 def demo():
@@ -109,7 +109,26 @@ def bank(features, name="model"):
     return made
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "distance", RBF(2.0), "linear"])
+@pytest.mark.parametrize("threshold", [0.5, 2.0])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_all_batches_of_a_bank_fix_the_bandwidths(threshold, unbiased):
+    xs, ys = batches()
+    xs[1] = 5 * xs[1]  # Its own median distance differs.
+    medians = [np.mean([np.median(naive.squared_distances(each)) for each in z]) for z in (xs, ys)]
+    hsic, sums = naive.unbiased_hsic if unbiased else naive.biased_hsic, np.zeros(3)
+    for x, y in zip(xs, ys, strict=True):
+        k, ell = (naive.rbf_gram(z, threshold, median) for z, median in zip((x, y), medians, strict=True))
+        sums += [hsic(k, ell), hsic(k, k), hsic(ell, ell)]
+    result = compare_banks(bank(xs), bank(ys), kernel=RBF(threshold), unbiased=unbiased, thresholds=OFF)
+    expected = sums[0] / np.sqrt(sums[1] * sums[2])
+    assert result.matrix.item() == pytest.approx(expected, rel=1e-10)
+    metric = MinibatchCKA(1, kernel=RBF(threshold), unbiased=unbiased)
+    for x, y in zip(xs, ys, strict=True):
+        metric.update([x], [y])
+    assert abs(metric.compute().item() - expected) > 1e-3  # It streams, so that it keeps its first batch.
+
+
+@pytest.mark.parametrize("kernel", ["distance", "linear"])
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_banks_and_the_metric_give_the_same(kernel, unbiased):
     xs, ys = batches(n=64)
@@ -167,12 +186,16 @@ def test_with_a_far_outlier_cka_is_precise_or_nan(kernel, factor):
         warnings.simplefilter("always")
         result = compare_banks(bank(x.split(64)), bank(y.split(64)), kernel=kernel)
     messages = [str(warning.message) for warning in caught]
+    value = result.matrix.item()
     if factor <= 1e6 or (kernel == "linear" and factor <= 1e12):
+        assert not np.isnan(value)
+    if factor >= 1e8 and kernel != "linear":
+        assert np.isnan(value)
+    if not np.isnan(value):
         exact = [bank(z.double().split(64)) for z in (x, y)]
         expected = compare_banks(*exact, kernel=kernel, thresholds=OFF).matrix.item()
-        assert result.matrix.item() == pytest.approx(expected, abs=2e-3)
+        assert value == pytest.approx(expected, abs=2e-3)
     else:
-        assert result.matrix.isnan().all()
         assert any("outliers beyond floating-point precision: a" in message for message in messages)
     if kernel == "linear" and factor <= 1e12:
         assert {flag.reason for flag in result.flags if not flag.of_reference} == {"trace_ratio", "leave_one_out"}

@@ -13,7 +13,7 @@ from notes import Notes
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [
     pytest.mark.usefixtures("_without_figures"),
-    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose|where)"),
 ]
 
 
@@ -96,7 +96,7 @@ class Splits(Net):
 @pytest.mark.parametrize(("reference", "expected"), [("self", ValueError), ("initial", UserWarning)])
 def test_a_model_that_splits_large_batches(reference, expected):
     """Its layers run several times for a batch, but once for the few samples that the dry run shows otherwise."""
-    monitor = CKAMonitor(reference, ["net.0", "head"], batch_size=64, num_samples=128)
+    monitor = CKAMonitor(reference, ["net.0", "head"], batch_size=64, gram_batch_size=64)
     used = trainer(monitor, max_epochs=1)
     message = {
         "self": "cannot compare these layers on a batch of 64 samples: .*'net.0'",
@@ -105,6 +105,6 @@ def test_a_model_that_splits_large_batches(reference, expected):
     with pytest.raises(expected, match=message):
         used.fit(Splits(), *loaders())
     assert used.global_step == 0
-    works = CKAMonitor(["initial", "self"], ["net.0", "head"], batch_size=32, num_samples=128)
+    works = CKAMonitor(["initial", "self"], ["net.0", "head"], batch_size=32, gram_batch_size=64)
     trainer(works, max_epochs=1).fit(Splits(), *loaders())
     assert works.results["self"][-1].matrix.isfinite().all()

@@ -43,3 +43,14 @@ def test_callbacks_that_monitor_an_unknown_key_raise_before_training(kernel, key
         fit(CKAMonitor(kernel=kernel), EarlyStopping(key), model=Counts())
     assert steps == []
     fit(CKAMonitor("self", log_key_prefix=""), EarlyStopping("val_loss"), max_epochs=1)
+
+
+def test_changes_exist_from_the_second_result_on():
+    key = "cka/initial/head_change"
+    with pytest.raises(ValueError, match=rf"looks for '{key}' at each validation, but .* from the second result on"):
+        fit(CKAMonitor(log_changes=True), EarlyStopping(key))
+    with pytest.raises(ValueError, match=rf"looks for '{key}', which CKAMonitor does not log"):
+        fit(CKAMonitor(), EarlyStopping(key))
+    waits = EarlyStopping(key, strict=False, mode="min", patience=0, stopping_threshold=-1.0)
+    fit(CKAMonitor(log_changes=True), waits, max_epochs=3)
+    assert waits.best_score.isfinite()

@@ -1,12 +1,14 @@
 """Banks in files."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from gram_banks import SIZES, assert_same, ignore_few_samples, make_bank
-from lightning_cka import GramBank, compare_banks
+from lightning_cka import RBF, GramBank, compare_banks
+from lightning_cka.hsic.kernel_grams import median_squared_distances
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_header import FORMAT_VERSION
@@ -102,6 +104,55 @@ def test_float16_takes_half_the_space_and_changes_little(tmp_path, kernel):
     assert all(small < 0.6 * large for small, large in sizes)
 
 
+def one_layer_bank(features, n):
+    bank = GramBank(("a",), "Net")
+    for index, part in enumerate(features.split(n)):
+        bank.add(BankBatch(index, pack_features([part]), str(index), tuple(range(n))))
+    return bank
+
+
+def float16_changes(x, y, n, path, kernel):
+    """How much storing both sides in half precision changes CKA, unbiased and biased; nan where it is undefined."""
+    banks = [one_layer_bank(z, n) for z in (x, y)]
+    stored = []
+    for bank in banks:
+        bank.save(path, float16=True)
+        stored.append(GramBank.load(path))
+    values = [
+        [compare_banks(*pair, kernel=kernel, unbiased=unbiased).matrix.item() for unbiased in (True, False)]
+        for pair in (banks, stored)
+    ]
+    return [abs(one - other) for one, other in zip(*values, strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore:CKA", "ignore:.*layers (that|whose)")
+@pytest.mark.parametrize(("kernel", "limit"), [("linear", 1e-4), ("rbf", 1e-3), (RBF(0.2), 2e-3), ("distance", 1e-3)])
+@pytest.mark.parametrize("d", [1, 4, 300])
+def test_float16_in_small_probes(tmp_path, d, kernel, limit):
+    """What the documents promise for one batch of at least 16 samples."""
+    generator = torch.Generator().manual_seed(d)
+    for n, count in ((16, 1), (16, 3), (64, 1)):
+        x = torch.randn(n * count, d, generator=generator)
+        noise = torch.randn(n * count, d, generator=generator)
+        for features in (x, x.exp(), (x + 0.5).relu() + 0.01 * x, x + 4 * (torch.arange(n * count) % 3)[:, None]):
+            for change in float16_changes(features, features + noise, n, tmp_path / "a.safetensors", kernel):
+                assert change < limit or (kernel == RBF(0.2) and math.isnan(change))
+
+
+@pytest.mark.filterwarnings("ignore:CKA", "ignore:.*layers (that|whose)", "ignore:single samples")
+@pytest.mark.parametrize("kernel", ["rbf", RBF(0.2), "distance", lambda d: 1 / (1 + d)])
+def test_float16_with_far_samples_is_close_or_nan(tmp_path, kernel):
+    x = torch.randn(64, 8)
+    y = x + torch.randn(64, 8)
+    changes = []
+    for far in (3.0, 30.0, 300.0, 3e3, 3e4):
+        x[5] = far
+        changes += float16_changes(x, y, 64, tmp_path / "a.safetensors", kernel)
+    assert all(change < 2e-3 or math.isnan(change) for change in changes)
+    assert not math.isnan(changes[0])
+    assert math.isnan(changes[-2])
+
+
 def test_float16_keeps_undefined_layers(tmp_path):
     bank = GramBank(("dead", "lost", "fine"), "Net")
     x = torch.randn(16, 4)
@@ -113,7 +164,12 @@ def test_float16_keeps_undefined_layers(tmp_path):
     assert matrix[2, 2] == pytest.approx(1, abs=1e-6)
 
 
-def test_a_file_of_the_first_version_loads():
+def test_a_file_of_the_first_version_loads(monkeypatch):
+    def first_medians(bank, *args, **kwargs):
+        return median_squared_distances(bank.batches[0].grams)
+
+    # That version took the bandwidths from the first batch.
+    monkeypatch.setattr(GramBank, "medians", first_medians)
     a, b = (GramBank.load(DATA / f"bank-v1-{name}.safetensors") for name in ("a", "b"))
     expected = json.loads((DATA / "bank-v1.json").read_text())
     assert (a.layers, a.epoch, a.step, a.seed, a.model_name) == (("a", "b.c"), 4, 17, 0, "Net")

@@ -1,0 +1,113 @@
+"""The HSIC of each probe batch, from all processes, and the standard errors that follow by the jackknife."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cka.compare.left_out_batches import LeftOutBatches
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.hsic.jackknife import jackknife_error, without_each_batch
+from lightning_cka.runtime.collectives import all_gather
+from lightning_cka.runtime.devices import to_device
+
+
+class BatchProducts(NamedTuple):
+    """What one probe batch contributes to the sums of HSIC, and what identifies the batch."""
+
+    place: int
+    """Index of the batch in the probe set."""
+    identity: int
+    """Hash of the samples and the inputs, from `batch_identity`."""
+    weight: float
+    """Weight of the batch in the sums."""
+    products: tuple[Tensor, Tensor, Tensor]
+    """``(L, R)``, ``(L,)`` and ``(R,)``; see `lightning_cka.hsic.products.hsic_products`."""
+
+
+class AllProducts(NamedTuple):
+    """The products of all k batches of all processes, in the order of the probe set, in float64 in host memory."""
+
+    identities: tuple[str, ...]
+    weights: Tensor
+    """``(k,)``."""
+    pairs: Tensor
+    """``(k, L, R)``."""
+    layers: Tensor
+    """``(k, L)``."""
+    references: Tensor
+    """``(k, R)``."""
+
+
+def batch_identity(samples: tuple[int, ...], fingerprint: str) -> int:
+    """Return a hash of 64 bits of a batch's samples and inputs."""
+    digest = hashlib.blake2b(f"{samples} {fingerprint}".encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "big", signed=True)
+
+
+def gathered_products(
+    batches: Sequence[BatchProducts], shape: tuple[int, int], device: torch.device, *, distributed: bool
+) -> AllProducts:
+    """Return the products of the batches of all processes, on each process.
+
+    Args:
+        batches: Batches of this process.
+        shape: Numbers of layers, L and R.
+        device: Device that the processes communicate through.
+        distributed: Whether several processes share the batches. Then all of them must call this.
+    """
+    keys = torch.tensor([(each.place, each.identity) for each in batches], dtype=torch.int64, device="cpu")
+    rows = [torch.cat([part.flatten() for part in each.products]) for each in batches]
+    length = shape[0] * shape[1] + sum(shape)
+    values = torch.stack(rows) if rows else torch.zeros(0, length, dtype=torch.float64, device=device)
+    weights = torch.tensor([each.weight for each in batches], dtype=values.dtype, device="cpu")
+    keys = to_device(keys.reshape(-1, 2), device)
+    values = torch.cat([values, to_device(weights, values.device)[:, None]], 1)
+    counts = all_gather(torch.tensor([len(batches)], device=device), distributed=distributed)
+    sizes = [int(count) for count in counts]
+    keys, values = (_gathered(part, sizes, distributed=distributed) for part in (keys, values))
+    order = keys[:, 0].argsort()
+    identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in keys[order, 1].tolist())
+    sections = [shape[0] * shape[1], *shape, 1]
+    pairs, layers, references, weights = torch.split(values[order], sections, 1)
+    return AllProducts(identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
+
+
+def _gathered(part: Tensor, sizes: Sequence[int], *, distributed: bool) -> Tensor:
+    """Return the rows of all processes in host memory. Processes exchange equally many rows, and then cut the rest."""
+    padded = torch.cat([part, part.new_zeros(max(sizes) - len(part), part.shape[1])])
+    gathered = [
+        rows[:size].cpu() for rows, size in zip(all_gather(padded, distributed=distributed), sizes, strict=True)
+    ]
+    joined = torch.cat(gathered)
+    return joined.double() if joined.is_floating_point() else joined
+
+
+def with_jackknife_errors(result: CKAResult, products: AllProducts, *, keep_all_pairs: bool) -> CKAResult:
+    """Return a result with the standard errors of its values and of their mean, by the jackknife over batches.
+
+    Args:
+        result: The result.
+        products: Products of all batches.
+        keep_all_pairs: Whether the result keeps CKA without each batch for all pairs of layers, not only for those of
+            the same name.
+    """
+    value, left_out = without_each_batch(products.pairs, products.layers, products.references)
+    error = jackknife_error(value, left_out, products.weights)
+    cells = result.mean_cells()
+    mean_error = jackknife_error(value[cells].mean(), left_out[:, cells].mean(1), products.weights)
+    pairs = result.same_named_pairs()
+    rows, columns = [row for row, _ in pairs.values()], [column for _, column in pairs.values()]
+    kept = LeftOutBatches(
+        products.identities,
+        products.weights,
+        tuple(pairs),
+        left_out[:, rows, columns].T.contiguous(),
+        left_out if keep_all_pairs else None,
+    )
+    return replace(result, standard_error=error, mean_standard_error=float(mean_error), left_out_batches=kept)

@@ -1,0 +1,49 @@
+"""Confidence intervals over probe batches, and a sentence where there are too few batches for one."""
+
+from __future__ import annotations
+
+import warnings
+from math import isnan
+
+import torch
+from torch import Tensor
+
+from lightning_cka.hsic.standard_error import student_interval
+
+MIN_EFFECTIVE_BATCHES = 3.5
+"""Smallest effective number of batches with an interval. Below it, the error itself is hardly known: with two unequal
+batches, Student's t can be in the thousands. Four batches of nearly equal size pass."""
+
+
+def too_few_batches(effective_batches: float | None) -> str:
+    """Return a sentence that says why there is no interval; "" if there is one, or if the number is not known."""
+    if effective_batches is None or effective_batches >= MIN_EFFECTIVE_BATCHES:
+        return ""
+    number = "no" if isnan(effective_batches) else f"{effective_batches:.1f}"
+    return (
+        f"no confidence interval: the probe set has {number} effective batches, but an interval needs about four "
+        "batches of equal size"
+    )
+
+
+def warn_if_too_few(effective_batches: float) -> None:
+    """Warn at the caller of the calling function if there are too few batches for an interval."""
+    if message := too_few_batches(effective_batches):
+        warnings.warn(message, stacklevel=3)
+
+
+def interval(value: Tensor, error: Tensor, effective_batches: float, level: float) -> tuple[Tensor, Tensor]:
+    """Return confidence intervals from Student's t; ``nan`` for fewer than about four effective batches.
+
+    Args:
+        value: Estimates.
+        error: Standard errors, of the shape of ``value``.
+        effective_batches: Effective number of batches.
+        level: Confidence level in (0, 1).
+
+    Raises:
+        ValueError: The level is not in (0, 1).
+    """
+    if too_few_batches(effective_batches):
+        error, effective_batches = torch.full_like(error, torch.nan), MIN_EFFECTIVE_BATCHES
+    return student_interval(value, error, effective_batches, level)

@@ -1,0 +1,163 @@
+"""The figure of the difference between two results: a heatmap of all pairs, or an interval for each layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+
+from lightning_cka.compare.intervals import too_few_batches
+from lightning_cka.figures.cells import colour_bar, draw_cells
+from lightning_cka.figures.labels import axis_title, elided, plain, short_labels, value_label
+from lightning_cka.figures.layout import MAX_TICKS, figure_of, label_room, new_axes
+from lightning_cka.figures.ticks import set_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from lightning_cka.compare.difference import CKADifference
+
+_COLOUR, _GREY = "#1f4e9c", "#8a8f94"
+_FONT_SIZE = 7
+_VALUE_LABELS = [" " * 6] * 12
+"""Stand-ins for the tick labels of the x axis, which give the axes their width."""
+
+
+def plot_difference(
+    difference: CKADifference,
+    ax: Axes | None = None,
+    *,
+    all_pairs: bool | None = None,
+    level: float = 0.95,
+    cmap: str = "RdBu_r",
+    limit: float | None = None,
+    max_ticks: int = MAX_TICKS,
+) -> tuple[Figure, Axes]:
+    """Draw by how much CKA differs between two results, and which differences are significant.
+
+    The heatmap of all pairs has white for no difference. A line through a cell marks a difference that is not
+    significant, and a dot one without a standard error. The other figure has a confidence interval for each layer with
+    its layer of the same name. Intervals of differences that are not significant are grey.
+
+    Args:
+        difference: The difference, from `CKAResult.difference`.
+        ax: Axes to draw into. None makes a new figure.
+        all_pairs: Whether to draw the heatmap of all pairs. None draws it if the difference has errors of pairs with
+            different names.
+        level: Level of significance and of the intervals, in (0, 1); see `CKADifference.significant`.
+        cmap: Name of a diverging matplotlib colour map for the heatmap.
+        limit: Difference at the ends of the colour map, greater than 0. None: the largest difference.
+        max_ticks: Maximum number of tick labels of each axis, at least 1.
+
+    Returns:
+        The figure and its axes.
+
+    Raises:
+        ValueError: ``level`` is out of range, or no layers have the same name and ``all_pairs`` is False.
+        KeyError: ``cmap`` is not the name of a colour map.
+    """
+    if all_pairs is None:
+        all_pairs = _knows_other_pairs(difference)
+    if all_pairs:
+        ax = _draw_heatmap(difference, ax, level, cmap, limit, max_ticks)
+    else:
+        ax = _draw_intervals(difference, ax, level, max_ticks)
+    return figure_of(ax), ax
+
+
+def _knows_other_pairs(difference: CKADifference) -> bool:
+    """Return whether there is an error for a pair of layers with different names, or no pair of the same name."""
+    known = ~difference.standard_error.isnan()
+    pairs = difference.same_named_pairs()
+    for cell in pairs.values():
+        known[cell] = False
+    return bool(known.any()) or not pairs
+
+
+def _draw_heatmap(
+    difference: CKADifference, ax: Axes | None, level: float, cmap: str, limit: float | None, max_ticks: int
+) -> Axes:
+    values = difference.matrix.numpy()
+    significant = difference.tested_cells(level).numpy()
+    rows, columns = short_labels(difference.layers)[0], short_labels(difference.reference_layers)[0]
+    if ax is None:
+        ax = new_axes(columns, rows, below=0.2)
+    if limit is None:
+        largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+        limit = float(largest) or 1.0
+    image = draw_cells(ax, values, cmap, -limit, limit)
+    is_tested, is_defined = np.isfinite(difference.standard_error.numpy()), np.isfinite(values)
+    _mark_cells(ax, is_defined & is_tested & ~significant)
+    _dot_cells(ax, is_defined & ~is_tested)
+    colour_bar(ax, image, f"difference of {value_label(difference.later)}", with_nan=bool(np.isnan(values).any()))
+    set_ticks(ax.xaxis, columns, max_ticks=max_ticks)
+    set_ticks(ax.yaxis, rows, max_ticks=max_ticks)
+    names = {difference.later.reference_name, difference.earlier.reference_name}
+    reference = names.pop() if len(names) == 1 else "reference"
+    ax.set_xlabel(axis_title(reference, short_labels(difference.reference_layers)[1]))
+    ax.set_ylabel(axis_title(difference.later.model_name, short_labels(difference.layers)[1]))
+    ax.set_title(plain(difference.title), fontsize=10)
+    notes = [f"line through a cell: not significant (level {level:g}, Holm)"]
+    if (is_defined & ~is_tested).any():
+        notes.append("dot: no standard error")
+    _write_note(ax, difference, "; ".join(notes), label_room(columns))
+    return ax
+
+
+def _mark_cells(ax: Axes, cells: NDArray[np.bool_]) -> None:
+    """Draw a thin diagonal line through each of the cells ``(rows, columns)``."""
+    lines = [[(column - 0.32, row - 0.32), (column + 0.32, row + 0.32)] for row, column in np.argwhere(cells)]
+    width = max(0.3, min(0.9, 12 / max(cells.shape)))
+    ax.add_collection(LineCollection(lines, colors=_GREY, linewidths=width), autolim=False)
+
+
+def _dot_cells(ax: Axes, cells: NDArray[np.bool_]) -> None:
+    """Draw a dot into each of the cells ``(rows, columns)``."""
+    rows, columns = np.nonzero(cells)
+    ax.plot(columns, rows, ".", color=_GREY, markersize=max(1.0, min(4.0, 60 / max(cells.shape))), linestyle="")
+
+
+def _draw_intervals(difference: CKADifference, ax: Axes | None, level: float, max_ticks: int) -> Axes:
+    pairs = difference.same_named_pairs()
+    if not pairs:
+        raise ValueError("no layers of both sides have the same name: draw the heatmap with all_pairs=True")
+    names, prefix = short_labels(list(pairs))
+    if ax is None:
+        ax = new_axes(_VALUE_LABELS, names, below=0.2)
+    cells = tuple(zip(*pairs.values(), strict=True))
+    low, high = (bound.numpy()[cells] for bound in difference.bounds(level))
+    values, significant = difference.matrix.numpy()[cells], difference.tested_cells(level).numpy()[cells]
+    places = np.arange(len(names))
+    ax.axvline(0, color="black", linewidth=0.8)
+    for chosen, colour, face in ((~significant, _GREY, "white"), (significant, _COLOUR, _COLOUR)):
+        ax.hlines(places[chosen], low[chosen], high[chosen], color=colour, linewidth=1.6)
+        ax.plot(values[chosen], places[chosen], "o", color=colour, markerfacecolor=face, markersize=5, linestyle="")
+    set_ticks(ax.yaxis, names, max_ticks=max_ticks)
+    ax.set_ylim(-0.6, len(names) - 0.4)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.tick_params(axis="x", labelsize=8)
+    ax.set_xlabel(_value_name(difference))
+    ax.set_ylabel(axis_title(difference.later.model_name, prefix))
+    ax.set_title(plain(elided(difference.title, 60)), fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+    _write_note(ax, difference, f"{100 * level:g} % intervals; filled: significant for all layers together (Holm)", 0.6)
+    return ax
+
+
+def _value_name(difference: CKADifference) -> str:
+    """Return what the figure shows, with the reference if both results have the same one."""
+    later, earlier = difference.later, difference.earlier
+    same = later.reference_name == earlier.reference_name and not difference.self_comparison
+    value = value_label(later) if later.kernel == earlier.kernel else "CKA"
+    return f"difference of {value}" + (f" with {plain(elided(later.reference_name))}" if same else "")
+
+
+def _write_note(ax: Axes, difference: CKADifference, text: str, distance: float) -> None:
+    """Write below the axes what the marks mean, or why there are none."""
+    note = too_few_batches(difference.effective_batches) or text
+    height = ax.get_position().height * figure_of(ax).get_figheight()
+    ax.text(0.5, -(distance - 0.02) / height, note, transform=ax.transAxes, ha="center", va="top", fontsize=_FONT_SIZE)
