@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.jackknife import jackknife_error, without_each_batch
+from lightning_cka.hsic.jackknife import effective_batches, jackknife_error, without_each_batch
 from lightning_cka.runtime.collectives import all_gather
 from lightning_cka.runtime.devices import to_device
 
@@ -21,7 +21,7 @@ class BatchProducts(NamedTuple):
     """What one probe batch contributes to the sums of HSIC, and what identifies the batch."""
 
     place: int
-    """Index of the batch in the probe set."""
+    """Index of the batch in the probe set; of dependent batches, a number that they share."""
     identity: int
     """Hash of the samples and the inputs, from `batch_identity`."""
     weight: float
@@ -31,7 +31,10 @@ class BatchProducts(NamedTuple):
 
 
 class AllProducts(NamedTuple):
-    """The products of all k batches of all processes, in the order of the probe set, in float64 in host memory."""
+    """The products of all k batches of all processes, in the order of the probe set, in float64 in host memory.
+
+    Batches that depend on each other, of tokens of the same sequences, are one batch here.
+    """
 
     identities: tuple[str, ...]
     weights: Tensor
@@ -71,10 +74,13 @@ def gathered_products(
     counts = all_gather(torch.tensor([len(batches)], device=device), distributed=distributed)
     sizes = [int(count) for count in counts]
     keys, values = (_gathered(part, sizes, distributed=distributed) for part in (keys, values))
-    order = keys[:, 0].argsort()
-    identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in keys[order, 1].tolist())
+    places, rows_of = torch.unique(keys[:, 0], return_inverse=True)
+    # Of dependent batches, the products are added up, and so are the identities.
+    joined = values.new_zeros(len(places), values.shape[1]).index_add_(0, rows_of, values)
+    sums = keys.new_zeros(len(places)).index_add_(0, rows_of, keys[:, 1])  # Modulo 2^64.
+    identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in sums.tolist())
     sections = [shape[0] * shape[1], *shape, 1]
-    pairs, layers, references, weights = torch.split(values[order], sections, 1)
+    pairs, layers, references, weights = torch.split(joined, sections, 1)
     return AllProducts(identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
 
 
@@ -110,4 +116,10 @@ def with_jackknife_errors(result: CKAResult, products: AllProducts, *, keep_all_
         left_out[:, rows, columns].T.contiguous(),
         left_out if keep_all_pairs else None,
     )
-    return replace(result, standard_error=error, mean_standard_error=float(mean_error), left_out_batches=kept)
+    return replace(
+        result,
+        standard_error=error,
+        mean_standard_error=float(mean_error),
+        effective_batches=effective_batches(products.weights),
+        left_out_batches=kept,
+    )

@@ -16,6 +16,7 @@ from lightning_cka.hsic.kernels import Kernel, needs_median
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.tokens import sequences_of
 from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 
@@ -65,6 +66,7 @@ class Comparison:
         bank: GramBank | None = None,
     ) -> None:
         self.sample_kind = sample_kind
+        self._clusters: dict[tuple[int, ...], int] = {}
         self._device = device
         self._model_name = model_name
         self._distributed = distributed
@@ -90,11 +92,17 @@ class Comparison:
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model's linear Gram matrices."""
+        batch = self._with_cluster(batch)
         if self._bank is not None:
             (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_kernel.values():
             if not comparison.has_bandwidth:
                 comparison.add(batch)
+
+    def _with_cluster(self, batch: BankBatch) -> BankBatch:
+        """Mark a batch whose samples are tokens of the same sequences as those of an earlier one."""
+        sequences = sequences_of(batch.samples, self.sample_kind)
+        return batch if sequences is None else replace(batch, cluster=self._clusters.setdefault(sequences, batch.index))
 
     def results(self, flags: Sequence[Flag] = (), **attributes: Any) -> dict[tuple[str, str], Outcome]:
         """Return the outcomes. Call this once, on every process: it adds the batches of kernels with a bandwidth.

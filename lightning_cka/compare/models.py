@@ -68,8 +68,8 @@ def compare_models(
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
-        feature_fn: "flatten", "mean", "cls", "last", or a function from a layer's output to features ``(n, ...)``; see
-            `CKAMonitor`.
+        feature_fn: "flatten", "mean", "cls", "last", "tokens", or a function from a layer's output to features
+            ``(n, ...)``; see `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
             the mean of the features over all calls.
         kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
@@ -128,7 +128,7 @@ def compare_models(
             model_name=model_name or type(model).__name__,
             unbiased=unbiased,
             thresholds=thresholds,
-            sample_kind=probe.sample_kind,
+            sample_kind=settings.sample_kind(probe),
             execution_order=plan.execution_order,
             keep_all_pairs=True,
         )
@@ -152,7 +152,7 @@ def _reference_bank(
         check_blocks(plan, settings.device)
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
-    bank = GramBank(plan.names, type(reference).__name__, probe.sample_kind)
+    bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))
     show(reference, probe, plan, settings, bank.add)
     return bank
 

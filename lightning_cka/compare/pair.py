@@ -129,7 +129,8 @@ class ModelPair:
         products = hsic_products(grams, reference_grams, unbiased=unbiased)
         self._metric.add_products(*products, grams.num_samples)
         identity, weight = batch_identity(batch.samples, batch.fingerprint), self._metric.weight(grams.num_samples)
-        self._products.append(BatchProducts(batch.index, identity, weight, products))
+        place = batch.index if batch.cluster is None else batch.cluster
+        self._products.append(BatchProducts(place, identity, weight, products))
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
         )

@@ -200,6 +200,7 @@ def pack_precomputed(grams: Sequence[Tensor]) -> PackedGrams:
     Raises:
         ValueError: A matrix is not square or not symmetric.
     """
+    grams = [gram.detach() for gram in grams]
     for gram in grams:
         if gram.shape != (len(gram), len(gram)):
             raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.distance_errors import loses_digits_without
 from lightning_cka.hsic.folding import fold, half_size, unfold
 from lightning_cka.hsic.packed import PackedGrams, row_states, u_centering_shift
 
@@ -14,7 +15,8 @@ from lightning_cka.hsic.packed import PackedGrams, row_states, u_centering_shift
 def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
     """Return the Gram matrices of some samples, as if the batch had no others.
 
-    Features are centered over the chosen samples: rows and columns of the Gram matrix are centered again.
+    Features are centered over the chosen samples: rows and columns of the Gram matrix are centered again. The scale is
+    ``nan`` for a layer whose other samples are so far away that the rounding errors that they leave would change CKA.
 
     Args:
         packed: Gram matrices of L layers on n samples.
@@ -26,7 +28,9 @@ def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
     centered, offsets = _centered_again(full, packed.offsets[:, index])
     squares = centered.square().sum(2)
     squares = torch.where(offsets.isnan(), states.to(squares), squares)
-    return PackedGrams(fold(centered), offsets, packed.scales, squares)
+    loses_digits = loses_digits_without(packed, index, squares.sum(1))
+    scales = packed.scales.where(~loses_digits, torch.full_like(packed.scales, torch.nan))
+    return PackedGrams(fold(centered), offsets, scales, squares)
 
 
 def first_samples(packed: PackedGrams, limit: int) -> tuple[Tensor, Tensor]:

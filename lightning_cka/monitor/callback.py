@@ -54,7 +54,8 @@ class CKAMonitor(TrainerEvents):
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
             and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token),
-            "last" (the last token that ``attention_mask`` keeps), or a function of the output. None: "flatten".
+            "last" (the last token that ``attention_mask`` keeps), "tokens" (8 random tokens of each sequence are
+            samples; "tokens:4" takes 4), or a function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
             sequence of these. All probe batches fix the bandwidths of RBF kernels. With several kernels, logged

@@ -61,7 +61,7 @@ def compare_epoch(
         model_name=type(module).__name__,
         unbiased=settings.unbiased,
         thresholds=settings.thresholds,
-        sample_kind=probe.probe.sample_kind,
+        sample_kind=probe.sample_kind,
         distributed=True,
         execution_order=probe.plan.execution_order,
         bank=bank,

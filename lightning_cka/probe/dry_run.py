@@ -15,13 +15,14 @@ from lightning_cka.probe.default_layers import containers, default_layers, not_c
 from lightning_cka.probe.dry_run_batches import show_few_samples, show_parts, show_whole_batch
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
 from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput
-from lightning_cka.probe.feature_sizes import bytes_per_sample, unequal_layers
+from lightning_cka.probe.feature_sizes import bytes_per_sample, number_of_tokens, unequal_layers
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.thinning import thin_out
+from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.module_names import named_layers
@@ -79,8 +80,10 @@ def dry_run(
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
+    shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
+    has_tokens = tokens_per_sequence(forward_settings.feature_fn) is not None
+    num_tokens = number_of_tokens(list(shapes.values()), seen.mask) if has_tokens else 0
     if seen.mask is not None:
-        shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
         warn_of_padded_layers(shapes, seen.mask, str(forward_settings.feature_fn))
     order = tuple(name for name in seen.outputs if name in batch_dims)
     return LayerPlan(
@@ -91,6 +94,7 @@ def dry_run(
         written_parameters=tuple(seen.written_parameters),
         has_parts=seen.has_parts,
         sample_bytes=bytes_per_sample(seen.outputs, batch_dims, forward_settings.feature_fn),
+        num_tokens=num_tokens,
         unequal=unequal_layers(seen.passes, batch_dims, forward_settings.feature_fn),
     )
 
