@@ -40,6 +40,8 @@ class LiveProbe:
         module: The live model.
         known: Descriptions of the probe sets of the run that training continues; see `ProbeSet.description`. If an
             earlier version of the package would have drawn one of them, it is used.
+        is_shown_later: Whether the first pass comes after training has begun, so that the dry run must show as much as
+            a pass does.
 
     Attributes:
         probe: The probe set.
@@ -51,7 +53,13 @@ class LiveProbe:
     """
 
     def __init__(
-        self, options: ProbeOptions, trainer: Trainer, module: LightningModule, known: Collection[str] = ()
+        self,
+        options: ProbeOptions,
+        trainer: Trainer,
+        module: LightningModule,
+        known: Collection[str] = (),
+        *,
+        is_shown_later: bool = False,
     ) -> None:
         self._options = options
         self.variation: list[Variation] = []
@@ -62,7 +70,13 @@ class LiveProbe:
         joined = joined_probe(own, self._device).as_in(known)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
-            plan = dry_run(module, joined, options.selectors, self._forward_settings(trainer, module))
+            plan = dry_run(
+                module,
+                joined,
+                options.selectors,
+                self._forward_settings(trainer, module),
+                whole_batch=is_shown_later,
+            )
             self.probe, self.plan = fit_blocks(joined, plan, module.device)
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)

@@ -70,6 +70,11 @@ class ForwardSettings:
         """Return what the numbers of samples in a bank are."""
         return token_kind(probe.sample_kind, self.feature_fn)
 
+    @property
+    def callers(self) -> list[object]:
+        """Return the user's functions that call the model."""
+        return [] if self.forward_fn is None else [self.forward_fn]
+
     def to_device(self, batch: Any) -> Any:
         """Move a batch to the device, as the model expects it."""
         return self.transfer(batch) if self.transfer else move_data_to_device(batch, self.device)

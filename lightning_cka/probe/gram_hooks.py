@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.block_grams import BlockGrams, BlockMemory, Observer
 from lightning_cka.probe.features import read_tensor, to_features
@@ -54,6 +55,7 @@ class GramHooks:
         self._plan = plan
         self._forward_settings = forward_settings
         self._undefined: dict[str, str] = {}
+        self._hints: dict[str, str] = {}
         self._blocks = [
             BlockGrams(len(plan.names), num_samples, forward_settings.device, memory, None if draw else observe)
             for draw, memory in enumerate(memories)
@@ -116,6 +118,7 @@ class GramHooks:
         features = self._features(name, output)
         if features is None:
             self._reasons[name] = f"gave {describe(output)} for a batch of {self._n} samples"
+            self._hints[name] = self._hint(name, output)
         elif not waits:
             self._add(row, features)
         elif reason := self._calls.add(name, features):
@@ -127,6 +130,14 @@ class GramHooks:
         if tensor is None or tensor.ndim <= batch_dim or tensor.shape[batch_dim] != self._n:
             return None
         return to_features(tensor, batch_dim, feature_fn, self._mask)
+
+    def _hint(self, name: str, output: Any) -> str:
+        """Say what to do if the model may split its batches."""
+        tensor, batch_dim = read_tensor(output, self._forward_settings.feature_fn), self._plan.batch_dims[name]
+        rows = 0 if tensor is None or tensor.ndim <= batch_dim else tensor.shape[batch_dim]
+        if not MIN_SAMPLES <= rows < self._n or self._n % rows:
+            return ""
+        return f". If the model splits batches into parts of {rows}, use batch_size={rows}"
 
     def _add(self, row: int, features: Tensor) -> None:
         # A draw of tokens has one of each sequence, so that the samples of a Gram matrix are independent.
@@ -158,6 +169,6 @@ class GramHooks:
         problem = name, _SIZES.sub("", reason)
         if problem not in self._plan.warned:
             self._plan.warned.add(problem)
-            warnings.warn(f"layer '{name}' {reason}: its CKA is nan", stacklevel=3)
+            warnings.warn(f"layer '{name}' {reason}: its CKA is nan{self._hints.get(name, '')}", stacklevel=3)
         for block in self._blocks:
             block.set_undefined(row)

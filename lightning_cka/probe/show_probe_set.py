@@ -63,7 +63,9 @@ def show_probe_set(
     memories = [BlockMemory() for _ in range(draws)]
     last: ProbeBatch | None = None
     with ExitStack() as stack:
-        kept = stack.enter_context(temporary_eval_mode(model, parameters=plan.written_parameters))
+        kept = stack.enter_context(
+            temporary_eval_mode(model, parameters=plan.written_parameters, callers=forward_settings.callers)
+        )
         stack.enter_context(isolated_rng(probe.seed, forward_settings.device))
         batches = stack.enter_context(closing(probe.batches(rank, world_size)))
         large = (batch for batch in batches if batch.block_size >= MIN_SAMPLES)
@@ -95,7 +97,7 @@ def _warn_of_lost(kept: KeptState) -> None:
 
     The dry run has not seen it, and only this process may see it, so it must not raise.
     """
-    if changed := kept.parameters.lost():
+    if changed := kept.parameters.written().lost:
         warnings.warn(
             f"the forward pass writes to the parameters {shortened(changed)}, but did not in its first batch, so that "
             "they cannot be restored after the probe set: training differs from training without CKA. Write to them "
@@ -106,6 +108,12 @@ def _warn_of_lost(kept: KeptState) -> None:
         warnings.warn(
             f"the forward pass writes to {shortened(changed)}, which is too large to be restored after the probe "
             "set: training differs from training without CKA. Make it a buffer, with register_buffer()",
+            stacklevel=3,
+        )
+    if advanced := kept.attributes.advanced_generators():
+        warnings.warn(
+            f"the forward pass reads the generator {shortened(advanced)}, which cannot be put back after the probe "
+            "set: training differs from training without CKA. Count the calls in an attribute instead",
             stacklevel=3,
         )
 
