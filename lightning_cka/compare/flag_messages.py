@@ -15,7 +15,7 @@ _WARNINGS = {
         "it is; then compare within groups (groups=)."
     ),
     "separated_group": (
-        "layers where a group of samples lies apart: {layers}. CKA within the groups differs by more than "
+        "layers that have a group of samples apart: {layers}. CKA within the groups differs by more than "
         "{threshold:g}. Inspect the group, then compare without it (exclude=) or within groups (groups=)."
     ),
     "trace_ratio": (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import trainer
 from example_models import CPU
-from lightning_cka import CKAMonitor, GramBank, compare_banks, compare_models
+from lightning_cka import CKAMonitor, GramBank, Thresholds, compare_banks, compare_models
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.show_probe_set import show_probe_set
@@ -249,3 +249,42 @@ def test_the_monitor_takes_tokens(tmp_path, kernel):
         assert result.effective_batches == pytest.approx(8)
         assert result.diagnostics.sample_kind == "dataset index x 1000000 + token"
         assert result.matrix.isfinite().all()
+
+
+def test_exclude_and_groups_have_the_numbers_of_sequences():
+    inputs, labels = sequences(48), [place % 2 for place in range(48)]
+    one, other = (bank_of(Sequences(seed), inputs, 8, gram_batch_size=16) for seed in (0, 1))
+    whole = [sequence for batch in one for sequence in {sample // MAX_TOKENS for sample in batch.samples}]
+    assert 3 in whole
+    result = compare_banks(one, other, exclude=[3], groups=labels)
+    expected = [[], []]
+    for bank, outputs in zip((one, other), expected, strict=True):
+        model = Sequences(0 if bank is one else 1).double()
+        first = model.first(inputs["x"].double())
+        layers = {"first": first, "second": model.second(first.tanh())}
+        layers["pooled"] = model.pooled(layers["second"].mean(1))[:, None].expand(-1, 10, -1)
+        for batch in bank:
+            pairs = [divmod(sample, MAX_TOKENS) for sample in batch.samples]
+            for label in (0, 1):
+                rows, places = zip(*(pair for pair in pairs if pair[0] != 3 and labels[pair[0]] == label), strict=True)
+                outputs.append([layers[name][rows, places].detach().numpy() for name in bank.layers])
+    np.testing.assert_allclose(result.matrix, naive.minibatch_cka(*expected), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="exclude: loader position 77 is not in the probe set"):
+        compare_banks(one, other, exclude=[77])
+
+
+def test_copies_are_sequences_and_not_tokens_of_one_sequence():
+    inputs = sequences(64)
+    thresholds = Thresholds(copies=0.01)
+
+    def copies():
+        result = compare_banks(*(bank_of(Sequences(seed), inputs, 8) for seed in (0, 1)), thresholds=thresholds)
+        return [(flag.value, flag.samples) for flag in result.flags if flag.reason == "copies"]
+
+    assert copies() == []
+    for each in inputs.values():
+        each[20:24] = each[19]
+    with pytest.warns(UserWarning, match="probe samples have identical inputs"):
+        ((value, samples),) = copies()
+    assert value == 4
+    assert [sample // MAX_TOKENS for sample in samples] == [19, 20, 21, 22, 23]
