@@ -20,6 +20,9 @@ _TRIMMED = 0.05
 _MAX_TRIMMED = 128
 """Largest number of samples that are left out of the standard error."""
 
+_TIED = 1e-6
+"""Relative difference up to which two changes are equal but for rounding errors."""
+
 _MAX_LISTED = 16
 """Largest number of samples that are listed for a pair."""
 
@@ -78,10 +81,12 @@ def _trimmed_errors(largest: Tensor, squares: Tensor, count: Tensor) -> Tensor:
         squares: Sum of the squares of all finite changes, ``(P,)``.
         count: Number of samples, ``(P,)``.
     """
-    number = (count * _TRIMMED).ceil().clamp(max=_MAX_TRIMMED)
-    place = torch.arange(largest.shape[1], device=largest.device)
-    is_trimmed = (place < number[:, None]) & largest.isfinite() & (largest >= 0)
-    trimmed = largest.where(is_trimmed, torch.zeros_like(largest)).square().sum(1)
+    number = (count * _TRIMMED).ceil().clamp(1, _MAX_TRIMMED)
+    last = largest.gather(1, number[:, None].to(torch.int64) - 1)
+    # The samples of a batch of 4 have the same change: that without their batch.
+    is_trimmed = (largest >= last * (1 - _TIED)) & (largest >= 0)
+    number = is_trimmed.sum(1)
+    trimmed = largest.where(is_trimmed & largest.isfinite(), torch.zeros_like(largest)).square().sum(1)
     rest = squares - trimmed
     # A difference of equal sums can be a negative rounding error.
     return (rest.where(rest > 0, torch.zeros_like(rest)) * count / (count - number)).sqrt()
