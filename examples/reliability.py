@@ -34,10 +34,17 @@ CURVES = {
     for kernel, (color, width) in reversed(KERNELS.items())  # Wide curves first: narrow ones stay visible on top.
     for unbiased, name in ESTIMATORS.items()
 }
-DIAGNOSTICS = {  # marker, label, range
-    "effective_dimension": ("v", "effective\ndimension", (0.8, 80)),
-    "trace_ratio": ("D", "largest trace ratio\n(mean: 1)", (0.8, 800)),
-    "leave_one_out": ("o", "change of linear CKA\nwithout one sample", (1e-5, 2)),
+MARKERS = {
+    "separated_group": "s",
+    "dominant_direction": "v",
+    "trace_ratio": "D",
+    "leave_one_out": "o",
+    "influence": "^",
+}
+DIAGNOSTICS = {  # label, range
+    "effective_dimension": ("effective\ndimension", (0.8, 80)),
+    "trace_ratio": ("largest trace ratio\n(mean: 1)", (0.8, 800)),
+    "leave_one_out": ("change of linear CKA\nwithout one sample", (1e-5, 2)),
 }
 
 
@@ -149,7 +156,7 @@ def draw(columns):
         draw_diagnostics(below, points)
         below[-1].set_xlabel("distance c / RMS norm of the features")
         below[-1].xaxis.set_major_formatter("{x:g}")
-    for axis, label in zip(axes[:, 0], ["CKA", *(label for _, label, _ in DIAGNOSTICS.values())], strict=True):
+    for axis, label in zip(axes[:, 0], ["CKA", *(label for label, _ in DIAGNOSTICS.values())], strict=True):
         axis.set_ylabel(label, fontsize=9)
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=lines.values(), loc="outside lower center", ncols=5, fontsize=9, frameon=False)
@@ -168,7 +175,7 @@ def draw_values(axis, points, limit):
     for unbiased in ESTIMATORS:
         for reason, point in first_flagged(points, unbiased).items():
             style = {"label": f"first flag: {reason}", "color": "black", "mfc": "#f0e442", "ls": "", "zorder": 3}
-            axis.plot(point.distance, point.values["linear", unbiased], DIAGNOSTICS[reason][0], **style)
+            axis.plot(point.distance, point.values["linear", unbiased], MARKERS[reason], **style)
 
 
 def draw_diagnostics(axes, points):
@@ -179,11 +186,10 @@ def draw_diagnostics(axes, points):
     ratio.plot(distances, [point.layer.trace_ratio for point in points], color="black")
     for unbiased in ESTIMATORS:
         change.plot(distances, [point.change(unbiased) for point in points], **CURVES["linear", unbiased])
-    for axis, (reason, (_, _, (low, high))) in zip(axes, DIAGNOSTICS.items(), strict=True):
-        threshold = getattr(Thresholds(), reason)
-        axis.axhline(threshold, color="#a00000", lw=1, ls=(0, (6, 3)), label="threshold (shaded: flagged)")
-        flagged = (low, threshold) if reason == "effective_dimension" else (threshold, high)
-        axis.axhspan(*flagged, color="#a00000", alpha=0.1, lw=0)
+    for axis, (reason, (_, (low, high))) in zip(axes, DIAGNOSTICS.items(), strict=True):
+        if (threshold := getattr(Thresholds(), reason, None)) is not None:
+            axis.axhline(threshold, color="#a00000", lw=1, ls=(0, (6, 3)), label="threshold (shaded: flagged)")
+            axis.axhspan(threshold, high, color="#a00000", alpha=0.1, lw=0)
         axis.set(xscale="log", yscale="log", ylim=(low, high))
         axis.yaxis.set_major_formatter("{x:g}")
 

@@ -14,9 +14,17 @@ from lightning_cka.cli_arguments import build_parser
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX, result_files
-from lightning_cka.compare.tables import diagnostics_table, result_table, trajectory_table, write_csv
+from lightning_cka.compare.tables import (
+    diagnostics_table,
+    difference_table,
+    result_table,
+    trajectory_table,
+    write_csv,
+    write_rows,
+)
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation
+from lightning_cka.figures.differences import plot_difference
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.pictures import render, write_picture
 from lightning_cka.monitor.logged_figures import trajectory_figures
@@ -84,6 +92,22 @@ _WRITERS: Mapping[str, Callable[[CKAResult, Path], object]] = {
     ".json": lambda result, path: result.save(path),
 }
 """How to write a result, by the suffix of the file."""
+
+
+def _difference(options: Any) -> None:
+    """Print by how much CKA differs between two results, and write it to a file on request."""
+    output: Path | None = options.output
+    if output is not None and output.suffix not in (".png", ".csv"):
+        raise ValueError(f"--output must end with .png or .csv, but got {str(output)!r}")
+    later, earlier = (CKAResult.load(path) for path in (options.later, options.earlier))
+    difference = later.difference(earlier)
+    text = difference_table(difference, options.level)
+    if output is not None and output.suffix == ".csv":
+        rows = difference.to_rows(options.level)
+        write_rows(rows[0], rows, output)
+    elif output is not None:
+        write_picture(output, render(plot_difference(difference, level=options.level)[0]))
+    _write_line(text if output is None else f"{text}\n\n{output}")
 
 
 def _trajectory(options: Any) -> None:
@@ -155,6 +179,7 @@ def _show(options: Any) -> None:
 
 _COMMANDS: Mapping[str, Callable[[Any], None]] = {
     "compare": _compare,
+    "difference": _difference,
     "trajectory": _trajectory,
     "animate": _animate,
     "show": _show,

@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_compare(commands)
+    _add_difference(commands)
     _add_trajectory(commands)
     _add_animate(commands)
     _add_show(commands)
@@ -54,6 +55,18 @@ def _add_compare(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="file to write: .png (heatmap), .csv (one row per pair of layers) or .json (the whole result)",
+    )
+
+
+def _add_difference(commands: Any) -> None:
+    parser = _command(commands, "difference", "show by how much CKA differs between two results of one probe set")
+    parser.add_argument("later", metavar="LATER.json", type=Path, help="result")
+    parser.add_argument("earlier", metavar="EARLIER.json", type=Path, help="result to subtract")
+    parser.add_argument(
+        "--level", type=float, default=0.95, help="level of intervals and of significance (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="file to write: .png (an interval for each layer) or .csv"
     )
 
 

@@ -14,11 +14,11 @@ SIZES = (16, 16, 9)
 ignore_few_samples = pytest.mark.filterwarnings("ignore:CKA.*layers whose CKA (has a standard error|with ):UserWarning")
 
 
-def make_bank(variant=0, layers=("a", "b.c"), noise=0.5, dtype=torch.float32, **options):
-    """Two layers on three batches; other variants are variant 0 with noise."""
+def make_bank(variant=0, layers=("a", "b.c"), noise=0.5, dtype=torch.float32, sizes=SIZES, **options):
+    """Two layers on three batches or those of ``sizes``; other variants are variant 0 with noise."""
     base, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(variant)
     bank = GramBank(layers, "Net", "dataset index", **options)
-    for index, n in enumerate(SIZES):
+    for index, n in enumerate(sizes):
         features = [
             (torch.randn(n, d, generator=base) + noise * bool(variant) * torch.randn(n, d, generator=own) + 3).to(dtype)
             for d in (5, 40)

@@ -15,6 +15,7 @@ from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.kernels import RBF
 from PIL import Image
 
+SIZES = (16, 16, 16, 16, 9)
 pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
 
 
@@ -23,11 +24,11 @@ def files(tmp_path):
     """A run of three epochs, in the current folder: banks, and results of two references."""
     banks = []
     for epoch, step in ((None, 0), (0, 9), (1, 19)):
-        bank = make_bank(len(banks) + 1, epoch=epoch, step=step)
+        bank = make_bank(len(banks) + 1, sizes=SIZES, epoch=epoch, step=step)
         name = "initial" if epoch is None else f"epoch=00{epoch}-step={step:06d}"
         bank.save(tmp_path / "run" / "banks" / f"{name}.safetensors")
         banks.append(bank)
-    results = [compare_banks(bank, banks[0], thresholds=Thresholds(standard_error=0.04)) for bank in banks[1:]]
+    results = [compare_banks(bank, banks[0], thresholds=Thresholds(standard_error=0.025)) for bank in banks[1:]]
     for result in results:
         for key in ("initial", "other/rbf"):
             result.save(tmp_path / "run" / key / f"epoch=00{result.epoch}-step={result.step:06d}.json")
@@ -54,7 +55,7 @@ def test_compare_prints_a_table_and_writes_the_requested_file(files, capsys, tmp
     for ending in ("png", "csv", "json"):
         assert main(["compare", A, B, "--output", f"out.{ending}"]) == 0
     out, _ = capsys.readouterr()
-    assert "Net, initial and Net, epoch 1: linear CKA, 41 samples in 3 batches, mean" in out
+    assert "Net, initial and Net, epoch 1: linear CKA, 73 samples in 5 batches, mean" in out
     expected = compare_banks(banks[0], banks[2])
     value, error = expected.matrix[1, 1], expected.standard_error[1, 1]
     (line, *_) = [line for line in out.splitlines() if line.startswith("b.c ")]
@@ -110,6 +111,45 @@ def test_animate_takes_a_run_a_reference_or_files(files, capsys, tmp_path):
     assert (tmp_path / "run" / "initial" / "evolution.gif").exists()
 
 
+def test_difference_prints_a_table_and_writes_the_requested_file(files, capsys, tmp_path):
+    _, results = files
+    later, earlier = (f"run/initial/epoch=00{r.epoch}-step={r.step:06d}.json" for r in reversed(results))
+    for ending in ("png", "csv"):
+        assert main(["difference", later, earlier, "--level", "0.9", "--output", f"out.{ending}"]) == 0
+        out = capsys.readouterr().out
+        assert out.endswith(f"\n\nout.{ending}\n")
+    difference = results[1].difference(results[0])
+    low, high = difference.confidence_interval(0.9)
+    lines = out.splitlines()
+    assert lines[0].startswith(f"CKA, epoch 1 minus epoch 0: mean {difference.mean():+.4f} ± ")
+    assert " ".join(lines[2].split()) == "layer difference standard error 90 % interval significant (Holm)"
+    assert lines[3].split()[:2] == ["a", f"{difference.matrix[0, 0]:+.4f}"]
+    assert f"{difference.standard_error[0, 0]:.4f}  {low[0, 0]:+.4f} to {high[0, 0]:+.4f}" in lines[3]
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert float(rows[0]["standard_error"]) == difference.standard_error[0, 0]
+    assert rows[1]["standard_error"] == "nan"  # Files have no records of other pairs.
+    with Image.open("out.png") as image:
+        assert image.width > 300
+    assert "--output must end with .png or .csv, but got 'x.pdf'" in fails(
+        capsys, "difference", later, earlier, "--output", "x.pdf"
+    )
+    replace(results[0], left_out_batches=None).save("old.json")
+    assert "the earlier result has no left_out_batches" in fails(capsys, "difference", later, "old.json")
+    for result, name in zip(results, ("x.json", "y.json"), strict=True):
+        replace(result, reference_layers=("p", "q"), diagnostics=None).save(name)
+    assert "no layers of both sides have the same name" in fails(capsys, "difference", "x.json", "y.json")
+
+
+def test_a_difference_from_few_batches_has_no_interval(capsys, tmp_path):
+    banks = [make_bank(variant) for variant in range(3)]
+    for bank, name in zip(banks[1:], ("x.json", "y.json"), strict=True):
+        compare_banks(bank, banks[0]).save(name)
+    assert main(["difference", "y.json", "x.json"]) == 0
+    out = capsys.readouterr().out
+    assert " to " not in out
+    assert "effective batches, but an interval needs about four" in out
+
+
 def test_show_takes_results_and_banks(files, capsys):
     _, results = files
     result = results[1]
@@ -123,7 +163,7 @@ def test_show_takes_results_and_banks(files, capsys):
     assert result.flags
     assert main(["show", A]) == 0
     out = capsys.readouterr().out
-    assert "Net, initial: 41 samples in 3 batches, seed 0" in out
+    assert "Net, initial: 73 samples in 5 batches, seed 0" in out
     assert "effective dimension" in out
 
 
@@ -160,7 +200,7 @@ def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
     )
     assert "there is no folder 'missing'" in fails(capsys, "trajectory", "missing")
     assert "invalid choice: 'paint'" in fails(capsys, "paint")
-    make_bank(2, seed=8).save("seed.safetensors")
+    make_bank(2, sizes=SIZES, seed=8).save("seed.safetensors")
     assert "they differ in the seed (0 and 8). strict=False (--loose)" in fails(
         capsys, "compare", A, "seed.safetensors"
     )

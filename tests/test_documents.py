@@ -44,12 +44,12 @@ def guide(name):
 
 @contextmanager
 def only_warnings_of_others():
-    """Allow warnings of Lightning and jsonargparse, and of layers that training makes flat, but no others of ours."""
+    """Allow warnings of Lightning and jsonargparse, but none of ours."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     ours = [text for text in (str(each.message) for each in caught) if re.search("CKA|cka|bank|layer", text)]
-    assert not [text for text in ours if "effective dimension" not in text]
+    assert not ours
 
 
 def run(code, namespace):
@@ -152,7 +152,9 @@ def test_names_in_the_guides_exist():
 
 def test_thresholds_are_those_of_the_code():
     text, thresholds = guide("reading-cka"), Thresholds()
-    assert f"effective dimension < {thresholds.effective_dimension:g} |" in text
+    assert f"dominant direction > {thresholds.dominant_direction:g} |" in text
+    assert f"separated group > {thresholds.separated_group:g} |" in text
+    assert f"influence > {thresholds.influence:g} |" in text
     assert f"trace ratio > {thresholds.trace_ratio:g} |" in text
     assert f"leave-one-out > {thresholds.leave_one_out:g} |" in text
     assert f"standard error > {thresholds.standard_error:g} |" in text
@@ -271,7 +273,7 @@ def test_recipes_run(after_the_script):
     assert found.trainer.callback_metrics["cka/previous/mean"] > 0.99
 
     recipe("A figure for a paper as PDF")
-    assert Path("cka.pdf").read_bytes().startswith(b"%PDF")
+    assert all(Path(name).read_bytes().startswith(b"%PDF") for name in ("cka.pdf", "change.pdf"))
     assert CKAResult.load(sorted(Path("my_first_cka/initial").glob("*.json"))[0]).epoch == 0
 
 
@@ -319,6 +321,14 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     assert re.search(r"flagged: 0 trace_ratio \d+\.\d+ \(77,\)", linear)
     assert "flagged" not in rbf
     assert "at loader position 77" in process.stderr
+
+
+def test_the_block_on_differences_runs(after_the_script, capsys):
+    (block,) = blocks(guide("intervals"), "python")
+    change = run(block, dict(after_the_script))["change"]
+    assert (change.later.epoch, change.earlier.epoch) == (9, 8)
+    assert Path("change.png").is_file()
+    assert "True" in capsys.readouterr().out
 
 
 class Small(L.LightningModule):
@@ -393,6 +403,18 @@ def test_the_blocks_on_comparing_without_a_trainer_run(tmp_path, monkeypatch):
     assert {path.name for path in Path().glob("*")} >= {
         *("cnn_and_mlp.png", "model.safetensors", "side_by_side.pdf", "by_depth.svg"),
     }
+
+
+def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    models = {name: nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 8)) for name in ("cnn", "mlp")}
+    batches = list(torch.randn(256, 64).split(2))
+    namespace = models | {"CKAMonitor": CKAMonitor, "compare_models": lightning_cka.compare_models}
+    namespace["small_batches"] = batches
+    for block in blocks(guide("small-batches"), "python"):
+        run(block, namespace)
+    assert (namespace["result"].num_samples, namespace["result"].num_batches) == (256, 4)
 
 
 def test_the_block_on_processes_runs(tmp_path, monkeypatch):

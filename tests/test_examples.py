@@ -64,8 +64,8 @@ def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_p
     for part in (translated, outlier, shared):
         limit, at_the_end = map(float, re.search(r"limit (\d\.\d+), measured .*, (\d\.\d+) at c = 1e6", part).groups())
         assert limit == pytest.approx(at_the_end, abs=2e-6)
-    assert set(re.findall(r"first flagged for (\w+)", translated)) == {"effective_dimension"}
-    assert set(re.findall(r"first flagged for (\w+)", outlier)) == {"trace_ratio", "leave_one_out"}
+    assert set(re.findall(r"first flagged for (\w+)", translated)) == {"separated_group"}
+    assert set(re.findall(r"first flagged for (\w+)", outlier)) == {"trace_ratio", "leave_one_out", "influence"}
     assert "at loader position 0" in outlier
     assert list(tmp_path.rglob("reliability.png"))
 

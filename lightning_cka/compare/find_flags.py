@@ -24,14 +24,16 @@ def _is_not_at_most(value: float, threshold: float) -> bool:
     return not value <= threshold
 
 
+_MIN_INFLUENCE = 1.0
+"""Smallest change of CKA without a sample, in standard errors, for which its trace ratio is flagged."""
+
 _IS_FLAGGED: Mapping[str, Callable[[float, float], bool]] = {
-    "effective_dimension": operator.lt,
     "trace_ratio": operator.gt,
     # A change is nan if one sample outweighs all others, which makes it the worst case.
     "leave_one_out": _is_not_at_most,
     "standard_error": operator.gt,
 }
-"""For each field of `Thresholds`: whether a value is on the wrong side of the threshold."""
+"""For some fields of `Thresholds`: whether a value is on the wrong side of the threshold."""
 
 
 def find_flags(
@@ -40,6 +42,7 @@ def find_flags(
     *,
     leave_one_out: Mapping[str, LeaveOneOut] | None = None,
     standard_errors: Mapping[str, float] | None = None,
+    influences: Mapping[str, Mapping[int, float]] | None = None,
     of_reference: bool = False,
 ) -> list[Flag]:
     """Return a flag for each value on the wrong side of its threshold.
@@ -51,10 +54,14 @@ def find_flags(
         thresholds: Thresholds; None in a field switches that check off.
         leave_one_out: Leave-one-out change of each layer's CKA with the layer of the same name.
         standard_errors: Standard error of each layer's CKA.
+        influences: For each layer, the change of CKA without some samples, in standard errors. Trace ratios of samples
+            that change CKA by less than its standard error are not flagged. None: all of them are.
         of_reference: Whether the layers are the reference's.
     """
     flags = []
-    for layer, reason, value, of_samples in _measurements(layers, leave_one_out or {}, standard_errors or {}):
+    for layer, reason, value, of_samples in _measurements(
+        layers, leave_one_out or {}, standard_errors or {}, influences
+    ):
         threshold: float | None = getattr(thresholds, reason)
         is_flagged = _IS_FLAGGED[reason]
         if threshold is not None and is_flagged(value, threshold):
@@ -67,10 +74,15 @@ def _measurements(
     layers: Mapping[str, LayerDiagnostics],
     leave_one_out: Mapping[str, LeaveOneOut],
     standard_errors: Mapping[str, float],
+    influences: Mapping[str, Mapping[int, float]] | None,
 ) -> Iterator[_Measurement]:
     for name, layer in layers.items():
-        yield _Measurement(name, "effective_dimension", layer.effective_dimension)
-        yield _Measurement(name, "trace_ratio", layer.trace_ratio, layer.trace_ratios)
+        ratios = layer.trace_ratios
+        if influences is not None:
+            own = influences.get(name, {})
+            ratios = tuple(ratio for ratio in ratios if own.get(ratio.sample, 0.0) > _MIN_INFLUENCE)
+        if ratios:
+            yield _Measurement(name, "trace_ratio", ratios[0].ratio, ratios)
     for name, (sample, _, change) in leave_one_out.items():
         yield _Measurement(name, "leave_one_out", change, ((sample, change),))
     for name, error in standard_errors.items():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isnan
 
 from lightning_cka.compare.flags import Flag
 from lightning_cka.runtime.text import shortened
 
 _WARNINGS = {
-    "effective_dimension": (
-        "layers that vary along hardly more than one direction (effective dimension below {threshold:g}): {layers}. "
-        "CKA compares little besides that direction, such as a gap between two groups of samples. Find out what it is; "
-        "compare without it, or within the groups."
+    "dominant_direction": (
+        "layers whose CKA depends on one direction: {layers}. Without the leading eigenvector of both Gram matrices, "
+        "CKA falls by more than {threshold:g}. Compare the samples at the two ends of the direction to find out what "
+        "it is; then compare without it, or within groups."
+    ),
+    "separated_group": (
+        "layers where a group of samples lies apart: {layers}. CKA within the groups differs by more than "
+        "{threshold:g}. Inspect the group, then compare without it or within the groups."
     ),
     "trace_ratio": (
         "layers that single samples dominate (more than {threshold:g} times the mean squared distance from the "
@@ -22,6 +26,10 @@ _WARNINGS = {
     "leave_one_out": (
         "layers whose CKA with the layer of the same name changes by more than {threshold:g} without one sample: "
         "{layers}. The value mostly describes that sample. Inspect it, then compare without it{or_rbf}."
+    ),
+    "influence": (
+        "layers whose CKA changes by more than {threshold:g} standard errors without one sample: {layers}. Inspect it, "
+        "then compare without it{or_rbf}."
     ),
     "standard_error": (
         "layers whose CKA has a standard error above {threshold:g}: {layers}. Differences of that size mean nothing. "
@@ -36,9 +44,12 @@ _WARNINGS = {
 
 _LINES = {
     "exchangeability": "batches differ by more than chance, as if not shuffled; CKA is biased",
-    "effective_dimension": "effective dimension < {threshold:g}",
+    "dominant_direction": "CKA falls by > {threshold:g} without the leading direction",
+    "separated_group": "CKA differs by > {threshold:g} within two groups of samples",
+    "effective_dimension": "effective dimension < {threshold:g}",  # In files of older versions.
     "trace_ratio": "single samples with > {threshold:g} times the mean squared distance",
     "leave_one_out": "CKA changes by > {threshold:g} without one sample",
+    "influence": "CKA changes by > {threshold:g} standard errors without one sample",
     "standard_error": "standard error > {threshold:g}",
     "bad_sample": "NaN or infinite samples, first in",
 }
@@ -85,12 +96,28 @@ def _by_reason(
             yield template, same[0].threshold, [flag_label(flag, sample_kind) for flag in same]
 
 
+def _ends(flag: Flag, value: str, sample_kind: str) -> str:
+    half = len(flag.samples) // 2
+    one, other = (", ".join(map(str, part)) for part in (flag.samples[:half], flag.samples[half:]))
+    return f"{value} without it; ends: {sample_kind} {one} and {other}"
+
+
+def _group(flag: Flag, value: str, sample_kind: str) -> str:
+    return f"{value} within the groups; group: {sample_kind} {', '.join(map(str, flag.samples))}"
+
+
+_SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {"dominant_direction": _ends, "separated_group": _group}
+"""How to describe the value and the samples of flags whose samples are not single outliers."""
+
+
 def flag_label(flag: Flag, sample_kind: str = "sample") -> str:
     """Return the label of one flagged layer, such as "conv1 of the reference (83 at dataset index 17)"."""
     if flag.reason == "bad_sample":
         count = f"{flag.value:.0f} samples, such as " if flag.value > len(flag.samples) else ""
         return f"{flag.layer_label} ({count}{sample_kind} {', '.join(map(str, flag.samples))})"
     value = "nan" if isnan(flag.value) else f"{flag.value:.3g}"
+    if flag.reason in _SAMPLES_OF:
+        return f"{flag.layer_label} ({_SAMPLES_OF[flag.reason](flag, value, sample_kind)})"
     if flag.samples:
         value += f" at {sample_kind} {', '.join(map(str, flag.samples))}"
     if isnan(flag.value):

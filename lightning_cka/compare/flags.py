@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import warnings
+from dataclasses import InitVar, dataclass, fields
 from math import inf, isnan
 from typing import Any, NamedTuple, SupportsFloat
 
@@ -18,30 +19,50 @@ class Thresholds:
     """Values of the diagnostics beyond which a layer is flagged. None switches a check off.
 
     Attributes:
-        effective_dimension: Flag layers below it: they vary along hardly more than one direction.
+        dominant_direction: Flag layers with a CKA of at least 0.5 that falls by more without the leading eigenvector of
+            both sides' Gram matrices. The fall must also exceed twice its standard error.
         trace_ratio: Flag layers above it: a single sample has more than this many times the mean squared distance from
-            the center. In [1, N] for N samples.
+            the center, and CKA without it differs by more than its standard error. In [1, N] for N samples.
         leave_one_out: Flag layers above it: without one sample, CKA with the layer of the same name changes by more.
         standard_error: Flag layers above it: there are too few probe samples.
+        separated_group: Flag layers where a group of samples lies apart, and CKA within the groups differs by more.
+        influence: Flag layers above it: without one sample, CKA changes by more than this many standard errors.
+        effective_dimension: Deprecated and without effect: `dominant_direction` has replaced this check.
 
     Example:
         >>> from lightning_cka import Thresholds
-        >>> Thresholds(trace_ratio=50.0, standard_error=None)
-        Thresholds(effective_dimension=2.0, trace_ratio=50.0, leave_one_out=0.05, standard_error=None)
+        >>> Thresholds(trace_ratio=50.0, standard_error=None).trace_ratio
+        50.0
+        >>> Thresholds.off().trace_ratio is None
+        True
     """
 
-    effective_dimension: float | None = 2.0
+    dominant_direction: float | None = 0.45
     trace_ratio: float | None = 20.0
     leave_one_out: float | None = 0.05
     standard_error: float | None = 0.05
+    separated_group: float | None = 0.1
+    influence: float | None = 2.5
+    effective_dimension: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def off(cls) -> Thresholds:
+        """Return thresholds with all checks switched off."""
+        return cls(**{field.name: None for field in fields(cls)})
+
+    def __post_init__(self, effective_dimension: float | None) -> None:
         """Convert the thresholds to floats. A number beyond their range becomes infinite, which is never reached.
 
         Raises:
             TypeError: A threshold is neither a number nor None.
             ValueError: A threshold is ``nan``.
         """
+        if effective_dimension is not None:
+            warnings.warn(
+                "'effective_dimension' has no effect: 'dominant_direction' has replaced this check",
+                DeprecationWarning,
+                stacklevel=4,
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None:
@@ -62,14 +83,18 @@ class Flag(NamedTuple):
     """Name of the layer; "the input" if samples were already bad before the first layer."""
     reason: str
     """A field of `Thresholds`; "exchangeability": the probe batches differ by more than chance; or "bad_sample":
-    this is the first layer, in execution order, where some samples are ``nan`` or infinite."""
+    this is the first layer, in execution order, where some samples are ``nan`` or infinite. Files of older versions may
+    have "effective_dimension"."""
     value: float
-    """Value of the diagnostic. For "exchangeability": variance between batch means, divided by its expectation if the
-    data are shuffled. For "bad_sample": number of samples."""
+    """Value of the diagnostic. For "dominant_direction": CKA without the direction. For "separated_group": CKA within
+    the groups. For "exchangeability": variance between batch means, divided by its expectation if the data are
+    shuffled. For "bad_sample": number of samples."""
     threshold: float
     """Threshold that the value is compared with."""
     samples: tuple[int, ...] = ()
-    """Samples that cause the flag, the worst first; see `SampleRatio`."""
+    """Samples that cause the flag, the worst first; see `SampleRatio`. For "dominant_direction": three samples at one
+    end of the model's direction, then three at the other. For "separated_group": samples of the smaller group, at most
+    8."""
     of_reference: bool = False
     """Whether the layer is the reference's."""
 

@@ -91,7 +91,7 @@ def _biased_reduction(x: PackedGrams, y: PackedGrams) -> Tensor:
 
 def leave_one_out(
     records: Sequence[BatchRecord],
-    names: Sequence[str],
+    names: Sequence[str | None],
     sums: tuple[Tensor, Tensor, Tensor],
     *,
     distributed: bool,
@@ -100,7 +100,7 @@ def leave_one_out(
 
     Args:
         records: Records of this process's batches.
-        names: Names of the P pairs.
+        names: Names of the P pairs. None: leave out the pair.
         sums: <K, L>, <K, K> and <L, L> of the P pairs, ``(P,)``, summed over all batches of all processes.
         distributed: Whether several processes share the batches. Then all of them must call this.
 
@@ -108,17 +108,11 @@ def leave_one_out(
         Samples by name of the pair. Pairs whose CKA is ``nan`` are missing. ``without`` and ``change`` are ``nan`` if
         the other samples contribute so little that it cannot be distinguished from rounding errors.
     """
-    pairs, layers, references = sums
-    value = pairs / (layers * references).sqrt()
+    value = cka_of_sums(sums)
     # The rows are change, CKA without the sample, and sample. A process without batches has a change below any other.
     largest = torch.stack([torch.full_like(value, -1.0), value, torch.full_like(value, -1.0)])
     for record in records:
-        reductions = record.reductions
-        left, right = layers[:, None] - reductions.layers, references[:, None] - reductions.references
-        without = (pairs[:, None] - reductions.pairs) / (left * right).sqrt()
-        part = _MIN_REMAINDER * record.eps
-        is_precise = (left > part * layers[:, None]) & (right > part * references[:, None])
-        without = without.where(is_precise, torch.full_like(without, torch.nan))
+        without = without_each(record, sums)
         change, index = (without - value[:, None]).abs().max(1)
         sample = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)[index]
         largest = _larger_change(largest, torch.stack([change, without.gather(1, index[:, None])[:, 0], sample]))
@@ -129,8 +123,25 @@ def leave_one_out(
     return {
         name: LeaveOneOut(int(samples[i]), withouts[i], changes[i])
         for i, name in enumerate(names)
-        if defined[i] and samples[i] >= 0
+        if name is not None and defined[i] and samples[i] >= 0
     }
+
+
+def cka_of_sums(sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return CKA of P pairs, ``(P,)``, from the sums <K, L>, <K, K> and <L, L>."""
+    pairs, layers, references = sums
+    return pairs / (layers * references).sqrt()
+
+
+def without_each(record: BatchRecord, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return CKA of P pairs without each sample of a batch, ``(P, n)``; ``nan`` if too little remains."""
+    pairs, layers, references = sums
+    reductions = record.reductions
+    left, right = layers[:, None] - reductions.layers, references[:, None] - reductions.references
+    without = (pairs[:, None] - reductions.pairs) / (left * right).sqrt()
+    part = _MIN_REMAINDER * record.eps
+    is_precise = (left > part * layers[:, None]) & (right > part * references[:, None])
+    return without.where(is_precise, torch.full_like(without, torch.nan))
 
 
 def _larger_change(one: Tensor, other: Tensor) -> Tensor:

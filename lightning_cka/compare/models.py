@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.data import sized_len
 from torch import nn
 
 from lightning_cka.compare.checked_result import checked_result
@@ -22,6 +21,7 @@ from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
 from lightning_cka.probe.features import FeatureFn
+from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
@@ -49,6 +49,7 @@ def compare_models(
     reference_name: str | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    gram_batch_size: int | None = None,
     progress_bar: bool = True,
 ) -> CKAResult:
     """Compare the layers of two models, or of one model with itself (``reference=model``), on a dataloader.
@@ -61,13 +62,14 @@ def compare_models(
         model: Model (the rows). Its state is restored, and it returns to its own device.
         reference: Model to compare with (the columns), of any architecture. It is restored like ``model``.
         dataloader: Batches of samples, such as a DataLoader. Both models are shown all of them, so it must be possible
-            to iterate over it several times. Batches of fewer than 4 samples are skipped.
+            to iterate over it several times. Gram matrices of fewer than 4 samples are skipped.
         layers: Patterns of layer names such as ``"net.*"``, module classes, or a list of both; None: the
             innermost modules with parameters, at most 64.
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
-        feature_fn: "flatten", "mean", "cls", or a function from a layer's output to features ``(n, ...)``.
+        feature_fn: "flatten", "mean", "cls", "last", or a function from a layer's output to features ``(n, ...)``; see
+            `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
             the mean of the features over all calls.
         kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
@@ -79,6 +81,8 @@ def compare_models(
             the model has the same class.
         seed: Seed of the dataloader's shuffling, and of all randomness while the models are shown the samples.
         device: Device to compute on; None: the device of ``model``.
+        gram_batch_size: Number of samples in a Gram matrix, at least 4. Consecutive batches, which may have one sample,
+            are joined up to this number. Larger batches of a DataLoader are cut. None: one batch.
         progress_bar: Whether to show a progress bar.
 
     Returns:
@@ -108,12 +112,12 @@ def compare_models(
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
-    probe = probe_set_of_loader(dataloader, seed=seed)
-    total = sized_len(dataloader)
-    show = partial(show_with_progress, total=total, progress_bar=progress_bar)
+    probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
+    show = partial(show_with_progress, progress_bar=progress_bar)
     is_self = model is reference and reference_selectors == selectors
     with on_device(model, target), on_device(reference, target):
         plan = dry_run(model, probe, selectors, settings)
+        probe, plan = fit_blocks(probe, plan, target)
         check_feature_kernel(kernel, plan.num_samples)
         bank = None if is_self else _reference_bank(reference, probe, reference_selectors, settings, show)
         comparison = Comparison(
@@ -145,6 +149,7 @@ def _reference_bank(
     """Return the Gram bank of the reference on the probe set."""
     try:
         plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
+        check_blocks(plan, settings.device)
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
     bank = GramBank(plan.names, type(reference).__name__, probe.sample_kind)

@@ -25,8 +25,12 @@ from lightning_cka.compare.influence import (
     leave_one_out,
     leave_one_out_reductions,
 )
+from lightning_cka.compare.influential_samples import influential_samples
 from lightning_cka.compare.layer_statistics import LayerStatistics
+from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.metric import MinibatchCKA
+from lightning_cka.compare.pair_flags import direction_flags, influence_flags, influences_of_layers
+from lightning_cka.compare.partners import partners
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.kernel_grams import apply_kernel
 from lightning_cka.hsic.kernels import Kernel
@@ -90,9 +94,10 @@ class ModelPair:
             )
         self._metric = metric.to(device)
         self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device, execution_order)
-        self._same_named = [] if bank is None else [name for name in layers if name in reference_layers]
-        self._rows = _indices(self._same_named, layers)
-        self._columns = _indices(self._same_named, reference_layers)
+        self._pairs = partners(layers, None if bank is None else bank.layers)
+        self._rows = _indices(self._pairs.rows, len(layers))
+        self._columns = _indices(self._pairs.columns, len(reference_layers))
+        self._directions = LeadingDirections(self._pairs, device, unbiased=unbiased)
         self._records: list[BatchRecord] = []
         self._products: list[BatchProducts] = []
         self._num_mismatched = 0
@@ -138,6 +143,7 @@ class ModelPair:
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
         )
+        self._directions.add(batch.index, grams, reference_grams, batch.samples)
         eps = torch.finfo(batch.grams.halves.dtype).eps
         self._records.append(BatchRecord(batch.samples, reductions, eps))
 
@@ -175,16 +181,14 @@ class ModelPair:
             )
             result = metric.as_result(self_comparison=self._bank is None, **attributes)
             layer_sum, reference_sum = metric.layer_sum, metric.reference_sum
-            changes = leave_one_out(
-                self._records,
-                self._same_named,
-                (
-                    metric.pair_sum[self._rows][:, self._columns].diagonal(),
-                    layer_sum[self._rows],
-                    reference_sum[self._columns],
-                ),
-                distributed=distributed,
+            sums = (
+                metric.pair_sum[self._pairs.rows, self._pairs.columns],
+                layer_sum[self._rows],
+                reference_sum[self._columns],
             )
+            changes = leave_one_out(self._records, self._names_of_pairs(), sums, distributed=distributed)
+            influences = influential_samples(self._records, sums, distributed=distributed)
+        directions = self._directions.result(distributed=distributed)
         shape = (len(metric.layers), len(metric.reference_layers))
         products = gathered_products(self._products, shape, self._device, distributed=distributed)
         if self._bandwidths is not None and self._reference_bandwidths is not None:
@@ -194,21 +198,41 @@ class ModelPair:
             of_bandwidths = None
         result = with_jackknife_errors(result, products, of_bandwidths, keep_all_pairs=self._keep_all_pairs)
         is_known = INPUT in bad_samples.places  # Both models have the same inputs.
+        own, others = influences_of_layers(influences, self._pairs, metric.layers, metric.reference_layers)
+        of_samples = find_flags(
+            layers,
+            thresholds,
+            leave_one_out=changes,
+            standard_errors=_largest_standard_errors(result),
+            influences=own,
+        )
         found = (
             *flags,
             *bad_samples.flags(of_reference=False),
             *bad_in_reference.flags(of_reference=True, known=[INPUT] if is_known else []),
-            *find_flags(layers, thresholds, leave_one_out=changes, standard_errors=_largest_standard_errors(result)),
-            *find_flags(reference_layers, thresholds, of_reference=True),
+            *direction_flags(directions, self._pairs, metric.layers, thresholds),
+            *of_samples,
+            *influence_flags(own, thresholds, of_samples),
+            *find_flags(reference_layers, thresholds, influences=others, of_reference=True),
         )
         diagnostics = Diagnostics(layers, reference_layers, changes, found, sample_kind)
         return Outcome(replace(result, diagnostics=diagnostics), undefined, self._num_mismatched)
 
+    def _names_of_pairs(self) -> list[str | None]:
+        """Return the name of each pair of layers of the same name, and None for other pairs."""
+        if self._bank is None:
+            return [None] * len(self._pairs.rows)
+        names = zip(
+            (self._metric.layers[row] for row in self._pairs.rows),
+            (self._bank.layers[column] for column in self._pairs.columns),
+            strict=True,
+        )
+        return [one if one == other else None for one, other in names]
 
-def _indices(names: list[str], layers: tuple[str, ...]) -> list[int] | slice:
-    """Return the indices of the names among the layers; for all layers a slice, which copies nothing."""
-    indices = [layers.index(name) for name in names]
-    return slice(None) if indices == list(range(len(layers))) else indices
+
+def _indices(indices: list[int], count: int) -> list[int] | slice:
+    """Return indices; for all of ``count`` layers a slice, which copies nothing."""
+    return slice(None) if indices == list(range(count)) else indices
 
 
 def _largest_standard_errors(result: CKAResult) -> dict[str, float]:

@@ -7,7 +7,9 @@ import io
 from collections.abc import Iterable, Mapping
 from math import isnan, nan
 from pathlib import Path
+from typing import Any
 
+from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.compare.result import CKAResult
@@ -26,11 +28,24 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    write_rows(_CSV_COLUMNS, (row for result in results for row in result.to_rows()), path)
+
+
+def write_rows(columns: Iterable[str], rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write rows to a CSV file, floats in full precision.
+
+    Args:
+        columns: Names of the columns.
+        rows: Values by column, for each row.
+        path: Path of the file. Missing folders are created.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    for result in results:
-        writer.writerows(result.to_rows())
+    writer.writerows(rows)
     write_atomically(Path(path), text.getvalue().encode())
 
 
@@ -76,6 +91,44 @@ def _bad_samples(result: CKAResult) -> list[str]:
     """Return lines below the table that name samples that are ``nan`` or infinite."""
     kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
     return flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
+
+
+def difference_table(difference: CKADifference, level: float = 0.95) -> str:
+    """Return a table with one row per layer: by how much its CKA with the layer of the same name differs.
+
+    Args:
+        difference: Difference of two results.
+        level: Level of the intervals and of significance, in (0, 1).
+
+    Raises:
+        ValueError: No layers have the same name, or the level is out of range.
+    """
+    pairs = difference.same_named_pairs()
+    if not pairs:
+        raise ValueError("no layers of both sides have the same name, and saved results keep errors for those only")
+    (low, high), significant = difference.bounds(level), difference.tested_cells(level)
+    rows = (
+        (
+            name,
+            f"{float(difference.matrix[cell]):+.4f}",
+            _format_error(float(difference.standard_error[cell])),
+            _format_interval(float(low[cell]), float(high[cell])),
+            "yes" if significant[cell] else "",
+        )
+        for name, cell in pairs.items()
+    )
+    mean = f"mean {difference.mean():+.4f} ± {difference.mean_standard_error:.4f}"
+    lines = table(("layer", "difference", "standard error", f"{100 * level:g} % interval", "significant (Holm)"), rows)
+    few = too_few_batches(difference.effective_batches)
+    return "\n\n".join([f"CKA, {difference.title}: {mean}", lines, *([few] if few else [])])
+
+
+def _format_error(error: float) -> str:
+    return "" if isnan(error) else f"{error:.4f}"
+
+
+def _format_interval(low: float, high: float) -> str:
+    return "" if isnan(low) else f"{low:+.4f} to {high:+.4f}"
 
 
 def diagnostics_table(result: CKAResult) -> str:

@@ -42,8 +42,10 @@ class CKAMonitor(TrainerEvents):
         reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
         num_samples: Maximum number of samples in the probe set. None: the whole validation dataset.
             ``limit_val_batches`` and ``overfit_batches`` do not restrict the choice.
-        batch_size: Number of samples in a probe batch, at least 4. None: the validation loader's batch size, or less so
-            that there are 8 batches.
+        batch_size: Number of samples in a forward pass over the probe set. None: the validation loader's batch size.
+        gram_batch_size: Number of samples in a Gram matrix, at least 4. Features of several forward passes are joined.
+            None: as many forward passes as fit into 128 samples, or fewer so that there are 8 Gram matrices and the
+            features take at most 1 GiB; with ``dataloader``, one batch.
         dataloader: Your own loader of probe batches, used as it is. It should shuffle, because batches of similar
             samples bias CKA. ``num_samples``, ``batch_size`` and ``dataloader_idx`` are ignored. None: the probe set is
             drawn from the validation dataset.
@@ -51,8 +53,8 @@ class CKAMonitor(TrainerEvents):
         forward_fn: Function of a module and a batch that runs the model. None: ``module(batch)``, or for a tuple or
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
-            and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token), or a
-            function of the output. None: "flatten".
+            and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token),
+            "last" (the last token that ``attention_mask`` keeps), or a function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
             sequence of these. All probe batches fix the bandwidths of RBF kernels. With several kernels, logged
@@ -114,6 +116,7 @@ class CKAMonitor(TrainerEvents):
         reference_layers: Layers = None,
         num_samples: int | None = 2048,
         batch_size: int | None = None,
+        gram_batch_size: int | None = None,
         dataloader: Any = None,
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
@@ -145,6 +148,7 @@ class CKAMonitor(TrainerEvents):
             feature_fn=feature_fn,
             seed=seed,
             call=call,
+            gram_batch_size=gram_batch_size,
         )
         self._settings = Settings(
             probe,

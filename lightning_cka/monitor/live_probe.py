@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning_cka.monitor.validation_data import build_probe_set, check_all_val
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
+from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.gram_hooks import Observer
 from lightning_cka.probe.joined_probe import joined_probe
@@ -35,6 +36,8 @@ class LiveProbe:
         options: Arguments about the probe set.
         trainer: The Trainer, with its validation data, precision and strategy.
         module: The live model.
+        known: Descriptions of the probe sets of the run that training continues; see `ProbeSet.description`. If an
+            earlier version of the package would have drawn one of them, it is used.
 
     Attributes:
         probe: The probe set.
@@ -45,17 +48,20 @@ class LiveProbe:
         ValueError: There are no usable data, or the model or its layers cannot be used; see `dry_run`.
     """
 
-    def __init__(self, options: ProbeOptions, trainer: Trainer, module: LightningModule) -> None:
+    def __init__(
+        self, options: ProbeOptions, trainer: Trainer, module: LightningModule, known: Collection[str] = ()
+    ) -> None:
         self._options = options
         self.variation: list[Variation] = []
         self._is_tested = False
         self._device = sums_device(module.device)
         with synchronized_errors(self._device, "find its probe set"), as_validation(trainer), without_log(module):
             own = build_probe_set(options, trainer)
-        self.probe = joined_probe(own, self._device)
+        joined = joined_probe(own, self._device).as_in(known)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
-            self.plan = dry_run(module, self.probe, options.selectors, self._forward_settings(trainer, module))
+            plan = dry_run(module, joined, options.selectors, self._forward_settings(trainer, module))
+            self.probe, self.plan = fit_blocks(joined, plan, module.device)
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)
             )
@@ -141,7 +147,9 @@ class LiveProbe:
         if model is not module:
             trainer.precision_plugin.convert_module(model).to(module.device)
         with as_validation(trainer), without_log(model), without_log(module):
-            return dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
+            plan = dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
+        check_blocks(plan, module.device)
+        return plan
 
     def _show(
         self,

@@ -76,6 +76,11 @@ class RunState:
         self._histories = histories
 
     @property
+    def probes(self) -> set[str]:
+        """Return the descriptions of the probe sets of all histories."""
+        return {settings.probe for settings in self._histories.values()}
+
+    @property
     def earlier_states(self) -> list[Reference]:
         """Return the references that are earlier states of the live model."""
         return [reference for reference in self.references if reference.is_earlier_state]
@@ -205,6 +210,11 @@ def history_settings(
         for reference in references
         for name, kernel in settings.kernels.items()
     }
+
+
+def saved_probes(saved: Mapping[str, Any]) -> set[str]:
+    """Return the descriptions of the probe sets of all histories in a saved state, which may be empty."""
+    return {HistorySettings(*settings).probe for settings in saved.get("kinds", {}).values()}
 
 
 def new_run(

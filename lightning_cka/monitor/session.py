@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class Session:
         trainer: The Trainer.
         module: The live model.
         run: State of an earlier run, which is saved in checkpoints until `start`.
+        known: See `LiveProbe`.
 
     Attributes:
         probe: The probe set and the live model's layers.
@@ -59,6 +60,7 @@ class Session:
         trainer: Trainer,
         module: LightningModule,
         run: RunState | None = None,
+        known: Collection[str] = (),
     ) -> None:
         self._settings = settings
         self._references = references
@@ -69,7 +71,7 @@ class Session:
         self.run = run
         self._compared: EpochComparison | None = None
         self._bank_limit: BankLimit | None = None
-        self.probe = LiveProbe(settings.probe, trainer, module)
+        self.probe = LiveProbe(settings.probe, trainer, module, known)
         if len(self.probe.plan.names) == 1 and any(reference.source == "self" for reference in references):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in settings.kernels.values():

@@ -38,12 +38,13 @@ class ProbeOptions:
     feature_fn: FeatureFn
     seed: int
     call: Call = "first"
+    gram_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("num_samples", "batch_size"):
+        for name, least in (("num_samples", MIN_SAMPLES), ("batch_size", 1), ("gram_batch_size", MIN_SAMPLES)):
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, at_least(MIN_SAMPLES, name, value))
+                object.__setattr__(self, name, at_least(least, name, value))
         object.__setattr__(self, "dataloader_idx", at_least(0, "dataloader_idx", self.dataloader_idx))
         object.__setattr__(self, "seed", check_seed(self.seed))
         check_feature_fn(self.feature_fn)

@@ -11,7 +11,7 @@ from lightning_cka.monitor.finish_resumed import finish_run
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.run_state import RunState
+from lightning_cka.monitor.run_state import RunState, saved_probes
 from lightning_cka.monitor.saved_state import read_state, sealed
 from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import Settings
@@ -128,5 +128,6 @@ class TrainerEvents(Callback):
         others = [c for c in trainer.callbacks if c is not self and isinstance(c, TrainerEvents)]  # type: ignore[attr-defined]  # Set by a connector.
         for other in others:
             check_outputs_differ(trainer, self._settings, self.references, other._settings, other.references)
-        self._session = Session(self._settings, self.references, self.results, trainer, module, self._run)
+        known = saved_probes(self._saved) | (self._earlier.probes if self._earlier else set())
+        self._session = Session(self._settings, self.references, self.results, trainer, module, self._run, known)
         return self._session

@@ -29,7 +29,12 @@ def build_probe_set(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     """
     fast_dev_run = is_trial(trainer)
     if options.dataloader is not None:
-        return probe_set_of_loader(options.dataloader, seed=options.seed, max_batches=1 if fast_dev_run else None)
+        return probe_set_of_loader(
+            options.dataloader,
+            seed=options.seed,
+            max_blocks=1 if fast_dev_run else None,
+            gram_batch_size=options.gram_batch_size,
+        )
     loaders = validation_loaders(trainer)
     if not loaders:
         raise ValueError(
@@ -42,7 +47,11 @@ def build_probe_set(options: ProbeOptions, trainer: Trainer) -> ProbeSet:
     if fast_dev_run:
         num_samples = min(num_samples or FAST_DEV_RUN_SAMPLES, FAST_DEV_RUN_SAMPLES)
     return draw_probe_set(
-        loaders[options.dataloader_idx], num_samples=num_samples, batch_size=options.batch_size, seed=options.seed
+        loaders[options.dataloader_idx],
+        num_samples=num_samples,
+        batch_size=options.batch_size,
+        gram_batch_size=options.gram_batch_size,
+        seed=options.seed,
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.data import sized_len
 from torch import nn
 
 from lightning_cka.hsic.packed import PackedGrams
@@ -157,6 +156,7 @@ class GramBank:
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
         call: Call = "first",
+        gram_batch_size: int | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
         progress_bar: bool = True,
@@ -168,10 +168,11 @@ class GramBank:
             dataloader: The batches; see `compare_models`.
             layers: The layers; see `compare_models`.
             like: A bank or its file, such as one that `CKAMonitor` saved. The model is shown the same samples in the
-                same batches, by their indices in the dataloader's dataset.
+                same Gram matrices, by their indices in the dataloader's dataset.
             forward_fn: Passes a batch to the model; see `compare_models`.
             feature_fn: Turns outputs into features; see `compare_models`.
             call: Which call of a layer that runs several times counts; see `compare_models`.
+            gram_batch_size: Number of samples in a Gram matrix; see `compare_models`. With ``like``, its own are used.
             seed: Seed of all random numbers while the samples are shown. With ``like``, its seed is used.
             device: Device to compute on. None takes the model's own.
             progress_bar: Whether to show a progress bar.
@@ -181,15 +182,13 @@ class GramBank:
         """
         target = torch.device(device) if device is not None else device_of(model)
         forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
-        seed = check_seed(seed)
-        selectors = check_layers(layers)
         like = None if like is None else open_bank(like)
-        if like is None:
-            probe, total = probe_set_of_loader(dataloader, seed=seed), sized_len(dataloader)
-        else:
-            probe = probe_set_like(like.sample_batches, like.sample_kind, dataloader, seed=like.seed)
-            total = None
-        collected = collect_batches(model, probe, selectors, forward_settings, total=total, progress_bar=progress_bar)
+        probe = (
+            probe_set_like(like.sample_batches, like.sample_kind, dataloader, seed=like.seed)
+            if like is not None
+            else probe_set_of_loader(dataloader, seed=check_seed(seed), gram_batch_size=gram_batch_size)
+        )
+        collected = collect_batches(model, probe, check_layers(layers), forward_settings, progress_bar=progress_bar)
         bank = cls(collected.layers, type(model).__name__, probe.sample_kind, seed=probe.seed)
         for batch in collected.batches:
             bank._add_without_copy(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.worker_options import SeededDataset, SeededWorkerInit, iterate, worker_options
 from lightning_cka.runtime.files import digest
+
+_Part = tuple[int, int, int]
+"""The index of a Gram block, a batch's first sample in it, and the number of the batch's samples."""
 
 
 class DatasetProbe(ProbeSet):
@@ -23,15 +27,17 @@ class DatasetProbe(ProbeSet):
 
     Args:
         loader: Its dataset, ``collate_fn`` and workers load the samples.
-        indices: Dataset indices, batch by batch.
+        indices: Dataset indices, Gram block by Gram block.
         seed: See `ProbeSet`.
-        is_shuffled: Whether the batches are random subsets by construction.
+        is_shuffled: Whether the blocks are random subsets by construction.
         keys: What the dataset is indexed with, in the order of ``indices``. None: the indices. With keys, ``indices``
             are positions among all that the sampler yields.
+        parts: Sizes of the batches of each block, each for one forward pass. None: each block is one batch.
 
     Attributes:
-        indices: Dataset indices, batch by batch.
-        keys: What the dataset is indexed with, batch by batch.
+        indices: Dataset indices, block by block.
+        keys: What the dataset is indexed with, block by block.
+        parts: Sizes of the batches of each block.
         available: The samples that the probe set was drawn from; empty if its batches were given.
         redraw: Draws a probe set from other samples; None if the batches were given.
     """
@@ -44,6 +50,7 @@ class DatasetProbe(ProbeSet):
         *,
         is_shuffled: bool = True,
         keys: list[list[Any]] | None = None,
+        parts: list[list[int]] | None = None,
     ) -> None:
         super().__init__(seed)
         self.is_shuffled = is_shuffled
@@ -51,6 +58,7 @@ class DatasetProbe(ProbeSet):
         if keys is not None:
             self.sample_kind = "sampler position"
         self.keys = indices if keys is None else keys
+        self.parts = [[len(block)] for block in indices] if parts is None else parts
         self.available: Sequence[Any] = ()
         self.redraw: Callable[[Sequence[Any]], DatasetProbe] | None = None
         self._loader = loader
@@ -62,23 +70,34 @@ class DatasetProbe(ProbeSet):
         return f"{super().description}, indices {digest(repr(self.indices).encode())}"
 
     @property
+    def num_blocks(self) -> int:
+        """See `ProbeSet.num_blocks`."""
+        return len(self.indices)
+
+    @property
     def dataset(self) -> Dataset[Any]:
         """Return the dataset."""
         return self._loader.dataset
 
-    def with_batches(self, indices: list[list[int]]) -> DatasetProbe:
-        """Return a probe set of other given batches of the same loader."""
-        return DatasetProbe(self._loader, indices, self.seed, is_shuffled=self.is_shuffled)
+    def with_blocks(self, blocks: list[tuple[list[int], list[int]]]) -> DatasetProbe:
+        """Return a probe set of other given blocks of the same loader: dataset indices, and sizes of batches."""
+        indices, parts = [block for block, _ in blocks], [parts for _, parts in blocks]
+        return DatasetProbe(self._loader, indices, self.seed, is_shuffled=self.is_shuffled, parts=parts)
 
     def batches(self, rank: int = 0, world_size: int = 1) -> Generator[ProbeBatch]:
         """See `ProbeSet.batches`."""
-        batch_indices = range(rank, len(self.indices), world_size)
-        loader = self._loader_of([self._seeded(i) for i in batch_indices])
-        for i, data in zip(batch_indices, iterate(loader), strict=True):
-            yield ProbeBatch(i, data, len(self.indices[i]), tuple(self.indices[i]))
+        return self._load([part for i in range(rank, len(self.indices), world_size) for part in self._parts_of(i)])
+
+    def first_block(self) -> list[ProbeBatch]:
+        """See `ProbeSet.first_block`."""
+        return list(self._load(self._parts_of(0)))
 
     def first_batch(self, *, drop_last_sample: bool = False) -> ProbeBatch:
-        """See `ProbeSet.first_batch`. Batches from workers are kept until `release_first_batch`."""
+        """See `ProbeSet.first_batch`. Batches from workers are kept until `release_first_batch`.
+
+        If forward passes have one sample, two are loaded, if the ``collate_fn`` can join them: only two batches of
+        different sizes show which dimension is the batch.
+        """
         if not self._loader.num_workers:
             return next(self._load_first([drop_last_sample]))
         if not self._first_batches:
@@ -95,14 +114,33 @@ class DatasetProbe(ProbeSet):
 
     def _load_first(self, drop_last_sample: list[bool]) -> Iterator[ProbeBatch]:
         """Load the first batch, with or without its last sample."""
-        sizes = [len(self.indices[0]) - drop for drop in drop_last_sample]
-        loader = self._loader_of([self._seeded(0)[: 1 + size] for size in sizes])
-        for size, data in zip(sizes, iterate(loader), strict=True):
-            yield ProbeBatch(0, data, size, tuple(self.indices[0][:size]))
+        size = self.parts[0][0]
+        if size == 1 and len(self.indices[0]) > 1 and self._joins_two():
+            size = 2
+        return self._load([(0, 0, size - drop) for drop in drop_last_sample])
 
-    def _seeded(self, i: int) -> list[Any]:
+    def _joins_two(self) -> bool:
+        """Whether the ``collate_fn`` can make a batch of two samples."""
+        try:
+            return bool(list(self._load([(0, 0, 2)])))
+        except Exception:  # noqa: BLE001  # User code can raise anything, such as for images of two sizes.
+            return False
+
+    def _parts_of(self, i: int) -> list[_Part]:
+        """Return the batches of one block."""
+        starts = accumulate(self.parts[i], initial=0)
+        return [(i, start, size) for start, size in zip(starts, self.parts[i], strict=False)]
+
+    def _load(self, parts: list[_Part]) -> Generator[ProbeBatch]:
+        """Load batches."""
+        loader = self._loader_of([self._seeded(*part) for part in parts])
+        for (i, start, size), data in zip(parts, iterate(loader), strict=True):
+            block = self.indices[i]
+            yield ProbeBatch(i, data, size, tuple(block[start : start + size]), start, len(block))
+
+    def _seeded(self, i: int, start: int, size: int) -> list[Any]:
         """Return one batch as `SeededDataset` takes it."""
-        return [self.batch_seed(i), *self.keys[i]]
+        return [self.batch_seed(i, start), *self.keys[i][start : start + size]]
 
     def _loader_of(self, batches: list[list[Any]]) -> DataLoader[Any]:
         """Make a loader of the given batches, with the user's workers."""

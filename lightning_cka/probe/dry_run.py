@@ -12,9 +12,10 @@ from lightning_cka.probe.adapters import AdapterSearch
 from lightning_cka.probe.batching import check_first_batch
 from lightning_cka.probe.comparable_layers import check_outputs
 from lightning_cka.probe.default_layers import containers, default_layers, not_covered
-from lightning_cka.probe.dry_run_batches import show_few_samples, show_whole_batch
+from lightning_cka.probe.dry_run_batches import show_few_samples, show_parts, show_whole_batch
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
 from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput
+from lightning_cka.probe.feature_sizes import bytes_per_sample, unequal_layers
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
@@ -76,14 +77,17 @@ def dry_run(
         _warn_of_repeated_calls(repeated)
     if seen.mask is not None:
         shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
-        warn_of_padded_layers(shapes, seen.mask)
+        warn_of_padded_layers(shapes, seen.mask, str(forward_settings.feature_fn))
     order = tuple(name for name in seen.outputs if name in batch_dims)
     return LayerPlan(
         batch_dims,
-        seen.batch_size,
+        seen.block_size,
         frozenset(repeated),
         execution_order=order,
         written_parameters=tuple(seen.written_parameters),
+        has_parts=seen.has_parts,
+        sample_bytes=bytes_per_sample(seen.outputs, batch_dims, forward_settings.feature_fn),
+        unequal=unequal_layers(seen.passes, batch_dims, forward_settings.feature_fn),
     )
 
 
@@ -110,15 +114,19 @@ def _show_batches(
             seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
             if seen is None:
                 seen = show_whole_batch(model, probe, batch, names, forward_settings, lenient=lenient)
+        has_parts = not batch.ends_block
+        passes = show_parts(model, probe, seen.outputs, forward_settings, lenient=lenient) if has_parts else []
         _check_restorable(model, kept)
         written = kept.parameters.written()
-    mask = token_mask(batch.data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
-    return seen._replace(adapters=adapters.found, mask=mask, written_parameters=written)
+    mask = token_mask(batch.data, batch.num_samples) if forward_settings.leaves_out_padding else None
+    return seen._replace(
+        adapters=adapters.found, mask=mask, written_parameters=written, has_parts=has_parts, passes=passes
+    )
 
 
 def _first_batch(probe: ProbeSet) -> ProbeBatch:
     batch = probe.first_batch()
-    check_first_batch(batch.num_samples)
+    check_first_batch(batch.block_size)
     return batch
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Collection
+from dataclasses import replace
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
@@ -12,8 +13,10 @@ from torch import nn
 from lightning_cka.probe.batch_part import part_of_batch, some_samples
 from lightning_cka.probe.comparable_layers import check_outputs
 from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput, record_outputs
+from lightning_cka.probe.feature_sizes import have_equal_inputs
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
+from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.sharding import is_sharded
 
@@ -57,7 +60,7 @@ def show_few_samples(
     except ValueError:  # If the whole batch fails, too, that error is raised.
         _say_whole(model, f"it fails on {_ENOUGH} of them")
         return None
-    seen = DryRunOutputs(_ENOUGH, outputs, one_fewer, some, batch.num_samples)
+    seen = DryRunOutputs(_ENOUGH, outputs, one_fewer, some, batch.num_samples, batch.block_size)
     _, problems = check_outputs(outputs, named_layers(model), seen, forward_settings.call)
     if any(outputs[name].shape for name in problems):
         _say_whole(model, f"{_ENOUGH} of them do not show where each layer's output has the samples")
@@ -93,12 +96,12 @@ def show_whole_batch(
     """
     n = batch.num_samples
     # The model may write to its inputs: the part is copied first.
-    part = part_of_batch(batch, some_samples(n))
+    part = part_of_batch(batch, some_samples(n)) if n > 1 else None
     outputs = record_outputs(model, batch, names, forward_settings, lenient=lenient)
     fewer: dict[str, LayerOutput] = {}
     some: dict[str, LayerOutput] = {}
     try:
-        without_last = probe.first_batch(drop_last_sample=True)
+        without_last = _without_last(probe, n)
         fewer = record_outputs(model, without_last, outputs, forward_settings, lenient=lenient, like=outputs)
     except ValueError as error:
         warnings.warn(
@@ -109,4 +112,39 @@ def show_whole_batch(
     if part is not None:
         with contextlib.suppress(ValueError):  # A model with a fixed batch size, as the warning above says.
             some = record_outputs(model, part, outputs, forward_settings, lenient=lenient, like=outputs)
-    return DryRunOutputs(n, outputs, fewer, some, n)
+    return DryRunOutputs(n, outputs, fewer, some, n, batch.block_size)
+
+
+def _without_last(probe: ProbeSet, n: int) -> ProbeBatch:
+    if n == 1:
+        raise ValueError("no sample is left")
+    return probe.first_batch(drop_last_sample=True)
+
+
+def show_parts(
+    model: nn.Module,
+    probe: ProbeSet,
+    names: Collection[str],
+    forward_settings: ForwardSettings,
+    *,
+    lenient: Collection[str] = (),
+) -> list[dict[str, LayerOutput]]:
+    """Show a model all batches of the first Gram block, if their inputs differ in shape, as padded ones do.
+
+    Returns:
+        The outputs without values, by batch; nothing if all inputs have the same shapes.
+
+    Raises:
+        ValueError: The forward pass or the ``feature_fn`` failed.
+    """
+    # Processes that share sharded weights must run the same forward passes, but may have different batches.
+    if is_sharded(model) and isinstance(probe, StreamProbe) and probe.is_distributed:
+        return []
+    block = probe.first_block()
+    if have_equal_inputs(block):
+        return []
+    passes = []
+    for batch in block:
+        outputs = record_outputs(model, batch, names, forward_settings, lenient=lenient)
+        passes.append({name: replace(output, values=None) for name, output in outputs.items()})
+    return passes

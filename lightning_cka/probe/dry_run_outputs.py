@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lightning_cka.probe.features import has_complex, read_tensor
@@ -41,6 +42,8 @@ class LayerOutput:
     """The steps at which entries are kept."""
     other_shape: tuple[int, ...] | None = None
     """Shape of another call's tensor, if a call had another one."""
+    dtype: torch.dtype = torch.float32
+    """Dtype of the tensor that holds the samples."""
 
 
 class DryRunOutputs(NamedTuple):
@@ -56,10 +59,16 @@ class DryRunOutputs(NamedTuple):
     """For `lightning_cka.probe.batch_part.some_samples` of them; empty if the batch cannot be cut."""
     batch_size: int
     """Number of samples in the first batch, of which the n may be a part."""
+    block_size: int
+    """Number of samples in the first Gram block."""
+    has_parts: bool = False
+    """Whether the block has several forward passes."""
+    passes: Sequence[Mapping[str, LayerOutput]] = ()
+    """For all forward passes of the first block, without values; empty if all have inputs of the same shapes."""
     adapters: Sequence[str] = ()
     """Layers that adapt another one."""
     mask: Tensor | None = None
-    """Which tokens of the first batch ``feature_fn="mean"`` averages."""
+    """Which tokens of the first batch are not padding; None if the feature function does not ask for that."""
     written_parameters: Sequence[str] = ()
     """Names of the parameters that the forward pass writes to."""
 
@@ -118,7 +127,8 @@ class OutputRecorder:
             return LayerOutput(None, description, is_complex=has_complex(given))
         like = (self.like or {}).get(name)
         strides = strides_of(tensor.shape, self.num_samples) if like is None else like.strides
-        return LayerOutput(tuple(tensor.shape), description, values=kept_values(tensor, strides), strides=strides)
+        values = kept_values(tensor, strides)
+        return LayerOutput(tuple(tensor.shape), description, values=values, strides=strides, dtype=tensor.dtype)
 
 
 def record_outputs(

@@ -58,10 +58,16 @@ def cls_feature(x: Tensor) -> Tensor:
     return x[:, 0] if x.ndim == 3 else x
 
 
+def last_feature(x: Tensor) -> Tensor:
+    """Return the last token of (n, T, d), and other outputs as they are."""
+    return x[:, -1] if x.ndim == 3 else x
+
+
 FEATURE_FNS: dict[str, Callable[[Tensor], Tensor]] = {
     "flatten": lambda x: x,
     "mean": mean_feature,
     "cls": cls_feature,
+    "last": last_feature,
 }
 
 
@@ -79,21 +85,24 @@ def read_tensor(output: Any, feature_fn: FeatureFn) -> Tensor | None:
     """Return the tensor of a module's output that holds its samples.
 
     It is the first floating-point tensor, in the output or in what a callable ``feature_fn`` returns. Samples of
-    unequal lengths, in a nested tensor or packed sequences, are averaged for "mean" and padded with zeros otherwise.
+    unequal lengths, in a nested tensor or packed sequences, are averaged for "mean", give their last token for "last",
+    and are padded with zeros otherwise.
 
     Returns:
         The tensor, or None if there is none.
     """
     found = next(float_tensors(feature_fn(output) if callable(feature_fn) else output), None)
+    is_pooled = feature_fn in ("mean", "last")
     if isinstance(found, PackedSequence):
-        return _sample_means(unpack_sequence(found)) if feature_fn == "mean" else pad_packed_sequence(found, True)[0]
+        return _pooled(unpack_sequence(found), feature_fn) if is_pooled else pad_packed_sequence(found, True)[0]
     if found is not None and found.is_nested:
-        return _sample_means(found.unbind()) if feature_fn == "mean" else found.to_padded_tensor(0.0)
+        return _pooled(found.unbind(), feature_fn) if is_pooled else found.to_padded_tensor(0.0)
     return found
 
 
-def _sample_means(samples: Iterable[Tensor]) -> Tensor:
-    return torch.stack([mean_feature(sample[None])[0] for sample in samples])
+def _pooled(samples: Iterable[Tensor], feature_fn: FeatureFn) -> Tensor:
+    """Return "mean" or "last" of samples of unequal lengths."""
+    return torch.stack([FEATURE_FNS[str(feature_fn)](sample[None])[0] for sample in samples])
 
 
 def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn, mask: Tensor | None = None) -> Tensor:
@@ -102,12 +111,21 @@ def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn, mask: Ten
     Args:
         tensor: The layer's output, with n entries along ``batch_dim``.
         batch_dim: Which dimension is the batch.
-        feature_fn: "flatten", "mean", "cls", or None, which is "flatten". A callable was applied before.
-        mask: ``(n, T)``: which tokens of outputs ``(n, T, d)`` are averaged for "mean". None: all.
+        feature_fn: "flatten", "mean", "cls", "last", or None, which is "flatten". A callable was applied before.
+        mask: ``(n, T)``: which tokens of outputs ``(n, T, d)`` "mean" averages and "last" chooses from. None: all.
     """
     tensor = tensor.movedim(batch_dim, 0)
+    if feature_fn == "last" and mask is not None and is_covered(tensor.shape, mask):
+        return _last_tokens(tensor, mask)
     if feature_fn == "mean" and mask is not None and is_covered(tensor.shape, mask):
         # In half precision, a sum may overflow where a mean does not.
         dtype = torch.promote_types(tensor.dtype, torch.float32)
         return tensor.masked_fill(~mask[..., None], 0).sum(1, dtype=dtype) / mask.sum(1, keepdim=True)
     return tensor if callable(feature_fn) else FEATURE_FNS[feature_fn or "flatten"](tensor)
+
+
+def _last_tokens(tensor: Tensor, mask: Tensor) -> Tensor:
+    """Return the last token ``(n, d)`` that the mask has in each sample, wherever its padding is; ``nan`` for none."""
+    places = torch.arange(mask.shape[1], device=mask.device).masked_fill(~mask, -1).amax(1)
+    last = tensor[torch.arange(len(tensor), device=tensor.device), places.clamp(min=0)]
+    return last.masked_fill((places < 0)[:, None], torch.nan)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -12,7 +13,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.probe.batching import check_num_samples, choose_batch_size, split_into_batches
+from lightning_cka.probe.batching import (
+    Sizes,
+    check_num_samples,
+    choose_sizes,
+    earlier_sizes,
+    join_sizes,
+    sizes_for_memory,
+)
 from lightning_cka.probe.probe_set import ProbeBatch
 from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from lightning_cka.probe.samplers import samples_in_order
@@ -21,7 +29,9 @@ from lightning_cka.probe.worker_options import CountedCollate, iterate, worker_o
 from lightning_cka.runtime.rng import isolated_rng
 
 
-def first_batches(loader: Any, num_samples: int | None, batch_size: int | None, seed: int) -> StreamProbe:
+def first_batches(
+    loader: Any, num_samples: int | None, batch_size: int | None, seed: int, gram_batch_size: int | None = None
+) -> StreamProbe:
     """Take the first batches of a loader that yields whole batches.
 
     Raises:
@@ -41,51 +51,90 @@ def first_batches(loader: Any, num_samples: int | None, batch_size: int | None, 
         with isolated_rng(seed):
             return _until_num_samples(_whole_batches(loader, seed, num_samples), num_samples, places)
 
-    return StreamProbe(read(None), seed, read=read)
+    return StreamProbe(read(None), seed, gram_batch_size=gram_batch_size, read=read)
 
 
-def first_samples(loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int) -> StreamProbe:
-    """Take the first samples of an iterable dataset, and collate them into batches.
+def first_samples(
+    loader: DataLoader[Any],
+    num_samples: int | None,
+    batch_size: int | None,
+    seed: int,
+    gram_batch_size: int | None = None,
+) -> StreamProbe:
+    """Take the first samples of an iterable dataset, and collate them into batches, which are joined to Gram blocks.
 
     Raises:
-        ValueError: ``num_samples`` is None for a dataset without a length, or a batch or the probe set has fewer than
-            4 samples.
+        ValueError: ``num_samples`` is None for a dataset without a length, or a block or the probe set has fewer than 4
+            samples.
     """
     _warn_not_shuffled(_source_name(loader))
     _check_finite(loader, num_samples)
+    choose = partial(choose_sizes, loader=loader, batch_size=batch_size, gram_batch_size=gram_batch_size)
+    earlier = partial(earlier_sizes, loader=loader, batch_size=batch_size) if gram_batch_size is None else None
+    return _first_samples(loader, num_samples, seed, choose, earlier)
+
+
+def _first_samples(
+    loader: DataLoader[Any],
+    num_samples: int | None,
+    seed: int,
+    choose: Callable[[int], Sizes],
+    earlier: Callable[[int], Sizes] | None = None,
+) -> StreamProbe:
     with isolated_rng(seed):
         read = _read_in_workers if loader.num_workers else _read_here
-        counted = read(loader, num_samples, batch_size, seed)
+        sizes, counted = read(loader, num_samples, choose, seed)
     batches: list[ProbeBatch] = []
     start = 0
     for count, data in counted:
-        if count >= MIN_SAMPLES:
-            batches.append(ProbeBatch(len(batches), data, count, tuple(range(start, start + count))))
+        batches.append(ProbeBatch(len(batches), data, count, tuple(range(start, start + count))))
         start += count
-    return StreamProbe(batches, seed)
+    last = join_sizes((count for count, _ in counted), sizes.block)[-1]
+    if sum(last) < MIN_SAMPLES:
+        del batches[-len(last) :]
+    probe = StreamProbe(batches, seed, gram_batch_size=sizes.block if sizes.forward < sizes.block else None)
+    if earlier is not None:
+        probe.earlier = lambda: _first_samples(loader, num_samples, seed, earlier)
+    if earlier is not None and sizes.forward < sizes.block:
+
+        def smaller(sample_bytes: int | None) -> StreamProbe:
+            fixed = sizes_for_memory(sizes, start, sample_bytes)
+            return _first_samples(loader, num_samples, seed, lambda _: fixed)
+
+        probe.smaller = smaller
+    return probe
+
+
+_Counted = tuple[Sizes, list[tuple[int, Any]]]
+"""The sizes of batches and blocks, and batches with the numbers of their samples."""
 
 
 def _read_here(
-    loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, _seed: int
-) -> list[tuple[int, Any]]:
+    loader: DataLoader[Any], num_samples: int | None, choose: Callable[[int], Sizes], _seed: int
+) -> _Counted:
     """Read a copy of the stream in this process, and return counted batches."""
     samples = list(islice(iter(_copy_of_stream(cast(IterableDataset[Any], loader.dataset))), num_samples))
-    batches = split_into_batches(samples, choose_batch_size(len(samples), loader, batch_size))
-    return [(len(batch), loader.collate_fn(batch)) for batch in batches]
+    sizes = choose(len(samples))
+    blocks = [samples[start : start + sizes.block] for start in range(0, len(samples), sizes.block)]
+    batches = [
+        block[start : start + sizes.forward] for block in blocks for start in range(0, len(block), sizes.forward)
+    ]
+    return sizes, [(len(batch), loader.collate_fn(batch)) for batch in batches]
 
 
 def _read_in_workers(
-    loader: DataLoader[Any], num_samples: int | None, batch_size: int | None, seed: int
-) -> list[tuple[int, Any]]:
+    loader: DataLoader[Any], num_samples: int | None, choose: Callable[[int], Sizes], seed: int
+) -> _Counted:
     """Read the stream in workers, which collate, and return counted batches. Their order is that of the loader."""
     expected = num_samples if num_samples is not None else len(loader.dataset)  # type: ignore[arg-type]
-    size = choose_batch_size(expected, loader, batch_size)
-    batches = _counted_batches(loader, size, num_samples, seed)
+    sizes = choose(expected)
+    batches = _counted_batches(loader, sizes.forward, num_samples, seed)
     found = sum(count for count, _ in batches)
-    smaller = choose_batch_size(found, loader, batch_size)
-    if smaller < size and found + size <= expected:  # The stream is shorter than expected.
-        batches = _counted_batches(loader, smaller, num_samples, seed)
-    return batches
+    is_shorter = found + sizes.forward <= expected  # The stream is shorter than expected.
+    smaller = choose(found) if is_shorter else sizes
+    if smaller.forward < sizes.forward:
+        batches = _counted_batches(loader, smaller.forward, num_samples, seed)
+    return smaller, batches
 
 
 def _counted_batches(loader: DataLoader[Any], size: int, num_samples: int | None, seed: int) -> list[tuple[int, Any]]:

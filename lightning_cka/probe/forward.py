@@ -13,6 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
+from lightning_cka.probe.padding import MASKED
 from lightning_cka.runtime.module_names import unwrapped
 
 ForwardFn = Callable[[nn.Module, Any], Any]
@@ -57,6 +58,11 @@ class ForwardSettings:
         """Check the arguments that are names."""
         check_feature_fn(self.feature_fn)
         check_call(self.call)
+
+    @property
+    def leaves_out_padding(self) -> bool:
+        """Whether the feature function depends on which tokens are padding."""
+        return self.feature_fn in MASKED
 
     def to_device(self, batch: Any) -> Any:
         """Move a batch to the device, as the model expects it."""

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from lightning_cka.hsic.grams import Workspace
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.stack import GramStack
+from lightning_cka.probe.block_features import BlockFeatures
 from lightning_cka.probe.features import read_tensor, to_features
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan
@@ -30,19 +32,28 @@ Observer = Callable[[int, Tensor], None]
 """Called inside the forward hook, with a layer's row and its features ``(n, ...)``."""
 
 
+@dataclass
+class BlockMemory:
+    """Memory that is used again from block to block."""
+
+    grams: Workspace = field(default_factory=Workspace)
+    """Memory of Gram matrices."""
+    features: dict[int, Tensor] = field(default_factory=dict)
+    """Features of a block that has several forward passes, by row."""
+
+
 class GramHooks:
-    """Forward hooks that fill in the Gram matrices of one batch.
+    """Forward hooks that fill in the Gram matrices of one block.
 
     An output is reduced to its Gram matrix inside the hook, so that activations of different layers are never held
-    together.
+    together. If the block has several forward passes, the features of all layers are kept until the last one.
 
     Args:
-        num_samples: Number of samples n in the batch.
+        num_samples: Number of samples n in the block.
         plan: The layers, as `dry_run` found them.
         forward_settings: The feature function, and the device of the Gram matrices.
-        workspace: Memory that the hooks of the next batch use again.
+        memory: Memory that the hooks of the next block use again.
         observe: Called with the features of each layer. None: no observer.
-        mask: ``(n, T)``: which tokens are averaged for ``feature_fn="mean"``. None: all.
     """
 
     def __init__(
@@ -50,26 +61,35 @@ class GramHooks:
         num_samples: int,
         plan: LayerPlan,
         forward_settings: ForwardSettings,
-        workspace: Workspace,
+        memory: BlockMemory,
         *,
         observe: Observer | None = None,
-        mask: Tensor | None = None,
     ) -> None:
-        self._n = num_samples
         self._plan = plan
         self._forward_settings = forward_settings
         self._observe = observe
-        self._mask = mask
-        self._pending = set(plan.names)
-        self._calls = RepeatedCalls(forward_settings.call)
-        self._reasons: dict[str, str] = {}
+        self._joined = BlockFeatures(memory.features, num_samples)
+        self._undefined: dict[str, str] = {}
         self._stack = GramStack(
-            len(plan.names), num_samples, dtype=torch.float32, device=forward_settings.device, workspace=workspace
+            len(plan.names), num_samples, dtype=torch.float32, device=forward_settings.device, workspace=memory.grams
         )
 
     @contextmanager
-    def registered(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Register the hooks on the plan's layers, and remove them at the end."""
+    def registered(
+        self, modules: Mapping[str, nn.Module], num_samples: int, start: int = 0, mask: Tensor | None = None
+    ) -> Iterator[None]:
+        """Register the hooks on the plan's layers for one forward pass, and remove them at the end.
+
+        Args:
+            modules: The model's layers, by name.
+            num_samples: Number of samples of the forward pass.
+            start: Number of samples in the block's earlier forward passes.
+            mask: ``(n, T)``: which tokens are not padding. None: all.
+        """
+        self._n, self._first, self._mask = num_samples, start, mask
+        self._pending = set(self._plan.names)
+        self._calls = RepeatedCalls(self._forward_settings.call)
+        self._reasons: dict[str, str] = {}
         with ExitStack() as handles:
             for row, name in enumerate(self._plan.names):
                 if name in modules:
@@ -78,6 +98,7 @@ class GramHooks:
                 else:
                     self._reasons[name] = _REMOVED
             yield
+        self._finish_forward()
 
     def _hook(self, row: int, name: str) -> TemporaryHook:
         waits = self._forward_settings.call != "first" and name in self._plan.repeated
@@ -116,20 +137,30 @@ class GramHooks:
         return to_features(tensor, batch_dim, feature_fn, self._mask)
 
     def _add(self, row: int, features: Tensor) -> None:
-        if self._observe is not None:
-            self._observe(row, features)
-        self._stack.add(row, features)
+        block = self._joined.add(row, features, self._first)
+        if isinstance(block, str):
+            self._reasons[self._plan.names[row]] = block
+        elif block is not None:
+            if self._observe is not None:
+                self._observe(row, block)
+            self._stack.add(row, block)
 
-    def packed(self) -> PackedGrams:
-        """Return the Gram matrices. A layer without one has ``nan``. The first time, a warning tells why."""
+    def _finish_forward(self) -> None:
+        """Take the features of layers that ran several times, and remember which layers are undefined."""
         for row, name in enumerate(self._plan.names):
             features = self._calls.result(name)
             if name in self._pending:
                 self._reasons.setdefault(name, "did not run on every probe batch")
-            if name in self._reasons:
-                self._set_undefined(row, name, self._reasons[name])
-            elif features is not None:
+            if features is not None and name not in self._reasons:
                 self._add(row, features)
+        for name, reason in self._reasons.items():
+            self._undefined.setdefault(name, reason)
+
+    def packed(self) -> PackedGrams:
+        """Return the Gram matrices. A layer without one has ``nan``. The first time, a warning tells why."""
+        for row, name in enumerate(self._plan.names):
+            if name in self._undefined:
+                self._set_undefined(row, name, self._undefined[name])
         return self._stack.packed()
 
     def _set_undefined(self, row: int, name: str, reason: str) -> None:

@@ -38,14 +38,14 @@ def joined_probe(probe: ProbeSet, device: torch.device) -> ProbeSet:
 
 def _joined(probe: DatasetProbe) -> DatasetProbe:
     """Return the probe set of the samples of all processes."""
-    shares = all_gather_objects((probe.available, probe.keys))
+    shares = all_gather_objects((probe.available, list(zip(probe.keys, probe.parts, strict=True))))
     if probe.redraw is not None:
         return probe.redraw(in_one_order(chain.from_iterable(available for available, _ in shares)))
-    batches = [batches for _, batches in shares]
-    sets = [set(chain.from_iterable(each)) for each in batches]
+    blocks = [blocks for _, blocks in shares]
+    sets = [set(chain.from_iterable(keys for keys, _ in each)) for each in blocks]
     if all(each == sets[0] for each in sets):  # All samples, in an order that is different on each process.
-        return probe.with_batches(batches[0])
-    return probe.with_batches([batch for turn in zip_longest(*batches, fillvalue=()) for batch in turn if batch])
+        return probe.with_blocks(blocks[0])
+    return probe.with_blocks([block for turn in zip_longest(*blocks, fillvalue=()) for block in turn if block])
 
 
 def _state(probe: ProbeSet) -> tuple[int, int]:

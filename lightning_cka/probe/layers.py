@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -30,12 +30,15 @@ class LayerPlan:
     Attributes:
         batch_dims: Which dimension of a layer's output is the batch, by layer name. The order is that of the Gram
             matrices' rows.
-        num_samples: Number of samples in the probe batch of the dry run.
+        num_samples: Number of samples in the first Gram block.
         repeated: Names of the layers that ran several times in one forward pass.
         warned: What was warned of already, as pairs of a layer and a problem, without sizes, that it has while the
             model is shown the probe set.
         execution_order: Names of the layers in the order in which they ran.
         written_parameters: Names of the parameters that the forward pass writes to. They are restored after each pass.
+        has_parts: Whether Gram blocks have several forward passes.
+        sample_bytes: Size of one sample's features of all layers, in bytes.
+        unequal: Layers whose features differ in size between the forward passes of the first block, with the reason.
     """
 
     batch_dims: dict[str, int]
@@ -44,6 +47,9 @@ class LayerPlan:
     warned: set[tuple[str, str]] = field(default_factory=set, compare=False)
     execution_order: tuple[str, ...] = ()
     written_parameters: tuple[str, ...] = ()
+    has_parts: bool = False
+    sample_bytes: int = 0
+    unequal: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

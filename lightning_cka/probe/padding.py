@@ -1,4 +1,4 @@
-"""Which tokens of a batch are padding, so that ``feature_fn="mean"`` leaves them out."""
+"""Which tokens of a batch are padding, so that some of the ``feature_fn`` leave them out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+MASKED = ("mean", "last")
+"""Values of ``feature_fn`` that leave padding out."""
 
 
 def token_mask(batch: Any, num_samples: int) -> Tensor | None:
@@ -29,8 +32,8 @@ def token_mask(batch: Any, num_samples: int) -> Tensor | None:
         return None
     if mask.is_floating_point() and (mask < 0).any():
         raise ValueError(
-            "attention_mask has negative values, as a mask that is added to attention scores. feature_fn='mean' "
-            "expects 1 for a token and 0 for padding: pass such a mask, or your own feature_fn="
+            "attention_mask has negative values, as a mask that is added to attention scores. feature_fn='mean' and "
+            "'last' expect 1 for a token and 0 for padding: pass such a mask, or your own feature_fn="
         )
     return mask != 0
 
@@ -46,23 +49,26 @@ def warn_of_empty_samples(mask: Tensor, samples: Sequence[int], sample_kind: str
         return
     has_tokens = zip(samples, mask.any(1).tolist(), strict=True)
     empty = ", ".join(str(sample) for sample, has_any in has_tokens if not has_any)
-    warnings.warn(f"attention_mask leaves no token of samples ({sample_kind}) {empty}: their mean is nan", stacklevel=3)
+    warnings.warn(
+        f"attention_mask leaves no token of samples ({sample_kind}) {empty}: their features are nan", stacklevel=3
+    )
 
 
-def warn_of_padded_layers(shapes: Mapping[str, Sequence[int]], mask: Tensor) -> None:
-    """Warn of layers whose mean includes padding, since the mask does not fit their output.
+def warn_of_padded_layers(shapes: Mapping[str, Sequence[int]], mask: Tensor, feature_fn: str) -> None:
+    """Warn of layers whose features include padding, since the mask does not fit their output.
 
     Args:
         shapes: Shape ``(n, ...)`` of each layer's output, by layer name.
         mask: ``(n, T)`` booleans.
+        feature_fn: "mean" or "last".
     """
     if mask.all():
         return
-    # Outputs (n, d) have one row per sample. They are not averaged.
+    # Outputs (n, d) have one row per sample. They are taken as they are.
     padded = [name for name, shape in shapes.items() if len(shape) > 2 and not is_covered(shape, mask)]
     if padded:
         warnings.warn(
-            "feature_fn='mean' includes padding in the mean of layers whose output is not (n, T, d) with the (n, T) = "
-            f"{tuple(mask.shape)} of attention_mask: {', '.join(padded)}",
+            f"feature_fn='{feature_fn}' includes padding in the features of layers whose output is not (n, T, d) with "
+            f"the (n, T) = {tuple(mask.shape)} of attention_mask: {', '.join(padded)}",
             stacklevel=3,
         )

@@ -48,10 +48,10 @@ class SamplePlaces:
         return candidate_places(data)[0].size if size is None else size
 
 
-def candidate_places(data: Any) -> list[SamplePlaces]:
+def candidate_places(data: Any, least: int = MIN_SAMPLES) -> list[SamplePlaces]:
     """Return the places in a batch that may have one entry per sample, the most likely first, one for each size.
 
-    A size is likely if many places have it. Sizes that are too small for CKA are left out if others remain.
+    A size is likely if many places have it. Sizes below ``least`` are left out if others remain.
 
     Raises:
         ValueError: There is none.
@@ -67,7 +67,7 @@ def candidate_places(data: Any) -> list[SamplePlaces]:
         votes.setdefault(place.size, []).append(place)
     ordered = sorted(votes.values(), key=lambda places: (-len(places), places[0].is_list))
     first = [places[0] for places in ordered]
-    return [place for place in first if place.size >= MIN_SAMPLES] or first
+    return [place for place in first if place.size >= least] or first
 
 
 def _given_batch_size(data: Any) -> int | None:

@@ -8,12 +8,11 @@ from contextlib import ExitStack, closing
 
 from torch import Tensor, nn
 
-from lightning_cka.hsic.grams import MIN_SAMPLES, Workspace
-from lightning_cka.probe.bad_inputs import BadInputs
+from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.probe.fingerprint import fingerprint
+from lightning_cka.probe.block_inputs import BlockInputs
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.gram_hooks import GramHooks, Observer
+from lightning_cka.probe.gram_hooks import BlockMemory, GramHooks, Observer
 from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.padding import token_mask, warn_of_empty_samples
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
@@ -40,7 +39,8 @@ def show_probe_set(
 ) -> None:
     """Pass this rank's probe batches to a model, and its Gram matrices to ``consume``.
 
-    Each output is reduced to its Gram matrix inside the forward hook. If a layer's output cannot be read on some
+    Each output is reduced to its Gram matrix inside the forward hook. Features are kept only for Gram blocks of several
+    forward passes, until the last one. If a layer's output cannot be read on some
     batch, its Gram matrix is ``nan``, with a warning: an error on one rank would leave the others waiting.
 
     Args:
@@ -48,7 +48,7 @@ def show_probe_set(
         probe: The probe set.
         plan: The layers, as `dry_run` found them.
         forward_settings: How a batch is passed to the model.
-        consume: Called after each batch. The next batch overwrites the Gram matrices.
+        consume: Called after each Gram block. The next block overwrites the Gram matrices.
         rank: Rank of this process.
         world_size: Number of processes that share the probe set.
         observe: Called with each layer's features before they are freed.
@@ -56,30 +56,30 @@ def show_probe_set(
             without a batch left repeats its last one.
     """
     modules = named_layers(model)
-    workspace = Workspace()
+    memory = BlockMemory()
     last: ProbeBatch | None = None
     with ExitStack() as stack:
         kept = stack.enter_context(temporary_eval_mode(model, parameters=plan.written_parameters))
         stack.enter_context(isolated_rng(probe.seed, forward_settings.device))
         batches = stack.enter_context(closing(probe.batches(rank, world_size)))
-        large = (batch for batch in batches if batch.num_samples >= MIN_SAMPLES)
+        large = (batch for batch in batches if batch.block_size >= MIN_SAMPLES)
         for batch in in_lockstep(large, forward_settings.device) if sharded else large:
             if batch is None:
                 last = last or probe.first_batch()
                 forward_settings.forward(model, forward_settings.to_device(last.data))
                 continue
             last = batch
-            seed_rng(probe.batch_seed(batch.index), forward_settings.device)
+            if batch.start == 0:
+                hooks = GramHooks(batch.block_size, plan, forward_settings, memory, observe=observe)
+                inputs = BlockInputs(batch.block_size)
+            seed_rng(probe.batch_seed(batch.index, batch.start), forward_settings.device)
             data = forward_settings.to_device(batch.data)
-            # Before the forward pass, which may write to its inputs.
-            bad = BadInputs(forward_settings.shown_part(data), batch.num_samples)
-            inputs = fingerprint(data)
-            bad_inputs = bad.among(batch.samples)
-            mask = _mask_of_mean(batch, data, probe, forward_settings)
-            hooks = GramHooks(batch.num_samples, plan, forward_settings, workspace, observe=observe, mask=mask)
-            with hooks.registered(modules):
+            inputs.add(batch, data, forward_settings.shown_part(data))  # Before the forward pass may write to them.
+            mask = _mask(batch, data, probe, forward_settings)
+            with hooks.registered(modules, batch.num_samples, batch.start, mask):
                 forward_settings.forward(model, data)
-            consume(BankBatch(batch.index, hooks.packed(), inputs, batch.samples, bad_inputs))
+            if batch.ends_block:
+                consume(inputs.with_grams(batch.index, hooks.packed()))
         _warn_of_lost(kept)
 
 
@@ -103,9 +103,9 @@ def _warn_of_lost(kept: KeptState) -> None:
         )
 
 
-def _mask_of_mean(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:
-    """Return which tokens ``feature_fn="mean"`` averages. None: all, or another feature function."""
-    mask = token_mask(data, batch.num_samples) if forward_settings.feature_fn == "mean" else None
+def _mask(batch: ProbeBatch, data: object, probe: ProbeSet, forward_settings: ForwardSettings) -> Tensor | None:
+    """Return which tokens are not padding. None: all, or the feature function does not ask for that."""
+    mask = token_mask(data, batch.num_samples) if forward_settings.leaves_out_padding else None
     if mask is not None:
         warn_of_empty_samples(mask, batch.samples, probe.sample_kind)
     return mask

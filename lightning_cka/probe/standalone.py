@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation
+from lightning_cka.probe.fit_blocks import fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.gram_hooks import Observer
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
@@ -36,7 +37,6 @@ def collect_batches(
     selectors: tuple[LayerSelector, ...] | None,
     forward_settings: ForwardSettings,
     *,
-    total: int | None,
     progress_bar: bool,
 ) -> CollectedBatches:
     """Find a model's layers, show it the probe set, and return its Gram matrices.
@@ -46,7 +46,6 @@ def collect_batches(
         probe: The probe set.
         selectors: See `dry_run`.
         forward_settings: How a batch is passed to the model, and on which device.
-        total: Number of batches; None if it is unknown.
         progress_bar: Whether to show a progress bar.
 
     Raises:
@@ -55,6 +54,7 @@ def collect_batches(
     batches: list[BankBatch] = []
     with on_device(model, forward_settings.device):
         plan = dry_run(model, probe, selectors, forward_settings)
+        probe, plan = fit_blocks(probe, plan, forward_settings.device)
         variation = BatchVariation(plan.names, sums_device(forward_settings.device))
         show_with_progress(
             model,
@@ -63,7 +63,6 @@ def collect_batches(
             forward_settings,
             lambda batch: batches.append(batch.host_copy()),
             variation.add,
-            total=total,
             progress_bar=progress_bar,
         )
     return CollectedBatches(plan.names, batches, variation.result(distributed=False))
@@ -77,7 +76,6 @@ def show_with_progress(
     consume: Consumer,
     observe: Observer | None = None,
     *,
-    total: int | None,
     progress_bar: bool,
 ) -> None:
     """Show a model the whole probe set, with a progress bar.
@@ -89,9 +87,9 @@ def show_with_progress(
         forward_settings: How a batch is passed to the model.
         consume: Called after each batch.
         observe: Called with each layer's features.
-        total: Number of batches; None if it is unknown.
         progress_bar: Whether to show the progress bar.
     """
+    total = probe.num_blocks
     with tqdm(desc=f"CKA: {type(model).__name__}", total=total, unit="batch", disable=not progress_bar) as bar:
 
         def consume_and_count(batch: BankBatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,13 +28,18 @@ def plain_parts(tensor: Tensor) -> list[Tensor]:
         return _parts(tensor)
 
 
-def some_bytes(tensor: Tensor) -> Tensor:
+def some_bytes(tensor: Tensor, start: int = 0, whole: int | None = None) -> Tensor:
     """Return at least 4096 entries of a dense tensor, evenly spaced, as bytes; all, if there are fewer.
 
     A tensor whose entries cannot be read (one without memory, or of a foreign kind) gives a text about it, as bytes.
+
+    Args:
+        tensor: The tensor, or a part of one along its first dimension.
+        start: Where the part begins in the whole tensor.
+        whole: Length of the whole tensor. The parts' bytes together are those of the whole. None: that of ``tensor``.
     """
     with torch._C.DisableTorchFunctionSubclass():
-        for read in (_strided_bytes, _bytes_of_array):
+        for read in (partial(_strided_bytes, start=start, whole=whole), _bytes_of_array):
             try:
                 return read(tensor)
             except Exception:  # noqa: BLE001  # The next way is tried: a hash must never be an error.
@@ -72,11 +78,13 @@ def _without_subclass(tensor: Tensor) -> list[Tensor]:
     return [Tensor.as_subclass(tensor, Tensor)]
 
 
-def _strided_bytes(tensor: Tensor) -> Tensor:
+def _strided_bytes(tensor: Tensor, start: int, whole: int | None) -> Tensor:
     if tensor.is_meta:
         raise ValueError("a tensor on the meta device has no values")
     flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
-    return flat[:: max(1, len(flat) // _MAX_STRIDE_ENTRIES)].contiguous().view(torch.uint8)
+    row = tensor[0].numel() if whole is not None else 0
+    stride = max(1, (len(flat) if whole is None else whole * row) // _MAX_STRIDE_ENTRIES)
+    return flat[-start * row % stride :: stride].contiguous().view(torch.uint8)
 
 
 def _bytes_of_array(tensor: Tensor) -> Tensor:

@@ -38,26 +38,36 @@ def thin_out(names: list[str], usable: Collection[str], layers: Mapping[str, nn.
     if len(names) <= MAX_DEFAULT_LAYERS:
         return Thinned(names, [], False)
     stacks = _stacks(layers)
-    blocks = [name for name in usable if _is_block(name, stacks)]
-    blocks = [name for name in blocks if name not in names] or blocks
-    places = {name: _pattern(name, stacks) for name in [*blocks, *names]}
-    families: dict[str, list[str]] = {}
-    for name in names:
-        # Layers at one place within a block belong together, in whatever stack the block is.
-        _, star, within = places[name].rpartition("*.")
-        family = star + within
-        families.setdefault(family, []).append(name)
-    singles = [name for found in families.values() if len(found) == 1 for name in found]
-    chosen = set(spread_evenly([name for name in usable if name in {*blocks, *singles}]))
-    is_spread = len(chosen) < len({*blocks, *singles})
-    for members in families.values():
+    blocks = _blocks(names, usable, stacks)
+    patterns = {name: _pattern(name, stacks) for name in [*blocks, *names]}
+    families = _families(names, patterns)
+    singles = [members[0] for members in families if len(members) == 1]
+    first = [name for name in usable if name in {*blocks, *singles}]
+    chosen = set(spread_evenly(first))
+    is_spread = len(chosen) < len(first)
+    for members in families:
         if len(chosen | set(members)) <= MAX_DEFAULT_LAYERS:
             chosen |= set(members)
     if not chosen:
         chosen, is_spread = set(spread_evenly(names)), True
-    kept = {places[name] for name in chosen}
-    left_out = dict.fromkeys(places[name] for name in names if places[name] not in kept)
+    kept = {patterns[name] for name in chosen}
+    left_out = dict.fromkeys(patterns[name] for name in names if patterns[name] not in kept)
     return Thinned([name for name in usable if name in chosen], list(left_out), is_spread)
+
+
+def _blocks(names: list[str], usable: Collection[str], stacks: Collection[str]) -> list[str]:
+    """Return the repeated blocks that are no default layers themselves; all of them if there are no others."""
+    blocks = [name for name in usable if _is_block(name, stacks)]
+    return [name for name in blocks if name not in names] or blocks
+
+
+def _families(names: list[str], patterns: Mapping[str, str]) -> list[list[str]]:
+    """Group layers that are at one place within a block, in whatever stack the block is."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        _, star, within = patterns[name].rpartition("*.")
+        families.setdefault(star + within, []).append(name)
+    return list(families.values())
 
 
 def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -35,3 +36,12 @@ def cpu_by_default(generators: Iterable[torch.Generator] = ()) -> Iterator[None]
         return
     with torch.device("cpu"):
         yield
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Return the size of a device's memory in bytes; None if it is unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type != "cpu" or not hasattr(os, "sysconf"):  # Windows has no such function.
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

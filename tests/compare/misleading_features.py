@@ -5,7 +5,7 @@ from gram_banks import bank_of_features
 from lightning_cka import compare_banks
 from lightning_cka.compare.flags import Thresholds
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 
 
 def compare_features(x, y, batch_size=None, **kwargs):

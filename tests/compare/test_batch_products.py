@@ -9,7 +9,7 @@ from lightning_cka import MinibatchCKA, compare_banks
 from lightning_cka.compare.batch_products import batch_identity
 from lightning_cka.compare.flags import Thresholds
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 LAYERS = ("a", "b", "c")
 
 

@@ -157,3 +157,20 @@ def test_names_seed_and_summary():
     assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear kernel, 128 samples, mean 0.")
     with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(only CKAMonitor takes several\)"):
         compare_models(one, other, loader, kernel=["linear", "rbf"])
+
+
+def test_small_batches_that_are_joined_have_a_smaller_error():
+    """The same samples in forward passes of 4: Gram matrices of 64 samples instead of 4."""
+    torch.manual_seed(0)
+    models = [
+        nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)) for _ in range(2)
+    ]
+    truth = compare_models(*models, torch.randn(20000, 16).split(1000), progress_bar=False).matrix
+    errors = {None: [], 64: []}
+    for _ in range(10):
+        batches = torch.randn(512, 16).split(4)
+        for size, found in errors.items():
+            matrix = compare_models(*models, batches, gram_batch_size=size, progress_bar=False).matrix
+            found.append(matrix - truth)
+    before, after = (torch.stack(found).square().mean().sqrt() for found in errors.values())
+    assert after < before / 3

@@ -10,7 +10,7 @@ from gram_banks import bank_of_features
 from lightning_cka import CKAResult, MinibatchCKA, compare_banks
 from lightning_cka.compare.flags import Thresholds
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 LAYERS = ("a", "b", "c")
 
 

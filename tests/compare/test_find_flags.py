@@ -19,8 +19,8 @@ from misleading_features import OFF, compare_features, feature_pairs
         ("healthy", set(), set(), ()),
         ("one row", {"trace_ratio", "leave_one_out"}, set(), (5,)),
         ("three rows", {"trace_ratio", "leave_one_out"}, set(), (5, 77, 200)),
-        ("half of the rows translated", {"effective_dimension"}, set(), ()),
-        ("a shared component", {"effective_dimension"}, {"effective_dimension"}, ()),
+        ("half of the rows translated", {"separated_group"}, set(), ()),
+        ("a shared component", {"dominant_direction"}, set(), ()),
         ("more features than samples", set(), set(), ()),
     ],
 )
@@ -64,31 +64,56 @@ def test_other_kernels_reduce_the_weight_of_an_outlier(kernel, times):
     assert changes[1] < changes[0] / times
 
 
-@pytest.mark.parametrize("case", ["half of the rows translated", "a shared component"])
 @pytest.mark.parametrize("kernel", ["rbf", "distance"])
-def test_a_single_direction_is_flagged_for_any_kernel(case, kernel):
-    x, y = feature_pairs()[case]
+def test_a_group_that_lies_apart_is_flagged_for_any_kernel(kernel):
+    x, y = feature_pairs()["half of the rows translated"]
     order = torch.randperm(256, generator=torch.Generator().manual_seed(1))
-    with pytest.warns(UserWarning, match=f"CKA, kernel {kernel}: layers that vary along hardly more than one"):
+    with pytest.warns(UserWarning, match=f"CKA, kernel {kernel}: layers where a group of samples lies apart"):
         result = compare_features(x[order], y[order], 64, kernel=kernel, thresholds=Thresholds())
-    assert "effective_dimension" in {flag.reason for flag in result.flags}
+    (flag,) = (flag for flag in result.flags if flag.reason == "separated_group")
+    assert len({int(order[sample]) < 128 for sample in flag.samples}) == 1  # All of one group.
 
 
 def test_thresholds_can_be_changed():
     x, y = feature_pairs()["healthy"]
     result = compare_features(x, y, 64, thresholds=OFF)
     assert result.flags == ()
-    dimension = result.diagnostics.layers["a"].effective_dimension
-    strict = Thresholds(effective_dimension=dimension + 1, trace_ratio=1.0, leave_one_out=0.0, standard_error=1e-9)
+    strict = Thresholds(leave_one_out=0.0, standard_error=1e-9)
     with pytest.warns(UserWarning) as caught:
         flags = compare_features(x, y, 64, thresholds=strict).flags
-    assert [flag.reason for flag in flags if not flag.of_reference] == [
-        "effective_dimension",
-        "trace_ratio",
-        "leave_one_out",
-        "standard_error",
-    ]
-    assert len(caught) == 4
+    assert [flag.reason for flag in flags if not flag.of_reference] == ["leave_one_out", "standard_error"]
+    assert len(caught) == 2
+
+
+def test_a_trace_ratio_is_flagged_only_if_the_sample_moves_cka():
+    torch.manual_seed(0)
+    far = (5 / torch.distributions.Chi2(5.0).sample((2048, 1))).sqrt()
+    x = far * torch.randn(2048, 30)
+    y = x + far * torch.randn(2048, 30)
+    thresholds = Thresholds(influence=None, leave_one_out=None, standard_error=None)
+    result = compare_features(x, y, 128, thresholds=thresholds)
+    assert result.diagnostics.layers["a"].trace_ratio > 20  # Without the second condition, it would be flagged.
+    assert result.flags == ()
+    x[100] *= 30
+    with pytest.warns(UserWarning, match=r"single samples dominate.*at dataset index 100"):
+        result = compare_features(x, y, 128, thresholds=thresholds)
+    assert {flag.samples for flag in result.flags} == {(100,)}
+
+
+def test_the_weakest_outlier_that_moves_cka_is_named():
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 1024, 32, generator=generator)
+    y = x + noise
+    assert compare_features(x, y, 64, thresholds=Thresholds()).flags == ()
+    x[37] *= 6
+    with pytest.warns(UserWarning, match=r"single samples dominate.* a \(43.1 at dataset index 37\)"):
+        flags = compare_features(x, y, 64, thresholds=Thresholds()).flags
+    assert [(flag.reason, flag.samples) for flag in flags] == [("trace_ratio", (37,))]
+    with pytest.warns(
+        UserWarning, match=r"more than 2.5 standard errors without one sample: a \(3.09 at dataset index 37"
+    ):
+        flags = compare_features(x, y, 64, thresholds=Thresholds(trace_ratio=None)).flags
+    assert [(flag.reason, flag.samples) for flag in flags] == [("influence", (37,))]
 
 
 def test_layers_that_are_nan_are_not_flagged():

@@ -12,7 +12,7 @@ from lightning_cka.compare.influence import leave_one_out_reductions
 from lightning_cka.hsic.products import hsic_products
 from lightning_cka.hsic.stack import pack_features
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 
 
 def batches(sizes=(12, 12, 7), d=3, seed=0):

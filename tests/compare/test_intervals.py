@@ -13,7 +13,7 @@ from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
 from sample_result import make_result
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 
 
 def compared(sizes):

@@ -15,7 +15,7 @@ from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
 
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 
 
 def demo():

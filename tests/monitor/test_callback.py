@@ -193,7 +193,8 @@ def test_stage_and_model_are_restored_after_an_exception():
         ),
         (lambda: CKAMonitor(feature_fn="max"), ValueError, "unknown feature_fn 'max'"),
         (lambda: CKAMonitor(every_n_epochs=0), ValueError, "every_n_epochs must be at least 1, but is 0"),
-        (lambda: CKAMonitor(batch_size=3), ValueError, "batch_size must be at least 4, but is 3"),
+        (lambda: CKAMonitor(batch_size=0), ValueError, "batch_size must be at least 1, but is 0"),
+        (lambda: CKAMonitor(gram_batch_size=3), ValueError, "gram_batch_size must be at least 4, but is 3"),
         (lambda: CKAMonitor(num_samples=3), ValueError, "num_samples must be at least 4, but is 3"),
         (
             lambda: CKAMonitor(reference_layers="net"),

@@ -15,6 +15,8 @@ SCENARIOS = {
     "one batch for two processes": (4, False),
     "the user's shuffling loader, with a smaller last batch": (70, "shuffled"),
     "the user's loader without shuffling": (64, "sorted"),
+    "several forward passes for each Gram matrix": (64, "small"),
+    "several batches of the user's loader for each Gram matrix": (94, "joined"),
 }
 
 
@@ -48,6 +50,11 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
             # With few or similar samples in the first batch, most distances after a ReLU can be zero.
             assert not np.isnan(a).any() or (name.endswith("rbf") and (samples == 4 or kind == "sorted"))
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+            ours, theirs = (content["errors"][name] for content in (alone, shared))
+            assert ours.pop("batches") == theirs.pop("batches")
+            for part in ours:
+                # The error of a value of exactly 1 is a rounding error of zero.
+                np.testing.assert_allclose(ours[part], theirs[part], rtol=1e-6, atol=1e-9, err_msg=f"{name}: {part}")
         assert np.ptp(alone["matrices"]["initial/linear"], axis=0).max() > 1e-3  # The weights did change.
         assert alone["samples"] == shared["samples"] == [samples] * 2
         assert alone["metrics"] == pytest.approx(shared["metrics"], abs=1e-6, nan_ok=True)

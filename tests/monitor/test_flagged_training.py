@@ -97,31 +97,34 @@ def test_an_outlier_is_reported_in_the_console_in_tensorboard_and_in_figures(tmp
     assert text[0].step == 7
 
 
-class Collapses(Wide):
-    """In the third epoch, the first layer depends on a single feature."""
+class Attends(Wide):
+    """From the third epoch on, the first layer depends on a feature in which one sample is far out."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.first.weight[:, 0])
 
     def on_train_epoch_end(self):
         if self.current_epoch == 1:
             with torch.no_grad():
-                self.first.weight[:, 0] += 1e3
+                self.first.weight[:, 0] += 1
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
 def test_a_flag_of_the_reference_does_not_hide_that_of_the_live_layer():
-    reference = Wide()
-    with torch.no_grad():
-        reference.first.weight[:, 0] += 1e3
+    reference, samples = Wide(), data().tensors[0]
+    samples[123, 0] = 100
     monitor = CKAMonitor([reference, "previous"], "first", thresholds=Thresholds(standard_error=None))
     seed_everything(0, verbose=False)
+    loader = DataLoader(TensorDataset(samples), batch_size=64)
     with pytest.warns(UserWarning) as caught:
-        trainer(monitor, max_epochs=4).fit(
-            Collapses(), DataLoader(data(), batch_size=64), DataLoader(data(), batch_size=64)
-        )
-    messages = [str(w.message) for w in caught if "effective dimension" in str(w.message)]
+        trainer(monitor, max_epochs=4).fit(Attends(), loader, loader)
+    messages = [str(w.message) for w in caught if "single samples dominate" in str(w.message)]
     assert ["of the reference" in message for message in messages] == [True, False]
-    assert len(monitor.results["previous"][-1].flags) == 2  # These gave no further warning.
+    assert len([f for f in monitor.results["Wide"][-1].flags if f.reason == "trace_ratio"]) == 2
+    assert monitor.results["previous"][-1].flags == ()  # CKA is 1 with and without the sample.
 
 
 def test_samples_of_a_shuffling_dataloader_are_named_by_dataset_index():
@@ -152,7 +155,7 @@ def test_thresholds_of_another_type_raise():
 
 
 def test_own_thresholds():
-    monitor = CKAMonitor(thresholds=Thresholds(None, None, None, None), layers="first")
+    monitor = CKAMonitor(thresholds=Thresholds.off(), layers="first")
     _, used = fit(monitor, outlier=123)
     assert monitor.results["initial"][-1].flags == ()
     assert used.callback_metrics["cka/diagnostics/first/trace_ratio"] > 20

@@ -48,20 +48,28 @@ def outcomes(folder, *runs):
 def test_sharded_models_give_the_results_of_whole_ones_and_do_not_change(tmp_path):
     # With 9 batches for 2 processes, one process runs an extra forward pass.
     references = ["--references", json.dumps(REFERENCES)]
-    (whole,) = outcomes(tmp_path / "whole", ["--devices", "1", *references])
-    sharded, plain, resumed, compiled = outcomes(
+    # Blocks of 8, 8, 8, 8 and 4 samples, in forward passes of 3, 3 and 2, or 3 and 1.
+    blocks = [*references, "--batch-size", "3", "--gram-batch-size", "8"]
+    whole, whole_blocks = outcomes(
+        tmp_path / "whole", *(["--devices", "1", *options] for options in (references, blocks))
+    )
+    sharded, plain, resumed, compiled, sharded_blocks = outcomes(
         tmp_path / "sharded",
         ["--devices", "2", *references],
         ["--devices", "2", "--references", "[]"],
         # From a sharded checkpoint.
         ["--devices", "2", *references, "--checkpoint", tmp_path / "sharded/0/checkpoints/epoch=1.ckpt"],
         ["--devices", "2", *references, "--epochs", "1", "--compile"],
+        ["--devices", "2", *blocks],
     )
-    assert plain["weights"] == sharded["weights"]
+    assert plain["weights"] == sharded["weights"] == sharded_blocks["weights"]
     for name in ("initial", "previous", "self", "Late", "frozen"):
         assert np.shape(whole["matrices"][name]) == (3, 3, 3)
         for other in (sharded, resumed):
             np.testing.assert_allclose(other["matrices"][name], whole["matrices"][name], rtol=0, atol=1e-12)
+        found, expected = (each["matrices"][name] for each in (sharded_blocks, whole_blocks))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert np.abs(np.subtract(whole["matrices"]["self"], whole_blocks["matrices"]["self"])).max() > 1e-3
     for name, matrices in compiled["matrices"].items():
         np.testing.assert_allclose(matrices, whole["matrices"][name][:1], rtol=0, atol=1e-12)
     frozen, initial = (np.array(sharded["matrices"][name]) for name in ("frozen", "initial"))

@@ -119,7 +119,7 @@ def test_the_mean_leaves_out_padding(wrapper):
     ).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("feature_fn", ["mean", "cls"])
+@pytest.mark.parametrize("feature_fn", ["mean", "cls", "last"])
 def test_values_do_not_depend_on_the_padded_length(feature_fn):
     module = NamedArguments(bert(), lr=0.0)
     layers = ["net.embeddings", "net.encoder.layer.*.output", "net.pooler"]
@@ -154,7 +154,7 @@ def test_a_warning_names_sentences_without_tokens():
             NamedArguments(bert()), data, collate_padded(), ["net.embeddings", "net.encoder"], feature_fn="mean"
         )
     messages = [str(warning.message) for warning in caught]
-    assert "attention_mask leaves no token of samples (dataset index) 5: their mean is nan" in messages
+    assert "attention_mask leaves no token of samples (dataset index) 5: their features are nan" in messages
     assert result.matrix.isnan().all()
 
 
@@ -163,7 +163,7 @@ def test_an_additive_mask_raises():
         batch = collate_padded()(samples)
         return batch | {"attention_mask": (batch["attention_mask"] - 1.0) * 1e4}
 
-    with pytest.raises(ValueError, match=r"attention_mask has negative values.* expects 1 for a token"):
+    with pytest.raises(ValueError, match=r"attention_mask has negative values.* expect 1 for a token"):
         monitored_result(NamedArguments(bert()), sentences(), collate, ["net.embeddings"], feature_fn="mean")
 
 
@@ -183,7 +183,9 @@ def test_a_mean_over_padding_warns():
         def training_step(self, batch, batch_idx):
             return self(**batch).square().mean()
 
-    with pytest.warns(UserWarning, match=r"includes padding in the mean of layers whose output.*\(8, 13\).*: net.pool"):
+    with pytest.warns(
+        UserWarning, match=r"includes padding in the features of layers whose output.*\(8, 13\).*: net.pool"
+    ):
         monitored_result(
             Pooled(Halved()), sentences(), collate_padded(5), ["net.bert.encoder", "net.pool"], feature_fn="mean"
         )

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 CPU = torch.device("cpu")
-OFF = Thresholds(None, None, None, None)
+OFF = Thresholds.off()
 
 
 class Half(nn.Module):

@@ -52,7 +52,12 @@ def test_values_out_of_range(call, error, message):
 @pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
 def test_very_large_numbers_work():
     thresholds = Thresholds(
-        effective_dimension=-HUGE, trace_ratio=HUGE, leave_one_out=1e400, standard_error=np.float32(5)
+        dominant_direction=HUGE,
+        trace_ratio=HUGE,
+        leave_one_out=1e400,
+        standard_error=np.float32(5),
+        influence=HUGE,
+        separated_group=HUGE,
     )
     huge = CKAMonitor(num_samples=HUGE, thresholds=thresholds, seed=2**64 - 1, every_n_epochs=np.int64(1))
     plain = CKAMonitor(num_samples=None, seed=2**64 - 1)

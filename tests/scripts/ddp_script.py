@@ -13,6 +13,7 @@ import torch
 from conftest import Net, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, compare_models
+from lightning_cka.runtime.collectives import all_gather_objects
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -39,7 +40,9 @@ def run(devices, strategy, samples, own, layers):
         ["initial", "previous", "self", reference],
         layers,
         kernel=["linear", "rbf"],
-        dataloader=DataLoader(data, batch_size=8, shuffle=own == "shuffled") if own else None,
+        batch_size=4 if own == "small" else None,
+        gram_batch_size={"small": 12, "joined": 24}.get(own),
+        dataloader=None if own in (False, "small") else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
     )
@@ -64,9 +67,24 @@ def run(devices, strategy, samples, own, layers):
         "diagnostics": [repr(results[-1].diagnostics) for results in monitor.results.values()],
         "rank": trainer.global_rank,
         "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
+        "errors": {name: errors(results) for name, results in monitor.results.items()},
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka/")},
     }
+
+
+def errors(results):
+    """Return the errors of two results and of their difference, and what they come from. All processes agree."""
+    kept = [each.left_out_batches for each in results]
+    found = {
+        "batches": [each.batches for each in kept],
+        "standard_error": [each.standard_error.tolist() for each in results],
+        "mean": [each.mean_standard_error for each in results],
+        "left out": [each.values.tolist() for each in kept],
+        "difference": results[1].difference(results[0]).standard_error.diagonal().tolist(),
+    }
+    assert len(set(map(repr, all_gather_objects(found)))) == 1
+    return found
 
 
 def main(arguments=None):
@@ -77,7 +95,7 @@ def main(arguments=None):
     parser.add_argument(
         "--scenarios",
         default="[[64, false]]",
-        help="JSON: number of samples, and kind of dataloader= or false",
+        help="JSON: number of samples, and kind of dataloader= or of forward passes, or false",
     )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -101,6 +101,8 @@ def parse(words):
     parser.add_argument("--strategy", default="fsdp2")
     parser.add_argument("--references", default='["initial"]', help="JSON")
     parser.add_argument("--samples", type=int, default=36)
+    parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--gram-batch-size", type=int, default=None)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--validation", default="")
     parser.add_argument("--own-dataloader", action="store_true")
@@ -132,7 +134,8 @@ def train(args):
     loader = DataLoader(TensorDataset(x.double(), y), batch_size=8)
     references = [Late() if reference == "module" else reference for reference in json.loads(args.references)]
     own = loader if args.own_dataloader else None
-    monitors = [CKAMonitor(references, dirpath="cka", dataloader=own)] if references else []
+    sizes = {"batch_size": args.batch_size, "gram_batch_size": args.gram_batch_size}
+    monitors = [CKAMonitor(references, dirpath="cka", dataloader=own, **sizes)] if references else []
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",

@@ -1,0 +1,56 @@
+"""Gram matrices of some of the samples, from those of all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_cka.hsic.folding import fold, half_size, unfold
+from lightning_cka.hsic.packed import PackedGrams, row_states, u_centering_shift
+
+
+def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
+    """Return the Gram matrices of some samples, as if the batch had no others.
+
+    Features are centered over the chosen samples: rows and columns of the Gram matrix are centered again.
+
+    Args:
+        packed: Gram matrices of L layers on n samples.
+        places: Places of m samples in the batch, m >= 4.
+    """
+    index = torch.tensor(places, device=packed.halves.device)
+    states = row_states(packed)[:, index]
+    full = unfold(packed.halves, packed.num_samples)[:, index][:, :, index]
+    centered, offsets = _centered_again(full, packed.offsets[:, index])
+    squares = centered.square().sum(2)
+    squares = torch.where(offsets.isnan(), states.to(squares), squares)
+    return PackedGrams(fold(centered), offsets, packed.scales, squares)
+
+
+def first_samples(packed: PackedGrams, limit: int) -> tuple[Tensor, Tensor]:
+    """Return U-centered matrices and offsets of the first samples of a batch, not packed.
+
+    Args:
+        packed: Gram matrices of L layers on n samples.
+        limit: Number of samples from which on a part is taken. A part has at least ``limit / 2`` samples.
+
+    Returns:
+        U-centered matrices ``(L, m, m)`` and offsets ``(L, m)``; see `PackedGrams`.
+    """
+    n = packed.num_samples
+    if n <= limit:
+        return unfold(packed.halves, n), packed.offsets
+    # The folded layout has the entries below the diagonal of its first columns at their place.
+    m = min(limit, half_size(n))
+    below = packed.halves.view(-1, n, half_size(n))[:, :m, :m].tril(-1)
+    return _centered_again(below + below.mT, packed.offsets[:, :m])
+
+
+def _centered_again(full: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """U-center matrices ``(L, m, m)`` with zeros on the diagonal, and add the shift to the offsets ``(L, m)``."""
+    shift = u_centering_shift(full.sum(2))
+    centered = full - shift[:, :, None] - shift[:, None, :]
+    centered.diagonal(dim1=1, dim2=2).zero_()
+    return centered, offsets + shift
