@@ -73,12 +73,19 @@ def _compare(options: Any) -> None:
         kernel=options.kernel,
         unbiased=not options.biased,
         strict=not options.loose,
+        exclude=options.exclude,
+        groups=None if options.groups is None else _labels(options.groups),
     )
     if output is not None:
         _WRITERS[output.suffix](result, output)
     _write_line(result_table(result))
     if output is not None:
         _write_line(f"\n{output}")
+
+
+def _labels(path: Path) -> list[str]:
+    """Return the labels in a text file, one in each line. Line i, from 0, is the label of sample number i."""
+    return path.read_text().splitlines()
 
 
 def _write_heatmap(result: CKAResult, path: Path) -> None:

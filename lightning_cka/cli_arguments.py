@@ -46,6 +46,15 @@ def _add_compare(commands: Any) -> None:
         help="name patterns of the reference's layers (default: the patterns of --layers)",
     )
     parser.add_argument(
+        "--exclude", nargs="+", type=int, metavar="SAMPLE", help="numbers of samples to leave out, as flags name them"
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE.txt",
+        help="labels of the samples, one per line, for CKA within groups: line i, from 0, is the label of sample i",
+    )
+    parser.add_argument(
         "--loose",
         action="store_true",
         help="also compare banks of different probe sets, with a warning that names the differences",

@@ -155,6 +155,7 @@ def test_thresholds_are_those_of_the_code():
     assert f"dominant direction > {thresholds.dominant_direction:g} |" in text
     assert f"separated group > {thresholds.separated_group:g} |" in text
     assert f"influence > {thresholds.influence:g} |" in text
+    assert f"copies > {thresholds.copies:g} |" in text
     assert f"trace ratio > {thresholds.trace_ratio:g} |" in text
     assert f"leave-one-out > {thresholds.leave_one_out:g} |" in text
     assert f"standard error > {thresholds.standard_error:g} |" in text

@@ -70,6 +70,16 @@ def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_p
     assert list(tmp_path.rglob("reliability.png"))
 
 
+def test_cka_as_a_loss_makes_a_student_resemble_its_teacher(tmp_path):
+    text = run(tmp_path, "cka_as_loss.py", "--quick").stdout
+    number = r" +(\d+\.\d) ± +\d+\.\d"
+    row = re.search(rf"^ +50{number}{number} +[+-]\d+\.\d ± +\d+\.\d +(0\.\d\d) -> (0\.\d\d)$", text, re.MULTILINE)
+    plain, distilled, before, after = map(float, row.groups())
+    assert min(plain, distilled) > 20  # Chance is 10 %.
+    assert after > before + 0.03
+    assert list(tmp_path.rglob("cka_as_loss.png"))
+
+
 def test_cka_identifies_layers_and_cca_does_not(tmp_path):
     text = run(tmp_path, "layer_identification.py", "--networks", "3", "--epochs", "6", "--width", "16").stdout
     percent = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}

@@ -68,7 +68,8 @@ def at_first_validation(work, network, *, samples, device, folder, precision="32
     torch.manual_seed(0)
     data = TensorDataset(network.inputs(samples), torch.zeros(samples))
     loader = DataLoader(data, batch_size=network.batch)
-    options = {"layers": network.layers, "num_samples": samples, "batch_size": network.batch, "dirpath": folder}
+    sizes = {"num_samples": samples, "batch_size": network.batch, "gram_batch_size": network.batch}
+    options = {"layers": network.layers, "dirpath": folder, **sizes}
     cka_monitor = CKAMonitor(**options | monitor)
     module = Lit(network.make()).to(device)
     start_s, found = [], []

@@ -61,13 +61,13 @@ class BandwidthGradient:
         self._sums = [total + each.to(total) for total, each in zip(self._sums, new, strict=True)]
         self._count = self._count + 1
 
-    def changes(self, places: Sequence[int], x: Bandwidths, y: Bandwidths, *, distributed: bool) -> Tensor:
+    def changes(self, members: Sequence[Sequence[int]], x: Bandwidths, y: Bandwidths, *, distributed: bool) -> Tensor:
         """Return by how much CKA changes without each batch because the bandwidths change, ``(k, L, R)``.
 
         It is zero if no batch was added.
 
         Args:
-            places: Indices of the k batches.
+            members: For each of k batches its index, or those of several batches that are left out together.
             x: Bandwidths of the layers.
             y: Bandwidths of the reference's layers.
             distributed: Whether several processes share the batches. Then all of them must call this.
@@ -79,9 +79,12 @@ class BandwidthGradient:
         shapes = [total.shape for total in self._sums]
         c, a, b, c_x, c_y, p_x, p_y = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
         if count == 0:
-            return torch.zeros(len(places), *c.shape, dtype=torch.float64, device="cpu")
+            return torch.zeros(len(members), *c.shape, dtype=torch.float64, device="cpu")
         norms = (a[:, None] * b).sqrt()
         of_x = (c_x / norms - c / norms * (p_x / a)[:, None]) / STEP
         of_y = (c_y / norms - c / norms * (p_y / b)) / STEP
-        x_changes, y_changes = (torch.stack([each.changes[place] for place in places]).cpu() for each in (x, y))
+        x_changes, y_changes = (
+            torch.stack([torch.stack([each.changes[index] for index in indices]).sum(0) for indices in members]).cpu()
+            for each in (x, y)
+        )
         return of_x * x_changes[:, :, None] + of_y * y_changes[:, None, :]

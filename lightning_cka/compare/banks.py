@@ -16,6 +16,7 @@ from lightning_cka.hsic.kernels import Kernel, kernel_name
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_selection import aligned, bank_of_layers
 from lightning_cka.probe.layers import Layers
+from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 
 _CPU = torch.device("cpu")
 
@@ -29,6 +30,8 @@ def compare_banks(
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
+    exclude: Exclude = None,
+    groups: Groups = None,
     strict: bool = True,
 ) -> CKAResult:
     """Compare the layers of two models that were shown the same probe set.
@@ -45,6 +48,10 @@ def compare_banks(
             returns an ``(n, n)`` Gram matrix.
         unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
         thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
+        exclude: Numbers of samples to leave out, as flags name them. The other samples are centered again.
+        groups: Labels of the samples, for CKA within groups: a sequence that is indexed by sample numbers, such as the
+            labels of the dataset, or a mapping from them. Features are centered within each group of each batch. Groups
+            of fewer than 4 samples in a batch are left out, with a warning.
         strict: Whether to raise an error if the probe sets differ. False compares the batches that have the same number
             of samples in both banks, and warns. It assumes that sample i of a batch is the same in both; otherwise the
             values are meaningless.
@@ -69,6 +76,7 @@ def compare_banks(
         (('0',), 512)
     """
     check_feature_kernel(kernel)
+    selection = SampleSelection(exclude, groups)
     a, b = open_bank(a), open_bank(b)
     is_self = a is b and reference_layers is None
     if not is_self:
@@ -85,6 +93,7 @@ def compare_banks(
         unbiased=unbiased,
         thresholds=check_thresholds(thresholds),
         sample_kind=a.sample_kind,
+        selection=selection,
         keep_all_pairs=True,
     )
     for batch in a:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.jackknife import jackknife_error, without_each_batch
+from lightning_cka.hsic.jackknife import effective_batches, jackknife_error, without_each_batch
 from lightning_cka.runtime.collectives import gather_rows
 from lightning_cka.runtime.devices import to_device
 
@@ -21,6 +21,8 @@ class BatchProducts(NamedTuple):
     """What one probe batch contributes to the sums of HSIC, and what identifies the batch."""
 
     place: int
+    """Index of the batch in the probe set; of dependent batches, a number that they share."""
+    batch: int
     """Index of the batch in the probe set."""
     identity: int
     """Hash of the samples and the inputs, from `batch_identity`."""
@@ -31,10 +33,13 @@ class BatchProducts(NamedTuple):
 
 
 class AllProducts(NamedTuple):
-    """The products of all k batches of all processes, in the order of the probe set, in float64 in host memory."""
+    """The products of all k batches of all processes, in the order of the probe set, in float64 in host memory.
 
-    places: tuple[int, ...]
-    """Indices of the batches in the probe set."""
+    Batches that depend on each other, of tokens of the same sequences, are one batch here.
+    """
+
+    members: tuple[tuple[int, ...], ...]
+    """For each of them, the indices of its batches in the probe set: one, or those that depend on each other."""
     identities: tuple[str, ...]
     weights: Tensor
     """``(k,)``."""
@@ -63,21 +68,24 @@ def gathered_products(
         device: Device that the processes communicate through.
         distributed: Whether several processes share the batches. Then all of them must call this.
     """
-    keys = torch.tensor([(each.place, each.identity) for each in batches], dtype=torch.int64, device="cpu")
+    keys = torch.tensor([(each.place, each.identity, each.batch) for each in batches], dtype=torch.int64, device="cpu")
     rows = [torch.cat([part.flatten() for part in each.products]) for each in batches]
     length = shape[0] * shape[1] + sum(shape)
     values = torch.stack(rows) if rows else torch.zeros(0, length, dtype=torch.float64, device=device)
     weights = torch.tensor([each.weight for each in batches], dtype=values.dtype, device="cpu")
-    keys = to_device(keys.reshape(-1, 2), device)
+    keys = to_device(keys.reshape(-1, 3), device)
     values = torch.cat([values, to_device(weights, values.device)[:, None]], 1)
     keys, values = (gather_rows(part, distributed=distributed).cpu() for part in (keys, values))
     values = values.double()
-    order = keys[:, 0].argsort()
-    identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in keys[order, 1].tolist())
+    places, rows_of = torch.unique(keys[:, 0], return_inverse=True)
+    # Of dependent batches, the products are added up, and so are the identities.
+    joined = values.new_zeros(len(places), values.shape[1]).index_add_(0, rows_of, values)
+    sums = keys.new_zeros(len(places)).index_add_(0, rows_of, keys[:, 1])  # Modulo 2^64.
+    identities = tuple(f"{identity & (2**64 - 1):016x}" for identity in sums.tolist())
+    members = tuple(tuple(keys[rows_of == row, 2].sort().values.tolist()) for row in range(len(places)))
     sections = [shape[0] * shape[1], *shape, 1]
-    pairs, layers, references, weights = torch.split(values[order], sections, 1)
-    places = tuple(keys[order, 0].tolist())
-    return AllProducts(places, identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
+    pairs, layers, references, weights = torch.split(joined, sections, 1)
+    return AllProducts(members, identities, weights[:, 0], pairs.reshape(-1, *shape), layers, references)
 
 
 def with_jackknife_errors(
@@ -108,4 +116,10 @@ def with_jackknife_errors(
         left_out[:, rows, columns].T.contiguous(),
         left_out if keep_all_pairs else None,
     )
-    return replace(result, standard_error=error, mean_standard_error=float(mean_error), left_out_batches=kept)
+    return replace(
+        result,
+        standard_error=error,
+        mean_standard_error=float(mean_error),
+        effective_batches=effective_batches(products.weights),
+        left_out_batches=kept,
+    )

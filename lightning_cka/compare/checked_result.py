@@ -31,6 +31,7 @@ def checked_result(comparison: Comparison, **arguments: Any) -> CKAResult:
         )
     result = outcome.result
     for message in (
+        *([comparison.message] if comparison.message else []),
         *(undefined_message(reason, names) for reason, names in outcome.undefined_layers.items()),
         *flag_messages(result.flags, comparison.sample_kind, result.kernel),
     ):

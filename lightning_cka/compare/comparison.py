@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lightning_cka.compare.copied_inputs import CopiedInputs
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.kernel_comparison import KernelComparison
 from lightning_cka.compare.pair import Outcome
@@ -16,6 +17,8 @@ from lightning_cka.hsic.kernels import Kernel, needs_median
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.sample_selection import SampleSelection
+from lightning_cka.probe.tokens import sequences_of
 from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 
@@ -43,9 +46,11 @@ class Comparison:
         keep_all_pairs: Whether the results keep what differences need for all pairs of layers; see `LeftOutBatches`.
         bank: Empty bank to fill with the model's Gram matrices. It may also be among ``banks``: then the model is
             compared with itself as with another model.
+        selection: Which samples are compared, and in which groups. None: all of them.
 
     Attributes:
         sample_kind: Kind of the sample numbers.
+        message: A warning about samples that were left out, after `results`; empty if there are none.
     """
 
     def __init__(
@@ -63,8 +68,20 @@ class Comparison:
         execution_order: Sequence[str] = (),
         keep_all_pairs: bool = False,
         bank: GramBank | None = None,
+        selection: SampleSelection | None = None,
     ) -> None:
         self.sample_kind = sample_kind
+        self._clusters: dict[tuple[int, ...], int] = {}
+        self._selection = (selection or SampleSelection(None, None)).of_kind(sample_kind)
+        self._whole_bank = None
+        if not self._selection.is_whole:
+            whole, self._whole_bank, bank = bank, bank, GramBank(layers, model_name, sample_kind)
+            banks = {
+                name: bank if other is whole and other is not None else other and self._selection.bank(other)
+                for name, other in banks.items()
+            }
+        self.message = ""
+        self._copies = CopiedInputs()
         self._device = device
         self._model_name = model_name
         self._distributed = distributed
@@ -90,11 +107,23 @@ class Comparison:
 
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model's linear Gram matrices."""
+        if self._whole_bank is not None:
+            self._whole_bank.add(batch)
+        for part in self._selection.parts(batch):
+            self._add_part(self._with_cluster(part))
+
+    def _add_part(self, batch: BankBatch) -> None:
+        self._copies.add(batch)
         if self._bank is not None:
             (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_kernel.values():
             if not comparison.has_bandwidth:
                 comparison.add(batch)
+
+    def _with_cluster(self, batch: BankBatch) -> BankBatch:
+        """Mark a batch whose samples are tokens of the same sequences as those of an earlier one."""
+        sequences = sequences_of(batch.samples, self.sample_kind)
+        return batch if sequences is None else replace(batch, cluster=self._clusters.setdefault(sequences, batch.index))
 
     def results(self, flags: Sequence[Flag] = (), **attributes: Any) -> dict[tuple[str, str], Outcome]:
         """Return the outcomes. Call this once, on every process: it adds the batches of kernels with a bandwidth.
@@ -106,6 +135,9 @@ class Comparison:
         Returns:
             Outcomes by name of the reference and of the kernel.
         """
+        self.message = self._selection.message(sums_device(self._device), distributed=self._distributed)
+        copies = self._copies.flags(self._thresholds, sums_device(self._device), distributed=self._distributed)
+        flags = (*flags, *copies)
         self._add_kept_batches()
         by_kernel = {
             key: comparison.outcomes(

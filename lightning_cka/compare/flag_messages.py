@@ -12,32 +12,37 @@ _WARNINGS = {
     "dominant_direction": (
         "layers whose CKA depends on one direction: {layers}. Without the leading eigenvector of both Gram matrices, "
         "CKA falls by more than {threshold:g}. Compare the samples at the two ends of the direction to find out what "
-        "it is; then compare without it, or within groups."
+        "it is; then compare within groups (groups=)."
     ),
     "separated_group": (
-        "layers where a group of samples lies apart: {layers}. CKA within the groups differs by more than "
-        "{threshold:g}. Inspect the group, then compare without it or within the groups."
+        "layers that have a group of samples apart: {layers}. CKA within the groups differs by more than "
+        "{threshold:g}. Inspect the group, then compare without it (exclude=) or within groups (groups=)."
     ),
     "trace_ratio": (
         "layers that single samples dominate (more than {threshold:g} times the mean squared distance from the "
         "center): {layers}. CKA and its standard error mostly describe these samples. Inspect them, then compare "
-        "without them{or_rbf}."
+        "without them (exclude=){or_rbf}."
     ),
     "leave_one_out": (
         "layers whose CKA with the layer of the same name changes by more than {threshold:g} without one sample: "
-        "{layers}. The value mostly describes that sample. Inspect it, then compare without it{or_rbf}."
+        "{layers}. The value mostly describes that sample. Inspect it, then compare without it (exclude=){or_rbf}."
     ),
     "influence": (
         "layers whose CKA changes by more than {threshold:g} standard errors without one sample: {layers}. Inspect it, "
-        "then compare without it{or_rbf}."
+        "then compare without it (exclude=){or_rbf}."
     ),
     "standard_error": (
         "layers whose CKA has a standard error above {threshold:g}: {layers}. Differences of that size mean nothing. "
         "Use more probe samples."
     ),
+    "copies": (
+        "probe samples have identical inputs: {layers}. They count as if they were independent, which moves CKA. "
+        "Remove the copies from the data, or leave them out (exclude=)."
+    ),
     "bad_sample": (
         "some samples are NaN or infinite, first in {layers}. They make CKA nan there and in the layers after it. "
-        "Repair or leave out samples whose input is bad; in a layer, look for a division by zero or an overflow."
+        "Repair or leave out (exclude=) samples whose input is bad; in a layer, look for a division by zero or an "
+        "overflow."
     ),
 }
 """What was found, what it means and what to do, by reason. `exchangeability` has a warning of its own."""
@@ -51,6 +56,7 @@ _LINES = {
     "leave_one_out": "CKA changes by > {threshold:g} without one sample",
     "influence": "CKA changes by > {threshold:g} standard errors without one sample",
     "standard_error": "standard error > {threshold:g}",
+    "copies": "probe samples with identical inputs",
     "bad_sample": "NaN or infinite samples, first in",
 }
 
@@ -106,7 +112,15 @@ def _group(flag: Flag, value: str, sample_kind: str) -> str:
     return f"{value} within the groups; group: {sample_kind} {', '.join(map(str, flag.samples))}"
 
 
-_SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {"dominant_direction": _ends, "separated_group": _group}
+def _copies(flag: Flag, _: str, sample_kind: str) -> str:
+    return f"{flag.value:.0f} copies, such as {sample_kind} {', '.join(map(str, flag.samples))}"
+
+
+_SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {
+    "dominant_direction": _ends,
+    "separated_group": _group,
+    "copies": _copies,
+}
 """How to describe the value and the samples of flags whose samples are not single outliers."""
 
 

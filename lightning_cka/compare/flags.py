@@ -27,6 +27,7 @@ class Thresholds:
         standard_error: Flag layers above it: there are too few probe samples.
         separated_group: Flag layers where a group of samples lies apart, and CKA within the groups differs by more.
         influence: Flag layers above it: without one sample, CKA changes by more than this many standard errors.
+        copies: Flag the input if more than this part of the probe samples have the same input as another one.
         effective_dimension: Deprecated and without effect: `dominant_direction` has replaced this check.
 
     Example:
@@ -43,6 +44,7 @@ class Thresholds:
     standard_error: float | None = 0.05
     separated_group: float | None = 0.1
     influence: float | None = 2.5
+    copies: float | None = 0.01
     effective_dimension: InitVar[float | None] = None
 
     @classmethod
@@ -87,8 +89,8 @@ class Flag(NamedTuple):
     have "effective_dimension"."""
     value: float
     """Value of the diagnostic. For "dominant_direction": CKA without the direction. For "separated_group": CKA within
-    the groups. For "exchangeability": variance between batch means, divided by its expectation if the data are
-    shuffled. For "bad_sample": number of samples."""
+    the groups. For "copies": number of samples whose input occurs before. For "exchangeability": variance between
+    batch means, divided by its expectation if the data are shuffled. For "bad_sample": number of samples."""
     threshold: float
     """Threshold that the value is compared with."""
     samples: tuple[int, ...] = ()

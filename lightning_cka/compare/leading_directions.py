@@ -63,9 +63,11 @@ class LeadingDirections:
         self._pairs = pairs
         self._unbiased = unbiased
         count = len(pairs.rows)
-        # Zero in the places of batches of other processes.
-        self._numbers = torch.zeros(MAX_BATCHES, NUM_ROWS, count, dtype=torch.float64, device=device)
-        self._ends = torch.zeros(MAX_BATCHES, 2, 2 * ENDS, count, dtype=torch.int64, device=device)
+        # `trainer.validate()` makes this in inference mode, and adds batches outside it.
+        with torch.inference_mode(False):
+            # Zero in the places of batches of other processes.
+            self._numbers = torch.zeros(MAX_BATCHES, NUM_ROWS, count, dtype=torch.float64, device=device)
+            self._ends = torch.zeros(MAX_BATCHES, 2, 2 * ENDS, count, dtype=torch.int64, device=device)
 
     def add(self, index: int, x: PackedGrams, y: PackedGrams | None, samples: Sequence[int]) -> None:
         """Add one batch, if it is one of those that are looked at.

@@ -26,6 +26,7 @@ from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
 from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.probe.standalone import show_with_progress
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.placement import device_of, on_device
@@ -45,6 +46,8 @@ def compare_models(
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
+    exclude: Exclude = None,
+    groups: Groups = None,
     model_name: str | None = None,
     reference_name: str | None = None,
     seed: int = 0,
@@ -68,14 +71,18 @@ def compare_models(
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
-        feature_fn: "flatten", "mean", "cls", "last", or a function from a layer's output to features ``(n, ...)``; see
-            `CKAMonitor`.
+        feature_fn: "flatten", "mean", "cls", "last", "tokens", or a function from a layer's output to features
+            ``(n, ...)``; see `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
             the mean of the features over all calls.
         kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
             returns an ``(n, n)`` Gram matrix.
         unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
         thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
+        exclude: Numbers of samples to leave out, as flags name them. The other samples are centered again.
+        groups: Labels of the samples, for CKA within groups: a sequence that is indexed by sample numbers, such as the
+            labels of the dataset, or a mapping from them. Features are centered within each group of each batch. Groups
+            of fewer than 4 samples in a batch are left out, with a warning.
         model_name: Name of the model for titles and axis labels; None: its class.
         reference_name: Name of the reference for titles and axis labels; None: its class, followed by "(reference)" if
             the model has the same class.
@@ -107,6 +114,7 @@ def compare_models(
     """
     target = torch.device(device) if device is not None else device_of(model)
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
+    selection = SampleSelection(exclude, groups)
     seed = check_seed(seed)
     check_feature_kernel(kernel)
     thresholds = check_thresholds(thresholds)
@@ -128,7 +136,8 @@ def compare_models(
             model_name=model_name or type(model).__name__,
             unbiased=unbiased,
             thresholds=thresholds,
-            sample_kind=probe.sample_kind,
+            sample_kind=settings.sample_kind(probe),
+            selection=selection,
             execution_order=plan.execution_order,
             keep_all_pairs=True,
         )
@@ -152,7 +161,7 @@ def _reference_bank(
         check_blocks(plan, settings.device)
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
-    bank = GramBank(plan.names, type(reference).__name__, probe.sample_kind)
+    bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))
     show(reference, probe, plan, settings, bank.add)
     return bank
 

@@ -137,7 +137,8 @@ class ModelPair:
         products = hsic_products(grams, reference_grams, unbiased=unbiased)
         self._metric.add_products(*products, grams.num_samples)
         identity, weight = batch_identity(batch.samples, batch.fingerprint), self._metric.weight(grams.num_samples)
-        self._products.append(BatchProducts(batch.index, identity, weight, products))
+        place = batch.index if batch.cluster is None else batch.cluster
+        self._products.append(BatchProducts(place, batch.index, identity, weight, products))
         if shifted is not None and shifted_reference is not None:
             self._gradient.add(grams, shifted, reference_grams or grams, shifted_reference)
         reductions = leave_one_out_reductions(
@@ -193,7 +194,7 @@ class ModelPair:
         products = gathered_products(self._products, shape, self._device, distributed=distributed)
         if self._bandwidths is not None and self._reference_bandwidths is not None:
             bandwidths = (self._bandwidths, self._reference_bandwidths)
-            of_bandwidths = self._gradient.changes(products.places, *bandwidths, distributed=distributed)
+            of_bandwidths = self._gradient.changes(products.members, *bandwidths, distributed=distributed)
         else:
             of_bandwidths = None
         result = with_jackknife_errors(result, products, of_bandwidths, keep_all_pairs=self._keep_all_pairs)

@@ -27,6 +27,7 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
             f"the two results have no {side} in common: expected some of {shortened(getattr(later, side))}, but the "
             f"earlier result has {shortened(names)}"
         )
+    _check_kept_pairs(later, earlier, set(layers) & set(columns))
     matrices, left_out = [], []
     for result, record in zip((later, earlier), records, strict=True):
         rows = [result.layers.index(name) for name in layers]
@@ -50,6 +51,29 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
     cells = difference.mean_cells()
     mean_error = jackknife_error(matrix[cells].mean(), without[:, cells].mean(1), weights)
     return replace(difference, mean_standard_error=float(mean_error))
+
+
+def _check_kept_pairs(later: CKAResult, earlier: CKAResult, names: set[str]) -> None:
+    """Raise a `ValueError` if no pair of layers that can differ has records in both results.
+
+    Args:
+        later: The later result.
+        earlier: The earlier result.
+        names: Names that layers of both sides have in both results.
+    """
+    records = (later.left_out_batches, earlier.left_out_batches)
+    if all(record is not None and record.all_pairs is not None for record in records):
+        return
+    if later.self_comparison and earlier.self_comparison:
+        problem = "in a model that is compared with itself, CKA of these is always 1"
+    elif not names:
+        problem = "the two results have no such layers in common"
+    else:
+        return
+    raise ValueError(
+        f"saved results, and those of a monitor, keep errors for layers of the same name only, but {problem}. Results "
+        "of compare_banks and compare_models have errors for all pairs"
+    )
 
 
 def _checked_records(later: CKAResult, earlier: CKAResult) -> tuple[LeftOutBatches, LeftOutBatches]:

@@ -152,7 +152,7 @@ class CKAResult(LayerPairs):
 
         Raises:
             ValueError: The probe sets or the estimators differ, no pair of layers is in both results, or a result lacks
-                `left_out_batches`.
+                `left_out_batches` of pairs that can differ.
             TypeError: ``earlier`` is not a `CKAResult`.
         """
         if not isinstance(earlier, CKAResult):

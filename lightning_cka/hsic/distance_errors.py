@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.packed import PackedGrams
+from lightning_cka.hsic.packed import PackedGrams, squared_distances
 from lightning_cka.hsic.precision import accumulator_dtype
 
 LARGEST_LOSS = 1e-3
@@ -54,6 +54,13 @@ class DistanceVariances(NamedTuple):
     """Variance of the error that all distances of a sample have in common, ``(L, n)``."""
     floors: Tensor
     """``(L, n)``: a squared distance of at most ``floors``_i + ``floors``_j was set to zero."""
+
+    def single(self, entries: Tensor) -> Tensor:
+        """Return the variances of the errors that belong to one distance, ``(L, n, n)``; ``entries`` are U_ij."""
+        products = self.factors[:, :, None] * self.factors[:, None, :]
+        return (
+            self.relative[:, None, None] * entries.square() + products + self.shifts[:, :, None] + self.shifts[:, None]
+        )
 
 
 def gram_variances(diagonal: Tensor, dtype: torch.dtype) -> DistanceVariances:
@@ -152,6 +159,28 @@ def _eps_of_bits(packed: PackedGrams, dtypes: list[torch.dtype]) -> Tensor:
     return eps
 
 
+def loses_digits_without(packed: PackedGrams, places: Tensor, norms: Tensor) -> Tensor:
+    """Return for which layers rounding errors that samples left behind take more than `LARGEST_LOSS` of linear CKA.
+
+    Far samples change all entries of U. Without them, the rounding errors of these entries remain.
+
+    Args:
+        packed: Gram matrices of L layers on n samples.
+        places: Places of the m samples that are kept, ``(m,)``.
+        norms: |U|^2 of these m samples alone, ``(L,)``.
+
+    Returns:
+        Booleans, ``(L,)``; False for layers that are undefined or have no variance.
+    """
+    wide = PackedGrams(*(part.to(accumulator_dtype(part.device)) for part in packed))
+    squared = squared_distances(wide)
+    entries = squared / 2 + wide.offsets[:, :, None] + wide.offsets[:, None, :]
+    variances = packed_variances(packed, squared).single(entries)[:, places][:, :, places] / 4  # D_ij has -2 U_ij.
+    variances.diagonal(dim1=1, dim2=2).zero_()
+    loses: Tensor = variances.sum((1, 2)) > 2 * LARGEST_LOSS * norms
+    return loses & (packed.scales != 0)
+
+
 def zero_rounding_errors(squared: Tensor, magnitude: Tensor, dtype: torch.dtype) -> Tensor:
     """Set squared distances to zero where they are no larger than rounding errors.
 
@@ -183,9 +212,8 @@ def hides_digits(
     Returns:
         Booleans, ``(L,)``; True for ``nan``.
     """
-    relative, factors, shifts, common, floors = variances
-    single = relative[:, None, None] * entries.square() + factors[:, :, None] * factors[:, None, :]
-    single += shifts[:, :, None] + shifts[:, None, :]
+    common, floors = variances.common, variances.floors
+    single = variances.single(entries)
     single += (floors[:, :, None] + floors[:, None, :]).square() * (squared == 0)
     deviation = (single + common[:, :, None] + common[:, None, :]).sqrt()
     deviation.diagonal(dim1=1, dim2=2).zero_()  # A sample's distance from itself is exactly zero.

@@ -22,7 +22,8 @@ def centered_gram(features: Array) -> Tensor:
     """Return the linear Gram matrix of features, centered over the batch.
 
     Features are centered before the product, so that a large mean does not reduce the precision. Half precision is
-    multiplied in float32. Autocast and a reduced ``float32_matmul_precision`` do not apply.
+    multiplied in float32. Autocast and a reduced ``float32_matmul_precision`` do not apply. Gradients flow back to the
+    features. They are zero for features without variance.
 
     Args:
         features: Real floating-point activations, ``(n, ...)``. All dimensions but the first are features.
@@ -96,6 +97,10 @@ def biased_hsic(x_gram: Array, y_gram: Array) -> Tensor:
 def cka(x: Array, y: Array, *, kernel: Kernel = "linear", unbiased: bool = True) -> Tensor:
     """Return the CKA of two representations of one batch (Kornblith et al. 2019).
 
+    It is differentiable in both arguments, so that ``1 - cka(x, y)`` can be a loss. Gradients of an RBF kernel include
+    those of its bandwidth. The gradient is zero where CKA is ``nan``, and for distances between equal samples. Where
+    rounding errors of float32 would hide the distances of a kernel, features on the CPU are computed in float64.
+
     Args:
         x: Features, ``(n, ...)``; with ``kernel="precomputed"``, a Gram matrix, ``(n, n)``.
         y: Features or Gram matrix of the same n samples. The number of features may differ from that of x.
@@ -105,7 +110,8 @@ def cka(x: Array, y: Array, *, kernel: Kernel = "linear", unbiased: bool = True)
             comparable with values of papers, but not between batch sizes.
 
     Returns:
-        Scalar in [-1, 1] (in [0, 1] if biased), up to rounding; ``nan`` if x or y has no variance.
+        Scalar in [-1, 1] (in [0, 1] if biased), up to rounding; ``nan`` if x or y has no variance, or if rounding
+        errors of distances would change it by more than about 0.1 %.
 
     Raises:
         TypeError: x or y is not a real floating-point tensor.

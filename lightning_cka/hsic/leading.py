@@ -14,6 +14,12 @@ _TOLERANCE = 0.02
 """Largest residual of an eigenvector, in units of the norm of what remains of the matrix without it, and in units of
 the difference to the second eigenvalue."""
 
+_ROUNDING = 16.0
+"""Smallest norm of what remains of a matrix without its leading eigenvector, in units of its rounding errors."""
+
+_MIN_OTHERS = 1e-3
+"""Smallest norm of what remains without two eigenvectors, in units of what remains without one."""
+
 _SQUARINGS = 9
 """How often the small matrix of the Lanczos method is squared, which leaves its leading eigenvector."""
 
@@ -74,7 +80,10 @@ def inner(x: CenteredGrams, y: CenteredGrams, *, unbiased: bool) -> Tensor:
 
 
 class LeadingPairs(NamedTuple):
-    """The leading eigenvalue and eigenvector of each Gram matrix; ``nan`` where the method did not converge."""
+    """The leading eigenvalue and eigenvector of each Gram matrix.
+
+    They are ``nan`` where the method did not converge, and where at most two directions vary.
+    """
 
     values: Tensor
     """Eigenvalues, ``(L,)``, in float64."""
@@ -115,7 +124,7 @@ def leading_eigenvectors(grams: CenteredGrams) -> LeadingPairs:
     second, _ = _leading_of_small(small - first[:, None, None] * weights[:, :, None] * weights[:, None, :])
     vectors = (torch.stack(basis, 1) * weights[:, :, None].to(vector)).sum(1)
     vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return _checked(grams, vectors, first - second)
+    return _checked(grams, vectors, first, second)
 
 
 def _leading_of_small(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,8 +142,18 @@ def _leading_of_small(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return ((matrices * vectors[:, None, :]).sum(2) * vectors).sum(1), vectors
 
 
-def _checked(grams: CenteredGrams, vectors: Tensor, gaps: Tensor) -> LeadingPairs:
-    """Return eigenvectors with their eigenvalues, or ``nan`` where a vector is not close to an eigenvector."""
+def _checked(grams: CenteredGrams, vectors: Tensor, first: Tensor, second: Tensor) -> LeadingPairs:
+    """Return eigenvectors with their eigenvalues.
+
+    They are ``nan`` where a vector is not close to an eigenvector, and where at most two directions vary.
+
+    Args:
+        grams: Gram matrices of L layers.
+        vectors: Vectors close to the leading eigenvectors, ``(L, n)``.
+        first: Their eigenvalues, approximately, ``(L,)``.
+        second: The second eigenvalues, approximately, ``(L,)``.
+    """
+    eps = torch.finfo(grams.u.dtype).eps
     # In float32, rounding errors of a dominant direction would be larger than all other directions.
     grams = CenteredGrams(grams.u, grams.diagonal.double())
     product = grams.times(vectors.double())
@@ -144,7 +163,10 @@ def _checked(grams: CenteredGrams, vectors: Tensor, gaps: Tensor) -> LeadingPair
     residual = torch.linalg.vector_norm(product - values[:, None] * vectors, dim=1)
     # What remains without the eigenvector must be larger than the errors that the eigenvector leaves in it.
     rest = grams.without(vectors * (values / 2)[:, None], vectors).squared_norms().sqrt()
-    has_converged = residual <= _TOLERANCE * torch.minimum(rest, gaps)
+    has_converged = residual <= _TOLERANCE * torch.minimum(rest, first - second)
+    # What remains without two directions: more than rounding errors, and more than a thousandth of the second.
+    others = rest.square() - second.square()
+    has_converged &= (rest > _ROUNDING * eps * values) & (others > (_MIN_OTHERS * rest).square())
     nan = torch.full_like(values, torch.nan)
     vectors = vectors * torch.where(vectors.pow(3).sum(1) < 0, -1.0, 1.0).to(vectors)[:, None]
     return LeadingPairs(values.where(has_converged, nan), vectors.where(has_converged[:, None], nan[:, None]))

@@ -35,7 +35,8 @@ class PackedGrams(NamedTuple):
     scale of a layer without variance is zero: its matrices are rounding errors."""
     row_squares: Tensor
     """Squared norms of the rows of U, ``(L, n)``: each sample's part of <U, U>. In a layer with undefined entries,
-    where U and s are ``nan``, they are the states of the samples instead; see `row_states`."""
+    where U and s are ``nan``, they are the states of the samples instead; see `row_states`. Only the rows and
+    columns of samples that are not usable are ``nan``. The others are centered without these samples."""
 
     @property
     def num_samples(self) -> int:
@@ -118,14 +119,15 @@ def diagonals(packed: PackedGrams) -> Tensor:
     return -2 * (n - 2) / n * s - 2 / n**2 * s.sum(-1, keepdim=True)
 
 
-def u_centering_shift(sums: Tensor) -> Tensor:
+def u_centering_shift(sums: Tensor, counts: Tensor | None = None) -> Tensor:
     """Return what U-centering subtracts from row i and from column i.
 
     Args:
         sums: Row sums of the off-diagonal entries, ``(..., n)``.
+        counts: Number of samples that are centered, ``(..., 1)``; the others have a sum of zero. None: n.
 
     Returns:
         Shifts, ``(..., n)``.
     """
-    n = sums.shape[-1]
+    n = sums.shape[-1] if counts is None else counts
     return sums / (n - 2) - sums.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2))

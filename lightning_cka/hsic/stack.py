@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.centering import exceeds_rounding
-from lightning_cka.hsic.folding import fold_in, half_size, row_sums
+from lightning_cka.hsic.folding import fold, fold_in, half_size, row_sums
 from lightning_cka.hsic.grams import Workspace, folded_gram, gram_dtype, has_variance
 from lightning_cka.hsic.packed import (
     MISSING,
@@ -124,14 +124,24 @@ class GramStack:
         diagonals = (folded.diagonal(dim1=1, dim2=2), corners.diagonal(dim1=1, dim2=2))
         diagonal = torch.cat(diagonals, 1)
         states = _row_states(diagonal, folded)  # Before centering, which spreads one nan to all rows.
+        is_bad = states != USABLE
+        # Samples that are not finite are left out of the centering, so that the others can be compared without them.
+        has_bad = bool(is_bad.any())
+        if has_bad:
+            _fill_samples(folded, corners, is_bad, 0.0)
+            diagonal = diagonal.masked_fill(is_bad, 0.0)
         for each in diagonals:
             each.zero_()
-        shift = u_centering_shift(row_sums(corners.sum(1), folded))
+        # Fewer than four usable samples cannot be compared. Their number must only not divide by zero.
+        counts = (~is_bad).sum(1, keepdim=True).clamp(min=4) if has_bad else None
+        shift = u_centering_shift(row_sums(corners.sum(1), folded), counts)
         for matrices, rows, columns in ((folded, shift, shift[:, :h]), (corners, shift[:, h:], shift[:, h:])):
             matrices -= rows[:, :, None]
             matrices -= columns[:, None]
         for each in diagonals:  # The subtraction has changed them.
             each.zero_()
+        if has_bad:
+            _fill_samples(folded, corners, is_bad, 0.0)
         squares = row_sums(corners.square().sum(1), folded.square())
         # If all samples but one are equal, U is zero and only rounding errors of the subtraction remain: in each of
         # the n entries of a row, at most those of twice the largest shift. Such layers are multiplied by 0.
@@ -140,14 +150,26 @@ class GramStack:
         # If a squared norm overflows float32, the trace is infinite, and 0 times the trace makes the layer nan.
         factor = exceeds_rounding(squares.amax(1).sqrt(), subtracted) + 0 * trace
         fold_in(folded, corners)
+        undefined = 0 * trace[:, None]
+        if has_bad:
+            undefined = undefined.expand_as(is_bad).masked_fill(is_bad, torch.nan)
+            is_gone = fold((is_bad[:, :, None] | is_bad[:, None]).to(folded)) > 0
+            folded.masked_fill_(is_gone.view(folded.shape), torch.nan)
         folded *= factor[:, None, None]
         squares *= factor[:, None]
-        torch.where(factor[:, None].isnan(), states, squares, out=self._packed.row_squares[chosen])
-        torch.sub(shift + 0 * trace[:, None], diagonal / 2, out=self._packed.offsets[chosen])
+        torch.where(undefined.isnan(), states, squares, out=self._packed.row_squares[chosen])
+        torch.sub(shift + undefined, diagonal / 2, out=self._packed.offsets[chosen])
         is_variable = has_variance(trace, n * torch.stack(self._roundings))
         torch.mul(torch.stack(self._scales), is_variable, out=self._packed.scales[chosen])
         self._scales.clear()
         self._roundings.clear()
+
+
+def _fill_samples(folded: Tensor, corners: Tensor, chosen: Tensor, value: float) -> None:
+    """Fill the rows and columns of some samples ``(L, n)`` in both parts of a Gram matrix, in place."""
+    h = folded.shape[2]
+    folded.masked_fill_(chosen[:, :, None] | chosen[:, None, :h], value)
+    corners.masked_fill_(chosen[:, h:, None] | chosen[:, None, h:], value)
 
 
 def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor:
@@ -200,6 +222,7 @@ def pack_precomputed(grams: Sequence[Tensor]) -> PackedGrams:
     Raises:
         ValueError: A matrix is not square or not symmetric.
     """
+    grams = [gram.detach() for gram in grams]
     for gram in grams:
         if gram.shape != (len(gram), len(gram)):
             raise ValueError(f"kernel='precomputed' takes (n, n) Gram matrices, but got {tuple(gram.shape)}")

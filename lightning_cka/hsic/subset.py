@@ -7,26 +7,39 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.distance_errors import loses_digits_without
 from lightning_cka.hsic.folding import fold, half_size, unfold
-from lightning_cka.hsic.packed import PackedGrams, row_states, u_centering_shift
+from lightning_cka.hsic.packed import PackedGrams, row_states, select_layers, u_centering_shift
+
+_MAX_ENTRIES = 2**22
+"""Largest number of matrix entries that are unpacked at a time."""
 
 
 def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
     """Return the Gram matrices of some samples, as if the batch had no others.
 
-    Features are centered over the chosen samples: rows and columns of the Gram matrix are centered again.
+    Features are centered over the chosen samples: rows and columns of the Gram matrix are centered again. The scale is
+    ``nan`` for a layer whose other samples are so far away that the rounding errors that they leave would change CKA.
 
     Args:
         packed: Gram matrices of L layers on n samples.
         places: Places of m samples in the batch, m >= 4.
     """
-    index = torch.tensor(places, device=packed.halves.device)
+    size = max(1, _MAX_ENTRIES // packed.num_samples**2)
+    if len(packed.halves) > size:
+        # Unpacking the matrices of all layers at once would take much memory.
+        chunks = [slice(start, start + size) for start in range(0, len(packed.halves), size)]
+        parts = [select_samples(select_layers(packed, chunk), places) for chunk in chunks]
+        return PackedGrams(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    index = torch.tensor(places, device="cpu").to(packed.halves.device)
     states = row_states(packed)[:, index]
     full = unfold(packed.halves, packed.num_samples)[:, index][:, :, index]
     centered, offsets = _centered_again(full, packed.offsets[:, index])
     squares = centered.square().sum(2)
     squares = torch.where(offsets.isnan(), states.to(squares), squares)
-    return PackedGrams(fold(centered), offsets, packed.scales, squares)
+    loses_digits = loses_digits_without(packed, index, squares.sum(1))
+    scales = packed.scales.where(~loses_digits, torch.full_like(packed.scales, torch.nan))
+    return PackedGrams(fold(centered), offsets, scales, squares)
 
 
 def first_samples(packed: PackedGrams, limit: int) -> tuple[Tensor, Tensor]:

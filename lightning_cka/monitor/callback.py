@@ -18,6 +18,7 @@ from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
+from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.runtime.namespaces import join_namespaces
 
 
@@ -54,13 +55,17 @@ class CKAMonitor(TrainerEvents):
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
             and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token),
-            "last" (the last token that ``attention_mask`` keeps), or a function of the output. None: "flatten".
+            "last" (the last token that ``attention_mask`` keeps), "tokens" (8 random tokens of each sequence are
+            samples; "tokens:4" takes 4), or a function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
         kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
             sequence of these. All probe batches fix the bandwidths of RBF kernels. With several kernels, logged
             keys contain the kernel's name.
         unbiased: Whether to use unbiased HSIC. The biased one, which some papers use, depends on the batch size.
         thresholds: Limits beyond which a layer is flagged. None: the defaults of `lightning_cka.Thresholds`.
+        exclude: Numbers of probe samples to leave out, as flags name them. Banks on disk keep them.
+        groups: Labels of the samples, for CKA within groups: a sequence that is indexed by sample numbers, such as the
+            labels of the dataset, or a mapping from them. Features are centered within each group of each batch.
         every_n_epochs: Log in every n-th epoch, at each of its validations. For training by steps on endless data, use
             1 and set the Trainer's ``val_check_interval``.
         seed: Random seed of the choice of samples, and of random operations in the model's forward pass.
@@ -125,6 +130,8 @@ class CKAMonitor(TrainerEvents):
         kernel: Sequence[Kernel] | Kernel = "linear",
         unbiased: bool = True,
         thresholds: Thresholds | None = None,
+        exclude: Exclude = None,
+        groups: Groups = None,
         every_n_epochs: int = 1,
         seed: int = 0,
         log_key_prefix: str = "cka/",
@@ -155,6 +162,7 @@ class CKAMonitor(TrainerEvents):
             kernels=safe_kernels(check_kernels(kernel)),
             unbiased=unbiased,
             thresholds=check_thresholds(thresholds),
+            selection=SampleSelection(exclude, groups),
             every_n_epochs=every_n_epochs,
             log_key_prefix=log_key_prefix,
             dirpath=dirpath,

@@ -61,15 +61,18 @@ def compare_epoch(
         model_name=type(module).__name__,
         unbiased=settings.unbiased,
         thresholds=settings.thresholds,
-        sample_kind=probe.probe.sample_kind,
+        sample_kind=probe.sample_kind,
         distributed=True,
         execution_order=probe.plan.execution_order,
         bank=bank,
+        selection=settings.selection,
     )
     probe.show(trainer, module, comparison.add)
     # The weights of trainer.validate() can be of any epoch.
     epoch, step = (None, None) if is_validate(trainer) else (trainer.current_epoch, compared_step(trainer))
     outcomes = comparison.results(variation_flags(probe.variation), epoch=epoch, step=step)
+    if comparison.message:
+        warn(comparison.message)
     return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, bank)
 
 

@@ -16,14 +16,16 @@ from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.validation_data import build_probe_set, check_all_validate, validation_loaders
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.block_grams import Observer
+from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.gram_hooks import Observer
 from lightning_cka.probe.joined_probe import joined_probe
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
 from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
+from lightning_cka.probe.tokens import token_kind
 from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.sharding import is_sharded
@@ -38,6 +40,8 @@ class LiveProbe:
         module: The live model.
         known: Descriptions of the probe sets of the run that training continues; see `ProbeSet.description`. If an
             earlier version of the package would have drawn one of them, it is used.
+        is_shown_later: Whether the first pass comes after training has begun, so that the dry run must show as much as
+            a pass does.
 
     Attributes:
         probe: The probe set.
@@ -49,7 +53,13 @@ class LiveProbe:
     """
 
     def __init__(
-        self, options: ProbeOptions, trainer: Trainer, module: LightningModule, known: Collection[str] = ()
+        self,
+        options: ProbeOptions,
+        trainer: Trainer,
+        module: LightningModule,
+        known: Collection[str] = (),
+        *,
+        is_shown_later: bool = False,
     ) -> None:
         self._options = options
         self.variation: list[Variation] = []
@@ -60,12 +70,30 @@ class LiveProbe:
         joined = joined_probe(own, self._device).as_in(known)
         together = synchronized_errors(self._device, "show the model a probe batch")
         with together, as_validation(trainer), without_log(module):
-            plan = dry_run(module, joined, options.selectors, self._forward_settings(trainer, module))
+            plan = dry_run(
+                module,
+                joined,
+                options.selectors,
+                self._forward_settings(trainer, module),
+                whole_batch=is_shown_later,
+            )
             self.probe, self.plan = fit_blocks(joined, plan, module.device)
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)
             )
         check_all_validate(validates, self._device)
+
+    @property
+    def sample_kind(self) -> str:
+        """Return what the numbers of samples are."""
+        return token_kind(self.probe.sample_kind, self._options.feature_fn)
+
+    @property
+    def sample_numbers(self) -> list[int] | None:
+        """Return the numbers of all probe samples; None if they are only known after the probe set was shown."""
+        if not isinstance(self.probe, DatasetProbe):
+            return None
+        return [sample for batch in self.probe.indices for sample in batch]
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
         """Show the live model this process's batches of the probe set.
@@ -91,7 +119,7 @@ class LiveProbe:
     def empty_bank(self, module: LightningModule, epoch: int | None, step: int | None) -> GramBank:
         """Return an empty bank for the live model at an epoch and step."""
         name = type(module).__name__
-        return GramBank(self.plan.names, name, self.probe.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
+        return GramBank(self.plan.names, name, self.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
 
     def bank(self, trainer: Trainer, module: LightningModule, epoch: int | None, step: int) -> GramBank:
         """Return the bank of the live model as it is now, between epochs; ``epoch`` is the one that has just ended."""
@@ -118,7 +146,7 @@ class LiveProbe:
             with self._naming_errors(reference, hint):
                 model = stack.enter_context(reference.as_model(module, weights))
                 plan = self._plan_of(model, trainer, module, selectors, argument)
-            bank = GramBank(plan.names, reference.name, self.probe.sample_kind, seed=self.probe.seed)
+            bank = GramBank(plan.names, reference.name, self.sample_kind, seed=self.probe.seed)
             self._show(trainer, module, model, plan, bank.add)
         return bank
 

@@ -83,6 +83,6 @@ def _flag_messages(warn: WarnOnce, outcome: Outcome, *, only_bad_samples: bool) 
 def _identity(flag: Flag, reference_name: str, kernel: str) -> tuple[str, str, str, str]:
     # Reference "previous" was the live model one epoch ago, so the user already knows these flags.
     is_other_model = flag.of_reference and reference_name != "previous"
-    # A bad sample is bad for all kernels.
-    kernel = "" if flag.reason == "bad_sample" else kernel
+    # A bad sample is bad for all kernels, and a copy is one for all references, too.
+    kernel = "" if flag.reason in ("bad_sample", "copies") else kernel
     return flag.reason, flag.layer, reference_name if is_other_model else "", kernel

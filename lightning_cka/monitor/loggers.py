@@ -22,6 +22,7 @@ from lightning_cka.runtime.namespaces import class_names
 Kind = Literal["image", "text", "video"]
 
 RETRY_SECONDS = 0.5
+_MALFORMED = re.compile(r"Metric '.*' is malformed")
 
 
 Send = Callable[[Any, str, Any, int], None]
@@ -38,15 +39,18 @@ def _image_to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
 
 
 def _tried_twice(send: Send) -> Send:
-    """Let a function of MLflow try again: its file store raises while another thread writes to the same run.
+    """Let a function of MLflow try again if its file store has read a metric that is just being written.
 
-    Artifacts are files, so that writing one twice does no harm.
+    For the first artifact of a run, MLflow reads the whole run. A metric's file is empty for a moment when Lightning's
+    thread makes it.
     """
 
     def send_or_retry(logger: Any, key: str, value: Any, step: int) -> None:
         try:
             send(logger, key, value, step)
-        except Exception:  # noqa: BLE001  # The second error is raised.
+        except Exception as error:
+            if not _MALFORMED.match(str(error)):
+                raise
             time.sleep(RETRY_SECONDS)
             send(logger, key, value, step)
 

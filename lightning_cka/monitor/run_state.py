@@ -201,7 +201,7 @@ def history_settings(
             settings.unbiased,
             list(probe.plan.names),
             features,
-            probe.probe.description,
+            " ".join(filter(None, (probe.probe.description, settings.selection.description))),
             f"{reference.identity} {reference.bank.layers}" if reference.is_frozen and reference.bank else "",
         )
 

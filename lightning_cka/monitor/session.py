@@ -71,11 +71,14 @@ class Session:
         self.run = run
         self._compared: EpochComparison | None = None
         self._bank_limit: BankLimit | None = None
-        self.probe = LiveProbe(settings.probe, trainer, module, known)
+        is_shown_at_start = settings.needs_all_banks or any(reference.is_earlier_state for reference in references)
+        self.probe = LiveProbe(settings.probe, trainer, module, known, is_shown_later=not is_shown_at_start)
         if len(self.probe.plan.names) == 1 and any(reference.source == "self" for reference in references):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
         for kernel in settings.kernels.values():
             check_feature_kernel(kernel, self.probe.plan.num_samples)
+        if self.probe.sample_numbers is not None:  # Otherwise the first comparison checks them.
+            settings.selection.of_kind(self.probe.probe.sample_kind).check(self.probe.sample_numbers)
         self._owner = FolderOwner()
         self._output = ResultLogger(trainer, settings, self._folder)
         for reference in references:

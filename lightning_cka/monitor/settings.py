@@ -14,6 +14,7 @@ from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import LayerSelector
+from lightning_cka.probe.sample_selection import SampleSelection
 from lightning_cka.runtime.file_names import distinct_file_names
 from lightning_cka.runtime.integers import at_least
 from lightning_cka.runtime.rng import check_seed
@@ -64,6 +65,7 @@ class Settings:
     kernels: Mapping[str, Kernel]
     unbiased: bool
     thresholds: Thresholds
+    selection: SampleSelection
     every_n_epochs: int
     log_key_prefix: str
     dirpath: str | Path | None

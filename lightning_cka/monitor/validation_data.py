@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch import nn
 
 from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.seeded_sampling import draw_probe_set
+from lightning_cka.runtime.attributes import AttributeSnapshot
 from lightning_cka.runtime.collectives import all_gather_bool
 from lightning_cka.runtime.namespaces import class_names
 from lightning_cka.runtime.rng import isolated_rng
@@ -78,12 +80,26 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
     """Return the Trainer's validation loaders in order; without a validation loop, an empty list."""
     loaders = trainer.val_dataloaders
     if loaders is None and trainer.enable_validation:
-        # With check_val_every_n_epoch > 1, Lightning loads them later, and the hook is called again then. Random
-        # numbers that it draws now must not change training.
-        with isolated_rng(0):
-            loaders = trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
+        loaders = _loaders_of_later(trainer.fit_loop.epoch_loop.val_loop._data_source)
     if loaders is None or loaders in ([], (), {}):
         return []
     if "CombinedLoader" in class_names(loaders):
         loaders = loaders.iterables
     return list(CombinedLoader(loaders, "sequential").flattened)
+
+
+def _loaders_of_later(source: Any) -> Any:
+    """Call ``val_dataloader()``, which Lightning calls only later if ``check_val_every_n_epoch`` is above 1.
+
+    It is called again then. What it writes to now, and the random numbers that it draws, must not change training.
+    """
+    owner = source.instance
+    if not source.is_module():
+        return source.dataloader()  # Loaders that were passed to ``fit()``.
+    modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
+    kept = AttributeSnapshot(modules, callers=[type(owner).val_dataloader], owners=[] if modules else [owner])
+    try:
+        with isolated_rng(0):
+            return source.dataloader()
+    finally:
+        kept.restore()

@@ -189,7 +189,7 @@ class GramBank:
             else probe_set_of_loader(dataloader, seed=check_seed(seed), gram_batch_size=gram_batch_size)
         )
         collected = collect_batches(model, probe, check_layers(layers), forward_settings, progress_bar=progress_bar)
-        bank = cls(collected.layers, type(model).__name__, probe.sample_kind, seed=probe.seed)
+        bank = cls(collected.layers, type(model).__name__, forward_settings.sample_kind(probe), seed=probe.seed)
         for batch in collected.batches:
             bank._add_without_copy(batch)
         if like is None and collected.variation:

@@ -21,6 +21,10 @@ class BankBatch:
     """Numbers that identify the samples; see `lightning_cka.probe.probe_set.ProbeBatch`."""
     bad_inputs: tuple[int, ...] = ()
     """Those of the samples whose inputs have ``nan`` or infinite values."""
+    input_hashes: tuple[int, ...] = ()
+    """A hash of each sample's inputs, equal for copies; empty if it is unknown."""
+    cluster: int | None = None
+    """Index of the first batch of the same sequences, on which this one's values depend. None: there is none."""
 
     def host_copy(self) -> BankBatch:
         """Return a copy whose Gram matrices are in host memory."""

@@ -11,7 +11,8 @@ epoch, step and batch sizes; and under "probe" what identifies the probe set: it
 and for each batch its index, sample numbers, a hash of the inputs, and the samples whose inputs are not finite.
 
 Each batch has a checksum of its tensors, "tensors", so that single batches can be read. The "checksum" of the JSON is
-over all of the fields above but the versions. A later version that adds fields leaves them out of it. Everything is
+over all of the fields above but the versions. A later version that adds fields leaves them out of it: "copies" has the
+groups of samples with identical inputs. Everything is
 checked before a number is used. Files of version 0.1.0 have no checksums.
 """
 
@@ -82,6 +83,7 @@ def read_bank(path: Path, batches: Collection[int] | None) -> BankContent:
                     inputs.fingerprint,
                     inputs.samples,
                     header.bad_inputs[index],
+                    header.input_hashes.get(index, ()),
                 )
                 for index, inputs in header.probe.items()
                 if batches is None or index in batches

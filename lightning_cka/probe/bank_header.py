@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
+from lightning_cka.probe.input_hashes import groups_of_copies, hashes_of_groups
 from lightning_cka.probe.probe_identity import BatchInputs
 from lightning_cka.runtime.checked_values import (
     Place,
@@ -56,9 +57,10 @@ _HEADER = record(
         "step": optional(whole()),
         "batch_sizes": list_of(whole(MIN_SAMPLES)),
         "probe": record({"seed": whole(-(2**63), 2**64 - 1), "sample_kind": text, "batches": list_of(_BATCH)}),
+        "copies": optional(list_of(whole_numbers)),
         "checksum": optional(text),
     },
-    {"package_version": "unknown", "checksum": None},
+    {"package_version": "unknown", "checksum": None, "copies": None},
 )
 
 
@@ -73,6 +75,8 @@ class BankHeader(NamedTuple):
     """Checksum of the tensors of each batch, by index. None: a file of an older version has none."""
     bad_inputs: dict[int, tuple[int, ...]]
     """Samples whose inputs are not finite, by index of the batch."""
+    input_hashes: dict[int, tuple[int, ...]]
+    """Numbers of each batch's samples that are equal for copies, by index of the batch; empty if they are unknown."""
 
 
 def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
@@ -105,7 +109,15 @@ def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
             ],
         },
     }
-    return header | {"checksum": _checksum(header)}
+    return header | {"checksum": _checksum(header)} | _copies(bank)
+
+
+def _copies(bank: GramBank) -> dict[str, list[list[int]]]:
+    """Return the groups of samples with identical inputs, by the name of the field; nothing if they are unknown."""
+    if not all(batch.input_hashes for batch in bank):
+        return {}
+    samples = [sample for batch in bank for sample in batch.samples]
+    return {"copies": groups_of_copies(samples, [value for batch in bank for value in batch.input_hashes])}
 
 
 def read_header(path: Path, metadata: Mapping[str, str] | None) -> BankHeader:
@@ -137,7 +149,7 @@ def read_header(path: Path, metadata: Mapping[str, str] | None) -> BankHeader:
 
 def _checksum(header: Mapping[str, Any]) -> str:
     """Return the checksum of the known fields of a header that describe the bank."""
-    versions = ("format_version", "package_version", "checksum")
+    versions = ("format_version", "package_version", "checksum", "copies")
     return checksum({name: value for name, value in header.items() if name not in versions})
 
 
@@ -178,4 +190,14 @@ def _bank_header(header: Mapping[str, Any]) -> BankHeader:
         probe,
         {batch["index"]: batch["tensors"] for batch in batches},
         {batch["index"]: tuple(batch["bad_inputs"]) for batch in batches},
+        _input_hashes(batches, header["copies"]),
     )
+
+
+def _input_hashes(batches: Any, copies: list[list[int]] | None) -> dict[int, tuple[int, ...]]:
+    """Return numbers by index of the batch that are equal for copies, in place of the hashes, which are not stored."""
+    if copies is None:
+        return {}
+    samples = [sample for batch in batches for sample in batch["samples"]]
+    numbers = iter(hashes_of_groups(samples, copies))
+    return {batch["index"]: tuple(next(numbers) for _ in batch["samples"]) for batch in batches}

@@ -117,7 +117,7 @@ def _is_power_of_two(values: Tensor) -> bool:
 
 def _to_half(halves: Tensor) -> tuple[Tensor, Tensor]:
     """Convert vectors ``(L, p)`` to half precision, relative to powers of 2 ``(L,)``."""
-    largest = halves.abs().amax(1)
+    largest = halves.nan_to_num(0.0).abs().amax(1)
     # The largest entry is scaled to [2^14, 2^15), so that small entries have the whole range of float16 below it.
     unit = torch.where(largest > 0, torch.exp2(largest.log2().floor() - 14), torch.ones_like(largest))
     return (halves / unit[:, None]).half(), unit

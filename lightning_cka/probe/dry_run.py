@@ -15,13 +15,14 @@ from lightning_cka.probe.default_layers import containers, default_layers, not_c
 from lightning_cka.probe.dry_run_batches import show_few_samples, show_parts, show_whole_batch
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
 from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput
-from lightning_cka.probe.feature_sizes import bytes_per_sample, unequal_layers
+from lightning_cka.probe.feature_sizes import bytes_per_sample, number_of_tokens, unequal_layers
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
 from lightning_cka.probe.thinning import thin_out
+from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
 from lightning_cka.runtime.module_names import named_layers
@@ -36,6 +37,7 @@ def dry_run(
     forward_settings: ForwardSettings,
     *,
     argument: str = "layers",
+    whole_batch: bool = False,
 ) -> LayerPlan:
     """Show the model some samples, and the same without the last one, to find its layers.
 
@@ -50,6 +52,7 @@ def dry_run(
             give one row of features per sample, at most 64 of them; see `default_layers` and `thin_out`.
         forward_settings: How a batch is passed to the model.
         argument: The user's name of the argument ``selectors``, for messages.
+        whole_batch: Whether to show the whole first batch in any case. A model may split large batches.
 
     Returns:
         The layers, ordered by selector and then by execution.
@@ -63,7 +66,9 @@ def dry_run(
     check_initialized(model)
     layers = named_layers(model)
     candidates = match_layers(model, selectors)
-    seen = _show_batches(model, probe, candidates, forward_settings, by_default=selectors is None)
+    seen = _show_batches(
+        model, probe, candidates, forward_settings, by_default=selectors is None, whole_batch=whole_batch
+    )
     names = _by_selector_and_execution(candidates, seen.outputs)
     batch_dims, problems = check_outputs(names, layers, seen, forward_settings.call)
     if selectors is None:
@@ -75,8 +80,10 @@ def dry_run(
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
+    shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
+    has_tokens = tokens_per_sequence(forward_settings.feature_fn) is not None
+    num_tokens = number_of_tokens(list(shapes.values()), seen.mask) if has_tokens else 0
     if seen.mask is not None:
-        shapes = {name: _batch_first(seen.outputs[name].shape or (), dim, seen) for name, dim in batch_dims.items()}
         warn_of_padded_layers(shapes, seen.mask, str(forward_settings.feature_fn))
     order = tuple(name for name in seen.outputs if name in batch_dims)
     return LayerPlan(
@@ -87,6 +94,7 @@ def dry_run(
         written_parameters=tuple(seen.written_parameters),
         has_parts=seen.has_parts,
         sample_bytes=bytes_per_sample(seen.outputs, batch_dims, forward_settings.feature_fn),
+        num_tokens=num_tokens,
         unequal=unequal_layers(seen.passes, batch_dims, forward_settings.feature_fn),
     )
 
@@ -98,29 +106,32 @@ def _show_batches(
     forward_settings: ForwardSettings,
     *,
     by_default: bool,
+    whole_batch: bool,
 ) -> DryRunOutputs:
     """Show a model samples of the first batch, the same without the last sample, and a few of them."""
     layers = named_layers(model)
     adapters = AdapterSearch(layers if by_default else {})
     lenient = containers(names, layers) if by_default else set()
     with (
-        temporary_eval_mode(model, parameters=None) as kept,
+        temporary_eval_mode(model, parameters=None, callers=forward_settings.callers) as kept,
         isolated_rng(probe.seed, forward_settings.device),
     ):
         check_initialized(model, kept.attributes.hidden_modules)
         find_samples(model, probe, names, forward_settings)
         batch = _first_batch(probe)
         with adapters.registered():
-            seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
+            seen = None
+            if not whole_batch:
+                seen = show_few_samples(model, batch, names, forward_settings, lenient=lenient)
             if seen is None:
                 seen = show_whole_batch(model, probe, batch, names, forward_settings, lenient=lenient)
         has_parts = not batch.ends_block
         passes = show_parts(model, probe, seen.outputs, forward_settings, lenient=lenient) if has_parts else []
-        _check_restorable(model, kept)
         written = kept.parameters.written()
+        _check_restorable(model, kept, written.lost)
     mask = token_mask(batch.data, batch.num_samples) if forward_settings.leaves_out_padding else None
     return seen._replace(
-        adapters=adapters.found, mask=mask, written_parameters=written, has_parts=has_parts, passes=passes
+        adapters=adapters.found, mask=mask, written_parameters=written.names, has_parts=has_parts, passes=passes
     )
 
 
@@ -130,11 +141,11 @@ def _first_batch(probe: ProbeSet) -> ProbeBatch:
     return batch
 
 
-def _check_restorable(model: nn.Module, kept: KeptState) -> None:
+def _check_restorable(model: nn.Module, kept: KeptState, lost: list[str]) -> None:
     """Raise if the forward passes changed what cannot be restored, and log what may have changed."""
-    if changed := kept.parameters.lost():
+    if lost:
         raise ValueError(
-            f"the forward pass of {type(model).__name__} writes to the parameters {shortened(changed)}, which are too "
+            f"the forward pass of {type(model).__name__} writes to the parameters {shortened(lost)}, which are too "
             "large to be copied. Training would differ from training without CKA. Compute the changed weights without "
             "writing to the parameters, or write to them only if self.training"
         )
@@ -144,6 +155,12 @@ def _check_restorable(model: nn.Module, kept: KeptState) -> None:
             "after the probe set: it is too large to be copied, or sparse. Training would differ from training "
             "without CKA. Make it a buffer, with register_buffer(name, tensor, persistent=False): buffers of any "
             "size are restored"
+        )
+    if advanced := kept.attributes.advanced_generators():
+        raise ValueError(
+            f"the forward pass of {type(model).__name__} reads the generator {shortened(advanced)}, which cannot be "
+            "put back after the probe set. Training would differ from training without CKA. Count the calls in an "
+            "attribute instead, as in `self.calls += 1`: attributes are restored"
         )
     if left_alone := kept.attributes.left_alone:
         rank_zero_info(f"CKA cannot restore after the probe set: {shortened(list(dict.fromkeys(left_alone)))}")

@@ -11,6 +11,7 @@ from lightning_cka.probe.block_features import is_alike, unequal_message
 from lightning_cka.probe.dry_run_outputs import LayerOutput
 from lightning_cka.probe.features import FeatureFn, to_features
 from lightning_cka.probe.probe_set import ProbeBatch
+from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.nested import tensors_in
 
 
@@ -55,4 +56,30 @@ def _shapes(batch: ProbeBatch) -> list[tuple[int, ...]]:
 def _features(output: LayerOutput, batch_dim: int, feature_fn: FeatureFn) -> Tensor:
     """Return features of an output's shape and dtype, without memory."""
     tensor = torch.empty(output.shape or (1,), dtype=output.dtype, device="meta")
-    return to_features(tensor, batch_dim, feature_fn)
+    features = to_features(tensor, batch_dim, feature_fn)
+    tokens = tokens_per_sequence(feature_fn)
+    if tokens is None:
+        return features
+    one = features[:, :1] if features.ndim == 3 else features[:, None]
+    return one.expand(len(one), tokens, *one.shape[2:])
+
+
+def number_of_tokens(shapes: Sequence[Sequence[int]], mask: Tensor | None) -> int:
+    """Return the number of tokens T of the layers whose outputs are ``(n, T, d)``: that of most of them.
+
+    Args:
+        shapes: Shapes ``(n, ...)`` of the layers' outputs.
+        mask: ``(n, T)``: which tokens are not padding. None: all sequences have the same number of tokens.
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    lengths = [shape[1] for shape in shapes if len(shape) == 3]
+    lengths = lengths if mask is None else [length for length in lengths if length == mask.shape[1]]
+    if not lengths:
+        of_mask = "" if mask is None else f" with the T = {mask.shape[1]} of attention_mask"
+        raise ValueError(
+            f"feature_fn='tokens' needs layers whose outputs are (n, T, d){of_mask}, but there is none: choose such "
+            "layers with layers=, or pass another feature_fn="
+        )
+    return max(lengths, key=lengths.count)

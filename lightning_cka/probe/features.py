@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, unpack_seque
 
 from lightning_cka.hsic.arrays import to_tensor
 from lightning_cka.probe.padding import is_covered
+from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.nested import dataclass_values
 
 FeatureFn = str | Callable[[Any], Any] | None
@@ -77,8 +78,12 @@ def check_feature_fn(feature_fn: FeatureFn) -> None:
     Raises:
         ValueError: It is neither None, a known name nor a callable.
     """
-    if feature_fn is not None and not callable(feature_fn) and feature_fn not in FEATURE_FNS:
-        raise ValueError(f"unknown feature_fn {feature_fn!r}; expected one of {sorted(FEATURE_FNS)} or a callable")
+    is_known = feature_fn is None or callable(feature_fn) or feature_fn in FEATURE_FNS
+    if not is_known and tokens_per_sequence(feature_fn) is None:
+        known = [*sorted(FEATURE_FNS), "tokens", "tokens:N"]
+        raise ValueError(
+            f"unknown feature_fn {feature_fn!r}; expected one of {known}, where N is a number, or a callable"
+        )
 
 
 def read_tensor(output: Any, feature_fn: FeatureFn) -> Tensor | None:
@@ -111,7 +116,8 @@ def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn, mask: Ten
     Args:
         tensor: The layer's output, with n entries along ``batch_dim``.
         batch_dim: Which dimension is the batch.
-        feature_fn: "flatten", "mean", "cls", "last", or None, which is "flatten". A callable was applied before.
+        feature_fn: "flatten", "mean", "cls", "last", or None, which is "flatten". A callable was applied before. Tokens
+            are chosen later: "tokens" returns the tensor as it is.
         mask: ``(n, T)``: which tokens of outputs ``(n, T, d)`` "mean" averages and "last" chooses from. None: all.
     """
     tensor = tensor.movedim(batch_dim, 0)
@@ -121,7 +127,7 @@ def to_features(tensor: Tensor, batch_dim: int, feature_fn: FeatureFn, mask: Ten
         # In half precision, a sum may overflow where a mean does not.
         dtype = torch.promote_types(tensor.dtype, torch.float32)
         return tensor.masked_fill(~mask[..., None], 0).sum(1, dtype=dtype) / mask.sum(1, keepdim=True)
-    return tensor if callable(feature_fn) else FEATURE_FNS[feature_fn or "flatten"](tensor)
+    return FEATURE_FNS.get(str(feature_fn), FEATURE_FNS["flatten"])(tensor)
 
 
 def _last_tokens(tensor: Tensor, mask: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from lightning_cka.probe.sample_places import SamplePlaces, candidate_places
 from lightning_cka.probe.samplers import samples_in_order
 from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.probe.worker_options import CountedCollate, iterate, worker_options
+from lightning_cka.runtime.generator_states import find_generators, kept_generators
 from lightning_cka.runtime.rng import isolated_rng
 
 
@@ -48,7 +49,7 @@ def first_batches(
     _check_finite(loader, num_samples)
 
     def read(places: SamplePlaces | None) -> list[Any]:
-        with isolated_rng(seed):
+        with isolated_rng(seed), kept_generators(find_generators(getattr(loader, "dataset", None))):
             return _until_num_samples(_whole_batches(loader, seed, num_samples), num_samples, places)
 
     return StreamProbe(read(None), seed, gram_batch_size=gram_batch_size, read=read)
@@ -81,7 +82,7 @@ def _first_samples(
     choose: Callable[[int], Sizes],
     earlier: Callable[[int], Sizes] | None = None,
 ) -> StreamProbe:
-    with isolated_rng(seed):
+    with isolated_rng(seed), kept_generators(find_generators(loader.dataset)):
         read = _read_in_workers if loader.num_workers else _read_here
         sizes, counted = read(loader, num_samples, choose, seed)
     batches: list[ProbeBatch] = []

@@ -14,6 +14,8 @@ from torch import nn
 
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.padding import MASKED
+from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.tokens import token_kind, tokens_per_sequence
 from lightning_cka.runtime.module_names import unwrapped
 
 ForwardFn = Callable[[nn.Module, Any], Any]
@@ -62,7 +64,16 @@ class ForwardSettings:
     @property
     def leaves_out_padding(self) -> bool:
         """Whether the feature function depends on which tokens are padding."""
-        return self.feature_fn in MASKED
+        return self.feature_fn in MASKED or tokens_per_sequence(self.feature_fn) is not None
+
+    def sample_kind(self, probe: ProbeSet) -> str:
+        """Return what the numbers of samples in a bank are."""
+        return token_kind(probe.sample_kind, self.feature_fn)
+
+    @property
+    def callers(self) -> list[object]:
+        """Return the user's functions that call the model."""
+        return [] if self.forward_fn is None else [self.forward_fn]
 
     def to_device(self, batch: Any) -> Any:
         """Move a batch to the device, as the model expects it."""

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cka.hsic.grams import Workspace
+from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.packed import PackedGrams
-from lightning_cka.hsic.stack import GramStack
-from lightning_cka.probe.block_features import BlockFeatures
+from lightning_cka.probe.block_grams import BlockGrams, BlockMemory, Observer
 from lightning_cka.probe.features import read_tensor, to_features
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.probe.repeated_calls import RepeatedCalls
+from lightning_cka.probe.tokens import TokenChoice
 from lightning_cka.runtime.temporary_hook import TemporaryHook
 from lightning_cka.runtime.text import describe
 
@@ -27,19 +26,6 @@ _REMOVED = "is no longer in the model"
 _SIZES = re.compile(r"\([\d, ]*\)|\d+")
 """What may be different in each batch. A layer is warned of once."""
 _NO_CALL = "call= needs to know before that its features must be kept"
-
-Observer = Callable[[int, Tensor], None]
-"""Called inside the forward hook, with a layer's row and its features ``(n, ...)``."""
-
-
-@dataclass
-class BlockMemory:
-    """Memory that is used again from block to block."""
-
-    grams: Workspace = field(default_factory=Workspace)
-    """Memory of Gram matrices."""
-    features: dict[int, Tensor] = field(default_factory=dict)
-    """Features of a block that has several forward passes, by row."""
 
 
 class GramHooks:
@@ -52,8 +38,9 @@ class GramHooks:
         num_samples: Number of samples n in the block.
         plan: The layers, as `dry_run` found them.
         forward_settings: The feature function, and the device of the Gram matrices.
-        memory: Memory that the hooks of the next block use again.
-        observe: Called with the features of each layer. None: no observer.
+        memories: Memory that the hooks of the next block use again. For ``feature_fn="tokens"``, there is one for each
+            token of a sequence: the block then has as many Gram matrices, each with one token of each sequence.
+        observe: Called with the features of each layer, for the first Gram matrix only. None: no observer.
     """
 
     def __init__(
@@ -61,22 +48,28 @@ class GramHooks:
         num_samples: int,
         plan: LayerPlan,
         forward_settings: ForwardSettings,
-        memory: BlockMemory,
+        memories: Sequence[BlockMemory],
         *,
         observe: Observer | None = None,
     ) -> None:
         self._plan = plan
         self._forward_settings = forward_settings
-        self._observe = observe
-        self._joined = BlockFeatures(memory.features, num_samples)
         self._undefined: dict[str, str] = {}
-        self._stack = GramStack(
-            len(plan.names), num_samples, dtype=torch.float32, device=forward_settings.device, workspace=memory.grams
-        )
+        self._hints: dict[str, str] = {}
+        self._blocks = [
+            BlockGrams(len(plan.names), num_samples, forward_settings.device, memory, None if draw else observe)
+            for draw, memory in enumerate(memories)
+        ]
 
     @contextmanager
     def registered(
-        self, modules: Mapping[str, nn.Module], num_samples: int, start: int = 0, mask: Tensor | None = None
+        self,
+        modules: Mapping[str, nn.Module],
+        num_samples: int,
+        start: int = 0,
+        *,
+        mask: Tensor | None = None,
+        tokens: TokenChoice | None = None,
     ) -> Iterator[None]:
         """Register the hooks on the plan's layers for one forward pass, and remove them at the end.
 
@@ -85,8 +78,9 @@ class GramHooks:
             num_samples: Number of samples of the forward pass.
             start: Number of samples in the block's earlier forward passes.
             mask: ``(n, T)``: which tokens are not padding. None: all.
+            tokens: Which tokens are samples. None: the sequences are.
         """
-        self._n, self._first, self._mask = num_samples, start, mask
+        self._n, self._first, self._mask, self._tokens = num_samples, start, mask, tokens
         self._pending = set(self._plan.names)
         self._calls = RepeatedCalls(self._forward_settings.call)
         self._reasons: dict[str, str] = {}
@@ -124,6 +118,7 @@ class GramHooks:
         features = self._features(name, output)
         if features is None:
             self._reasons[name] = f"gave {describe(output)} for a batch of {self._n} samples"
+            self._hints[name] = self._hint(name, output)
         elif not waits:
             self._add(row, features)
         elif reason := self._calls.add(name, features):
@@ -136,14 +131,20 @@ class GramHooks:
             return None
         return to_features(tensor, batch_dim, feature_fn, self._mask)
 
+    def _hint(self, name: str, output: Any) -> str:
+        """Say what to do if the model may split its batches."""
+        tensor, batch_dim = read_tensor(output, self._forward_settings.feature_fn), self._plan.batch_dims[name]
+        rows = 0 if tensor is None or tensor.ndim <= batch_dim else tensor.shape[batch_dim]
+        if not MIN_SAMPLES <= rows < self._n or self._n % rows:
+            return ""
+        return f". If the model splits batches into parts of {rows}, use batch_size={rows}"
+
     def _add(self, row: int, features: Tensor) -> None:
-        block = self._joined.add(row, features, self._first)
-        if isinstance(block, str):
-            self._reasons[self._plan.names[row]] = block
-        elif block is not None:
-            if self._observe is not None:
-                self._observe(row, block)
-            self._stack.add(row, block)
+        # A draw of tokens has one of each sequence, so that the samples of a Gram matrix are independent.
+        draws = [features] if self._tokens is None else self._tokens.of(features).unbind(1)
+        for block, part in zip(self._blocks, draws, strict=True):
+            if reason := block.add(row, part, self._first):
+                self._reasons[self._plan.names[row]] = reason
 
     def _finish_forward(self) -> None:
         """Take the features of layers that ran several times, and remember which layers are undefined."""
@@ -156,18 +157,18 @@ class GramHooks:
         for name, reason in self._reasons.items():
             self._undefined.setdefault(name, reason)
 
-    def packed(self) -> PackedGrams:
-        """Return the Gram matrices. A layer without one has ``nan``. The first time, a warning tells why."""
+    def packed(self) -> list[PackedGrams]:
+        """Return the Gram matrices of each draw; ``nan`` for layers without one. A first warning tells why."""
         for row, name in enumerate(self._plan.names):
             if name in self._undefined:
                 self._set_undefined(row, name, self._undefined[name])
-        return self._stack.packed()
+        return [block.packed() for block in self._blocks]
 
     def _set_undefined(self, row: int, name: str, reason: str) -> None:
         # Only this process may see the reason, so it must not raise: the others would wait for it.
         problem = name, _SIZES.sub("", reason)
         if problem not in self._plan.warned:
             self._plan.warned.add(problem)
-            warnings.warn(f"layer '{name}' {reason}: its CKA is nan", stacklevel=3)
-        with torch.inference_mode(False), torch.no_grad():
-            self._stack.set_undefined(row)
+            warnings.warn(f"layer '{name}' {reason}: its CKA is nan{self._hints.get(name, '')}", stacklevel=3)
+        for block in self._blocks:
+            block.set_undefined(row)

@@ -38,6 +38,7 @@ class LayerPlan:
         written_parameters: Names of the parameters that the forward pass writes to. They are restored after each pass.
         has_parts: Whether Gram blocks have several forward passes.
         sample_bytes: Size of one sample's features of all layers, in bytes.
+        num_tokens: Number of tokens of each sequence, for ``feature_fn="tokens"``; 0 for others.
         unequal: Layers whose features differ in size between the forward passes of the first block, with the reason.
     """
 
@@ -49,6 +50,7 @@ class LayerPlan:
     written_parameters: tuple[str, ...] = ()
     has_parts: bool = False
     sample_bytes: int = 0
+    num_tokens: int = 0
     unequal: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 MASKED = ("mean", "last")
-"""Values of ``feature_fn`` that leave padding out."""
+"""Values of ``feature_fn`` that leave padding out, beside "tokens"."""
 
 
 def token_mask(batch: Any, num_samples: int) -> Tensor | None:
@@ -60,7 +60,7 @@ def warn_of_padded_layers(shapes: Mapping[str, Sequence[int]], mask: Tensor, fea
     Args:
         shapes: Shape ``(n, ...)`` of each layer's output, by layer name.
         mask: ``(n, T)`` booleans.
-        feature_fn: "mean" or "last".
+        feature_fn: "mean", "last" or "tokens".
     """
     if mask.all():
         return

@@ -8,14 +8,15 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.block_grams import Observer
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation
 from lightning_cka.probe.fit_blocks import fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.gram_hooks import Observer
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
 from lightning_cka.probe.probe_set import ProbeSet
 from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
+from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.placement import on_device
 
@@ -90,6 +91,7 @@ def show_with_progress(
         progress_bar: Whether to show the progress bar.
     """
     total = probe.num_blocks
+    total = None if total is None else total * (tokens_per_sequence(forward_settings.feature_fn) or 1)
     with tqdm(desc=f"CKA: {type(model).__name__}", total=total, unit="batch", disable=not progress_bar) as bar:
 
         def consume_and_count(batch: BankBatch) -> None:

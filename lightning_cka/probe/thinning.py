@@ -50,9 +50,13 @@ def thin_out(names: list[str], usable: Collection[str], layers: Mapping[str, nn.
             chosen |= set(members)
     if not chosen:
         chosen, is_spread = set(spread_evenly(names)), True
+    return Thinned([name for name in usable if name in chosen], _left_out(names, chosen, patterns), is_spread)
+
+
+def _left_out(names: list[str], chosen: Collection[str], patterns: Mapping[str, str]) -> list[str]:
+    """Return the patterns of layers of which no like one is chosen."""
     kept = {patterns[name] for name in chosen}
-    left_out = dict.fromkeys(patterns[name] for name in names if patterns[name] not in kept)
-    return Thinned([name for name in usable if name in chosen], list(left_out), is_spread)
+    return list(dict.fromkeys(patterns[name] for name in names if patterns[name] not in kept))
 
 
 def _blocks(names: list[str], usable: Collection[str], stacks: Collection[str]) -> list[str]:

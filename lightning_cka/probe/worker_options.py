@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lightning_cka.runtime.devices import cpu_by_default
+from lightning_cka.runtime.generator_states import find_generators, kept_generators, seed_generator
 from lightning_cka.runtime.rng import seed_rng
 
 
@@ -39,6 +40,8 @@ def iterate(loader: Iterable[Any]) -> Iterator[Any]:
 class SeededDataset(Dataset[Any]):
     """Seed each batch, so that random transforms give the same inputs at each pass and in any process.
 
+    Random generators that the dataset owns are seeded, too, and restored after each batch.
+
     Its batches are lists ``[seed, sample, sample, ...]``.
 
     Args:
@@ -47,10 +50,19 @@ class SeededDataset(Dataset[Any]):
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
+        self._generators: list[Any] | None = None
 
     def __getitems__(self, batch: list[Any]) -> list[Any]:
         seed, *samples = batch
-        seed_rng(seed)
+        if self._generators is None:  # In a worker, where the copies are that it reads.
+            self._generators = find_generators(self.dataset)
+        with kept_generators(self._generators):
+            seed_rng(seed)
+            for place, generator in enumerate(self._generators):
+                seed_generator(generator, seed + place)
+            return self._fetch(samples)
+
+    def _fetch(self, samples: list[Any]) -> list[Any]:
         fetch = getattr(self.dataset, "__getitems__", None)
         if fetch is not None:
             return list(fetch(samples))

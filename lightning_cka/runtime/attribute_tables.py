@@ -1,23 +1,36 @@
-"""Read the attributes of an object without running its code, and set them back."""
+"""Read the attributes of an object and the entries of a container without running code, and set them back."""
 
 from __future__ import annotations
 
 import types
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
+from functools import partial
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
+
+HOOKS = frozenset(name for name in vars(nn.Module()) if "_hooks" in name)
+"""Attributes of each module that hold its hooks."""
 
 _MISSING = object()
 
 
-class AttributeTable(NamedTuple):
-    """Attributes of one object."""
+def _put_nothing(_key: Any, _value: Any) -> None:
+    pass
 
-    kept: dict[str, Any]
-    """Values by name."""
+
+class AttributeTable(NamedTuple):
+    """Attributes of one object, or entries of one container."""
+
+    kept: dict[Any, Any]
+    """Values by name, key or position."""
     restore: Callable[[], object]
     """Sets the attributes to these values, and deletes others."""
+    put: Callable[[Any, Any], object] = _put_nothing
+    """Sets one attribute for the time being; does nothing where that is not possible."""
 
 
 def instance_table(value: object, left_alone: Collection[str] = ()) -> AttributeTable:
@@ -34,6 +47,24 @@ def instance_table(value: object, left_alone: Collection[str] = ()) -> Attribute
         for name in [name for name in attributes if name not in kept and name not in left_alone]:
             del attributes[name]
         attributes.update(kept)
+
+    return AttributeTable(kept, restore, attributes.__setitem__)
+
+
+def hook_table(module: nn.Module) -> AttributeTable:
+    """Return the hooks of a module. Those that a forward pass adds or removes are removed or added."""
+    attributes = vars(module)
+    tables = {name: attributes[name] for name in HOOKS if isinstance(attributes.get(name), dict)}
+    kept = {(name, key): hook for name, hooks in tables.items() for key, hook in hooks.items()}
+
+    def restore() -> None:
+        attributes.update(tables)
+        now = {(name, key): hook for name, hooks in tables.items() for key, hook in hooks.items()}
+        if list(now) != list(kept) or not all(map(is_, now.values(), kept.values())):
+            for hooks in tables.values():
+                hooks.clear()
+            for (name, key), hook in kept.items():
+                tables[name][key] = hook
 
     return AttributeTable(kept, restore)
 
@@ -56,7 +87,7 @@ def slot_table(value: object) -> AttributeTable:
             elif _read(slot, value) is not _MISSING:
                 slot.__delete__(value)
 
-    return AttributeTable(kept, restore)
+    return AttributeTable(kept, restore, lambda name, entry: slots[name].__set__(value, entry))
 
 
 def _read(slot: types.MemberDescriptorType, value: object) -> Any:
@@ -78,7 +109,7 @@ def class_table(cls: type) -> AttributeTable:
             if now.get(name, _MISSING) is not entry:
                 type.__setattr__(cls, name, entry)
 
-    return AttributeTable(kept, restore)
+    return AttributeTable(kept, restore, lambda name, entry: type.__setattr__(cls, name, entry))
 
 
 def _data(cls: type) -> dict[str, Any]:
@@ -100,5 +131,57 @@ def script_table(module: torch.jit.ScriptModule) -> AttributeTable:
     def restore() -> None:
         for name, entry in kept.items():
             setattr(module, name, entry)
+
+    return AttributeTable(kept, restore)
+
+
+def cell_table(cell: types.CellType) -> AttributeTable:
+    """Return the value of a variable in a closure."""
+    try:
+        kept = {"cell": cell.cell_contents}
+    except ValueError:  # A variable without a value.
+        return AttributeTable({}, lambda: None)
+
+    def restore() -> None:
+        cell.cell_contents = kept["cell"]
+
+    return AttributeTable(kept, restore, lambda _, value: setattr(cell, "cell_contents", value))
+
+
+def mapping_table(mapping: dict[Any, Any]) -> AttributeTable:
+    """Return the entries of a dictionary, in their order."""
+    base = OrderedDict if isinstance(mapping, OrderedDict) else dict  # Subclasses may run code of their own.
+    kept = {key: value for key, value in base.items(mapping)}  # noqa: C416
+
+    def restore() -> None:
+        if list(base.keys(mapping)) != list(kept) or not all(map(is_, base.values(mapping), kept.values())):
+            base.clear(mapping)
+            for key, value in kept.items():
+                base.__setitem__(mapping, key, value)
+
+    return AttributeTable(kept, restore, partial(base.__setitem__, mapping))
+
+
+def sequence_table(values: list[Any] | deque[Any]) -> AttributeTable:
+    """Return the entries of a list."""
+    base: Any = deque if isinstance(values, deque) else list
+    kept = dict(enumerate(base.__iter__(values)))
+
+    def restore() -> None:
+        if base.__len__(values) != len(kept) or not all(map(is_, base.__iter__(values), kept.values())):
+            base.clear(values)
+            base.extend(values, kept.values())
+
+    return AttributeTable(kept, restore, partial(base.__setitem__, values))
+
+
+def set_table(values: set[Any]) -> AttributeTable:
+    """Return the entries of a set."""
+    kept = dict(enumerate(set.__iter__(values)))
+
+    def restore() -> None:
+        if set(set.__iter__(values)) != set(kept.values()):
+            set.clear(values)
+            set.update(values, kept.values())
 
     return AttributeTable(kept, restore)

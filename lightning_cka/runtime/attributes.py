@@ -5,29 +5,42 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
+from enum import Enum
 from functools import partial
-from operator import is_
-from types import MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from lightning_cka.runtime.attribute_tables import (
+    HOOKS,
     AttributeTable,
     class_table,
+    hook_table,
     instance_table,
+    mapping_table,
     script_table,
+    sequence_table,
+    set_table,
     slot_table,
 )
+from lightning_cka.runtime.bounded_copies import BoundedCopies
+from lightning_cka.runtime.functions import (
+    ReachableMethods,
+    code_names,
+    function_tables,
+    is_installed,
+    is_own,
+    namespace_table,
+)
 from lightning_cka.runtime.generator_states import GENERATORS, keep_generator
-from lightning_cka.runtime.left_alone import belongs_to_framework, is_atom, is_left_alone
+from lightning_cka.runtime.iterators import IteratorCopies, is_python_iterator
+from lightning_cka.runtime.left_alone import is_atom, is_left_alone
 from lightning_cka.runtime.metric_states import metric_state_names
-from lightning_cka.runtime.tensor_copies import Restore, keep_buffers, keep_tensor
-
-MAX_COPIED_BYTES = 128 * 2**20
-"""Tensors and arrays beyond this total are not copied: see `AttributeSnapshot.changed_large_tensors`."""
+from lightning_cka.runtime.tensor_copies import Restore, keep_buffers
 
 MAX_ENTRIES = 10_000
 """Of longer containers, the entries are kept, but not what is inside them."""
@@ -35,22 +48,23 @@ MAX_ENTRIES = 10_000
 MAX_OBJECTS = 50_000
 """Further objects are left alone."""
 
-_NUM_COMPARED = 2**16
-"""Entries of a large array that are compared, evenly spaced."""
-
 _OWN_OF_MODULES = frozenset({"_parameters", "_buffers", "training"})
 """Entries of a module's ``__dict__`` that have their own way of being restored."""
 
 
 class AttributeSnapshot:
-    """The plain attributes of modules: numbers, tensors, arrays, random generators, containers and simple objects.
+    """What the code of modules may write to: numbers, tensors, arrays, random generators, containers, simple objects.
 
-    Containers and objects are copied level by level and restored in place, so that all references to them stay valid.
-    Objects of frameworks are left alone: a Trainer, a dataset, a data loader, an optimizer, a logger.
+    They are found in attributes of the modules, of their classes and hooks, and in what the functions that may run
+    hold: closures, defaults and the global names in their code. Containers and objects are copied level by level and
+    restored in place, so that all references to them stay valid. Iterators are replaced by copies until then. Objects
+    of frameworks are left alone: a Trainer, a dataset, a data loader, an optimizer, a logger.
 
     Args:
         modules: The modules whose attributes are kept, and those of their classes.
         parameters: Whether to keep which parameters the modules have. Values of parameters are not kept.
+        callers: Functions that call methods of the modules. What they hold themselves is not kept.
+        owners: Further objects whose attributes are kept, also if their class is a framework's.
 
     Attributes:
         hidden_modules: Modules that were found inside attributes, for example in a list, which hides them from
@@ -59,67 +73,100 @@ class AttributeSnapshot:
         left_alone: What is not restored, in words.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], *, parameters: bool = True) -> None:
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        *,
+        parameters: bool = True,
+        callers: Iterable[object] = (),
+        owners: Iterable[object] = (),
+    ) -> None:
         self.hidden_modules: list[nn.Module] = []
         self.hidden_parameters: list[tuple[str, Tensor]] = []
         self.left_alone: list[str] = []
         self._keeps_parameters = parameters
+        self._copies = BoundedCopies()
         self._restores: list[Restore] = []
         self._seen: set[int] = set()
         self._alive: list[Any] = []
-        self._large: list[tuple[str, Callable[[], bool]]] = []
         self._pending: list[tuple[Any, str]] = []
-        self._free_bytes = MAX_COPIED_BYTES
+        self._functions: list[FunctionType] = []
+        self._methods = ReachableMethods(callers)
+        self._classes: set[type] = set()
+        self._iterators = IteratorCopies()
         found = list(modules)
         self._seen.update(map(id, found))
         for module in found:
             self._keep_module(module, metric_state_names(module))
+        for owner in owners:
+            self._keep_object(owner)
+        for hooks in (_global_forward_pre_hooks, _global_forward_hooks):
+            self._keep_container(mapping_table(hooks), "hooks of all modules")
         self._keep_pending()
+        self.left_alone += self._iterators.not_copied
 
     def restore(self) -> None:
         """Put everything back. An error does not keep the rest from being restored."""
         with ExitStack() as stack:
             for restore in self._restores:
                 stack.callback(restore)
+            for restore in self._copies.restores:
+                stack.callback(restore)
 
     def changed_large_tensors(self) -> list[str]:
-        """Return the names of attributes with a tensor or an array that could not be copied and was written to.
+        """See `BoundedCopies.changed`."""
+        return self._copies.changed()
 
-        Of arrays without a version, evenly spaced entries are compared.
-        """
-        return [name for name, has_changed in self._large if has_changed()]
+    def advanced_generators(self) -> list[str]:
+        """See `IteratorCopies.advanced`."""
+        return self._iterators.advanced()
 
     def _keep_module(self, module: nn.Module, left_alone: Collection[str] = ()) -> None:
-        # The tables of hooks hold functions, and the hooks of this package while it runs.
-        hooks = [name for name in vars(module) if "_hooks" in name]
-        self._keep_table(instance_table(module, {*hooks, *left_alone, *_OWN_OF_MODULES}), type(module).__name__)
+        self._keep_table(instance_table(module, {*HOOKS, *left_alone, *_OWN_OF_MODULES}), type(module).__name__)
+        self._keep_table(hook_table(module), f"a hook of {type(module).__name__}", with_names=False)
         if isinstance(module, torch.jit.ScriptModule):
             self._keep_table(script_table(module), type(module).__name__)
-        for cls in type(module).__mro__:
-            if id(cls) not in self._seen and not belongs_to_framework(cls) and cls is not object:
-                self._seen.add(id(cls))
-                self._keep_table(class_table(cls), cls.__name__)
+        self._keep_class(type(module))
         for table in (module._modules, module._parameters if self._keeps_parameters else None):
             if isinstance(table, dict):
-                self._keep_mapping(table)
+                self._keep_container(mapping_table(table), "")
 
-    def _keep_table(self, table: AttributeTable, owner: str) -> None:
+    def _keep_class(self, cls: type) -> None:
+        """Keep the data of a class and its bases, and let their methods be searched."""
+        for base in cls.__mro__:
+            if base not in self._classes and is_own(base) and not issubclass(base, Enum):
+                self._classes.add(base)
+                self._keep_table(class_table(base), base.__name__)
+                self._methods.add_class(base)
+
+    def _keep_table(self, table: AttributeTable, owner: str, *, with_names: bool = True) -> None:
         self._restores.append(table.restore)
         for name, value in table.kept.items():
-            if not is_atom(value):
-                self._pending.append((value, f"{owner}.{name}"))
+            if is_atom(value):
+                continue
+            path = f"{owner}.{name}" if with_names else owner
+            if is_python_iterator(value):
+                self._iterators.replace(table, name, path)
+            else:
+                self._pending.append((value, path))
 
     def _keep_pending(self) -> None:
-        while self._pending:
-            value, name = self._pending.pop()
-            if id(value) in self._seen:
-                continue
-            if len(self._alive) >= MAX_OBJECTS:
-                self.left_alone.append(f"attributes beyond the first {MAX_OBJECTS} objects, such as {name}")
+        """Search what was found, then functions and classes: memory for copies is for attributes first."""
+        while True:
+            while self._pending:
+                value, name = self._pending.pop()
+                if id(value) in self._seen:
+                    continue
+                if len(self._alive) >= MAX_OBJECTS:
+                    self.left_alone.append(f"attributes beyond the first {MAX_OBJECTS} objects, such as {name}")
+                    return
+                self._seen.add(id(value))
+                self._alive.append(value)  # An id is unique only while its object lives.
+                self._keep(value, name)
+            self._functions = self._functions or self._methods.new_methods()
+            if not self._functions:
                 return
-            self._seen.add(id(value))
-            self._alive.append(value)  # An id is unique only while its object lives.
-            self._keep(value, name)
+            self._keep_function(self._functions.pop())
 
     def _keep(self, value: Any, name: str) -> None:
         kind = type(value)
@@ -127,9 +174,28 @@ class AttributeSnapshot:
             if issubclass(kind, kinds):
                 keep(self, value, name)
                 break
-        if not issubclass(kind, nn.Module | Tensor) and not is_left_alone(kind):
-            for table in (instance_table(value), slot_table(value)):
-                self._keep_table(table, kind.__name__)
+        if not issubclass(kind, nn.Module | Tensor | FunctionType | type) and not is_left_alone(kind):
+            self._keep_object(value)
+
+    def _keep_object(self, value: object) -> None:
+        self._keep_class(type(value))
+        for table in (instance_table(value), slot_table(value)):
+            self._keep_table(table, type(value).__name__)
+
+    def _keep_function(self, function: FunctionType) -> None:
+        if not is_own(function):
+            return
+        names = code_names(function.__code__)
+        self._methods.names |= names
+        found_before, self._pending = self._pending, []
+        for table in function_tables(function, names):
+            self._keep_table(table, function.__name__)
+            for module in table.kept.values():
+                if isinstance(module, ModuleType) and is_own(module) and not is_installed(module):
+                    self._keep_table(namespace_table(vars(module), names), module.__name__)
+        if is_installed(function):  # What they call in turn is too much to search.
+            self._pending = [each for each in self._pending if not isinstance(each[0], FunctionType | type)]
+        self._pending += found_before
 
     def _keep_hidden_module(self, module: nn.Module, name: str) -> None:
         for inner in module.modules():
@@ -145,83 +211,21 @@ class AttributeSnapshot:
     def _keep_tensor(self, tensor: Tensor, name: str) -> None:
         if isinstance(tensor, nn.Parameter):
             self.hidden_parameters.append((name, tensor))
-            return
-        if tensor.is_meta:
-            return
-        if hasattr(tensor, "to_local"):  # A tensor that is sharded over processes: comparing it would communicate.
-            tensor = tensor.to_local()
-        is_plain = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized
-        if is_plain and tensor.nbytes <= self._free_bytes:
-            try:
-                self._restores.append(keep_tensor(tensor, compare=True))
-                self._free_bytes -= tensor.nbytes
-            except Exception:  # noqa: BLE001  # Any class of tensor may be an attribute.
-                self.left_alone.append(f"attribute {name}")
-        elif not tensor.is_inference():
-            version = tensor._version
-            self._large.append((name, lambda: tensor._version != version))
-        elif is_plain:
-            some = _evenly_spaced(tensor.detach().view(-1) if tensor.is_contiguous() else tensor.detach())
-            copied = some.clone()
-            self._large.append((name, lambda: not torch.equal(some, copied)))
+        elif not self._copies.keep_tensor(tensor, name):
+            self.left_alone.append(f"attribute {name}")
 
     def _keep_array(self, array: np.ndarray[Any, Any], name: str) -> None:
-        if array.dtype.hasobject or not array.flags.writeable:
-            return
-        is_small = array.nbytes <= self._free_bytes and not isinstance(array, np.memmap)
-        watched = array if is_small else _evenly_spaced(array.reshape(-1) if array.flags.c_contiguous else array)
-        copied = np.array(watched)
-        if not is_small:
-            self._large.append((name, lambda: watched.tobytes() != copied.tobytes()))
-            return
-        self._free_bytes -= array.nbytes
+        self._copies.keep_array(array, name)
 
-        def restore() -> None:
-            if array.tobytes() != copied.tobytes():
-                array[...] = copied
-
-        self._restores.append(restore)
-
-    def _keep_mapping(self, mapping: dict[Any, Any], name: str = "") -> None:
-        kept = dict(mapping)
-
-        def restore() -> None:
-            if list(mapping) != list(kept) or not all(map(is_, mapping.values(), kept.values())):
-                mapping.clear()
-                for key, value in kept.items():
-                    mapping[key] = value
-
-        self._restores.append(restore)
-        self._keep_entries(kept.values(), name)
-
-    def _keep_sequence(self, values: list[Any] | deque[Any], name: str) -> None:
-        kept = list(values)
-
-        def restore() -> None:
-            if len(values) != len(kept) or not all(map(is_, values, kept)):
-                values.clear()
-                values.extend(kept)
-
-        self._restores.append(restore)
-        self._keep_entries(kept, name)
-
-    def _keep_set(self, values: set[Any], name: str) -> None:
-        kept = set(values)
-
-        def restore() -> None:
-            if values != kept:
-                values.clear()
-                values.update(kept)
-
-        self._restores.append(restore)
-        self._keep_entries(kept, name)
+    def _keep_container(self, table: AttributeTable, name: str) -> None:
+        if len(table.kept) <= MAX_ENTRIES:
+            self._keep_table(table, name, with_names=False)
+        else:
+            self._restores.append(table.restore)
 
     def _keep_entries(self, values: Collection[Any], name: str) -> None:
         if len(values) <= MAX_ENTRIES:
             self._pending += [(value, name) for value in values if not is_atom(value)]
-
-    def _keep_method(self, method: MethodType, name: str) -> None:
-        self._keep_entries([method.__self__], name)
 
     def _keep_partial(self, function: partial[Any], name: str) -> None:
         self._keep_entries([function.func, *function.args, *function.keywords.values()], name)
@@ -233,16 +237,13 @@ class AttributeSnapshot:
         (nn.Module, _keep_hidden_module),
         (Tensor, _keep_tensor),
         (np.ndarray, _keep_array),
-        (dict, _keep_mapping),
-        ((list, deque), _keep_sequence),
-        (set, _keep_set),
+        (dict, lambda self, mapping, name: self._keep_container(mapping_table(mapping), name)),
+        ((list, deque), lambda self, values, name: self._keep_container(sequence_table(values), name)),
+        (set, lambda self, values, name: self._keep_container(set_table(values), name)),
         ((tuple, frozenset), _keep_entries),
         (GENERATORS, _keep_generator),
-        (MethodType, _keep_method),
+        (MethodType, lambda self, method, name: self._keep_entries([method.__self__, method.__func__], name)),
         (partial, _keep_partial),
+        (FunctionType, lambda self, function, _: self._functions.append(function)),
+        (type, lambda self, cls, _: self._keep_class(cls)),
     )
-
-
-def _evenly_spaced(values: Any) -> Any:
-    """Return at most about `_NUM_COMPARED` entries of a tensor or an array, as a view."""
-    return values[:: max(1, len(values) // _NUM_COMPARED)] if values.ndim else values

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_cka.runtime.attributes import AttributeSnapshot
+from lightning_cka.runtime.gradients import keep_gradients
 from lightning_cka.runtime.metric_states import metric_state_names
 from lightning_cka.runtime.nested import map_tensors
 from lightning_cka.runtime.sharding import fsdp_modules, is_resharded, is_sharded, reshard
@@ -26,16 +27,19 @@ class KeptState(NamedTuple):
 
 
 @contextmanager
-def temporary_eval_mode(model: nn.Module, *, parameters: Collection[str] | None = ()) -> Iterator[KeptState]:
+def temporary_eval_mode(
+    model: nn.Module, *, parameters: Collection[str] | None = (), callers: Collection[object] = ()
+) -> Iterator[KeptState]:
     """Run a block in evaluation mode, without gradients, compiled graphs and fused transformer layers.
 
     At the end, also after an error, everything is restored: training flags, buffers, attributes, states of metrics,
-    gathered shards, grad mode, inference mode, compile stance and fast path.
+    gradients, gathered shards, grad mode, inference mode, compile stance and fast path.
 
     Args:
         model: The model.
         parameters: Names of the parameters that its forward pass writes to, which are restored too. None: not known,
             so that all parameters are copied, as far as memory allows.
+        callers: Functions that call the model: the user's ``forward_fn``.
 
     Yields:
         What is kept of attributes and parameters. It lists what cannot be restored.
@@ -52,13 +56,14 @@ def temporary_eval_mode(model: nn.Module, *, parameters: Collection[str] | None 
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(reshard, [module for module in fsdp_modules(model) if is_resharded(module)])
         # Gathering shards replaces parameters.
-        kept = AttributeSnapshot(modules, parameters=not is_sharded(model))
+        kept = AttributeSnapshot(modules, parameters=not is_sharded(model), callers=callers)
         stack.callback(kept.restore)
         for module in modules:
             left_alone = _keep_states(module, stack)
             kept.left_alone += [f"buffer {type(module).__name__}.{name}" for name in left_alone]
         # Of sharded weights, forward writes to gathered copies.
         watched = [] if is_sharded(model) else [*model.named_parameters(), *kept.hidden_parameters]
+        stack.callback(keep_gradients(parameter for _, parameter in watched))
         weights = ParameterSnapshot(watched, parameters)
         stack.callback(weights.restore)
         modes = [(module, module.training) for module in modules if hasattr(module, "training")]

@@ -17,6 +17,7 @@ MAX_BYTES = 120
 _UNSAFE = re.compile(r"[\\/\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|(?<=^[A-Za-z]):|^\.+|[. ]+$|^ +")
 # MLflow does not take these. Lightning removes them from the names of its metrics.
 _PUNCTUATION = re.compile(r"[!-,:-@\[-^`{-~]")
+_NOT_IN_MLFLOW = re.compile(r"[^A-Za-z0-9_/. -]+")
 _UNSAFE_ON_WINDOWS = re.compile(r'[<>:"|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows, with any ending."""
@@ -49,20 +50,21 @@ def safe_file_name(name: str) -> str:
 def distinct_names(names: Iterable[str], reserved: Collection[str]) -> dict[str, str]:
     """Return names of logged values, by name: with a number at the end where they would be mixed up.
 
-    MLflow removes punctuation, so names must not differ in that alone.
+    Lightning removes punctuation and other letters than a to z from names of MLflow's metrics. So names must not differ
+    in them alone, and something must be left.
 
     Args:
-        names: Different names. Those that are not reserved and have no punctuation stay as they are.
+        names: Different names. Those that are not reserved, and lose nothing in MLflow, stay as they are.
         reserved: Names that mean something else.
     """
     ordered = list(dict.fromkeys(names))
-    found = {name: name for name in ordered if _without_punctuation(name) == name and name not in reserved}
-    taken = {*map(_without_punctuation, reserved), *found}
+    found = {name: name for name in ordered if _in_mlflow(name) == name and name not in reserved}
+    taken = {"", *map(_in_mlflow, reserved), *found}
     for name in ordered:
         if name not in found:
             tried = (name if number == 1 else f"{name}-{number}" for number in count(1))
-            found[name] = next(each for each in tried if _without_punctuation(each) not in taken)
-            taken.add(_without_punctuation(found[name]))
+            found[name] = next(each for each in tried if _in_mlflow(each) not in taken)
+            taken.add(_in_mlflow(found[name]))
     return {name: found[name] for name in ordered}
 
 
@@ -106,6 +108,10 @@ def take_file_name(name: str, taken: set[str], endings: Sequence[str] = ("",)) -
 def file_key(name: str) -> str:
     """Return what is the same for names that a system may take for the same file, or a logger for the same value."""
     return _without_punctuation(unicodedata.normalize("NFKC", name).casefold())
+
+
+def _in_mlflow(name: str) -> str:
+    return _NOT_IN_MLFLOW.sub("", name)
 
 
 def _without_punctuation(name: str) -> str:

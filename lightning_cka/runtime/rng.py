@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_cka.runtime.generator_states import GENERATORS, find_generators, kept_generators, seed_generator
 from lightning_cka.runtime.integers import to_integer
 
 MAX_SEED = 2**64 - 1
@@ -66,17 +67,14 @@ def seed_rng(seed: int, device: torch.device | None = None) -> None:
 
 @contextlib.contextmanager
 def seeded_generators(loader: Any, seed: int) -> Iterator[None]:
-    """Seed the generators that a loader and its sampler own, and restore their states at the end.
+    """Seed the generators that a loader, its sampler and its dataset own, and restore their states at the end.
 
     A loader that shuffles with a generator of its own then shuffles in the same way each time.
     """
     sampler = getattr(loader, "sampler", None)
     found = [getattr(owner, "generator", None) for owner in (loader, sampler)]
-    generators = {id(g): (g, g.get_state()) for g in found if isinstance(g, torch.Generator)}
-    try:
-        for generator, _ in generators.values():
-            generator.manual_seed(seed)
+    own = {id(g): g for g in [*found, *find_generators(getattr(loader, "dataset", None))] if isinstance(g, GENERATORS)}
+    with kept_generators(list(own.values())):
+        for generator in own.values():
+            seed_generator(generator, seed)
         yield
-    finally:
-        for generator, state in generators.values():
-            generator.set_state(state)

@@ -6,22 +6,26 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 Restore = Callable[[], object]
 
 
 def keep_tensor(tensor: Tensor, *, compare: bool) -> Restore:
-    """Copy a tensor, and return a function that restores its values, shape and memory in place.
+    """Copy a tensor, and return a function that restores its values, shape, memory and version in place.
+
+    With the version, gradients can still be computed through a graph that was made before.
 
     Args:
         tensor: The tensor.
-        compare: Whether to write only if a value differs: writing invalidates graphs that still need the tensor.
+        compare: Whether to write only if a value differs.
 
     Raises:
         Exception: The tensor cannot be copied. What is raised depends on its class and layout.
     """
     copied = tensor.detach().clone()
     memory = _memory(tensor)
+    version = None if tensor.is_inference() else _unsafe_preserve_version_counter(tensor)
 
     def restore() -> None:
         if memory is not None and not _shares(tensor, memory):
@@ -29,7 +33,9 @@ def keep_tensor(tensor: Tensor, *, compare: bool) -> Restore:
         # Values are compared: some kernels (batch norm's) write without increasing a tensor's version.
         if not (compare and _have_same_bits(tensor, copied)):
             with torch.inference_mode():  # Else a tensor that was made in it could not be written to.
-                tensor.copy_(copied)
+                _copy(copied, tensor)
+        if version is not None:
+            version.__exit__(None, None, None)
 
     return restore
 
@@ -82,5 +88,14 @@ def _shares(tensor: Tensor, memory: Tensor) -> bool:
 
 def _have_same_bits(one: Tensor, other: Tensor) -> bool:
     # As bits, nan equals nan, and 0.0 differs from -0.0.
-    first, second = (t.detach().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8) for t in (one, other))
-    return torch.equal(first, second)
+    first, second = (t.detach().resolve_conj().resolve_neg().reshape(-1) for t in (one, other))
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Write values to a tensor. Of entries that `expand` has repeated, one is written to: torch refuses all."""
+    is_strided = target.layout is torch.strided and not target.is_nested
+    for dim, size in enumerate(target.shape if is_strided else ()):
+        if size > 1 and target.stride(dim) == 0:
+            source, target = source.narrow(dim, 0, 1), target.narrow(dim, 0, 1)
+    target.copy_(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,15 @@ class _Kept:
     """None: it was not copied."""
 
 
+class Written(NamedTuple):
+    """Names of the parameters that a forward pass wrote to."""
+
+    names: list[str]
+    """All of them, also those whose values stayed the same."""
+    lost: list[str]
+    """Those whose values changed, and which cannot be restored."""
+
+
 class ParameterSnapshot:
     """Parameters before a forward pass.
 
@@ -51,18 +61,15 @@ class ParameterSnapshot:
             self._kept.append(_Kept(name, p, p.detach(), version, _copy(p) if is_copied else None))
         self._sums = _bit_sums(each.memory for each in self._kept)
 
-    def written(self) -> list[str]:
-        """Return the names of the parameters that were written to, also of those whose values stayed the same."""
-        return [
-            each.name
-            for each, is_changed in zip(self._kept, self._are_changed(), strict=True)
-            if is_changed or _has_moved(each)
-        ]
-
-    def lost(self) -> list[str]:
-        """Return the names of the parameters whose values changed, and which cannot be restored."""
-        changed = zip(self._kept, self._are_changed(), strict=True)
-        return [each.name for each, is_changed in changed if is_changed and each.restore is None]
+    def written(self) -> Written:
+        """Return which parameters were written to. It reads the bits of all of them."""
+        sums = _bit_sums(each.memory for each in self._kept)
+        changed = [before != now for before, now in zip(self._sums, sums, strict=True)]
+        pairs = list(zip(self._kept, changed, strict=True))
+        return Written(
+            [each.name for each, is_changed in pairs if is_changed or _has_moved(each)],
+            [each.name for each, is_changed in pairs if is_changed and each.restore is None],
+        )
 
     def restore(self) -> None:
         """Put memory and values back, as far as they were copied."""
@@ -72,10 +79,6 @@ class ParameterSnapshot:
                     stack.callback(each.restore)
                 elif each.parameter.data_ptr() != each.memory.data_ptr():
                     each.parameter.data = each.memory
-
-    def _are_changed(self) -> list[bool]:
-        sums = _bit_sums(each.memory for each in self._kept)
-        return [before != now for before, now in zip(self._sums, sums, strict=True)]
 
 
 def _is_readable(parameter: Tensor) -> bool:

@@ -196,6 +196,23 @@ def test_saved_results_have_layers_of_the_same_name(tmp_path):
         assert not difference.within(1.0)[0, 1]
 
 
+def test_saved_results_without_layers_of_the_same_name_are_refused(tmp_path):
+    start, middle, end = networks()
+    later, earlier = (compared(model, start, LAYERS, ("x", "y", "z")) for model in (end, middle))
+    difference = later.difference(earlier)
+    assert difference.significant().diagonal().any()
+    assert difference.mean_standard_error > 0
+    for one, other in ((saved(later, tmp_path), earlier), (later, saved(earlier, tmp_path))):
+        with pytest.raises(
+            ValueError, match=r"of the same name only, but the two results have no such .*compare_banks"
+        ):
+            one.difference(other)
+    banks = [bank_of_features(model, LAYERS) for model in (end, middle)]
+    own = [compare_banks(bank, bank, thresholds=OFF) for bank in banks]
+    with pytest.raises(ValueError, match="compared with itself, CKA of these is always 1"):
+        saved(own[0], tmp_path).difference(own[1])
+
+
 def test_results_of_other_probe_sets_are_refused():
     start, middle, _ = networks()
     result = compared(middle, start)

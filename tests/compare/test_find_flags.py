@@ -68,7 +68,7 @@ def test_other_kernels_reduce_the_weight_of_an_outlier(kernel, times):
 def test_a_group_that_lies_apart_is_flagged_for_any_kernel(kernel):
     x, y = feature_pairs()["half of the rows translated"]
     order = torch.randperm(256, generator=torch.Generator().manual_seed(1))
-    with pytest.warns(UserWarning, match=f"CKA, kernel {kernel}: layers where a group of samples lies apart"):
+    with pytest.warns(UserWarning, match=f"CKA, kernel {kernel}: layers that have a group of samples apart"):
         result = compare_features(x[order], y[order], 64, kernel=kernel, thresholds=Thresholds())
     (flag,) = (flag for flag in result.flags if flag.reason == "separated_group")
     assert len({int(order[sample]) < 128 for sample in flag.samples}) == 1  # All of one group.

@@ -24,11 +24,11 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
     assert "CKA with 'initial': layers whose CKA depends on one direction" in direction
     assert "fc (0.123 without it; ends: dataset index 1, 2, 3 and 7, 8, 9)" in direction
     assert "CKA falls by more than 0.45" in direction
-    assert "a group of samples lies apart: fc (0.5 within the groups; group: dataset index 4, 6)" in group
+    assert "layers that have a group of samples apart: fc (0.5 within the groups; group: dataset index 4, 6)" in group
     assert "more than 2 standard errors without one sample: fc (7.25 at dataset index 17)" in influence
     assert "more than 20 times" in ratio
     assert "conv1 (83.2 at dataset index 17, 5)" in ratio
-    assert "Inspect them, then compare without them or with kernel='rbf'" in ratio
+    assert "Inspect them, then compare without them (exclude=) or with kernel='rbf'" in ratio
     assert "by more than 0.05 without one sample: conv1 (0.231 at dataset index 17)" in change
     assert "layer7 (0.1), and 12 more. " in error
     assert "Use more probe samples" in error

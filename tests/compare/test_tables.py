@@ -2,9 +2,11 @@
 
 import csv
 
+import pytest
 import torch
 from lightning_cka import CKAResult
-from lightning_cka.compare.tables import result_table, table, trajectory_table, write_csv
+from lightning_cka.compare.difference import CKADifference
+from lightning_cka.compare.tables import difference_table, result_table, table, trajectory_table, write_csv
 
 
 def result(**attributes):
@@ -45,6 +47,13 @@ def test_layers_without_one_of_the_same_name_have_an_empty_cell():
     ]
     assert first.split() == ["layer0", "0.250", "layer0", "0.250"]
     assert second.split() == ["layer1", "layer0", "0.500"]
+
+
+def test_differences_without_layers_of_the_same_name_have_no_table():
+    one = result()
+    difference = CKADifference(one.matrix, one.matrix, 0.1, ("a", "b"), ("c",), one, one, 8.0)
+    with pytest.raises(ValueError, match="no layers of both sides have the same name"):
+        difference_table(difference)
 
 
 def test_a_trajectory_is_compared_with_the_last_moment():

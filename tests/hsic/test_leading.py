@@ -52,10 +52,19 @@ def test_a_direction_that_was_not_found_is_nan_and_not_wrong():
     made = torch.Generator().manual_seed(0)
     noise = torch.randn(256, 2000, generator=made, dtype=torch.float64)  # Its eigenvalues are close to each other.
     one_feature = torch.randn(256, 1, generator=made, dtype=torch.float64)  # Nothing remains without its direction.
-    features = [noise, one_feature, torch.zeros(256, 3).double(), direction(256, 9, 2, noise.dtype)]
+    two = torch.randn(256, 2, generator=made, dtype=torch.float64) @ torch.tensor([[3.0, 0, 1], [0, 1, 1]]).double()
+    features = [
+        noise,
+        one_feature,
+        one_feature.float(),
+        two,
+        two.float(),
+        torch.zeros(256, 3).double(),
+        direction(256, 9, 2, noise.dtype),
+    ]
     found = leading_eigenvectors(centered(features)[0])
-    assert found.values.isnan().tolist() == [True, True, True, False]
-    assert found.vectors.isnan().all(1).tolist() == [True, True, True, False]
+    assert found.values.isnan().tolist() == [True] * 6 + [False]
+    assert found.vectors.isnan().all(1).tolist() == [True] * 6 + [False]
 
 
 def test_no_random_number_is_drawn_and_results_are_equal():

@@ -57,3 +57,21 @@ def test_bad_samples_stay_bad():
     x[3] = torch.nan
     found = select_samples(pack_features([x]), [1, 3, 5, 7])
     assert row_states(found)[0].tolist() == [0, NOT_FINITE, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("far", [3.0, 300.0, 3e4, 3e6])
+def test_left_out_far_samples_leave_the_digits_or_give_nan(far, dtype):
+    x = torch.randn(40, 6, dtype=torch.float64)
+    x[5] += far
+    x[20] -= far / 2
+    places = [place for place in range(40) if place not in (5, 20)]
+    chosen = select_samples(pack_features([x.to(dtype)]), places)
+    alone = pack_features([x[places].to(dtype).double()])
+    scaled = [packed.halves.double() * packed.scales.double().square() for packed in (chosen, alone)]
+    if chosen.scales.isnan():
+        assert dtype == torch.float32
+        assert far > 300
+    else:
+        cosine = (scaled[0] * scaled[1]).sum() / (scaled[0].norm() * scaled[1].norm())
+        assert cosine > 1 - 1e-3

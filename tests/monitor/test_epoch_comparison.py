@@ -108,16 +108,17 @@ def test_a_dead_layer_does_not_stop_early_stopping():
 
 def test_batches_whose_inputs_change_are_skipped_with_a_warning():
     class NotReproducible(torch.utils.data.Dataset):
-        """Draws from its own random generator, which no seed resets."""
+        """Returns other samples at each read."""
 
         def __init__(self):
-            self.generator = torch.Generator().manual_seed(0)
+            self.reads = 0
 
         def __len__(self):
             return 64
 
         def __getitem__(self, index):
-            return torch.randn(8, generator=self.generator), torch.tensor(index % 3)
+            self.reads += 1
+            return torch.full((8,), float(self.reads)), torch.tensor(index % 3)
 
     monitor = CKAMonitor()
     used = trainer(monitor, max_epochs=1)

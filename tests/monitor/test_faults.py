@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import uuid
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_cka import CKAMonitor, CKAResult
+from notes import Notes
 from torch import nn
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fault_script.py"
@@ -31,25 +33,24 @@ pytestmark = [
 ]
 
 
-HAPPENED = set()
-"""Ids of faults that have occurred. An attribute of a model would be restored after a pass."""
+HAPPENED = Notes()
+"""Keys of faults that have occurred."""
 
 
 class Fault:
     """A fault that occurs once, in the second epoch."""
 
     def __init__(self, kind):
-        self.kind = kind
-        HAPPENED.discard(id(self))
+        self.kind, self.key = kind, uuid.uuid4()
 
     @property
     def happened(self):
-        return id(self) in HAPPENED
+        return self.key in HAPPENED.all()
 
     def happen(self, epoch):
         if epoch != 1 or self.happened:
             return
-        HAPPENED.add(id(self))
+        HAPPENED.put(self.key)
         if self.kind is SIGTERMException:
             assert signal.getsignal(signal.SIGTERM) not in (
                 signal.SIG_DFL,

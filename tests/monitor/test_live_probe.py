@@ -8,24 +8,25 @@ from conftest import Net, dataset, loaders, trainer
 from fitting import fit
 from lightning.pytorch import seed_everything
 from lightning_cka import CKAMonitor
+from notes import Notes
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [
     pytest.mark.usefixtures("_without_figures"),
-    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose|where)"),
 ]
 
 
 def test_batch_hooks_run_as_in_validation():
     """The batch transfer hooks see the validation stage and the loader's index, also before training."""
-    stages = []
+    stages = Notes()
 
     class Hooked(Net):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
             return None
 
         def on_after_batch_transfer(self, batch, dataloader_idx):
-            stages.append((self.trainer.validating or self.trainer.sanity_checking, dataloader_idx))
+            stages.put((self.trainer.validating or self.trainer.sanity_checking, dataloader_idx))
             return [batch[0] + 1, batch[1]]
 
     model = Hooked()
@@ -33,7 +34,7 @@ def test_batch_hooks_run_as_in_validation():
     monitor = CKAMonitor("self", dataloader_idx=1)
     used = trainer(monitor, max_epochs=1, limit_train_batches=0)
     used.validate(model, [loader, loader], verbose=False)
-    assert set(stages) == {(True, 0), (True, 1)}
+    assert set(stages.all()) == {(True, 0), (True, 1)}
 
 
 def test_values_that_forward_logs_for_probe_batches_are_not_logged():
@@ -83,3 +84,27 @@ def test_a_validation_loader_that_draws_random_numbers_does_not_change_training(
             warnings.filterwarnings("ignore", message=".*probe batches were skipped")
             watched = run(model_class, validation, CKAMonitor(), **kwargs)
         assert all(torch.equal(value, watched[name]) for name, value in plain.items())
+
+
+class Splits(Net):
+    """Passes at most 32 samples at a time to its layers, as models do that would run out of memory."""
+
+    def forward(self, x):
+        return torch.cat([Net.forward(self, part) for part in x.split(32)])
+
+
+@pytest.mark.parametrize(("reference", "expected"), [("self", ValueError), ("initial", UserWarning)])
+def test_a_model_that_splits_large_batches(reference, expected):
+    """Its layers run several times for a batch, but once for the few samples that the dry run shows otherwise."""
+    monitor = CKAMonitor(reference, ["net.0", "head"], batch_size=64, gram_batch_size=64)
+    used = trainer(monitor, max_epochs=1)
+    message = {
+        "self": "cannot compare these layers on a batch of 64 samples: .*'net.0'",
+        "initial": r"layer 'net.0' gave Tensor\(32, 16\) .*: its CKA is nan. If .* parts of 32, use batch_size=32",
+    }[reference]
+    with pytest.raises(expected, match=message):
+        used.fit(Splits(), *loaders())
+    assert used.global_step == 0
+    works = CKAMonitor(["initial", "self"], ["net.0", "head"], batch_size=32, gram_batch_size=64)
+    trainer(works, max_epochs=1).fit(Splits(), *loaders())
+    assert works.results["self"][-1].matrix.isfinite().all()

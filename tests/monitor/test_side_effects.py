@@ -1,6 +1,7 @@
 """Training is bit for bit the same with the monitor, whatever ``forward`` writes to, and all stays picklable."""
 
 import copy
+import itertools
 import pickle
 import random
 import signal
@@ -13,9 +14,10 @@ import pytest
 import torch
 from conftest import Net, loaders, trainer
 from lightning_cka import CKAMonitor, compare_models
-from lightning_cka.runtime import attributes, written_parameters
+from lightning_cka.runtime import bounded_copies, written_parameters
+from notes import Notes
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from training import MARKS, run
 
 pytestmark = MARKS
@@ -90,7 +92,7 @@ def test_an_attribute_that_is_too_large_to_be_restored_raises_before_training(mo
             self.memory.add_(1)
             return super().forward(x)
 
-    monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 64)
+    monkeypatch.setattr(bounded_copies, "MAX_COPIED_BYTES", 64)
     with pytest.raises(ValueError, match=r"forward pass of Large writes to Large.memory, which .*register_buffer"):
         run(CKAMonitor(), model=Large)
 
@@ -143,6 +145,158 @@ def test_a_parameter_that_only_later_batches_change_gives_a_warning():
         run(CKAMonitor(num_samples=32), model=Later)
 
 
+def test_a_forward_pass_that_reads_a_generator_raises_before_training():
+    class Reads(Net):
+        def __init__(self):
+            super().__init__()
+            self.scales = (1 + i / 100 for i in range(10**6))
+
+        def forward(self, x):
+            return super().forward(x) * next(self.scales)
+
+    with pytest.raises(ValueError, match=r"pass of Reads reads the generator Reads.scales, .*self.calls \+= 1"):
+        run(CKAMonitor(), model=Reads)
+
+
+def test_a_generator_that_only_later_batches_read_gives_a_warning():
+    class ReadsLater(Net):
+        def __init__(self):
+            super().__init__()
+            self.scales = (1 + i / 100 for i in range(10**6))
+
+        def forward(self, x):
+            is_later = self.trainer.validating and self.trainer.current_epoch == 1
+            return super().forward(x) * (next(self.scales) if is_later else 1)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    with pytest.warns(UserWarning, match=r"reads the generator ReadsLater.scales, which cannot be put back"):
+        run(CKAMonitor(num_samples=32), model=ReadsLater)
+
+
+class Augmented(Dataset):
+    """Draws from a generator of its own, which training and validation share."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return 128
+
+    def __getitem__(self, index):
+        return torch.full((8,), index / 100) + torch.as_tensor(self.rng.normal(size=8), dtype=torch.float32), index % 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_generator_that_the_dataset_owns(num_workers):
+    def train(*callbacks):
+        data = Augmented()
+        loader = DataLoader(data, batch_size=16, num_workers=num_workers)
+        model, _ = run(*callbacks, train=loader, validation=loader)
+        return model, data.rng.bit_generator.state
+
+    monitor = CKAMonitor(["initial", "previous"])
+    (model, state), (plain, plain_state) = train(monitor), train()
+    assert state == plain_state
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert monitor.results["initial"][-1].num_samples == 128
+    assert monitor.results["initial"][-1].matrix.isfinite().all()
+
+
+class CountingData(L.LightningDataModule):
+    """Its validation data depend on how often they were asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.rng = [], np.random.default_rng(0)
+
+    def train_dataloader(self):
+        return loaders()[0]
+
+    def val_dataloader(self):
+        self.calls.append(self.rng.random())
+        x = torch.full((64, 8), self.calls[-1]) + torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+        return DataLoader(TensorDataset(x, torch.zeros(64).long()), batch_size=16)
+
+
+def test_validation_loaders_that_lightning_asks_for_later():
+    def train(*callbacks):
+        L.seed_everything(0, verbose=False)
+        data, model = CountingData(), Net()
+        fitted = trainer(*callbacks, max_epochs=2, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+        fitted.fit(model, datamodule=data)
+        return data.calls, fitted.callback_metrics["val_loss"]
+
+    monitor = CKAMonitor()
+    assert train(monitor) == train()
+    assert len(monitor.results["initial"]) == 1
+
+
+TEMPERATURE = {"calls": 0}
+NOISE = torch.Generator().manual_seed(0)
+
+
+class WritesToGlobals(Net):
+    """Its outputs depend on globals, closures, hooks, gradients and iterators that forward changes."""
+
+    def __init__(self):
+        super().__init__()
+        calls = []
+        self.net[0].register_forward_hook(lambda module, args, output: (calls.append(1), output * len(calls))[1] / 100)
+        self.once = self.head.register_forward_hook(self._initialise)
+        self.numbers = itertools.cycle([1.0, 1.1, 1.3])
+        TEMPERATURE["calls"] = 0
+        NOISE.manual_seed(0)
+
+    def _initialise(self, module, args, output):
+        module.weight.data.div_(output.std())
+        self.once.remove()
+
+    def forward(self, x):
+        TEMPERATURE["calls"] += 1
+        noise = torch.rand(1, generator=NOISE)
+        if not self.training and TEMPERATURE["calls"] > 20:
+            self.head.requires_grad_(False)
+        return super().forward(x) * (next(self.numbers) + TEMPERATURE["calls"] / 100 + noise)
+
+
+def test_globals_closures_hooks_and_iterators_are_restored():
+    def train(*callbacks):
+        model, fitted = run(*callbacks, model=WritesToGlobals, num_sanity_val_steps=0)
+        return model.state_dict(), TEMPERATURE["calls"], NOISE.get_state(), fitted.callback_metrics["val_loss"]
+
+    (weights, *rest), (plain, *plain_rest) = train(CKAMonitor(["initial", "previous"])), train()
+    assert all(torch.equal(value, plain[name]) for name, value in weights.items())
+    assert all(map(torch.equal, *([torch.as_tensor(each) for each in values] for values in (rest, plain_rest))))
+
+
+class BatchesThatWait(Net):
+    """Computes the gradients of a batch after the next one, also where a validation lies between."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization, self.waiting = False, None
+
+    def training_step(self, batch, batch_idx):
+        loss, self.waiting = self.waiting, nn.functional.cross_entropy(self(batch[0]), batch[1])
+        if loss is not None:
+            self.manual_backward(loss)
+        if batch_idx % 3 == 2:
+            self.waiting = None
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+def test_graphs_and_gradients_that_outlive_a_validation():
+    monitor = CKAMonitor(num_samples=64)
+    (model, _), (plain, _) = (
+        run(*callbacks, model=BatchesThatWait, max_epochs=1, val_check_interval=1) for callbacks in ((monitor,), ())
+    )
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert len(monitor.results["initial"]) == 8
+
+
 class Frozen(Net):
     """Its first layers run in inference mode, and it keeps their outputs."""
 
@@ -168,8 +322,8 @@ def test_layers_in_inference_mode(tmp_path):
     torch.testing.assert_close(result.matrix.diagonal(), torch.ones(len(result.layers)).double())
 
 
-FAILURES = []
-"""Where copying failed, and the error. Attributes of the model would be restored."""
+FAILURES = Notes()
+"""Where copying failed, and the error."""
 
 
 def check_copies(where, *values):
@@ -181,7 +335,7 @@ def check_copies(where, *values):
                     assert duplicate.log.__func__ is L.LightningModule.log
                     assert duplicate(torch.zeros(4, 8)).shape == (4, 3)
             except Exception as error:  # noqa: BLE001  # Whatever fails is recorded.
-                FAILURES.append((where, type(value).__name__, error))
+                FAILURES.put((where, type(value).__name__, error))
 
 
 class PicklesItself(Net):
@@ -190,11 +344,12 @@ class PicklesItself(Net):
             PICKLING["busy"] = True
             check_copies("forward", self)
             PICKLING["busy"] = False
-            PICKLING["count"] += 1
+            PICKLED.put(1)
         return super().forward(x)
 
 
-PICKLING = {"busy": False, "count": 0}
+PICKLING = {"busy": False}
+PICKLED = Notes()
 
 
 class Copies(L.Callback):
@@ -214,11 +369,12 @@ class Copies(L.Callback):
 
 def test_the_monitor_the_trainer_and_the_module_can_always_be_copied_and_pickled():
     FAILURES.clear()
+    PICKLED.clear()
     monitor = CKAMonitor(["initial", "previous", "self", Net()], num_samples=16, batch_size=8)
     model, fitted = run(Copies(), monitor, model=PicklesItself)
     check_copies("end", fitted, model, monitor)
-    assert FAILURES == []
-    assert PICKLING["count"] > 16
+    assert FAILURES.all() == []
+    assert len(PICKLED.all()) > 16
     duplicate = pickle.loads(pickle.dumps(monitor))
     assert duplicate.results.keys() == monitor.results.keys()
     trainer(duplicate, max_epochs=1).fit(Net(), *loaders())
@@ -231,22 +387,21 @@ class RaisesOnce(Net):
     error, at_call = RuntimeError, 1
 
     def forward(self, x):
-        if FAULTS["armed"] and not self.training:
-            FAULTS["calls"] += 1
-            if FAULTS["calls"] == self.at_call:
-                FAULTS["armed"] = False
+        if not self.training and FAULTS.qsize() < self.at_call:
+            FAULTS.put(1)
+            if FAULTS.qsize() == self.at_call:
                 raise self.error("a fault")
         return super().forward(x)
 
 
-FAULTS = {"armed": False, "calls": 0}
+FAULTS = Notes()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize(("at_call", "raises_early"), [(1, True), (6, False)])
 def test_all_can_be_copied_and_pickled_after_an_error_in_a_pass(monkeypatch, error, at_call, raises_early):
     FAILURES.clear()
-    FAULTS.update(armed=True, calls=0)
+    FAULTS.clear()
     monkeypatch.setattr(RaisesOnce, "error", error)
     monkeypatch.setattr(RaisesOnce, "at_call", at_call)
     handler = signal.getsignal(signal.SIGINT)
@@ -258,10 +413,10 @@ def test_all_can_be_copied_and_pickled_after_an_error_in_a_pass(monkeypatch, err
             fitted.fit(model, *loaders())
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert not FAULTS["armed"]
+    assert FAULTS.qsize() == at_call
     assert fitted.global_step == 0 or not raises_early
     check_copies("end", fitted, model, monitor)
-    assert FAILURES == []
+    assert FAILURES.all() == []
     for used_model, used in ((model, monitor), (copy.deepcopy(model), pickle.loads(pickle.dumps(monitor)))):
         trainer(used, max_epochs=1).fit(used_model, *loaders())
         assert len(used.results["initial"]) == 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import Net
 from example_models import plan_of
+from notes import Notes
 from torch import nn
 
 
@@ -86,11 +87,10 @@ def test_padding_of_a_sample_that_is_not_shown_is_warned_of():
 
 
 def test_the_model_sees_the_first_samples():
-    inputs = []
+    inputs = Notes()
     model = Net()
-    model.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    model.register_forward_pre_hook(lambda module, args: inputs.put(args[0]))
     batch = torch.randn(40, 8)
     plan_of(model, [batch])
-    assert torch.equal(inputs[0], batch[:16])
-    assert torch.equal(inputs[1], batch[:15])
-    assert torch.equal(inputs[2], batch[1:9])
+    assert all(map(torch.equal, inputs.all(), (batch[:16], batch[:15], batch[1:9])))
+    assert inputs.qsize() == 3

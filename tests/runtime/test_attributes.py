@@ -3,19 +3,53 @@
 import os
 import random
 import threading
+import types
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, cycle
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from lightning_cka.runtime import attributes
+from lightning_cka.runtime import bounded_copies
+from lightning_cka.runtime.attribute_tables import HOOKS
 from lightning_cka.runtime.attributes import AttributeSnapshot
+from lightning_cka.runtime.iterators import copied_iterator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+random_choices = types.ModuleType("random_choices")  # A module of the user's own.
+random_choices.LAST = 0
+CALLS = 0
+MEMORY: dict = {}
+GENERATOR = torch.Generator().manual_seed(0)
+NUMBERS = count()
+
+
+def helper():
+    """A function that only the code of another function names."""
+    MEMORY["helper"] = MEMORY.get("helper", 0) + 1
+
+
+def with_memory(x, memory=[], *, more={}):  # noqa: B006  # People write this.
+    memory.append(x)
+    more[len(more)] = x
+    with_memory.last = x
+
+
+def make_counter():
+    calls, steps = 0, []
+
+    def step():
+        nonlocal calls
+        calls += 1
+        steps.append(calls)
+        return calls, len(steps)
+
+    return step
 
 
 @dataclass
@@ -38,6 +72,13 @@ class Anneal:
     def __call__(self):
         self.calls += 1
         self.later = 1
+
+
+class Helper:
+    made = 0
+
+    def __init__(self):
+        Helper.made += 1
 
 
 class Owner(nn.Module):
@@ -67,6 +108,23 @@ class Owner(nn.Module):
         self.step = State().step
         self.partial = partial(State().step)
         self.missing = torch.tensor([float("nan"), 0.0])
+        self.repeated = torch.arange(3.0).expand(2, 3)
+        self.counter = make_counter()
+        self.numbers, self.choices, self.pair_of_iterators = count(), cycle("abc"), [iter([1, 2, 3]), count()]
+        steps = []
+        self.net.register_forward_hook(lambda *_: steps.append(1))
+        self.hook_steps = lambda: len(steps)
+        self.once = self.net.register_forward_hook(lambda *_: self.once.remove())
+
+    def forward(self):
+        """Name what the changes below write to."""
+        global CALLS
+        CALLS += 1
+        torch.rand(1, generator=GENERATOR)
+        return self._step(), with_memory, helper, Helper, next(NUMBERS)
+
+    def _step(self):
+        return random_choices.LAST
 
 
 CHANGES = {
@@ -101,9 +159,24 @@ CHANGES = {
     "a list of the class": lambda m: m.shared.append(1),
     "the memory of a tensor": lambda m: setattr(m.cache, "data", m.net.weight.data),
     "the shape of a tensor": lambda m: m.cache.resize_(5).zero_(),
+    "a tensor that repeats its entries": lambda m: m.repeated[0].mul_(2),
     "the sign of a zero": lambda m: m.missing[1].neg_(),
     "a new parameter": lambda m: setattr(m, "more", nn.Parameter(torch.ones(1))),
     "an attribute of a submodule": lambda m: setattr(m.net, "calls", 1),
+    "a global name": lambda m: globals().update(CALLS=1),
+    "a global dict, through another function": lambda m: helper(),
+    "a global generator": lambda m: torch.rand(1, generator=GENERATOR),
+    "a global iterator": lambda m: next(NUMBERS),
+    "an attribute of a module of Python": lambda m: setattr(random_choices, "LAST", 1),
+    "a class that is used": lambda m: Helper(),
+    "defaults and attributes of a function": lambda m: with_memory(1),
+    "a closure": lambda m: m.counter(),
+    "a hook's closure, and a hook that removes itself": lambda m: m.net(torch.zeros(1, 2)),
+    "a hook that is added": lambda m: m.net.register_forward_pre_hook(lambda *_: None),
+    "a gradient hook that is added": lambda m: m.net.register_full_backward_hook(lambda *_: None),
+    "a counting iterator": lambda m: next(m.numbers),
+    "a cycle, round its end": lambda m: [next(m.choices) for _ in range(5)],
+    "iterators in a list": lambda m: [next(each) for each in m.pair_of_iterators],
 }
 
 
@@ -124,6 +197,13 @@ def content(module):
             list(module._parameters),
             [module.anneal.calls, hasattr(module.anneal, "later"), module.step.__self__, module.partial.func.__self__],
             [Owner.total, Owner.shared, hasattr(Owner, "late"), module.missing, module.net.weight],
+            module.repeated,
+            [CALLS, MEMORY, GENERATOR.get_state().tolist(), NUMBERS, random_choices.LAST, Helper.made],
+            [with_memory.__defaults__, with_memory.__kwdefaults__, vars(with_memory), module.hook_steps()],
+            [cell.cell_contents for cell in module.counter.__closure__],
+            [list(vars(module.net)[name]) for name in sorted(HOOKS)],
+            [module.numbers, copied_iterator(module.choices).__next__(), list(map(repr, module.pair_of_iterators))[1:]],
+            list(copied_iterator(module.pair_of_iterators[0])),
         ]
     )
 
@@ -151,25 +231,13 @@ def test_cycles_and_shared_containers():
     assert "new" not in module.table
 
 
-def test_parameters_and_hooks_are_left_alone():
+def test_values_of_parameters_are_left_alone():
     module = Owner()
     snapshot = AttributeSnapshot(module.modules())
     with torch.no_grad():
         module.net.weight.fill_(3)
-    handle = module.net.register_forward_hook(lambda *_: None)
     snapshot.restore()
     assert (module.net.weight == 3).all()
-    assert len(module.net._forward_hooks) == 1
-    handle.remove()
-
-
-def test_an_unchanged_tensor_is_not_written_to():
-    """A graph may still need it."""
-    module = Owner()
-    snapshot = AttributeSnapshot(module.modules())
-    version = module.missing._version
-    snapshot.restore()
-    assert module.missing._version == version
 
 
 class Data(Dataset):
@@ -207,7 +275,7 @@ def test_long_containers_are_restored_quickly():
 
 @pytest.mark.parametrize("change", [lambda m: m.array.__imul__(2), lambda m: m.sparse.mul_(2)])
 def test_what_cannot_be_copied_is_watched(monkeypatch, change):
-    monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 8)
+    monkeypatch.setattr(bounded_copies, "MAX_COPIED_BYTES", 8)
     module = Owner()
     module.sparse = torch.eye(3).to_sparse()
     snapshot = AttributeSnapshot(module.modules())
@@ -217,7 +285,7 @@ def test_what_cannot_be_copied_is_watched(monkeypatch, change):
 
 
 def test_a_large_tensor_is_watched_and_not_copied(monkeypatch):
-    monkeypatch.setattr(attributes, "MAX_COPIED_BYTES", 8)
+    monkeypatch.setattr(bounded_copies, "MAX_COPIED_BYTES", 8)
     module = Owner()
     snapshot = AttributeSnapshot(module.modules())
     assert snapshot.changed_large_tensors() == []

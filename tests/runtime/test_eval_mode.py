@@ -83,7 +83,7 @@ def test_compiled_modules_run_their_hooks():
     compiled.get_submodule("_orig_mod.0").register_forward_hook(lambda *args: calls.append(1))
     with temporary_eval_mode(compiled):
         compiled(torch.ones(1, 3))
-    assert calls == [1]
+        assert calls == [1]  # Afterwards, what the hook wrote is taken back.
 
 
 class Scripted(nn.Module):
@@ -171,3 +171,48 @@ def test_a_buffer_that_is_resized_or_gets_other_memory_is_restored():
     assert model.grows.shape == (0,)
     assert torch.equal(model.moves, torch.zeros(3))
     assert torch.equal(other, torch.ones(3))
+
+
+class Accumulates(nn.Module):
+    """Writes to a buffer, to an attribute and to a parameter, also in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+        self.register_buffer("mean", torch.rand(3))
+        self.cache = torch.rand(3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.mean.mul_(0.9)
+            self.cache.mul_(0.9)
+            self.linear.weight.mul_(0.9)
+        return self.norm(self.linear(x * self.mean.clone()) * self.cache.clone())
+
+
+def test_a_graph_that_is_older_than_the_block_can_still_be_used():
+    model, x = Accumulates(), torch.randn(8, 3)
+
+    def gradient(between):
+        model.zero_grad()
+        loss = (model.norm(model.linear(x * model.mean)) * model.cache).square().sum() + model.linear.weight.sin().sum()
+        between()
+        loss.backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    def show():
+        with temporary_eval_mode(model, parameters=None):
+            model(x)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):  # Without the block.
+        gradient(lambda: model(x))
+    model = Accumulates()
+    assert all(map(torch.equal, gradient(show), gradient(lambda: None)))
+
+
+def test_a_buffer_that_repeats_its_entries_is_restored():
+    model = nn.Module()
+    model.register_buffer("mask", torch.arange(3.0).expand(4, 3))
+    with temporary_eval_mode(model):
+        model.mask[0] += 1
+    assert torch.equal(model.mask, torch.arange(3.0).expand(4, 3))

@@ -84,8 +84,18 @@ def test_a_reserved_name_gets_a_number_that_no_other_name_has():
         "overview-2": "overview-2",
     }
     assert distinct_names(["mean", "a"], ["mean"]) == {"mean": "mean-2", "a": "a"}
-    punctuated = {"a+b": "a+b-2", "ab": "ab", "a*b": "a*b-3", "+": "+", "*": "*-2", "me=an": "me=an-2", "x[0]": "x[0]"}
+    punctuated = {
+        "a+b": "a+b-2",
+        "ab": "ab",
+        "a*b": "a*b-3",
+        "+": "+-2",
+        "*": "*-3",
+        "me=an": "me=an-2",
+        "x[0]": "x[0]",
+    }
     assert distinct_names(punctuated, ["mean"]) == punctuated
+    latin = {"層1": "層1", "слой1": "слой1-2", "層": "層-2", "ß": "ß-3"}
+    assert distinct_names(latin, []) == latin
     assert distinct_names(["a.b", "a-b", "a_b", "a b"], []) == {n: n for n in ("a.b", "a-b", "a_b", "a b")}
     for names in (["mean", "mean-2", "mean-3"], ["mean-3", "mean-2", "mean"]):
         assert distinct_names(names, ["mean"]) == {"mean": "mean-4", "mean-2": "mean-2", "mean-3": "mean-3"}

@@ -58,6 +58,7 @@ def test_very_large_numbers_work():
         standard_error=np.float32(5),
         influence=HUGE,
         separated_group=HUGE,
+        copies=HUGE,
     )
     huge = CKAMonitor(num_samples=HUGE, thresholds=thresholds, seed=2**64 - 1, every_n_epochs=np.int64(1))
     plain = CKAMonitor(num_samples=None, seed=2**64 - 1)

@@ -38,10 +38,9 @@ def test_a_parameter_that_is_written_to_is_named_and_restored(name):
     part = Part()
     before = [(p, p.detach().clone(), p.data_ptr()) for p in all_parameters(part)]
     with temporary_eval_mode(part, parameters=None) as kept:
-        assert kept.parameters.written() == []
+        assert kept.parameters.written().names == []
         WRITES[name](part)
-        assert kept.parameters.written() == [name]
-        assert kept.parameters.lost() == []
+        assert kept.parameters.written() == ([name], [])
     for now, (p, values, pointer) in zip(all_parameters(part), before, strict=True):
         assert now is p
         assert torch.equal(now, values)
@@ -54,7 +53,7 @@ def test_dtypes(dtype):
     before = part.linear.weight.detach().clone()
     with temporary_eval_mode(part, parameters=None) as kept:
         part.linear.weight.data[0, 0] *= 2
-        assert kept.parameters.written() == ["linear.weight"]
+        assert kept.parameters.written().names == ["linear.weight"]
     assert torch.equal(part.linear.weight, before)
 
 
@@ -64,7 +63,7 @@ def test_only_named_parameters_are_copied():
     for weight in weights.values():
         weight.data.mul_(2)
     weights["c"].data = torch.zeros(4)
-    assert snapshot.lost() == ["b", "c"]
+    assert snapshot.written().lost == ["b", "c"]
     snapshot.restore()
     assert [weight.tolist() for weight in weights.values()] == [[1.0] * 4, [2.0] * 4, [2.0] * 4]
 
@@ -73,7 +72,7 @@ def test_other_memory_is_put_back_without_a_copy():
     weight = nn.Parameter(torch.ones(4))
     snapshot = ParameterSnapshot([("weight", weight)], [])
     weight.data = torch.zeros(4)
-    assert (snapshot.written(), snapshot.lost()) == (["weight"], [])
+    assert snapshot.written() == (["weight"], [])
     snapshot.restore()
     assert weight.tolist() == [1.0] * 4
 
@@ -84,8 +83,7 @@ def test_what_does_not_fit_is_not_copied(monkeypatch):
     snapshot = ParameterSnapshot(weights.items(), None)
     for weight in weights.values():
         weight.data.mul_(2)
-    assert snapshot.written() == ["a", "b"]
-    assert snapshot.lost() == ["b"]
+    assert snapshot.written() == (["a", "b"], ["b"])
 
 
 def test_parameters_without_values_are_left_alone():
@@ -95,7 +93,7 @@ def test_parameters_without_values_are_left_alone():
     shared = nn.Parameter(torch.ones(3))
     snapshot = ParameterSnapshot([*weights, ("one", shared), ("two", shared)], None)
     shared.data.add_(1)
-    assert snapshot.written() == ["one"]
+    assert snapshot.written().names == ["one"]
     snapshot.restore()
     assert shared.tolist() == [1.0] * 3
 
@@ -106,6 +104,6 @@ def test_a_parameter_that_was_made_in_inference_mode():
     snapshot = ParameterSnapshot([("weight", weight)], None)
     with torch.inference_mode():
         weight.add_(1)
-    assert snapshot.written() == ["weight"]
+    assert snapshot.written().names == ["weight"]
     snapshot.restore()
     assert weight.tolist() == [1.0] * 3

@@ -6,6 +6,7 @@ The weights do not depend on the data, so they are the same with any number of p
 import argparse
 import json
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import lightning as L
@@ -81,7 +82,11 @@ def errors(results):
         "standard_error": [each.standard_error.tolist() for each in results],
         "mean": [each.mean_standard_error for each in results],
         "left out": [each.values.tolist() for each in kept],
-        "difference": results[1].difference(results[0]).standard_error.diagonal().tolist(),
+        "difference": [
+            later.difference(earlier).standard_error.diagonal().tolist()
+            for earlier, later in pairwise(results)
+            if not later.self_comparison
+        ],
     }
     assert len(set(map(repr, all_gather_objects(found)))) == 1
     return found
