@@ -63,8 +63,8 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
             assert re.findall(r"[a-z_]+", ours) == re.findall(r"[a-z_]+", theirs)
         reasons = ([re.sub(r"\d+", "", message) for message in each["warnings"]] for each in (alone, shared))
         assert next(reasons) == next(reasons)  # The warnings of rank 0.
-        # With four samples, no ratio can exceed the threshold 20.
-        outlier = rf"single samples dominate.* {samples // 2}\b"
+        # With four samples, no flag can name one. With 36, the outlier is named by its effect on CKA.
+        outlier = rf"(single samples dominate|without one sample).* {samples // 2}\b"
         is_flagged = any(re.search(outlier, message) for message in alone["warnings"])
         assert is_flagged or samples == 4 or kind == "sorted"
         assert any("not exchangeable" in message for message in alone["warnings"]) == (kind == "sorted")
