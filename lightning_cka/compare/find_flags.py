@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lightning_cka.compare.diagnostics import LayerDiagnostics, LeaveOneOut
 from lightning_cka.compare.flags import Flag, Thresholds
+from lightning_cka.compare.influential_samples import Influence
 from lightning_cka.probe.exchangeability import Variation
 
 
@@ -42,7 +43,7 @@ def find_flags(
     *,
     leave_one_out: Mapping[str, LeaveOneOut] | None = None,
     standard_errors: Mapping[str, float] | None = None,
-    influences: Mapping[str, Mapping[int, float]] | None = None,
+    influences: Mapping[str, Mapping[int, Influence]] | None = None,
     of_reference: bool = False,
 ) -> list[Flag]:
     """Return a flag for each value on the wrong side of its threshold.
@@ -54,7 +55,7 @@ def find_flags(
         thresholds: Thresholds; None in a field switches that check off.
         leave_one_out: Leave-one-out change of each layer's CKA with the layer of the same name.
         standard_errors: Standard error of each layer's CKA.
-        influences: For each layer, the change of CKA without some samples, in standard errors. Trace ratios of samples
+        influences: For each layer, how much CKA changes without some samples. Trace ratios of samples
             that change CKA by less than its standard error are not flagged. None: all of them are.
         of_reference: Whether the layers are the reference's.
     """
@@ -74,13 +75,14 @@ def _measurements(
     layers: Mapping[str, LayerDiagnostics],
     leave_one_out: Mapping[str, LeaveOneOut],
     standard_errors: Mapping[str, float],
-    influences: Mapping[str, Mapping[int, float]] | None,
+    influences: Mapping[str, Mapping[int, Influence]] | None,
 ) -> Iterator[_Measurement]:
     for name, layer in layers.items():
         ratios = layer.trace_ratios
         if influences is not None:
             own = influences.get(name, {})
-            ratios = tuple(ratio for ratio in ratios if own.get(ratio.sample, 0.0) > _MIN_INFLUENCE)
+            moving = {sample for sample, each in own.items() if each.to_other_batches > _MIN_INFLUENCE}
+            ratios = tuple(ratio for ratio in ratios if ratio.sample in moving)
         if ratios:
             yield _Measurement(name, "trace_ratio", ratios[0].ratio, ratios)
     for name, (sample, _, change) in leave_one_out.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +24,29 @@ _MAX_TRIMMED = 128
 _TIED = 1e-6
 """Relative difference up to which two changes are equal but for rounding errors."""
 
-_MAX_LISTED = 16
+_MAX_LISTED = 32
 """Largest number of samples that are listed for a pair."""
+
+
+class Influence(NamedTuple):
+    """The change of CKA without one sample, in units of its standard error, which is estimated in two ways."""
+
+    ratio: float
+    """In units of the standard error without the largest 5 percent of the changes."""
+    to_other_batches: float
+    """In units of the standard error that the samples of the other batches give: a far sample increases the changes
+    without its neighbours, but not those of other batches. With a single batch, it is `ratio`."""
+
+
+# What is known of a sample, one row each.
+_CHANGE, _SAMPLE, _BATCH, _BATCH_SQUARES, _BATCH_SIZE = range(5)
+"""The change of CKA; the numbers of the sample and of its batch's first sample; the batch's sum of squared changes; and
+its number of samples."""
 
 
 def influential_samples(
     records: Sequence[BatchRecord], sums: tuple[Tensor, Tensor, Tensor], *, distributed: bool
-) -> list[Mapping[int, float]]:
+) -> list[Mapping[int, Influence]]:
     """Return for each pair of layers the samples without which CKA changes most.
 
     The changes are in units of the standard error of CKA, which follows from the changes themselves by the jackknife
@@ -42,51 +59,89 @@ def influential_samples(
         distributed: Whether several processes share the batches. Then all of them must call this.
 
     Returns:
-        For each pair the ratio by number of the sample, the largest first, at most 16. A ratio is infinite if too
-        little remains without the sample. Changes below 0.001 are left out.
+        For each pair the influences by number of the sample, that of the largest change first, at most 32. A ratio is
+        infinite if too little remains without the sample. Changes below 0.001 are left out.
     """
     value = cka_of_sums(sums)
-    changes = [(without_each(record, sums) - value[:, None]).abs() for record in records]
-    numbers = torch.tensor([number for record in records for number in record.samples], device="cpu")
     # Each process sends its largest changes and their samples. -1 fills empty places.
-    empty = value.new_full((2, len(value), _MAX_TRIMMED), -1.0)
-    change = torch.cat([empty[0], *changes], 1).nan_to_num(torch.inf)
-    samples = torch.cat([empty[1, 0], to_device(numbers, value.device).to(value)]).expand_as(change)
-    largest = _largest(torch.stack([change, samples]))
-    own = change[:, _MAX_TRIMMED:]
-    finite = own.where(own.isfinite(), torch.zeros_like(own))
-    totals = torch.stack([finite.square().sum(1), torch.full_like(value, float(own.shape[1]))])
+    empty = value.new_full((5, len(value), _MAX_TRIMMED), -1.0)
+    samples = torch.cat([empty, *(_samples_of(record, sums, value) for record in records)], 2)
+    own = samples[_CHANGE, :, _MAX_TRIMMED:]
+    totals = torch.stack([_sum_of_squares(own), torch.full_like(value, float(own.shape[1]))])
     squares, count = all_reduce_sum(totals, distributed=distributed)
-    largest = _largest(torch.cat(all_gather(largest, distributed=distributed), 2))
-    errors = _trimmed_errors(largest[0], squares, count)
-    ratios = largest[0] / errors[:, None]
-    is_listed = (largest[0] >= MIN_CHANGE) & value.isfinite()[:, None] & ~ratios.isnan()
+    largest = _largest(torch.cat(all_gather(_largest(samples), distributed=distributed), 2))
+    trimmed = _is_trimmed(largest[_CHANGE], count)
+    listed = largest[:, :, :_MAX_LISTED]
+    ratios = listed[_CHANGE] / _trimmed_errors(largest, trimmed, squares, count)
+    to_others = listed[_CHANGE] / _errors_of_other_batches(listed, largest, trimmed, squares, count)
+    to_others = ratios.where(listed[_BATCH_SIZE] == count[:, None], to_others)
+    is_listed = (listed[_CHANGE] >= MIN_CHANGE) & value.isfinite()[:, None] & ~ratios.isnan()
     return [
-        {int(sample): ratio for sample, ratio, listed in zip(*columns, strict=True) if listed}
-        for columns in zip(*(part[:, :_MAX_LISTED].tolist() for part in (largest[1], ratios, is_listed)), strict=True)
+        {int(sample): Influence(*both) for sample, *both, known in zip(*columns, strict=True) if known}
+        for columns in zip(*(part.tolist() for part in (listed[_SAMPLE], ratios, to_others, is_listed)), strict=True)
     ]
 
 
-def _largest(changes: Tensor) -> Tensor:
-    """Return the columns of the largest changes of ``(2, P, m)``, sorted."""
-    values, places = changes[0].topk(_MAX_TRIMMED, dim=1)
-    return torch.stack([values, changes[1].gather(1, places)])
+def _samples_of(record: BatchRecord, sums: tuple[Tensor, Tensor, Tensor], value: Tensor) -> Tensor:
+    """Return what is known of the n samples of a batch, ``(5, P, n)``."""
+    change = (without_each(record, sums) - value[:, None]).abs().nan_to_num(torch.inf)
+    numbers = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)
+    columns = (numbers, numbers[0], _sum_of_squares(change)[:, None], value.new_full((), float(len(numbers))))
+    return torch.stack([change, *(each.expand_as(change) for each in columns)])
 
 
-def _trimmed_errors(largest: Tensor, squares: Tensor, count: Tensor) -> Tensor:
-    """Return the standard errors ``(P,)`` without the largest changes.
+def _sum_of_squares(changes: Tensor) -> Tensor:
+    return changes.where(changes.isfinite(), torch.zeros_like(changes)).square().sum(1)
 
-    Args:
-        largest: The largest changes, sorted, ``(P, m)``.
-        squares: Sum of the squares of all finite changes, ``(P,)``.
-        count: Number of samples, ``(P,)``.
-    """
+
+def _largest(samples: Tensor) -> Tensor:
+    """Return the columns of the largest changes of ``(5, P, m)``, sorted."""
+    places = samples[_CHANGE].topk(_MAX_TRIMMED, dim=1).indices
+    return samples.gather(2, places.expand(len(samples), -1, -1))
+
+
+def _is_trimmed(largest: Tensor, count: Tensor) -> Tensor:
+    """Return which of the largest changes ``(P, m)`` of ``count`` are left out of standard errors."""
     number = (count * _TRIMMED).ceil().clamp(1, _MAX_TRIMMED)
     last = largest.gather(1, number[:, None].to(torch.int64) - 1)
     # The samples of a batch of 4 have the same change: that without their batch.
-    is_trimmed = (largest >= last * (1 - _TIED)) & (largest >= 0)
-    number = is_trimmed.sum(1)
-    trimmed = largest.where(is_trimmed & largest.isfinite(), torch.zeros_like(largest)).square().sum(1)
-    rest = squares - trimmed
+    return (largest >= last * (1 - _TIED)) & (largest >= 0)
+
+
+def _trimmed_errors(largest: Tensor, trimmed: Tensor, squares: Tensor, count: Tensor) -> Tensor:
+    """Return the standard errors ``(P, 1)`` without the trimmed changes.
+
+    Args:
+        largest: The samples of the largest changes, sorted, ``(5, P, m)``.
+        trimmed: Which of them are left out, ``(P, m)``.
+        squares: Sum of the squares of all finite changes, ``(P,)``.
+        count: Number of samples, ``(P,)``.
+    """
+    changes = largest[_CHANGE]
+    rest = squares - _sum_of_squares(changes.where(trimmed, torch.zeros_like(changes)))
+    return _error(rest, count - trimmed.sum(1), count)[:, None]
+
+
+def _errors_of_other_batches(
+    listed: Tensor, largest: Tensor, trimmed: Tensor, squares: Tensor, count: Tensor
+) -> Tensor:
+    """Return the standard errors from the other batches of each listed sample, without trimmed changes, ``(P, l)``.
+
+    Args:
+        listed: The samples, ``(5, P, l)``.
+        largest: See `_trimmed_errors`.
+        trimmed: See `_trimmed_errors`.
+        squares: See `_trimmed_errors`.
+        count: See `_trimmed_errors`.
+    """
+    elsewhere = trimmed[:, None, :] & (listed[_BATCH][:, :, None] != largest[_BATCH][:, None, :])
+    changes = largest[_CHANGE].where(largest[_CHANGE].isfinite(), torch.zeros_like(largest[_CHANGE]))
+    cut = (changes.square()[:, None, :] * elsewhere).sum(2)
+    rest = squares[:, None] - listed[_BATCH_SQUARES] - cut
+    return _error(rest, count[:, None] - listed[_BATCH_SIZE] - elsewhere.sum(2), count[:, None])
+
+
+def _error(squares: Tensor, number: Tensor, count: Tensor) -> Tensor:
+    """Return the standard error from the sum of the squares of ``number`` of all ``count`` changes."""
     # A difference of equal sums can be a negative rounding error.
-    return (rest.where(rest > 0, torch.zeros_like(rest)) * count / (count - number)).sqrt()
+    return (squares.where(squares > 0, torch.zeros_like(squares)) * count / number).sqrt()

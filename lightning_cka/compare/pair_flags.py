@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lightning_cka.compare.direction_statistics import Change, DirectionStatistics
 from lightning_cka.compare.flags import Flag, Thresholds
+from lightning_cka.compare.influential_samples import Influence
 from lightning_cka.compare.partners import Partners
 
 _MIN_CKA = 0.5
@@ -26,7 +27,7 @@ _MIN_MEMBERS = 3.0
 _MIN_ERRORS = 2.0
 """Smallest change in units of its standard error."""
 
-Influences = Mapping[str, Mapping[int, float]]
+Influences = Mapping[str, Mapping[int, Influence]]
 """By layer and sample: the change of CKA without the sample, in standard errors."""
 
 
@@ -89,15 +90,18 @@ def influence_flags(influences: Influences, thresholds: Thresholds, known: Seque
     if threshold is None:
         return []
     flags = []
-    for layer, ratios in influences.items():
+    for layer, own in influences.items():
         named = {sample for flag in known if flag.layer == layer for sample in flag.samples}
-        if above := [sample for sample, ratio in ratios.items() if ratio > threshold and sample not in named]:
-            flags.append(Flag(layer, "influence", ratios[above[0]], threshold, tuple(above[:3])))
+        if above := [sample for sample, each in own.items() if each.ratio > threshold and sample not in named]:
+            flags.append(Flag(layer, "influence", own[above[0]].ratio, threshold, tuple(above[:3])))
     return flags
 
 
 def influences_of_layers(
-    influences: Sequence[Mapping[int, float]], pairs: Partners, layers: Sequence[str], reference_layers: Sequence[str]
+    influences: Sequence[Mapping[int, Influence]],
+    pairs: Partners,
+    layers: Sequence[str],
+    reference_layers: Sequence[str],
 ) -> tuple[Influences, Influences]:
     """Return the influences by layer of the model and by layer of the reference.
 
@@ -107,8 +111,8 @@ def influences_of_layers(
         layers: Names of the model's layers.
         reference_layers: Names of the reference's layers.
     """
-    own: dict[str, Mapping[int, float]] = {}
-    others: dict[str, Mapping[int, float]] = {}
+    own: dict[str, Mapping[int, Influence]] = {}
+    others: dict[str, Mapping[int, Influence]] = {}
     for row, column, ratios in zip(pairs.rows, pairs.columns, influences, strict=True):
         # In the few layers with two partners, the first one counts.
         own.setdefault(layers[row], ratios)

@@ -33,23 +33,36 @@ def found(xs, ys):
 
 
 @pytest.mark.parametrize("factor", [1.0, 8.0])
-def test_ratios_are_changes_in_units_of_the_trimmed_standard_error(factor):
-    xs, ys = features(10, 6, far=25, factor=factor)
+def test_influences_are_changes_in_units_of_trimmed_standard_errors(factor):
+    n, k, far = 10, 6, 25
+    xs, ys = features(n, k, far, factor)
     changes = naive.leave_one_out([x.numpy() for x in xs], [y.numpy() for y in ys])
     changes = abs(changes - naive.minibatch_cka([[x.numpy()] for x in xs], [[y.numpy()] for y in ys])[0, 0])
     order = np.argsort(-changes)
-    count, trimmed = len(changes), 3  # 5 percent of 60.
-    error = (np.square(changes[order[trimmed:]]).sum() * count / (count - trimmed)) ** 0.5
-    ratios = found(xs, ys)
-    assert list(ratios)[:10] == list(order[:10])
-    np.testing.assert_allclose(list(ratios.values())[:10], changes[order[:10]] / error, rtol=1e-6)
+    count, kept = len(changes), order[3:]  # Without 5 percent of 60.
+    error = (np.square(changes[kept]).sum() * count / len(kept)) ** 0.5
+    influences = found(xs, ys)
+    assert list(influences)[:10] == list(order[:10])
+    for sample in order[:10]:
+        assert influences[sample].ratio == pytest.approx(changes[sample] / error, rel=1e-6)
+        others = kept[kept // n != sample // n]
+        error_of_others = (np.square(changes[others]).sum() * count / len(others)) ** 0.5
+        assert influences[sample].to_other_batches == pytest.approx(changes[sample] / error_of_others, rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [4, 5, 32])
-def test_a_far_sample_is_found_in_batches_of_any_size(n):
-    """Without one sample of a batch of 4, the other three do not count: the change is the same for all four."""
-    k, far = -(-36 // n) + 1, 17
-    ratios = found(*features(n, k, far, 100.0))
-    assert ratios[far] > 3
-    named = {sample for sample, ratio in ratios.items() if ratio > 3}
-    assert named == (set(range(16, 20)) if n == 4 else {far})
+def test_a_far_sample_in_both_models_does_not_hide_in_the_error_that_it_makes(n):
+    far = 17
+    influences = found(*features(n, -(-36 // n) + 1, far, 100.0))
+    assert influences[far].to_other_batches > 10
+
+
+def test_without_one_of_four_samples_the_others_of_the_batch_do_not_count():
+    influences = found(*features(4, 10, 17, 100.0))
+    assert {sample for sample, each in influences.items() if each.ratio > 3} == {16, 17, 18, 19}
+
+
+def test_of_a_single_batch_both_ratios_are_the_same():
+    influences = found(*features(40, 1, 17, 3.0))
+    assert influences
+    assert all(each.ratio == each.to_other_batches for each in influences.values())
