@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom
 
+# Populations with far samples are flagged, as they should be.
+pytestmark = pytest.mark.filterwarnings("ignore:CKA. layers that", "ignore:CKA. layers whose")
+
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 REPEATS = 200
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from operator import is_
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+
+from lightning_cka.runtime.left_alone import is_framework
 
 HOOKS = frozenset(name for name in vars(nn.Module()) if "_hooks" in name)
 """Attributes of each module that hold its hooks."""
@@ -52,21 +54,38 @@ def instance_table(value: object, left_alone: Collection[str] = ()) -> Attribute
 
 
 def hook_table(module: nn.Module) -> AttributeTable:
-    """Return the hooks of a module. Those that a forward pass adds or removes are removed or added."""
+    """Return the hooks of a module. Those that a forward pass adds or removes are removed or added.
+
+    Hooks of frameworks stay as they are then: FSDP2 adds some in its first forward pass, and needs them later.
+    """
     attributes = vars(module)
     tables = {name: attributes[name] for name in HOOKS if isinstance(attributes.get(name), dict)}
-    kept = {(name, key): hook for name, hooks in tables.items() for key, hook in hooks.items()}
+    kept = _own_hooks(tables)
 
     def restore() -> None:
         attributes.update(tables)
-        now = {(name, key): hook for name, hooks in tables.items() for key, hook in hooks.items()}
+        now = _own_hooks(tables)
         if list(now) != list(kept) or not all(map(is_, now.values(), kept.values())):
-            for hooks in tables.values():
-                hooks.clear()
+            for name, key in now:
+                del tables[name][key]
             for (name, key), hook in kept.items():
                 tables[name][key] = hook
 
     return AttributeTable(kept, restore)
+
+
+def _own_hooks(tables: Mapping[str, dict[Any, Any]]) -> dict[tuple[str, Any], Any]:
+    """Return the hooks that no framework has added, by their table and key."""
+    hooks = {(name, key): hook for name, table in tables.items() for key, hook in table.items()}
+    return {place: hook for place, hook in hooks.items() if not _is_of_framework(hook)}
+
+
+def _is_of_framework(hook: Any) -> bool:
+    """Whether a hook is a function or an object of a framework, or a bound method of one."""
+    function = getattr(hook, "hook", hook)  # Hooks of state dicts are wrapped.
+    function = getattr(function, "func", function)  # A partial.
+    definition = function if hasattr(function, "__qualname__") else type(function)
+    return is_framework(str(getattr(definition, "__module__", "")))
 
 
 def slot_table(value: object) -> AttributeTable:

@@ -80,7 +80,7 @@ def test_the_size_is_announced(tmp_path, caplog, reference, options, trained, nu
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO, logger=logger.name):
-        fit(CKAMonitor(reference, num_samples=128, batch_size=64, **options), tmp_path, 4, **trained)
+        fit(CKAMonitor(reference, num_samples=128, gram_batch_size=64, **options), tmp_path, 4, **trained)
     logger.removeHandler(caplog.handler)
     found = [re.search(r"about (\S+) MiB on disk, (\d+) x \S+ = (\S+) MiB in all", m) for m in caplog.messages]
     found = [match for match in found if match]

@@ -82,6 +82,7 @@ def test_a_validation_loader_that_draws_random_numbers_does_not_change_training(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="the probe set consists of the first samples")
             warnings.filterwarnings("ignore", message=".*probe batches were skipped")
+            warnings.filterwarnings("ignore", message=".*identical inputs")  # The loader repeats a batch.
             watched = run(model_class, validation, CKAMonitor(), **kwargs)
         assert all(torch.equal(value, watched[name]) for name, value in plain.items())
 

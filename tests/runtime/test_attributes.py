@@ -291,3 +291,21 @@ def test_a_large_tensor_is_watched_and_not_copied(monkeypatch):
     assert snapshot.changed_large_tensors() == []
     module.cache.mul_(2)
     assert snapshot.changed_large_tensors() == ["Owner.cache"]
+
+
+def test_hooks_that_frameworks_add_stay():
+    """FSDP2 adds some in its first forward pass. Without them, it cannot save a checkpoint."""
+
+    def of_framework(*_):
+        pass
+
+    of_framework.__module__ = "torch.distributed.fsdp"
+    net = nn.Linear(2, 2)
+    snapshot = AttributeSnapshot(net.modules())
+    net.register_forward_hook(lambda *_: None)
+    for hook in (of_framework, partial(of_framework, 1)):
+        net.register_state_dict_pre_hook(hook)
+        net.register_forward_pre_hook(hook)
+    snapshot.restore()
+    assert list(net._forward_hooks) == []
+    assert len(net._state_dict_pre_hooks) == len(net._forward_pre_hooks) == 2
