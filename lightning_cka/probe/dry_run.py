@@ -21,7 +21,7 @@ from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.probe.thinning import thin_out
+from lightning_cka.probe.thinning import Thinned, thin_out
 from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
@@ -183,22 +183,28 @@ def _choose_default(
     told = not_covered([name for name in problems if name not in untold], chosen, layers, seen.outputs)
     for name in problems.keys() - set(told):
         del problems[name]
-    for adapter in adapters:
-        for name in usable:
-            if name.startswith(f"{adapter}.") and not any(
-                True for c in layers[name].children() for _ in c.parameters()
-            ):
-                problems[name] = Problem(f"layer '{name}'", "is a part of an adapted layer, whose output is compared")
+    for name in _parts_of_adapters(adapters, usable, layers):
+        problems[name] = Problem(f"layer '{name}'", "is a part of an adapted layer, whose output is compared")
     thinned = thin_out(chosen, usable, layers)
     if thinned.names != chosen:
-        total = len({*chosen, *thinned.names})
-        spread = ", evenly spaced" if thinned.is_spread else ""
-        left_out = f", without {shortened(thinned.left_out, 16)}" if thinned.left_out else ""
-        rank_zero_info(
-            f"CKA compares {len(thinned.names)} of {total} layers{spread}{left_out}; choose others by name pattern or "
-            "module class with layers="
-        )
+        _report_thinning(thinned, len({*chosen, *thinned.names}))
     return {name: batch_dims[name] for name in thinned.names}
+
+
+def _parts_of_adapters(adapters: list[str], usable: list[str], layers: Mapping[str, nn.Module]) -> list[str]:
+    """Return the layers inside adapted layers that contain no layers with parameters."""
+    prefixes = tuple(f"{adapter}." for adapter in adapters)
+    inside = [name for name in usable if name.startswith(prefixes)]
+    return [name for name in inside if not any(True for c in layers[name].children() for _ in c.parameters())]
+
+
+def _report_thinning(thinned: Thinned, total: int) -> None:
+    spread = ", evenly spaced" if thinned.is_spread else ""
+    left_out = f", without {shortened(thinned.left_out, 16)}" if thinned.left_out else ""
+    rank_zero_info(
+        f"CKA compares {len(thinned.names)} of {total} layers{spread}{left_out}; choose others by name pattern or "
+        "module class with layers="
+    )
 
 
 def _check_any_usable(usable: Collection[str], problems: Mapping[str, Problem], model: nn.Module) -> None:

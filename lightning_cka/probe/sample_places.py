@@ -101,13 +101,16 @@ def _places(data: Any, path: tuple[Any, ...], seen: set[int]) -> Iterator[Sample
     seen.add(id(data))
     size = own_size(data)
     is_list = isinstance(data, list | tuple) and not isinstance(data, PackedSequence)
-    if size is not None and not is_list:
-        yield SamplePlaces(path, size)
-        return
-    if size is not None and not hasattr(data, "_fields"):
-        yield SamplePlaces(path, size, is_list=True)
-    inner = (place for step, value in _children(data) for place in _places(value, (*path, step), seen))
-    yield from _one_of_each_size(inner) if is_list and _is_uniform(data) else inner
+    if size is not None and not (is_list and hasattr(data, "_fields")):
+        yield SamplePlaces(path, size, is_list)
+    if size is None or is_list:
+        inner = _places_inside(data, path, seen)
+        yield from _one_of_each_size(inner) if is_list and _is_uniform(data) else inner
+
+
+def _places_inside(data: Any, path: tuple[Any, ...], seen: set[int]) -> Iterator[SamplePlaces]:
+    for step, value in _children(data):
+        yield from _places(value, (*path, step), seen)
 
 
 def is_plain(values: list[Any] | tuple[Any, ...]) -> bool:

@@ -85,27 +85,30 @@ class SampleSelection:
         if self.is_whole:
             yield batch
             return
-        places = defaultdict(list)
-        for place, sample in enumerate(sequences_of(batch.samples, self._sample_kind) or batch.samples):
-            if sample in self._excluded:
-                self._found.add(sample)
-            else:
-                places[self._label(sample)].append(place)
-        for label, own in places.items():
+        for label, own in self._places_by_label(batch).items():
             samples = tuple(batch.samples[place] for place in own)
             if len(own) < MIN_SAMPLES:
                 self._left_out.update(samples)
                 continue
-            number = batch.index * self._num_groups + self._place(label)
             yield replace(
                 batch,
-                index=number,
+                index=batch.index * self._num_groups + self._place(label),
                 grams=batch.grams if len(own) == len(batch.samples) else select_samples(batch.grams, own),
                 fingerprint=f"{batch.fingerprint} {digest(repr(samples).encode())}",
                 samples=samples,
                 bad_inputs=tuple(sample for sample in batch.bad_inputs if sample in samples),
                 input_hashes=tuple(batch.input_hashes[place] for place in own) if batch.input_hashes else (),
             )
+
+    def _places_by_label(self, batch: BankBatch) -> dict[Any, list[int]]:
+        """Return the places of the samples that are not excluded, by the label of their group."""
+        places = defaultdict(list)
+        for place, sample in enumerate(sequences_of(batch.samples, self._sample_kind) or batch.samples):
+            if sample in self._excluded:
+                self._found.add(sample)
+            else:
+                places[self._label(sample)].append(place)
+        return places
 
     def bank(self, bank: GramBank) -> GramBank:
         """Return the bank of the selected samples, in their groups."""

@@ -66,15 +66,12 @@ def temporary_eval_mode(
         stack.callback(keep_gradients(parameter for _, parameter in watched))
         weights = ParameterSnapshot(watched, parameters)
         stack.callback(weights.restore)
-        modes = [(module, module.training) for module in modules if hasattr(module, "training")]
-        try:
-            for module, _ in modes:
+        for module in modules:
+            if hasattr(module, "training"):
+                stack.callback(_set_mode, module, training=module.training)
                 if not _set_mode(module, training=False):
                     kept.left_alone.append(f"the training mode of {type(module).__name__}")
-            yield KeptState(kept, weights)
-        finally:
-            for module, training in modes:
-                _set_mode(module, training=training)
+        yield KeptState(kept, weights)
 
 
 def _keep_states(module: nn.Module, stack: ExitStack) -> list[str]:
