@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.jackknife import sums_of_others
+
 ENDS = 8
 """Number of samples that are kept at each end of a direction in each batch."""
 
@@ -102,7 +104,7 @@ def _changes(whole: Tensor, part: Tensor) -> list[Change]:
     zero = torch.zeros((), dtype=whole.dtype, device="cpu")
     whole, part = whole.where(defined, zero), part.where(defined, zero)
     values = [_cka(products.sum(0)) for products in (whole, part)]
-    left_out = _cka(whole.sum(0) - whole) - _cka(part.sum(0) - part)
+    left_out = _cka(sums_of_others(whole)) - _cka(sums_of_others(part))
     left_out = left_out.where(defined[:, 0], zero)
     deviation = (left_out - left_out.sum(0) / count).where(defined[:, 0], zero)
     error = ((count - 1) / count * deviation.square().sum(0)).sqrt()

@@ -32,7 +32,7 @@ def differentiable_gram(features: Tensor, dtype: torch.dtype | None = None) -> t
     dtype = dtype or gram_dtype(features)
     with torch.no_grad():
         location, scale, rounding = center_and_scale(flat, dtype)
-    gram: Tensor = _Gram.apply((flat.to(dtype) - location) / scale)  # type: ignore[no-untyped-call]
+    gram: Tensor = _Gram.apply((flat.to(dtype) - location) / scale)  # type: ignore[no-untyped-call]  # In torch.
     return gram, scale * has_variance(gram.detach().trace(), len(flat) * rounding)
 
 

@@ -1,5 +1,6 @@
 """Probe samples with identical inputs are counted and named, in all routes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from lightning_cka.plotting import plot_cka
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-ONLY = Thresholds.off()
-object.__setattr__(ONLY, "copies", 0.01)
+ONLY = replace(Thresholds.off(), copies=0.01)
 TEXT = r"probe samples have identical inputs: the input \(64 copies, such as dataset index 3, 4, 12, 20,"
 
 
