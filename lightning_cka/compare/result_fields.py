@@ -100,7 +100,7 @@ _LEFT_OUT_BATCHES = record(
     }
 )
 
-LATER_FIELDS = ("left_out_batches",)
+LATER_FIELDS = ("left_out_batches", "measure")
 """Fields that the checksum over a result leaves out, because files without them have a checksum, too."""
 
 
@@ -131,6 +131,7 @@ _FIELDS = record(
         "model_name": text,
         "reference_name": text,
         "kernel": text,
+        "measure": text,
         "self_comparison": boolean,
         "unbiased": boolean,
         "effective_batches": optional(number(0)),
@@ -147,6 +148,7 @@ _FIELDS = record(
         "model_name": "model",
         "reference_name": "reference",
         "kernel": "linear",
+        "measure": "cka",
         "self_comparison": False,
         "unbiased": True,
         "effective_batches": None,
