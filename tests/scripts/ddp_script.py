@@ -69,7 +69,9 @@ def run(devices, strategy, samples, own, layers):
         batch_size=4 if own in ("small", "tokens") else None,
         gram_batch_size={"small": 12, "joined": 24, "tokens": 8}.get(own),
         feature_fn="tokens:3" if own == "tokens" else None,
-        dataloader=None if own in (False, "small", "tokens") else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
+        dataloader=None
+        if own in (False, "small", "tokens")
+        else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
         log_changes=True,
