@@ -324,6 +324,14 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     assert "at loader position 77" in process.stderr
 
 
+def test_the_block_on_flags_runs_and_leaving_the_outlier_out_removes_its_flags(tmp_path):
+    (block,) = blocks(guide("flags"), "python")
+    flagged, without, mean = run_script(tmp_path, block).stdout.splitlines()
+    assert re.search(r"reason='trace_ratio'.*samples=\(77,\)", flagged)
+    assert without == "()"
+    assert 0 < float(mean) < 1
+
+
 def test_the_block_on_differences_runs(after_the_script, capsys):
     (block,) = blocks(guide("intervals"), "python")
     change = run(block, dict(after_the_script))["change"]
