@@ -1,4 +1,7 @@
-"""Measures of one large block as they are defined: from features, in float64, with loops. The package does not import it."""
+"""Measures of one large block as they are defined: from features, in float64, with loops.
+
+The package does not import this module.
+"""
 
 from __future__ import annotations
 

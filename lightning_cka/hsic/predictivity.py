@@ -87,7 +87,8 @@ def error_weights(gram: Tensor, alpha: float) -> Tensor:
     values, vectors = values[:-1], vectors[:, :-1]
     penalty = alpha * trace / n
     residuals = (vectors * (penalty / (values + penalty))) @ vectors.mT
-    return (residuals / residuals.diagonal().square()) @ residuals
+    weights: Tensor = (residuals / residuals.diagonal().square()) @ residuals
+    return weights
 
 
 def errors_of_mean(gram: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ def procrustes_distance(x_gram: Array, y_gram: Array) -> Tensor:
 def gram_factor(gram: Tensor) -> Tensor:
     """Return features whose Gram matrix this is: A with ``A A^T = K``, up to rounding errors of K.
 
-    One eigenvalue of a doubly centered matrix is zero, and none is negative. So eigenvalues up to four times the size of the
-    most negative one are rounding errors. They are left out, since their roots would not be small.
+    One eigenvalue of a doubly centered matrix is zero, and none is negative. So eigenvalues up to four times the size
+    of the most negative one are rounding errors. They are left out, since their roots would not be small.
 
     Args:
         gram: Doubly centered Gram matrix, ``(n, n)``.
@@ -70,7 +70,8 @@ def gram_factor(gram: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(gram)
     kept = values > -4 * values[0]
     kept[-1] = True
-    return vectors[:, kept] * values[kept].relu().sqrt()
+    features: Tensor = vectors[:, kept] * values[kept].relu().sqrt()
+    return features
 
 
 def nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
@@ -97,9 +98,15 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     if not product.isfinite().all():
         return product.sum()
     u, _, v = torch.linalg.svd(product)
-    return (x @ u - y @ v.mT).square().sum()
+    squares: Tensor = (x @ u - y @ v.mT).square()
+    return squares.sum()
 
 
 def angle_of(squared: Tensor) -> Tensor:
     """Return the angles between vectors of norm 1 with these squared distances."""
     return 2 * (squared.sqrt() / 2).asin()
+
+
+def angle_of_cosine(cosine: Tensor) -> Tensor:
+    """Return angles in [0, pi / 2] from their cosines. A cosine above 1 can only be a rounding error."""
+    return torch.atan2((1 - cosine.square()).abs().sqrt(), cosine)
