@@ -426,6 +426,15 @@ def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
     assert (namespace["result"].num_samples, namespace["result"].num_batches) == (256, 4)
 
 
+def test_the_block_on_second_opinions_prints_the_values_that_it_shows(capsys):
+    (block,) = blocks(guide("second-opinions"), "python")
+    run(block, {})
+    shown = re.findall(r"\d\.\d\d", " ".join(re.findall(r"# .*", block)))
+    printed = [f"{float(value):.2f}" for value in re.findall(r"tensor\(\[\[(.*?)\]\]", capsys.readouterr().out)]
+    assert printed[:2] + printed[3:] == shown
+    assert printed[2] == f"{1 / 21:.2f}"
+
+
 def test_the_block_on_processes_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = blocks(guide("processes"), "python")
