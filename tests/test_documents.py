@@ -324,6 +324,13 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     assert "at loader position 77" in process.stderr
 
 
+def test_the_block_on_samples_runs_and_shows_the_outlier(tmp_path):
+    (block,) = blocks(guide("samples"), "python")
+    process = run_script(tmp_path, block)
+    assert "at loader position 77" in process.stderr
+    assert {path.name for path in tmp_path.glob("*.png")} == {"flagged.png", "without.png"}
+
+
 def test_the_block_on_differences_runs(after_the_script, capsys):
     (block,) = blocks(guide("intervals"), "python")
     change = run(block, dict(after_the_script))["change"]
