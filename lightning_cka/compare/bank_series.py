@@ -72,6 +72,13 @@ def moment_names(banks: Sequence[GramBank]) -> tuple[str, ...]:
     return tuple(map(str, range(len(banks))))
 
 
+def moment_words(name: str) -> str:
+    """Return words for a name of `moment_names`, such as "epoch 3" for "3"; empty if the moment is unknown."""
+    if name.isdigit():
+        return f"epoch {name}"
+    return {INITIAL_LABEL: "before training", "?": ""}.get(name, name)
+
+
 def chosen_moments(
     banks: Sequence[GramBank],
     moments: Sequence[str],

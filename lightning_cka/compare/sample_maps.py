@@ -15,6 +15,7 @@ from lightning_cka.compare.bank_series import (
     chosen_batch,
     chosen_moments,
     moment_names,
+    moment_words,
     sources_of_run,
 )
 from lightning_cka.compare.sample_marks import SampleMarks
@@ -70,7 +71,7 @@ class SampleMaps:
         excluded: Samples that the user leaves out.
         batch: Index of the batch.
         sample_kind: What the sample numbers are.
-        title: Name of the model, with the epoch if there is one moment.
+        model_name: Class of the model.
     """
 
     by_layer: dict[str, list[SampleMap]]
@@ -78,7 +79,27 @@ class SampleMaps:
     excluded: list[int]
     batch: int
     sample_kind: str
-    title: str
+    model_name: str
+
+    @property
+    def maps(self) -> list[SampleMap]:
+        """Return the maps of all layers: layer by layer, in order of time."""
+        return [each for row in self.by_layer.values() for each in row]
+
+    @property
+    def num_moments(self) -> int:
+        """Return the number of moments."""
+        return max(map(len, self.by_layer.values()))
+
+    @property
+    def title(self) -> str:
+        """Return the name of the model, with the moment if there is only one and it is known."""
+        moments = {moment_words(each.moment) for each in self.maps}
+        return ", ".join(filter(None, (self.model_name, *(moments if len(moments) == 1 else ()))))
+
+    def at(self, place: int) -> SampleMaps:
+        """Return the maps of one moment, given its place in order of time."""
+        return replace(self, by_layer={name: [row[place]] for name, row in self.by_layer.items()})
 
 
 def sample_maps(
@@ -137,7 +158,7 @@ def sample_maps(
         selection.excluded,
         index,
         first.sample_kind,
-        headers[chosen[0]].title if len(chosen) == 1 else first.model_name,
+        first.model_name,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lightning_cka.compare.bank_series import INITIAL_LABEL
+from lightning_cka.compare.bank_series import moment_words
 from lightning_cka.compare.sample_maps import SampleMap, SampleMaps, sample_maps
 from lightning_cka.compare.sample_marks import SampleMarks
 from lightning_cka.figures.flag_notes import FLAG, notes_height, wrap_notes, write_at_bottom
@@ -90,36 +90,50 @@ def plot_samples(
 
 
 def draw_sample_maps(
-    maps: SampleMaps, labels: Labels | None = None, *, across: int | None = None, ax: Axes | None = None
+    maps: SampleMaps,
+    labels: Labels | None = None,
+    *,
+    across: int | None = None,
+    ax: Axes | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw maps of samples; see `plot_samples`."""
-    colours = LabelColours(labels, maps.sample_kind)
-    panels = [each for row in maps.by_layer.values() for each in row]
-    legend = colours.legend(list(dict.fromkeys(sample for each in panels for sample in each.samples)))
-    if any(each.marked for each in panels):
-        legend.append((None, f"{FLAG} {maps.sample_kind}"))
+    """Draw maps of samples; see `plot_samples`.
+
+    Args:
+        maps: The maps.
+        labels: Labels of the samples.
+        across: Maximum number of panels side by side.
+        ax: Axes of a single panel.
+        limits: Half the length of both axes, by layer. None: `axis_limits` of the maps.
+
+    Raises:
+        ValueError: There are several panels, but ``ax`` is given.
+    """
+    panels, colours = maps.maps, LabelColours(labels, maps.sample_kind)
     if ax is not None and len(panels) > 1:
         raise ValueError(f"ax takes a single panel, but there are {len(panels)}: choose one layer and one epoch")
+    legend = _legend(maps, colours)
     across = min(len(panels), across or _across(maps))
     grid = _new_grid(maps, panels, across, [text for _, text in legend]) if ax is None else [ax]
+    limits = axis_limits(maps) if limits is None else limits
     for each, panel in zip(panels, grid, strict=True):
-        limit = 1.1 * max(map(reach, maps.by_layer[each.layer])) or 1.0
-        draw_map(panel, each, colours, limit)
+        draw_map(panel, each, colours, limits[each.layer])
         panel.set_title(_title(maps, each), fontsize=9)
-    if legend:
-        _write_legend(
-            grid[across - 1], [handle or mark_handle(grid[0]) for handle, _ in legend], [t for _, t in legend]
-        )
+    _write_legend(grid[across - 1], legend)
     return figure_of(grid[0]), grid
+
+
+def axis_limits(maps: SampleMaps) -> dict[str, float]:
+    """Return half the length of both axes for each layer, so that the samples of all moments fit."""
+    return {name: 1.1 * max(map(reach, row)) or 1.0 for name, row in maps.by_layer.items()}
 
 
 def _across(maps: SampleMaps) -> int:
     """Return how many panels are side by side: all moments of a layer if there are several layers, else up to 4."""
-    layers, moments = len(maps.by_layer), max(map(len, maps.by_layer.values()))
-    if moments > 1 and layers > 1:
-        return moments
-    lines = -(-layers * moments // _MAX_ACROSS)
-    return -(-layers * moments // lines)
+    if maps.num_moments > 1 and len(maps.by_layer) > 1:
+        return maps.num_moments
+    lines = -(-len(maps.maps) // _MAX_ACROSS)
+    return -(-len(maps.maps) // lines)
 
 
 def _new_grid(maps: SampleMaps, panels: Sequence[SampleMap], across: int, legend: Sequence[str]) -> list[Axes]:
@@ -144,13 +158,12 @@ def _new_grid(maps: SampleMaps, panels: Sequence[SampleMap], across: int, legend
 
 def _title(maps: SampleMaps, each: SampleMap) -> str:
     """Return the layer and the moment, as far as the title of the figure does not have them."""
-    moment = f"epoch {each.moment}" if each.moment.isdigit() else each.moment.replace(INITIAL_LABEL, "before training")
-    has_moments = max(map(len, maps.by_layer.values())) > 1
-    if has_moments and len(maps.by_layer) == 1:
+    moment = moment_words(each.moment)
+    if maps.num_moments > 1 and len(maps.by_layer) == 1:
         return moment
     layer = plain(elided(each.layer, 28))
-    is_named = has_moments or (len(maps.by_layer) == 1 and moment != "?")
-    return f"{layer}, {moment}" if is_named else layer
+    has_moment = maps.num_moments > 1 or len(maps.by_layer) == 1
+    return f"{layer}, {moment}" if has_moment and moment else layer
 
 
 def _notes(maps: SampleMaps, panels: Sequence[SampleMap]) -> list[str]:
@@ -176,15 +189,25 @@ def _legend_columns(count: int, side: float) -> int:
     return -(-count // int(side / _LEGEND_LINE))
 
 
-def _write_legend(ax: Axes, handles: Sequence[Line2D], texts: Sequence[str]) -> None:
-    """Write a legend to the right of the axes."""
+def _legend(maps: SampleMaps, colours: LabelColours) -> list[tuple[Line2D | None, str]]:
+    """Return handles and texts of the legend. The handle of marks is None, because it depends on the background."""
+    legend = colours.legend(list(dict.fromkeys(sample for each in maps.maps for sample in each.samples)))
+    if any(each.marked for each in maps.maps):
+        legend.append((None, f"{FLAG} {maps.sample_kind}"))
+    return legend
+
+
+def _write_legend(ax: Axes, legend: Sequence[tuple[Line2D | None, str]]) -> None:
+    """Write a legend to the right of the axes, if it has entries."""
+    if not legend:
+        return
     height = ax.get_position().height * figure_of(ax).get_figheight()
     ax.legend(
-        handles,
-        texts,
+        [handle or mark_handle(ax) for handle, _ in legend],
+        [text for _, text in legend],
+        ncols=_legend_columns(len(legend), height),
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
-        ncols=_legend_columns(len(texts), height),
         fontsize=7,
         frameon=False,
         borderaxespad=0.3,
