@@ -9,11 +9,11 @@ from typing import overload
 
 import torch
 
+from lightning_cka.compare.bank_series import check_same_layers_and_probe_set, moment_names, sources_of_run
 from lightning_cka.compare.checked_result import one_or_all
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import bank_files
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.hsic.packed import PackedGrams
@@ -98,11 +98,11 @@ def trajectories(
         torch.Size([2, 2])
     """
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
-    sources = _sources(banks)
+    sources = sources_of_run(banks, "a trajectory", 2)
     headers = [open_bank(source, batches=()) for source in sources]  # Everything but the Gram matrices.
-    _check_same_layers_and_probe_set(headers)
+    check_same_layers_and_probe_set(headers)
     names = bank_of_layers(headers[0], layers).layers
-    moments = _moments(headers)
+    moments = moment_names(headers)
     first = headers[0]
     comparisons = {
         name: Comparison(
@@ -132,48 +132,3 @@ def trajectories(
 def _one_layer(grams: Sequence[PackedGrams], row: int) -> PackedGrams:
     """Return the Gram matrices of one layer at all moments, as if the moments were the layers of one model."""
     return PackedGrams(*(torch.stack([part[row] for part in parts]) for parts in zip(*grams, strict=True)))
-
-
-def _sources(banks: str | Path | Sequence[str | Path | GramBank]) -> Sequence[str | Path | GramBank]:
-    if isinstance(banks, str | Path):
-        folder = Path(banks)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-        banks = bank_files(folder)
-        if len(banks) < 2:
-            raise ValueError(
-                f"a trajectory needs the banks of at least two epochs, but {str(folder)!r} has {len(banks)}; "
-                "CKAMonitor(save_banks=True) writes them"
-            )
-    if len(banks) < 2:
-        raise ValueError(f"a trajectory needs at least two banks, but got {len(banks)}")
-    return banks
-
-
-def _check_same_layers_and_probe_set(banks: Sequence[GramBank]) -> None:
-    first = banks[0]
-    for bank in banks[1:]:
-        if bank.layers != first.layers:
-            raise ValueError(f"the banks of {first.title} and {bank.title} have different layers")
-        if differences := first.probe_differences(bank):
-            raise ValueError(
-                f"the banks of {first.title} and {bank.title} have different probe sets: they differ in "
-                f"{'; '.join(differences)}"
-            )
-
-
-def _moments(banks: Sequence[GramBank]) -> tuple[str, ...]:
-    """Return distinct names of the moments: epochs if these are distinct, else steps, else numbers."""
-    for names in (
-        [_epoch_name(bank) for bank in banks],
-        [f"step {bank.step}" for bank in banks],
-    ):
-        if len(set(names)) == len(names):
-            return tuple(names)
-    return tuple(map(str, range(len(banks))))
-
-
-def _epoch_name(bank: GramBank) -> str:
-    if bank.epoch is not None:
-        return str(bank.epoch)
-    return "init" if bank.step == 0 else "?"

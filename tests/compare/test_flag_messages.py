@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import torch
-
 from lightning_cka import CKAResult
 from lightning_cka.compare.flag_messages import flag_label, flag_messages, flag_summary
 from lightning_cka.compare.flags import Flag
