@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.distance_errors import LARGEST_LOSS, packed_variances
-from lightning_cka.hsic.kernel_grams import in_chunks, precise_distances
+from lightning_cka.hsic.distance_errors import LARGEST_LOSS
+from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure
+from lightning_cka.hsic.ordered_distances import OrderedDistances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
 
@@ -51,13 +52,13 @@ class RSA(Measure):
         values = grams.halves.new_empty(len(grams.halves), len(rows))
         factors = torch.ones_like(grams.scales)
         for chosen, part in in_chunks(grams):
-            squared = precise_distances(part)
+            squared, errors = OrderedDistances.of(part)
             pairs = squared[:, rows, columns]
             ordered, order = pairs.sort(1)
             ranks = _mean_ranks(ordered) / len(rows)
             values[chosen] = torch.empty_like(ranks).scatter_(1, order, ranks - ranks.mean(1, keepdim=True)).to(values)
-            errors = _deviations(part, squared)[:, rows, columns].gather(1, order)
-            undefined = pairs.isnan().any(1) | ~(_lost_part(ordered, errors) <= LARGEST_LOSS)
+            of_pairs = (errors[:, rows] + errors[:, columns]).gather(1, order)
+            undefined = pairs.isnan().any(1) | ~(_lost_part(ordered, of_pairs) <= LARGEST_LOSS)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         return Vectors(values, factors * grams.scales.sign(), n)
 
@@ -75,14 +76,6 @@ def _mean_ranks(ordered: Tensor) -> Tensor:
     last = places.where(torch.cat([differs, edge], 1), torch.full_like(places, torch.inf))
     last = last.flip(1).cummin(1).values.flip(1)
     return (first + last) / 2 + 1
-
-
-def _deviations(grams: PackedGrams, squared: Tensor) -> Tensor:
-    """Return standard deviations of the rounding errors of squared distances, ``(L, n, n)``, from above."""
-    variances = packed_variances(grams, squared)
-    own = (variances.common + variances.factors.square() + 2 * variances.shifts).sqrt()
-    own = torch.maximum(own, variances.floors)
-    return own[:, :, None] + own[:, None, :]
 
 
 def _lost_part(ordered: Tensor, errors: Tensor) -> Tensor:

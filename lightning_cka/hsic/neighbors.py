@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.distance_errors import LARGEST_LOSS, packed_variances
-from lightning_cka.hsic.kernel_grams import in_chunks, precise_distances
+from lightning_cka.hsic.distance_errors import LARGEST_LOSS
+from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure, with_parameters
+from lightning_cka.hsic.ordered_distances import OrderedDistances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
 
@@ -100,11 +101,11 @@ class MutualKNN(Measure):
         values = torch.empty(len(grams.halves), n, n, dtype=torch.int8, device=grams.halves.device)
         factors = torch.ones_like(grams.scales)
         for chosen, part in in_chunks(grams):
-            squared = precise_distances(part)
+            squared, errors = OrderedDistances.of(part)
             # The first distance is that of the sample from itself. One neighbour alone has no spread.
             nearest = squared.topk(max(k, 2) + 1, dim=2, largest=False).values
             values[chosen] = _is_neighbor(squared, nearest[:, :, k], k)
-            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(part, squared, nearest) <= LARGEST_LOSS)
+            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors) <= LARGEST_LOSS)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         chance = n * k**2 / (n - 1) if self.corrected else 0.0
         return Vectors(values.flatten(1), factors * grams.scales.sign(), n, chance)
@@ -132,7 +133,7 @@ def _is_neighbor(squared: Tensor, farthest: Tensor, k: int) -> Tensor:
     return is_nearer | (is_tied & (is_tied.cumsum(2, dtype=torch.int16) <= places))
 
 
-def _lost_part(grams: PackedGrams, squared: Tensor, nearest: Tensor) -> Tensor:
+def _lost_part(nearest: Tensor, errors: Tensor) -> Tensor:
     """Return the part of neighbours that rounding errors may change, ``(L,)``.
 
     An error e of distances exchanges about e / (D_k - D_1) of the k neighbours, where D_1 and D_k are the distances of
@@ -140,14 +141,10 @@ def _lost_part(grams: PackedGrams, squared: Tensor, nearest: Tensor) -> Tensor:
     as large as the distances to the last neighbours of most samples.
 
     Args:
-        grams: Gram matrices of L layers.
-        squared: Their squared distances, ``(L, n, n)``.
         nearest: Distances of each sample from itself and from its neighbours, in ascending order, ``(L, n, k + 1)``.
+        errors: Errors of distances; see `OrderedDistances`.
     """
-    variances = packed_variances(grams, squared)
     first, last = nearest[:, :, 1], nearest[:, :, -1]
-    errors = (variances.common + variances.factors.square() + 2 * variances.shifts).sqrt()
-    errors = torch.maximum(errors, variances.floors)
     spread = last - first
     among_copies = (errors > last.median(1, keepdim=True).values).to(errors)
     return torch.where(spread > 0, errors / spread, among_copies).clamp(max=1.0).mean(1)
