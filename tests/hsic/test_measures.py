@@ -4,13 +4,12 @@ import naive
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-
 from lightning_cka import RSA, MinibatchMutualKNN, MinibatchRidge, MinibatchRSA, MutualKNN, Ridge
 from lightning_cka.hsic.check_measures import check_measures
 from lightning_cka.hsic.kernels import RBF
 from lightning_cka.hsic.measure import CKA
 from lightning_cka.hsic.stack import pack_features
+from sklearn.datasets import load_digits
 
 MEASURES = {
     "mutual_knn": (MutualKNN(), naive.knn_vector),
@@ -32,12 +31,12 @@ def similarity(measure, x, y):
 
 def digits():
     """Return two halves of the pixels of 256 digits, with noise so that no distances tie."""
-    x = load_digits().data / 16 + 0.01 * np.random.RandomState(0).randn(1797, 64)  # noqa: NPY002 -- As published.
+    x = load_digits().data / 16 + 0.01 * np.random.RandomState(0).randn(1797, 64)
     return x[:256, :32], x[:256, 32:]
 
 
 def gaussian():
-    random = np.random.RandomState(1337)  # noqa: NPY002 -- As published.
+    random = np.random.RandomState(1337)
     x = random.randn(100, 10)
     return x, random.randn(100, 10) + x
 
