@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_kernels import check_feature_kernel
 from lightning_cka.hsic.kernels import Kernel, kernel_name
 from lightning_cka.probe.bank import GramBank, open_bank
-from lightning_cka.probe.bank_selection import aligned, bank_of_layers
+from lightning_cka.probe.bank_selection import bank_of_layers, with_one_probe_set
 from lightning_cka.probe.layers import Layers
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 
@@ -80,7 +79,7 @@ def compare_banks(
     a, b = open_bank(a), open_bank(b)
     is_self = a is b and reference_layers is None
     if not is_self:
-        a, b = _with_one_probe_set(a, b, strict=strict)
+        a, b = with_one_probe_set(a, b, strict=strict)
     a = bank_of_layers(a, layers)
     if not is_self:
         b = bank_of_layers(b, layers if reference_layers is None else reference_layers, "reference_layers")
@@ -99,22 +98,3 @@ def compare_banks(
     for batch in a:
         comparison.add(batch)
     return checked_result(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
-
-
-def _with_one_probe_set(a: GramBank, b: GramBank, *, strict: bool) -> tuple[GramBank, GramBank]:
-    """Return the banks, reduced to the batches that can be compared if ``strict`` is False."""
-    differences = a.probe_differences(b)
-    if not differences:
-        return a, b
-    problem = f"the banks have different probe sets: they differ in {'; '.join(differences)}"
-    if strict:
-        raise ValueError(f"{problem}. strict=False (--loose) compares batches of equal size anyway")
-    a, b = aligned(a, b)
-    if not a.batches:
-        raise ValueError(f"{problem}. No batch has the same number of samples in both")
-    warnings.warn(
-        f"{problem}. {a.num_samples} samples are compared as if they were the same in both banks; otherwise the values "
-        "are meaningless",
-        stacklevel=3,
-    )
-    return a, b

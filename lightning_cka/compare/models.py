@@ -88,8 +88,9 @@ def compare_models(
             the model has the same class.
         seed: Seed of the dataloader's shuffling, and of all randomness while the models are shown the samples.
         device: Device to compute on; None: the device of ``model``.
-        gram_batch_size: Number of samples in a Gram matrix, at least 4. Consecutive batches, which may have one sample,
-            are joined up to this number. Larger batches of a DataLoader are cut. None: one batch.
+        gram_batch_size: Number of samples in a Gram matrix, at least 4. Consecutive batches are joined up to this
+            number. If they have one sample each, it must lie along the first dimension of each layer's output. Larger
+            batches of a DataLoader are cut. None: one batch.
         progress_bar: Whether to show a progress bar.
 
     Returns:

@@ -46,7 +46,8 @@ class CKAMonitor(TrainerEvents):
         batch_size: Number of samples in a forward pass over the probe set. None: the validation loader's batch size.
         gram_batch_size: Number of samples in a Gram matrix, at least 4. Features of several forward passes are joined.
             None: as many forward passes as fit into 128 samples, or fewer so that there are 8 Gram matrices and the
-            features take at most 1 GiB; with ``dataloader``, one batch.
+            features take at most 1 GiB; with ``dataloader``, one batch. A stream or ``dataloader`` may yield one sample
+            at a time, if the samples lie along the first dimension of each layer's output.
         dataloader: Your own loader of probe batches, used as it is. It should shuffle, because batches of similar
             samples bias CKA. ``num_samples``, ``batch_size`` and ``dataloader_idx`` are ignored. None: the probe set is
             drawn from the validation dataset.
