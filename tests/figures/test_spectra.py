@@ -16,7 +16,9 @@ def lines(ax):
 
 
 def test_each_layer_has_a_line_and_its_effective_dimension(tmp_path):
-    bank = make_bank(epoch=3, step=4)
+    x = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))
+    bank = bank_of_features([[x * torch.tensor([9.0] * 4 + [1.0] * 56), x]], ("a", "b.c"))
+    bank.epoch, bank.step = 3, 4
     bank.save(tmp_path / "bank.safetensors")
     figure, ax = plot_spectrum(tmp_path / "bank.safetensors")
     spectra = layer_spectra(bank, bank.layers, SampleSelection(None, None))
@@ -25,14 +27,14 @@ def test_each_layer_has_a_line_and_its_effective_dimension(tmp_path):
         assert np.allclose(line.get_ydata(), drawn)
         assert np.allclose(line.get_xdata(), range(1, 1 + len(drawn)))
     # Layer b.c has more directions than there are samples.
-    assert spectra["b.c"].effective_dimension > 15
+    assert spectra["b.c"].effective_dimension > 39
     (mark,) = (line for line in ax.get_lines() if line.get_marker() == "D")
     (x,), (y,) = mark.get_data()
     assert x == spectra["a"].effective_dimension
     assert spectra["a"].shares[int(x)] <= y <= spectra["a"].shares[int(x) - 1]
     dimensions = [f"{each.effective_dimension:.1f}" for each in spectra.values()]
     assert texts(ax.get_legend().get_texts()) == [f"a ({dimensions[0]})", f"b.c ({dimensions[1]})"]
-    assert ax.get_title() == "Net, epoch 3"
+    assert ax.get_title() == "model, epoch 3"
     assert all_texts_are_inside(figure)
 
 
