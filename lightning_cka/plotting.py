@@ -6,6 +6,7 @@ from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.panels import plot_comparison
 from lightning_cka.figures.sample_animation import animate_samples
 from lightning_cka.figures.samples import plot_samples
+from lightning_cka.figures.spectra import plot_spectrum
 from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
 from lightning_cka.figures.trends import plot_layer_trend, plot_trend
 
@@ -18,6 +19,7 @@ __all__ = [
     "plot_drift",
     "plot_layer_trend",
     "plot_samples",
+    "plot_spectrum",
     "plot_trajectories",
     "plot_trajectory",
     "plot_trend",

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.flag_notes import FLAG_COLOUR
 from lightning_cka.figures.layout import figure_of
 
@@ -64,8 +64,7 @@ def reach(each: SampleMap) -> float:
 
 def flag_colour(ax: Axes) -> str:
     """Return the colour of marks that can be seen on the background of the axes."""
-    red, green, blue = to_rgb(ax.get_facecolor())
-    return _ON_DARK if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else FLAG_COLOUR
+    return _ON_DARK if is_dark(ax) else FLAG_COLOUR
 
 
 def mark_handle(ax: Axes) -> Line2D:
