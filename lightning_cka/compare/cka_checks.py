@@ -33,7 +33,7 @@ class Checked(NamedTuple):
 
     def flags(self, pairs: Partners, layers: Sequence[str], thresholds: Thresholds) -> list[Flag]:
         """Return flags of leading directions and of groups that lie apart."""
-        return direction_flags(self.directions, pairs, layers, thresholds)
+        return direction_flags(self.directions, pairs, layers, thresholds) if self.directions else []
 
 
 class CKAChecks:
