@@ -11,6 +11,7 @@ from lightning_cka.compare.bandwidth_gradient import NUM_BATCHES, STEP
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.pair import ModelPair, Outcome
+from lightning_cka.hsic.first_directions import FirstDirections
 from lightning_cka.hsic.kernel_grams import apply_kernel
 from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median
 from lightning_cka.probe.bank import GramBank
@@ -84,8 +85,10 @@ class KernelComparison:
         if medians is not None and batch.index < NUM_BATCHES:
             shifted = apply_kernel(self._kernel, batch.grams, medians * (1 + STEP), unbiased=self._unbiased)
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
+        # All references share them.
+        directions = batch.directions if grams is batch.grams else FirstDirections()
         for pair in self._pairs.values():
-            pair.add(batch, grams, self._device, shifted)
+            pair.add(batch, grams, self._device, shifted, directions)
 
     def outcomes(
         self, thresholds: Thresholds, sample_kind: str, flags: Sequence[Flag], **attributes: Any

@@ -30,8 +30,9 @@ from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.metric import MinibatchCKA
 from lightning_cka.compare.pair_flags import direction_flags, influence_flags, influences_of_layers
-from lightning_cka.compare.partners import partners
+from lightning_cka.compare.partners import names_of_pairs, partners
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.hsic.first_directions import FirstDirections
 from lightning_cka.hsic.kernel_grams import apply_kernel
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.hsic.packed import PackedGrams, select_layers
@@ -111,7 +112,12 @@ class ModelPair:
         )
 
     def add(
-        self, batch: BankBatch, grams: PackedGrams, device: torch.device, shifted: PackedGrams | None = None
+        self,
+        batch: BankBatch,
+        grams: PackedGrams,
+        device: torch.device,
+        shifted: PackedGrams | None = None,
+        directions: FirstDirections | None = None,
     ) -> None:
         """Add one batch.
 
@@ -120,8 +126,9 @@ class ModelPair:
             grams: Gram matrices of the kernel for this batch.
             device: Device of the Gram matrices.
             shifted: The same with other bandwidths, for `BandwidthGradient.add`; None: the batch is not added there.
+            directions: Leading directions of ``grams``, if they are shared with other pairs.
         """
-        reference_grams, shifted_reference = None, shifted
+        reference_grams, shifted_reference, reference_directions = None, shifted, None
         if self._bank is not None and self._reference_statistics is not None:
             linear = self._bank.get(batch.index, batch.fingerprint, device)
             if linear is None:
@@ -130,6 +137,8 @@ class ModelPair:
             medians = None if self._reference_bandwidths is None else self._reference_bandwidths.medians
             apply = partial(apply_kernel, self._kernel, linear, unbiased=self._metric.unbiased)
             reference_grams = apply(medians)
+            if reference_grams is linear:
+                reference_directions = self._bank.batches[batch.index].directions
             if medians is not None and shifted is not None:
                 shifted_reference = apply(medians * (1 + STEP))
             self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
@@ -144,7 +153,7 @@ class ModelPair:
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows), select_layers(reference_grams or grams, self._columns), unbiased=unbiased
         )
-        self._directions.add(batch.index, grams, reference_grams, batch.samples)
+        self._directions.add(batch.index, grams, reference_grams, batch.samples, directions, reference_directions)
         eps = torch.finfo(batch.grams.halves.dtype).eps
         self._records.append(BatchRecord(batch.samples, reductions, eps))
 
@@ -187,7 +196,12 @@ class ModelPair:
                 layer_sum[self._rows],
                 reference_sum[self._columns],
             )
-            changes = leave_one_out(self._records, self._names_of_pairs(), sums, distributed=distributed)
+            changes = leave_one_out(
+                self._records,
+                names_of_pairs(self._pairs, metric.layers, None if self._bank is None else self._bank.layers),
+                sums,
+                distributed=distributed,
+            )
             influences = influential_samples(self._records, sums, distributed=distributed)
         directions = self._directions.result(distributed=distributed)
         shape = (len(metric.layers), len(metric.reference_layers))
@@ -218,17 +232,6 @@ class ModelPair:
         )
         diagnostics = Diagnostics(layers, reference_layers, changes, found, sample_kind)
         return Outcome(replace(result, diagnostics=diagnostics), undefined, self._num_mismatched)
-
-    def _names_of_pairs(self) -> list[str | None]:
-        """Return the name of each pair of layers of the same name, and None for other pairs."""
-        if self._bank is None:
-            return [None] * len(self._pairs.rows)
-        names = zip(
-            (self._metric.layers[row] for row in self._pairs.rows),
-            (self._bank.layers[column] for column in self._pairs.columns),
-            strict=True,
-        )
-        return [one if one == other else None for one, other in names]
 
 
 def _indices(indices: list[int], count: int) -> list[int] | slice:
