@@ -147,7 +147,9 @@ def test_names_in_the_guides_exist():
     options = inspect.signature(lightning_cka.plot_cka).parameters
     assert {"add_text", "triangle", "cmap", "vmin", "vmax", "max_ticks", "max_label"} <= set(options)
     assert {"save_banks", "trajectory"} <= set(inspect.signature(CKAMonitor).parameters)
-    assert set(re.findall(r"`(plot_\w+)`", guide("without-a-trainer"))) == set(lightning_cka.plotting.__all__)
+    assert set(re.findall(r"`((?:plot|animate)_\w+)`", guide("without-a-trainer"))) == set(
+        lightning_cka.plotting.__all__
+    )
 
 
 def test_thresholds_are_those_of_the_code():
@@ -324,6 +326,22 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     assert "at loader position 77" in process.stderr
 
 
+def test_the_block_on_flags_runs_and_leaving_the_outlier_out_removes_its_flags(tmp_path):
+    (block,) = blocks(guide("flags"), "python")
+    flagged, without, mean = run_script(tmp_path, block).stdout.splitlines()
+    assert re.search(r"reason='trace_ratio'.*samples=\(77,\)", flagged)
+    assert without == "()"
+    assert 0 < float(mean) < 1
+
+
+def test_the_blocks_on_samples_run_and_shows_the_outlier(tmp_path):
+    process = run_script(tmp_path, "\n".join(blocks(guide("samples"), "python")))
+    assert "at loader position 77" in process.stderr
+    pictures = set(re.findall(r"\w+\.(?:png|gif)", guide("samples")))
+    assert len(pictures) == 7
+    assert {path.name for path in (*tmp_path.glob("*.png"), *tmp_path.glob("*.gif"))} == pictures
+
+
 def test_the_block_on_differences_runs(after_the_script, capsys):
     (block,) = blocks(guide("intervals"), "python")
     change = run(block, dict(after_the_script))["change"]
@@ -416,6 +434,15 @@ def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
     for block in blocks(guide("small-batches"), "python"):
         run(block, namespace)
     assert (namespace["result"].num_samples, namespace["result"].num_batches) == (256, 4)
+
+
+def test_the_block_on_second_opinions_prints_the_values_that_it_shows(capsys):
+    (block,) = blocks(guide("second-opinions"), "python")
+    run(block, {})
+    shown = re.findall(r"\d\.\d\d", " ".join(re.findall(r"# .*", block)))
+    printed = [f"{float(value):.2f}" for value in re.findall(r"tensor\(\[\[(.*?)\]\]", capsys.readouterr().out)]
+    assert printed[:2] + printed[3:] == shown
+    assert printed[2] == f"{1 / 21:.2f}"
 
 
 def test_the_block_on_processes_runs(tmp_path, monkeypatch):

@@ -37,22 +37,6 @@ def partners(layers: Sequence[str], reference_layers: Sequence[str] | None) -> P
     return Partners([row for row, _ in ordered], [column for _, column in ordered])
 
 
-def names_of_pairs(pairs: Partners, layers: Sequence[str], reference_layers: Sequence[str] | None) -> list[str | None]:
-    """Return the name of each pair of layers of the same name, and None for other pairs.
-
-    Args:
-        pairs: The pairs.
-        layers: Names of the model's layers.
-        reference_layers: Names of the reference's layers. None: the model is compared with itself.
-    """
-    if reference_layers is None:
-        return [None] * len(pairs.rows)
-    names = zip(
-        (layers[row] for row in pairs.rows), (reference_layers[column] for column in pairs.columns), strict=True
-    )
-    return [one if one == other else None for one, other in names]
-
-
 def _at_depth(place: int, count: int, other_count: int) -> int:
     """Return the place among ``other_count`` layers that is as deep as this place among ``count`` layers."""
     return round(place * (other_count - 1) / (count - 1)) if count > 1 else 0

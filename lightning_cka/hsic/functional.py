@@ -14,7 +14,7 @@ from lightning_cka.hsic.arrays import Array, to_tensor
 from lightning_cka.hsic.centering import doubly_centered, u_centered
 from lightning_cka.hsic.cka_side import CKASide
 from lightning_cka.hsic.differentiable import differentiable_gram, needs_gradient
-from lightning_cka.hsic.grams import MIN_SAMPLES, check_floating, full_gram, gram_dtype
+from lightning_cka.hsic.grams import MIN_SAMPLES, check_gram_pair, full_gram, gram_dtype
 from lightning_cka.hsic.kernels import Kernel, resolve_kernel
 
 
@@ -68,7 +68,7 @@ def unbiased_hsic(x_gram: Array, y_gram: Array) -> Tensor:
         tensor(5.)
     """
     x_gram, y_gram = to_tensor(x_gram), to_tensor(y_gram)
-    n = _check_gram_pair(x_gram, y_gram, MIN_SAMPLES)
+    n = check_gram_pair(x_gram, y_gram, MIN_SAMPLES)
     return (u_centered(x_gram) * u_centered(y_gram)).sum() / (n * (n - 3))
 
 
@@ -90,7 +90,7 @@ def biased_hsic(x_gram: Array, y_gram: Array) -> Tensor:
         ValueError: The shapes differ or are not square, or n < 2.
     """
     x_gram, y_gram = to_tensor(x_gram), to_tensor(y_gram)
-    n = _check_gram_pair(x_gram, y_gram, 2)
+    n = check_gram_pair(x_gram, y_gram, 2)
     return (doubly_centered(x_gram) * doubly_centered(y_gram)).sum() / (n - 1) ** 2
 
 
@@ -129,7 +129,7 @@ def cka(x: Array, y: Array, *, kernel: Kernel = "linear", unbiased: bool = True)
         sides = [CKASide(z, z.new_ones(()), None, unbiased) for z in (x, y)]
     else:
         sides = [CKASide.of_features(z, function, unbiased=unbiased) for z in (x, y)]
-    _check_gram_pair(sides[0].gram, sides[1].gram, MIN_SAMPLES if unbiased else 2)
+    check_gram_pair(sides[0].gram, sides[1].gram, MIN_SAMPLES if unbiased else 2)
     sides = [side.with_digits(z) for side, z in zip(sides, (x, y), strict=True)]
     value = _cosine(*(side.checked for side in sides))
     if any(needs_gradient(side.gram) for side in sides):
@@ -142,18 +142,3 @@ def cka(x: Array, y: Array, *, kernel: Kernel = "linear", unbiased: bool = True)
 def _cosine(k: Tensor, ell: Tensor) -> Tensor:
     # A product of two HSICs can overflow float32. Their normalisation cancels in the ratio and is left out.
     return (k * ell).sum() / (k.square().sum() * ell.square().sum()).sqrt()
-
-
-def _check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:
-    """Return n if both are Gram matrices of the same n samples, and n is large enough; else raise."""
-    for gram in (x_gram, y_gram):
-        check_floating(gram)
-        if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
-            raise ValueError(f"a Gram matrix must have shape (n, n), but has {tuple(gram.shape)}")
-    if x_gram.shape != y_gram.shape:
-        raise ValueError(
-            f"both Gram matrices must be of the same samples, but have n = {len(x_gram)} and n = {len(y_gram)}"
-        )
-    if len(x_gram) < min_samples:
-        raise ValueError(f"at least {min_samples} samples are needed, but n = {len(x_gram)}")
-    return len(x_gram)

@@ -207,3 +207,18 @@ def check_floating(tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         hint = ". torch.view_as_real makes them real" if tensor.is_complex() else ""
         raise TypeError(f"features must be a real floating-point tensor, but have dtype {tensor.dtype}{hint}")
+
+
+def check_gram_pair(x_gram: Tensor, y_gram: Tensor, min_samples: int) -> int:
+    """Return n if both are Gram matrices of the same n samples, and n is large enough; else raise."""
+    for gram in (x_gram, y_gram):
+        check_floating(gram)
+        if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+            raise ValueError(f"a Gram matrix must have shape (n, n), but has {tuple(gram.shape)}")
+    if x_gram.shape != y_gram.shape:
+        raise ValueError(
+            f"both Gram matrices must be of the same samples, but have n = {len(x_gram)} and n = {len(y_gram)}"
+        )
+    if len(x_gram) < min_samples:
+        raise ValueError(f"at least {min_samples} samples are needed, but n = {len(x_gram)}")
+    return len(x_gram)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 from lightning_cka.hsic.packed import select_layers
@@ -46,3 +47,33 @@ def aligned(a: GramBank, b: GramBank) -> tuple[GramBank, GramBank]:
             left.add(batch)
             right.add(replace(other, fingerprint=batch.fingerprint))
     return left, right
+
+
+def with_one_probe_set(a: GramBank, b: GramBank, *, strict: bool, stacklevel: int = 3) -> tuple[GramBank, GramBank]:
+    """Return two banks of one probe set.
+
+    Args:
+        a: The first bank.
+        b: The second bank.
+        strict: Whether the probe sets must be the same. False reduces the banks to the batches of equal size, with a
+            warning.
+        stacklevel: Place of the warning, as in `warnings.warn`. 3: the caller of the function that calls this one.
+
+    Raises:
+        ValueError: The probe sets differ; or ``strict`` is False, and no batch has the same size in both.
+    """
+    differences = a.probe_differences(b)
+    if not differences:
+        return a, b
+    problem = f"the banks have different probe sets: they differ in {'; '.join(differences)}"
+    if strict:
+        raise ValueError(f"{problem}. strict=False (--loose) compares batches of equal size anyway")
+    a, b = aligned(a, b)
+    if not a.batches:
+        raise ValueError(f"{problem}. No batch has the same number of samples in both")
+    warnings.warn(
+        f"{problem}. {a.num_samples} samples are compared as if they were the same in both banks; otherwise the values "
+        "are meaningless",
+        stacklevel=stacklevel,
+    )
+    return a, b
