@@ -79,9 +79,11 @@ class Ridge(Measure):
 
 
 def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
-    """Return hat matrices ``(L, n, n)`` in float64, and upper bounds of their squared rounding errors ``(L,)``.
+    """Return hat matrices ``(L, n, n)`` in float64, and the expected squares of their rounding errors ``(L,)``.
 
-    An error E of K changes H = I - t (K + t I)^-1 by t (K + t I)^-1 E (K + t I)^-1, whose norm is at most |E| / t.
+    An error E of K changes H = I - A, A = t (K + t I)^-1, by A E A / t. If the entries of E are independent with the
+    variances V, the square of its norm is on average sum V_ij B_ii B_jj / t^2, where B = A^2. Centering removes the
+    constant direction, in which A is 1.
 
     Args:
         grams: Gram matrices of L layers on n samples.
@@ -96,8 +98,11 @@ def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
     is_usable = (penalty > 0) & penalty.isfinite()
     penalty = penalty.where(is_usable, torch.ones_like(penalty))[:, None, None]
     factor, _ = torch.linalg.cholesky_ex((k / penalty).where(is_usable[:, None, None], identity) + identity)
-    hat = identity - torch.cholesky_inverse(factor)
+    shrunk = torch.cholesky_inverse(factor)
     variances = packed_variances(grams, squared)
     entries = squared / 2 + grams.offsets.to(k)[:, :, None] + grams.offsets.to(k)[:, None, :]
-    errors = variances.single(entries).sum((1, 2)) + 2 * n * variances.common.sum(1)
-    return hat, errors / (4 * penalty[:, 0, 0].square())
+    kept = (shrunk.square().sum(2) - 1 / n).clamp(min=0)
+    # D has twice the errors of K. Of an error that all distances of a sample have in common, K_ii keeps all.
+    of_pairs = (variances.single(entries) @ kept[:, :, None])[:, :, 0] / 4
+    errors = (kept * of_pairs).sum(1) + (kept.square() * variances.common).sum(1)
+    return identity - shrunk, errors / penalty[:, 0, 0].square()
