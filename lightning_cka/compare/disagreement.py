@@ -62,8 +62,10 @@ def _moved(found: DirectionStatistics, excess: float, change: LeaveOneOut | None
     """Return the samples that make CKA low: an outlier, a group that lies apart, or the farthest samples."""
     if change is not None and not change.change < _MIN_PART * excess:
         return (change.sample,)
+    groups = [
+        (separation, members)
+        for separation, size, members in zip(found.separation, found.group_sizes, found.members, strict=True)
+        if separation >= _MIN_SEPARATION and size >= _MIN_MEMBERS
+    ]
     # The group of the side whose two groups explain more.
-    place = int(found.separation[1] > found.separation[0])
-    if found.separation[place] >= _MIN_SEPARATION and found.group_sizes[place] >= _MIN_MEMBERS:
-        return found.members[place]
-    return (*found.ends[0], *found.ends[1])
+    return max(groups)[1] if groups else (*found.ends[0], *found.ends[1])
