@@ -16,31 +16,12 @@ from digits import digits
 from lightning_cka.functional import cka
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from plain_cnn import PlainCNN, minimise
 from scipy.stats import t as student_t
 from torch import nn
 
 BATCH = 128
 """Images in each batch. The error of CKA falls with the batch size."""
-
-
-class CNN(nn.Module):
-    """Three convolutions and a linear layer. forward returns the logits and the activations of each convolution."""
-
-    def __init__(self, width):
-        super().__init__()
-        channels = [1, width, 2 * width, 2 * width]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU())
-            for inputs, outputs, stride in zip(channels, channels[1:], (1, 2, 2), strict=False)
-        )
-        self.head = nn.Linear(channels[-1], 10)
-
-    def forward(self, x):
-        activations = []
-        for block in self.blocks:
-            x = block(x)
-            activations.append(x)
-        return self.head(x.mean((2, 3))), activations
 
 
 def distillation_loss(activations, teacher_activations):
@@ -63,23 +44,22 @@ def train(seed, width, steps, images, labels, labelled, teacher=None, weight=0.0
         weight: Weight of the distillation loss.
     """
     torch.manual_seed(seed)
-    model = CNN(width)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
-    for _ in range(steps):
-        chosen = labelled[torch.randint(len(labelled), (BATCH,))]
-        others = torch.randint(len(images), (BATCH,))
-        loss = nn.functional.cross_entropy(model(images[chosen])[0], labels[chosen])
-        activations = model(images[others])[1]  # Also without a teacher: batch normalisation sees these images, too.
-        if teacher is not None:
-            with torch.no_grad():
-                targets = teacher(images[others])[1]
-            loss = loss + weight * distillation_loss(activations, targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+    model = PlainCNN([1, width, 2 * width, 2 * width], strides=(1, 2, 2))
+
+    def losses():
+        for _ in range(steps):
+            chosen = labelled[torch.randint(len(labelled), (BATCH,))]
+            others = torch.randint(len(images), (BATCH,))
+            loss = nn.functional.cross_entropy(model(images[chosen])[0], labels[chosen])
+            # Also without a teacher: batch normalisation sees these images, too.
+            activations = model(images[others])[1]
+            if teacher is not None:
+                with torch.no_grad():
+                    targets = teacher(images[others])[1]
+                loss = loss + weight * distillation_loss(activations, targets)
+            yield loss
+
+    return minimise(model, losses(), steps, max_lr=1e-2, weight_decay=1e-2)
 
 
 def evaluate(model, images, labels, teacher):

@@ -17,6 +17,7 @@ from lightning_cka import MinibatchCKA
 from lightning_cka.hsic.kernels import RBF
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from plain_cnn import PlainCNN, minimise
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,48 +37,18 @@ PAPER = {
 KERNELS = {f"CKA (RBF {threshold})": RBF(threshold) for threshold in (0.2, 0.4, 0.8)} | {"CKA (linear)": "linear"}
 
 
-class PlainCNN(nn.Module):
-    """Seven convolutions without residual connections. forward returns the logits and the activations of each block.
-
-    All blocks have 16 * width features, so that no layer is favoured for its size.
-    """
-
-    def __init__(self, width):
-        super().__init__()
-        channels = [1, *[width] * 5, *[4 * width] * 2]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(inputs, outputs, 3, stride=1 if inputs == outputs else 2, padding=1),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(),
-            )
-            for inputs, outputs in itertools.pairwise(channels)
-        )
-        self.head = nn.Linear(channels[-1], 10)
-
-    def forward(self, x):
-        activations = []
-        for block in self.blocks:
-            x = block(x)
-            activations.append(x)
-        return self.head(x.mean((2, 3))), activations
-
-
 def train(seed, width, epochs, data):
-    """Return a network that was trained from this seed, in evaluation mode."""
+    """Return a network of seven convolutions that was trained from this seed, in evaluation mode.
+
+    All its layers have 16 * width features, so that no layer is favoured for its size.
+    """
     torch.manual_seed(seed)
-    model = PlainCNN(width)
+    model = PlainCNN([1, *[width] * 5, *[4 * width] * 2], strides=(2, 1, 1, 1, 1, 2, 1))
     # The last batch has one sample, which is too few for batch normalisation: drop it.
     loader = DataLoader(data, batch_size=64, shuffle=True, drop_last=True)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * len(loader))
-    for _ in range(epochs):
-        for images, labels in loader:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images)[0], labels).backward()
-            optimizer.step()
-            schedule.step()
-    return model.eval()
+    batches = (batch for _ in range(epochs) for batch in loader)
+    losses = (nn.functional.cross_entropy(model(images)[0], labels) for images, labels in batches)
+    return minimise(model, losses, epochs * len(loader), max_lr=3e-3, weight_decay=1)
 
 
 class Decomposition(NamedTuple):

@@ -34,12 +34,12 @@ CURVES = {
     for kernel, (color, width) in reversed(KERNELS.items())  # Wide curves first: narrow ones stay visible on top.
     for unbiased, name in ESTIMATORS.items()
 }
-MARKERS = {
-    "separated_group": "s",
-    "dominant_direction": "v",
-    "trace_ratio": "D",
-    "leave_one_out": "o",
-    "influence": "^",
+MARKERS = {  # marker, size: of two flags at one point, both are seen
+    "dominant_direction": ("v", 12),
+    "separated_group": ("s", 6),
+    "trace_ratio": ("D", 6),
+    "leave_one_out": ("o", 6),
+    "influence": ("^", 6),
 }
 DIAGNOSTICS = {  # label, range
     "effective_dimension": ("effective\ndimension", (0.8, 80)),
@@ -159,7 +159,8 @@ def draw(columns):
     for axis, label in zip(axes[:, 0], ["CKA", *(label for label, _ in DIAGNOSTICS.values())], strict=True):
         axis.set_ylabel(label, fontsize=9)
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_legend_handles_labels()[0]}
-    figure.legend(handles=lines.values(), loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    style = {"ncols": 5, "fontsize": 9, "frameon": False, "columnspacing": 1}
+    figure.legend(handles=lines.values(), loc="outside lower center", **style)
     return figure
 
 
@@ -174,8 +175,10 @@ def draw_values(axis, points, limit):
         axis.plot(distances, [point.values[key] for point in points], **style)
     for unbiased in ESTIMATORS:
         for reason, point in first_flagged(points, unbiased).items():
-            style = {"label": f"first flag: {reason}", "color": "black", "mfc": "#f0e442", "ls": "", "zorder": 3}
-            axis.plot(point.distance, point.values["linear", unbiased], MARKERS[reason], **style)
+            marker, size = MARKERS[reason]
+            style = {"label": f"first flag: {reason}", "color": "black", "mfc": "#f0e442", "ls": "", "ms": size}
+            place = (point.distance, point.values["linear", unbiased])
+            axis.plot(*place, marker, **style, zorder=4 - size / 100)  # The larger one is below.
 
 
 def draw_diagnostics(axes, points):

@@ -147,7 +147,9 @@ def test_names_in_the_guides_exist():
     options = inspect.signature(lightning_cka.plot_cka).parameters
     assert {"add_text", "triangle", "cmap", "vmin", "vmax", "max_ticks", "max_label"} <= set(options)
     assert {"save_banks", "trajectory"} <= set(inspect.signature(CKAMonitor).parameters)
-    assert set(re.findall(r"`(plot_\w+)`", guide("without-a-trainer"))) == set(lightning_cka.plotting.__all__)
+    assert set(re.findall(r"`((?:plot|animate)_\w+)`", guide("without-a-trainer"))) == set(
+        lightning_cka.plotting.__all__
+    )
 
 
 def test_thresholds_are_those_of_the_code():
@@ -322,6 +324,22 @@ def test_the_block_on_reading_cka_runs_and_shows_what_it_is_for(tmp_path):
     assert re.search(r"flagged: 0 trace_ratio \d+\.\d+ \(77,\)", linear)
     assert "flagged" not in rbf
     assert "at loader position 77" in process.stderr
+
+
+def test_the_block_on_flags_runs_and_leaving_the_outlier_out_removes_its_flags(tmp_path):
+    (block,) = blocks(guide("flags"), "python")
+    flagged, without, mean = run_script(tmp_path, block).stdout.splitlines()
+    assert re.search(r"reason='trace_ratio'.*samples=\(77,\)", flagged)
+    assert without == "()"
+    assert 0 < float(mean) < 1
+
+
+def test_the_blocks_on_samples_run_and_shows_the_outlier(tmp_path):
+    process = run_script(tmp_path, "\n".join(blocks(guide("samples"), "python")))
+    assert "at loader position 77" in process.stderr
+    pictures = set(re.findall(r"\w+\.(?:png|gif)", guide("samples")))
+    assert len(pictures) == 7
+    assert {path.name for path in (*tmp_path.glob("*.png"), *tmp_path.glob("*.gif"))} == pictures
 
 
 def test_the_block_on_differences_runs(after_the_script, capsys):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.jackknife import sums_of_others
+from lightning_cka.hsic.jackknife import jackknife_error, sums_of_others
 
 ENDS = 8
 """Number of samples that are kept at each end of a direction in each batch."""
@@ -100,16 +100,14 @@ def statistics_of(numbers: Tensor, ends: Tensor) -> list[DirectionStatistics]:
 def _changes(whole: Tensor, part: Tensor) -> list[Change]:
     """Return the CKA of two sets of products ``(k, 3, P)``, over the batches in which both are defined."""
     defined = (part.isfinite() & whole.isfinite()).all(1, keepdim=True)
-    count = defined[:, 0].sum(0)
+    weights = defined[:, 0].to(whole)
     zero = torch.zeros((), dtype=whole.dtype, device="cpu")
     whole, part = whole.where(defined, zero), part.where(defined, zero)
     values = [_cka(products.sum(0)) for products in (whole, part)]
     left_out = _cka(sums_of_others(whole)) - _cka(sums_of_others(part))
-    left_out = left_out.where(defined[:, 0], zero)
-    deviation = (left_out - left_out.sum(0) / count).where(defined[:, 0], zero)
-    error = ((count - 1) / count * deviation.square().sum(0)).sqrt()
-    is_known = (count > 0) & (count >= _MIN_PART * len(whole))
-    found = torch.stack([*values, error.where(count > 1, zero + torch.nan)]).where(is_known, zero + torch.nan)
+    error = jackknife_error(values[0] - values[1], left_out, weights)
+    is_known = weights.sum(0) >= max(1, _MIN_PART * len(whole))
+    found = torch.stack([*values, error]).where(is_known, zero + torch.nan)
     return [Change(*each) for each in found.T.tolist()]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +43,33 @@ def write_animation(
     """
     if not results:
         raise ValueError("there is no result to animate: pass at least one")
+    places = frame_places(len(results), max_frames)
+    files = pictures or [Path()] * len(results)
+    write_gif((_heatmap(results[place], files[place]) for place in places), path, seconds)
+
+
+def frame_places(count: int, max_frames: int) -> list[int]:
+    """Return the indices of the moments that get a frame: at most ``max_frames``, evenly spaced, with both ends."""
+    places: list[int] = np.linspace(0, count - 1, min(count, max(2, max_frames))).round().astype(int).tolist()
+    return places
+
+
+def write_gif(pictures: Iterable[Pixels], path: str | Path, seconds: float) -> None:
+    """Write pictures as an animated GIF.
+
+    Args:
+        pictures: At least one picture, in order.
+        path: Path of the file. Missing folders are created.
+        seconds: Duration of a frame, from 0.01 to 100. The last frame is shown four times as long.
+
+    Raises:
+        ValueError: ``seconds`` is out of range.
+        OSError: The file cannot be written.
+    """
     if not 0.01 <= seconds <= 100:
         raise ValueError(f"seconds must be from 0.01 to 100, but got {seconds:g}")
-    count = min(len(results), max(2, max_frames))
-    places = np.linspace(0, len(results) - 1, count).round().astype(int)
-    files = pictures or [Path()] * len(results)
-    frames = _padded([_heatmap(results[place], files[place]) for place in places])
-    durations = [round(1000 * seconds)] * (count - 1) + [round(4000 * seconds)]
+    frames = _padded(list(pictures))
+    durations = [round(1000 * seconds)] * (len(frames) - 1) + [round(4000 * seconds)]
     content = io.BytesIO()
     frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, disposal=2)
     write_atomically(Path(path), content.getvalue())

@@ -68,10 +68,10 @@ def write_below_axes(ax: Axes, lines: Sequence[str], distance: float) -> None:
     )
 
 
-def write_at_bottom(figure: Figure, lines: Sequence[str]) -> None:
-    """Write lines into the lower left corner of the figure."""
+def write_at_bottom(figure: Figure, lines: Sequence[str], colour: str | None = FLAG_COLOUR) -> None:
+    """Write lines into the lower left corner of the figure. ``colour`` None: that of other texts."""
     width, height = figure.get_size_inches()
-    figure.text(0.1 / width, 0.05 / height, "\n".join(lines), va="bottom", fontsize=_FONT_SIZE, color=FLAG_COLOUR)
+    figure.text(0.1 / width, 0.05 / height, "\n".join(lines), va="bottom", fontsize=_FONT_SIZE, color=colour)
 
 
 def write_above_axes(ax: Axes, text: str) -> None:

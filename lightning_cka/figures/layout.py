@@ -117,6 +117,39 @@ def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: 
     return min(count, across) * _panel_step(columns, rows) + 0.8
 
 
+def square_grid(count: int, across: int, *, side: float, above: float, below: float, right: float) -> list[Axes]:
+    """Return square axes with numbers as tick labels in a new figure.
+
+    Args:
+        count: Number of panels.
+        across: Maximum number of panels side by side.
+        side: Length of a side of a panel.
+        above: Height of the free room above all panels.
+        below: Height of the free room under all panels.
+        right: Width of the free room at the right.
+
+    Returns:
+        The axes from left to right, then from top to bottom.
+    """
+    across = min(count, across)
+    lines = -(-count // across)
+    left, bottom, top = 0.6, 0.45, 0.3
+    step_x, step_y = left + side + 0.05, bottom + side + top
+    width, height = across * step_x + right, lines * step_y + above + below
+    figure = _new_figure(width, height)
+    return [
+        figure.add_axes(
+            (
+                ((place % across) * step_x + left) / width,
+                (below + (lines - 1 - place // across) * step_y + bottom) / height,
+                side / width,
+                side / height,
+            )
+        )
+        for place in range(count)
+    ]
+
+
 def label_room(columns: Sequence[str]) -> float:
     """Return the height that the labels and the title of the x axis need."""
     return 0.45 + (_CHARACTER * max(map(len, columns)) if labels_overlap(columns) else 0.15)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.labels import axis_title, elided, plain, reference_title, short_labels, value_label
 from lightning_cka.figures.layer_history import layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
+from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from lightning_cka.compare.result import CKAResult
 
-
-_MAX_LINES = 8
-"""Default maximum number of lines: the colours of more lines look alike."""
 
 _VALUE_LABELS = [" " * 6] * 8
 """Stand-ins for the tick labels of the y axis, which give the axes their height and the room at the left."""
@@ -64,10 +61,10 @@ def plot_trend(
     note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
     if ax is None:
         ax = new_axes(columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n")])
-    for shade, row in zip(_shades(len(rows)), rows, strict=True):
-        _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), shade)
+    for colour, row in zip(line_colours(len(rows)), rows, strict=True):
+        _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), colour)
         if (place := history.settled[row]) is not None:
-            draw_marks(ax, [(place, history.values[row, place])], _colour(shade))
+            draw_marks(ax, [(place, history.values[row, place])], colour)
     _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]), note)
     return figure_of(ax), ax
 
@@ -98,8 +95,8 @@ def plot_layer_trend(
     columns, prefix = short_labels(history.names)
     if ax is None:
         ax = new_axes(columns, _VALUE_LABELS, legend=lines)
-    for place, (shade, line) in enumerate(zip(_shades(len(lines)), lines, strict=True)):
-        _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), shade)
+    for place, (colour, line) in enumerate(zip(line_colours(len(lines)), lines, strict=True)):
+        _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
     last = results[-1]
     _finish(ax, columns, axis_title(last.model_name, prefix), value_label(last), "CKA of layers of the same name")
     return figure_of(ax), ax
@@ -112,8 +109,7 @@ def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int
         ValueError: One of ``layers`` is not among the names.
     """
     if layers is None:
-        count = min(len(names), _MAX_LINES)
-        return [round(i * (len(names) - 1) / max(1, count - 1)) for i in range(count)]
+        return chosen_lines(len(names))
     if missing := [name for name in layers if name not in names]:
         raise ValueError(f"no CKA with a layer of the same name for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers]
@@ -141,24 +137,14 @@ def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> 
     return [elided(label) for label in labels]
 
 
-def _shades(count: int) -> list[float]:
-    """Return evenly spaced positions in the colour map, from 0 to 1."""
-    return [place / max(1, count - 1) for place in range(count)]
-
-
-def _colour(shade: float) -> tuple[float, float, float, float]:
-    return colormaps["viridis"](0.9 * shade)
-
-
 def _draw_line(
     ax: Axes,
     label: str,
     values: NDArray[np.float64],
     band: tuple[NDArray[np.float64], NDArray[np.float64]],
-    shade: float,
+    colour: Colour,
 ) -> None:
     """Draw one line, with a band between the lower and the upper bounds."""
-    colour = _colour(shade)
     places = np.arange(len(values))
     ax.fill_between(places, *band, color=colour, alpha=0.25, linewidth=0)
     ax.plot(places, values, color=colour, label=label, linewidth=1.4, marker=".", markersize=4)

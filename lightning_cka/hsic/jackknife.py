@@ -70,14 +70,15 @@ def jackknife_error(value: Tensor, left_out: Tensor, weights: Tensor) -> Tensor:
     Args:
         value: Estimate with all batches, ``(...)``.
         left_out: Estimate without each batch, ``(k, ...)``.
-        weights: Weights of the batches in the sums, ``(k,)``.
+        weights: Weights of the batches in the sums, ``(k,)``, or ``(k, ...)`` if they differ between the estimates. A
+            batch that is not part of an estimate has weight 0 there, and leaving it out must not change the estimate.
 
     Returns:
         Standard errors, ``(...)``; ``nan`` for fewer than 2 batches.
     """
     if len(left_out) < 2:
         return torch.full_like(value, torch.nan)
-    factor = 1 - 1 / effective_batches(weights)
+    factor = 1 - 1 / _effective_batches(weights)
     return ((left_out - value).square().sum(0) * factor).sqrt()
 
 
@@ -87,4 +88,8 @@ def effective_batches(weights: Tensor) -> float:
     Args:
         weights: Weights of the batches, ``(k,)``; k may be 0, which gives ``nan``.
     """
-    return float(weights.sum() ** 2 / weights.square().sum())
+    return float(_effective_batches(weights))
+
+
+def _effective_batches(weights: Tensor) -> Tensor:
+    return weights.sum(0) ** 2 / weights.square().sum(0)

@@ -1,8 +1,11 @@
-"""The effective dimension of a layer, computed from its Gram matrix."""
+"""The eigenvalues and the effective dimension of a layer, computed from its Gram matrix."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from lightning_cka.hsic.centering import doubly_centered
 
 
 def effective_dimension_numerator(offsets: Tensor, squared_norms: Tensor) -> Tensor:
@@ -25,3 +28,21 @@ def effective_dimension_numerator(offsets: Tensor, squared_norms: Tensor) -> Ten
     # Not (sum s)^2 - sum s^2: with a far outlier, the two terms agree up to rounding, and their difference is noise.
     mixed = 2 * (offsets[:, 1:] * offsets.cumsum(1)[:, :-1]).sum(1)
     return (4 * (n - 3) * mixed + 2 * squared_norms / (n - 2)) / (n - 1)
+
+
+def eigenvalue_shares(grams: Tensor) -> Tensor:
+    """Return the part of all variance along each eigenvector of the doubly centered Gram matrices.
+
+    Args:
+        grams: Gram matrices ``(..., n, n)``, centered or not. Negative eigenvalues, which are rounding errors, count as
+            zero.
+
+    Returns:
+        Shares ``(..., n - 1)`` float64 in descending order; ``nan`` for features that do not vary, or with ``nan``.
+    """
+    centered = doubly_centered(grams.double())
+    is_finite = centered.isfinite().all(-1).all(-1)[..., None]
+    values = torch.linalg.eigvalsh(centered.where(is_finite[..., None], torch.zeros_like(centered))).flip(-1)[..., :-1]
+    values = values.where(values > 0, torch.zeros_like(values))
+    shares: Tensor = values / values.sum(-1, keepdim=True)
+    return shares

@@ -98,10 +98,17 @@ def show_whole_batch(
     # The model may write to its inputs: the part is copied first.
     part = part_of_batch(batch, some_samples(n)) if n > 1 else None
     outputs = record_outputs(model, batch, names, forward_settings, lenient=lenient)
+    if n == 1:
+        warnings.warn(
+            "the only sample of a batch is assumed to lie along the first dimension of each output: batches of two or "
+            "more samples would show where it lies",
+            stacklevel=4,
+        )
+        return DryRunOutputs(n, outputs, {}, {}, n, batch.block_size)
     fewer: dict[str, LayerOutput] = {}
     some: dict[str, LayerOutput] = {}
     try:
-        without_last = _without_last(probe, n)
+        without_last = probe.first_batch(drop_last_sample=True)
         fewer = record_outputs(model, without_last, outputs, forward_settings, lenient=lenient, like=outputs)
     except ValueError as error:
         warnings.warn(
@@ -113,12 +120,6 @@ def show_whole_batch(
         with contextlib.suppress(ValueError):  # A model with a fixed batch size, as the warning above says.
             some = record_outputs(model, part, outputs, forward_settings, lenient=lenient, like=outputs)
     return DryRunOutputs(n, outputs, fewer, some, n, batch.block_size)
-
-
-def _without_last(probe: ProbeSet, n: int) -> ProbeBatch:
-    if n == 1:
-        raise ValueError("no sample is left")
-    return probe.first_batch(drop_last_sample=True)
 
 
 def show_parts(

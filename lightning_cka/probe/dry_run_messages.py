@@ -45,7 +45,7 @@ def layer_problem(
         return Problem(subject, "is complex: compare such layers alone, with feature_fn=torch.view_as_real")
     if output.shape is None:
         return Problem(subject, "has no floating-point tensor of one dimension or more")
-    hint = _expert_hint(output.shape, n) or _folding_hint(output, fewer, n)
+    hint = _ONE_SAMPLE_HINT if n == 1 else _expert_hint(output.shape, n) or _folding_hint(output, fewer, n)
     return Problem(subject, f"has no dimension with one entry per sample{hint}")
 
 
@@ -80,6 +80,12 @@ _PLURALS = {"has": "have", "is": "are"}
 
 def _verb_phrase(reason: str, num_subjects: int) -> str:
     return re.sub("^(has|is) ", lambda found: _PLURALS[found[1]] + " ", reason) if num_subjects > 1 else reason
+
+
+_ONE_SAMPLE_HINT = (
+    ": of a batch of one sample, only the first dimension can be that. Pass batches of two or more samples, which show "
+    "other batch dimensions, or a feature_fn= that returns (n, features)"
+)
 
 
 def _expert_hint(shape: tuple[int, ...], n: int) -> str:

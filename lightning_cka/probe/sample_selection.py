@@ -14,13 +14,14 @@ from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.subset import select_samples
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.probe.sample_labels import Labels, copied_labels, label_of
 from lightning_cka.probe.tokens import kind_of_sequences, sequences_of
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.files import digest
 from lightning_cka.runtime.text import shortened
 
 Exclude = Iterable[int] | None
-Groups = Mapping[int, Any] | Sequence[Any] | None
+Groups = Labels | None
 
 
 class SampleSelection:
@@ -41,7 +42,7 @@ class SampleSelection:
 
     def __init__(self, exclude: Exclude, groups: Groups, sample_kind: str = "sample") -> None:
         self._excluded = _integers(exclude)
-        self._groups = _labels(groups)
+        self._groups = None if groups is None else copied_labels(groups, "groups")
         self._sample_kind = sample_kind
         self._kind = kind_of_sequences(sample_kind)
         self._num_groups = self._number_of_groups()
@@ -55,11 +56,16 @@ class SampleSelection:
         return not self._excluded and self._groups is None
 
     @property
+    def excluded(self) -> list[int]:
+        """Return the numbers of the samples to leave out."""
+        return sorted(self._excluded)
+
+    @property
     def description(self) -> str:
         """Return a text that is equal for equal selections; empty if all samples are compared as one group."""
         if self.is_whole:
             return ""
-        return digest(repr((sorted(self._excluded), self._groups)).encode())
+        return digest(repr((self.excluded, self._groups)).encode())
 
     def of_kind(self, sample_kind: str) -> SampleSelection:
         """Return the selection for one comparison, whose sample numbers are of this kind."""
@@ -100,6 +106,10 @@ class SampleSelection:
                 input_hashes=tuple(batch.input_hashes[place] for place in own) if batch.input_hashes else (),
             )
 
+    def places(self, batch: BankBatch) -> list[int]:
+        """Return the places in a batch of the samples that are not excluded."""
+        return sorted(place for own in self._places_by_label(batch).values() for place in own)
+
     def _places_by_label(self, batch: BankBatch) -> dict[Any, list[int]]:
         """Return the places of the samples that are not excluded, by the label of their group."""
         places = defaultdict(list)
@@ -132,7 +142,7 @@ class SampleSelection:
         """
         if self.is_whole:
             return ""
-        ordered = sorted(self._excluded)
+        ordered = self.excluded
         own = [float(sample in self._found) for sample in ordered]
         counts = torch.tensor([*own, float(len(self._left_out))], dtype=torch.float64, device=device)
         *found, left_out = all_reduce_sum(counts, distributed=distributed).tolist()
@@ -152,16 +162,7 @@ class SampleSelection:
             )
 
     def _label(self, sample: int) -> Any:
-        if self._groups is None:
-            return None
-        try:
-            return self._groups[sample]
-        except (KeyError, IndexError) as error:
-            raise ValueError(
-                f"groups has {len(self._groups)} labels, but none for {self._kind} {sample}; expected a "
-                "sequence that is indexed by sample numbers, such as the labels of the whole dataset, or a mapping "
-                "from them"
-            ) from error
+        return None if self._groups is None else label_of(self._groups, sample, self._kind, "groups")
 
     def _number_of_groups(self) -> int:
         if self._groups is None:
@@ -182,16 +183,3 @@ def _integers(exclude: Exclude) -> frozenset[int]:
         return frozenset(index(sample) for sample in exclude)
     except TypeError as error:
         raise TypeError(f"exclude must be sample numbers, such as [17, 203]: {error}") from error
-
-
-def _labels(groups: Groups) -> Mapping[int, Any] | Sequence[Any] | None:
-    if groups is None:
-        return None
-    if isinstance(groups, Mapping):
-        return dict(groups)
-    plain = groups.tolist() if hasattr(groups, "tolist") else groups
-    if isinstance(plain, str | bytes) or not isinstance(plain, Sequence):
-        raise TypeError(
-            f"groups must be labels by sample number, as a sequence or a mapping, but is a {type(groups).__name__}"
-        )
-    return list(plain)

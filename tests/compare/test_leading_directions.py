@@ -50,7 +50,8 @@ def products(k, ell, unbiased):
 
 def jackknife(whole, part):
     left = [ratio(np.delete(whole, i, 0)) - ratio(np.delete(part, i, 0)) for i in range(len(whole))]
-    return np.sqrt((len(left) - 1) / len(left) * np.sum((np.array(left) - np.mean(left)) ** 2))
+    value = ratio(whole) - ratio(part)
+    return np.sqrt((len(left) - 1) / len(left) * np.sum((np.array(left) - value) ** 2))
 
 
 @pytest.mark.parametrize("unbiased", [True, False])

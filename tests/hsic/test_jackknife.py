@@ -108,3 +108,13 @@ def test_effective_batches():
     assert effective_batches(torch.full((8,), 3.0)) == pytest.approx(8)
     assert effective_batches(torch.tensor([1.0, 0.0001])) == pytest.approx(1, abs=1e-3)
     assert math.isnan(effective_batches(torch.ones(0, dtype=torch.float64)))
+
+
+def test_weights_can_differ_between_the_estimates():
+    sample = torch.randn(7, 2, dtype=torch.float64)
+    weights = torch.ones_like(sample)
+    sample[5:, 1] = weights[5:, 1] = 0  # The second estimate is the mean of five values.
+    left_out = sums_of_others(sample) / sums_of_others(weights)
+    found = jackknife_error(sample.sum(0) / weights.sum(0), left_out, weights)
+    expected = [sample[:7, 0].std() / 7**0.5, sample[:5, 1].std() / 5**0.5]
+    assert found.tolist() == pytest.approx([each.item() for each in expected], rel=1e-12)

@@ -17,6 +17,7 @@ SCENARIOS = {
     "the user's loader without shuffling": (64, "sorted"),
     "several forward passes for each Gram matrix": (64, "small"),
     "several batches of the user's loader for each Gram matrix": (94, "joined"),
+    "three tokens of each sequence": (64, "tokens"),
 }
 
 
@@ -44,9 +45,13 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
     assert one.pop() == two.pop() == {"alone": [64, [1.0] * 4]}
     for (samples, kind), alone, shared in zip(scenarios.values(), one, two, strict=True):
-        for name in (f"{name}/{kernel}" for name in ("initial", "previous", "self", "Net") for kernel in KERNELS):
+        reference, layers, per_sample = ("OfTokens", 3, 3) if kind == "tokens" else ("Net", 4, 1)
+        for name in (f"{name}/{kernel}" for name in ("initial", "previous", "self", reference) for kernel in KERNELS):
             a, b = (np.array(content["matrices"][name]) for content in (alone, shared))
-            assert a.shape == (2, 4, 4)
+            assert a.shape == (2, layers, layers)
+            changes = [v for key, v in shared["metrics"].items() if re.fullmatch(f"cka/{name}/.*_change", key)]
+            expected = [] if name.startswith("self") else (a[1] - a[0]).diagonal()
+            assert changes == pytest.approx(expected, abs=1e-6, nan_ok=True)
             # With few or similar samples in the first batch, most distances after a ReLU can be zero.
             assert not np.isnan(a).any() or (name.endswith("rbf") and (samples == 4 or kind == "sorted"))
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
@@ -56,7 +61,11 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
                 # The error of a value of exactly 1 is a rounding error of zero.
                 np.testing.assert_allclose(ours[part], theirs[part], rtol=1e-6, atol=1e-9, err_msg=f"{name}: {part}")
         assert np.ptp(alone["matrices"]["initial/linear"], axis=0).max() > 1e-3  # The weights did change.
-        assert alone["samples"] == shared["samples"] == [samples] * 2
+        assert alone["samples"] == shared["samples"] == [per_sample * samples] * 2
+        assert alone["effective batches"] == pytest.approx(shared["effective batches"])
+        if kind == "tokens":  # There are 8 blocks of 8 sequences. Their draws of tokens are no batches of their own.
+            assert shared["effective batches"] == pytest.approx([8, 8])
+            assert np.shape(shared["errors"]["initial/linear"]["left out"]) == (2, 3, 8)
         assert alone["metrics"] == pytest.approx(shared["metrics"], abs=1e-6, nan_ok=True)
         for ours, theirs in zip(alone["diagnostics"], shared["diagnostics"], strict=True):
             assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-9, nan_ok=True)
@@ -64,7 +73,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         reasons = ([re.sub(r"\d+", "", message) for message in each["warnings"]] for each in (alone, shared))
         assert next(reasons) == next(reasons)  # The warnings of rank 0.
         # With four samples, no flag can name one. With 36, the outlier is named by its effect on CKA.
-        outlier = rf"(single samples dominate|without one sample).* {samples // 2}\b"
+        outlier = rf"(single samples dominate|without one sample).* {samples // 2}(0000\d\d)?\b"
         is_flagged = any(re.search(outlier, message) for message in alone["warnings"])
         assert is_flagged or samples == 4 or kind == "sorted"
         assert any("not exchangeable" in message for message in alone["warnings"]) == (kind == "sorted")

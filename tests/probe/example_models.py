@@ -14,8 +14,9 @@ from torch import nn
 CPU = torch.device("cpu")
 
 
-def plan_of(model, batches, layers=None, **kwargs):
-    return dry_run(model, StreamProbe(batches, 0), check_layers(layers), ForwardSettings(CPU, **kwargs))
+def plan_of(model, batches, layers=None, gram_batch_size=None, **kwargs):
+    probe = StreamProbe(batches, 0, gram_batch_size=gram_batch_size)
+    return dry_run(model, probe, check_layers(layers), ForwardSettings(CPU, **kwargs))
 
 
 def grams_of(model, batches, layers=None, **kwargs):

@@ -94,3 +94,33 @@ def test_the_model_sees_the_first_samples():
     plan_of(model, [batch])
     assert all(map(torch.equal, inputs.all(), (batch[:16], batch[:15], batch[1:9])))
     assert inputs.qsize() == 3
+
+
+class Recurrent(nn.Module):
+    """Has a layer of samples (n, d), and a layer with the sequence first (T, n, d)."""
+
+    def __init__(self):
+        super().__init__()
+        self.pooled, self.steps = nn.Linear(3, 4), nn.GRU(3, 4)
+
+    def forward(self, x):
+        self.steps(x.transpose(0, 1))
+        return self.pooled(x.mean(1))
+
+
+def test_batches_of_one_sample_have_it_first():
+    message = "the only sample of a batch is assumed to lie along the first dimension of each output"
+    with pytest.warns(UserWarning, match=f"{message}: batches of two or more samples would show where it lies"):
+        plan = plan_of(Recurrent(), list(torch.randn(8, 5, 3).split(1)), "pooled", gram_batch_size=4)
+    assert plan.batch_dims == {"pooled": 0}
+    with (
+        pytest.warns(UserWarning, match=message),
+        pytest.raises(
+            ValueError,
+            match=r"\(5, 1, 4\).* has no dimension with one entry per sample: of a batch of one sample, only the first "
+            "dimension can be that. Pass batches of two or more samples",
+        ),
+    ):
+        plan_of(Recurrent(), list(torch.randn(8, 5, 3).split(1)), "steps", gram_batch_size=4)
+    pairs = list(torch.randn(8, 5, 3).split(2))
+    assert plan_of(Recurrent(), pairs, ["pooled", "steps"], gram_batch_size=4).batch_dims == {"pooled": 0, "steps": 1}

@@ -96,7 +96,7 @@ def test_gram_matrices_have_one_token_of_each_sequence(size):
     layers = ["first", "second", "pooled"]
     bank = bank_of(model, inputs, size, layers=layers) if size > 1 else None
     if bank is None:
-        with pytest.warns(UserWarning, match="the 1 samples of a batch are assumed to lie along the first dimension"):
+        with pytest.warns(UserWarning, match="the only sample of a batch is assumed to lie along the first dimension"):
             bank = bank_of(model, inputs, size, layers=layers)
     assert bank.sample_kind == KIND
     assert [batch.grams.num_samples for batch in bank] == [

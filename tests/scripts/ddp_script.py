@@ -15,6 +15,7 @@ from conftest import Net, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, compare_models
 from lightning_cka.runtime.collectives import all_gather_objects
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -26,9 +27,33 @@ class Deterministic(Net):
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
 
+class OfTokens(Deterministic):
+    """A network of sequences: three layers of tokens (n, T, d), and one of vectors (n, d)."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16))
+
+    def forward(self, x, attention_mask):
+        return self.head(self.net(x).mean(1))
+
+    def validation_step(self, batch, batch_idx):
+        self(**batch)
+
+
+def sequences(x):
+    """Return a sequence of 2 to 6 tokens for each sample, padded to 6."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = x[:, None] + torch.randn(len(x), 6, x.shape[1], generator=generator)
+    lengths = torch.randint(2, 7, (len(x), 1), generator=generator)
+    masks = (torch.arange(6) < lengths).long()
+    return [{"x": row, "attention_mask": mask} for row, mask in zip(tokens, masks, strict=True)]
+
+
 def run(devices, strategy, samples, own, layers):
     L.seed_everything(0, workers=True, verbose=False)
-    model, reference = Deterministic().double(), Net().double()
+    model, reference = (OfTokens(), OfTokens()) if own == "tokens" else (Deterministic(), Net())
+    model, reference = model.double(), reference.double()
     x = dataset(samples).tensors[0].double()
     if own == "sorted":
         x = x.sort(dim=0).values
@@ -36,16 +61,20 @@ def run(devices, strategy, samples, own, layers):
         x[samples // 2] *= 40  # An outlier, so that some layers are flagged.
     if own == "nan":
         x[[3, samples - 2]] = torch.nan
-    data = TensorDataset(x, dataset(samples).tensors[1])
+    data = sequences(x) if own == "tokens" else TensorDataset(x, dataset(samples).tensors[1])
     monitor = CKAMonitor(
         ["initial", "previous", "self", reference],
         layers,
         kernel=["linear", "rbf"],
-        batch_size=4 if own == "small" else None,
-        gram_batch_size={"small": 12, "joined": 24}.get(own),
-        dataloader=None if own in (False, "small") else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
+        batch_size=4 if own in ("small", "tokens") else None,
+        gram_batch_size={"small": 12, "joined": 24, "tokens": 8}.get(own),
+        feature_fn="tokens:3" if own == "tokens" else None,
+        dataloader=None
+        if own in (False, "small", "tokens")
+        else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
+        log_changes=True,
     )
     checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/linear/mean", mode="max")
     trainer = L.Trainer(
@@ -70,6 +99,7 @@ def run(devices, strategy, samples, own, layers):
         "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
         "errors": {name: errors(results) for name, results in monitor.results.items()},
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
+        "effective batches": [r.effective_batches for r in monitor.results["initial/linear"]],
         "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka/")},
     }
 

@@ -1,0 +1,177 @@
+"""Draw one map of samples: points with colours, and numbers beside marked samples."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from lightning_cka.figures.backgrounds import is_dark
+from lightning_cka.figures.flag_notes import FLAG_COLOUR
+from lightning_cka.figures.layout import figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lightning_cka.compare.sample_maps import SampleMap
+    from lightning_cka.figures.label_colours import LabelColours
+
+_ON_DARK = "#ff7b6b"
+"""The colour of flags on a dark background."""
+
+_NUMBER_SIZE = 7
+_DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+_DISTANCES = (4, 11, 19)
+"""Where a number is written beside its point: in the first direction and at the first distance, in points, where it is
+inside the axes and no other number is."""
+
+_HORIZONTAL, _VERTICAL = {1: "left", 0: "center", -1: "right"}, {1: "bottom", 0: "center", -1: "top"}
+
+
+def draw_map(ax: Axes, each: SampleMap, colours: LabelColours, limit: float) -> None:
+    """Draw the samples of a map, with rings around marked samples and their numbers beside them.
+
+    Args:
+        ax: Axes to draw into.
+        each: The map. If it has a problem, the axes stay empty and say which.
+        colours: Colours of the samples.
+        limit: Half the length of both axes.
+    """
+    ax.set_xlim(-limit, limit)
+    ax.set_ylim(-limit, limit)
+    ax.set_aspect("equal")
+    ax.tick_params(labelsize=7, length=2)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    if each.problem:
+        _say(ax, each.problem)
+        return
+    _draw_points(ax, each, colours)
+    _draw_marks(ax, each)
+    ax.set_xlabel(_axis_label(1, each.shares[0]), fontsize=8, labelpad=2)
+    ax.set_ylabel(_axis_label(2, each.shares[1]), fontsize=8, labelpad=2)
+
+
+def reach(each: SampleMap) -> float:
+    """Return how far the samples of a map are from its center, along the axes; 0 without samples."""
+    return float(each.coordinates.abs().max()) if len(each.samples) else 0.0
+
+
+def flag_colour(ax: Axes) -> str:
+    """Return the colour of marks that can be seen on the background of the axes."""
+    return _ON_DARK if is_dark(ax) else FLAG_COLOUR
+
+
+def mark_handle(ax: Axes) -> Line2D:
+    """Return what a legend shows of a mark."""
+    style: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": flag_colour(ax), "markeredgewidth": 1.2}
+    return Line2D([], [], linestyle="none", marker="o", markersize=6.5, **style)
+
+
+def _say(ax: Axes, problem: str) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.text(0.5, 0.5, textwrap.fill(problem, 26), transform=ax.transAxes, ha="center", va="center", fontsize=8)
+
+
+def _axis_label(number: int, share: float) -> str:
+    percent = "<1" if 0.0005 < share < 0.005 else f"{100 * share:.0f}"
+    return f"axis {number}: {percent} % of variance"
+
+
+def _draw_points(ax: Axes, each: SampleMap, colours: LabelColours) -> None:
+    labels: Sequence[int | str | None] = colours.of(each.samples) or [None] * len(each.samples)
+    places = defaultdict(list)
+    for place, label in enumerate(labels):
+        places[colours.style(label)[1]].append(place)
+    size = 16.0 if len(labels) <= 300 else 7.0
+    for marker, own in places.items():
+        x, y = each.coordinates[own].T.numpy()
+        ax.scatter(
+            x,
+            y,
+            s=size,
+            c=[colours.style(labels[place])[0] for place in own],
+            marker=marker,
+            linewidths=0.3,
+            edgecolors=[ax.get_facecolor()],
+            clip_on=False,
+            zorder=2,
+        )
+
+
+def _draw_marks(ax: Axes, each: SampleMap) -> None:
+    colour = flag_colour(ax)
+    ax.apply_aspect()  # Otherwise the places of points are known when the figure is drawn.
+    taken: list[_Box] = []
+    pixels_per_point = figure_of(ax).dpi / 72
+    area = _Box(*(side / pixels_per_point for side in ax.bbox.bounds))
+    for sample in each.marked:
+        first, second = each.coordinates[each.samples.index(sample)].tolist()
+        ax.scatter(
+            [first], [second], s=52, facecolors="none", edgecolors=colour, linewidths=1.2, clip_on=False, zorder=4
+        )
+        x, y = (pixels / pixels_per_point for pixels in ax.transData.transform((first, second)))
+        dx, dy, box = _free_place(x, y, str(sample), taken, area)
+        taken.append(box)
+        ax.annotate(
+            str(sample),
+            (first, second),
+            (dx, dy),
+            textcoords="offset points",
+            ha=_HORIZONTAL[_sign(dx)],
+            va=_VERTICAL[_sign(dy)],
+            fontsize=_NUMBER_SIZE,
+            color=colour,
+            annotation_clip=False,
+            zorder=5,
+            path_effects=[withStroke(linewidth=1.5, foreground=ax.get_facecolor())],
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5} if max(abs(dx), abs(dy)) > 8 else None,
+        )
+
+
+class _Box(NamedTuple):
+    """A rectangle, in points."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+    def overlaps(self, other: _Box) -> bool:
+        return (
+            self.left < other.left + other.width
+            and other.left < self.left + self.width
+            and self.bottom < other.bottom + other.height
+            and other.bottom < self.bottom + self.height
+        )
+
+    def is_inside(self, other: _Box) -> bool:
+        return (
+            other.left <= self.left
+            and self.left + self.width <= other.left + other.width
+            and other.bottom <= self.bottom
+            and self.bottom + self.height <= other.bottom + other.height
+        )
+
+
+def _free_place(x: float, y: float, text: str, taken: Sequence[_Box], area: _Box) -> tuple[float, float, _Box]:
+    """Return where a text is inside the area and overlaps no other: its distance from a point, and its box."""
+    width, height = 0.6 * _NUMBER_SIZE * len(text), 1.1 * _NUMBER_SIZE
+    places = []
+    for distance in _DISTANCES:
+        for dx, dy in _DIRECTIONS:
+            left = x + distance * dx - width * (1 - dx) / 2
+            bottom = y + distance * dy - height * (1 - dy) / 2
+            places.append((float(distance * dx), float(distance * dy), _Box(left, bottom, width, height)))
+    free = [place for place in places if not any(place[2].overlaps(other) for other in taken)]
+    return next((place for place in free if place[2].is_inside(area)), (free or places)[0])
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
