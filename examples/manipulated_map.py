@@ -13,8 +13,8 @@ each layer with itself as trained, by CKA and by two other measures of the same 
 on 2 cores; --quick takes some seconds.
 
 What differs from the paper: a small CNN with 6 layers on 900 images of 8 x 8 pixels, where the paper has larger
-networks on CIFAR-10; targets of our own; the mean squared distance to the target, with a fixed weight; and unbiased CKA.
-Numbers of the paper are not repeated here, because they would be of other networks and other targets. The finding is
+networks on CIFAR-10; targets of our own; the mean squared distance to the target, with a fixed weight; and unbiased
+CKA. Numbers of the paper are not repeated here, because they are of other networks and other targets. The finding is
 the same: the map can be changed at will, for little accuracy. It is not that nothing but CKA changes: the Procrustes
 angles between layers and themselves as trained grow with it. But most of what the layers were can still be predicted
 from them.
