@@ -32,8 +32,8 @@ class Checked(NamedTuple):
     directions: list[DirectionStatistics]
 
     def flags(self, pairs: Partners, layers: Sequence[str], thresholds: Thresholds) -> list[Flag]:
-        """Return flags of leading directions and of groups that lie apart."""
-        return direction_flags(self.directions, pairs, layers, thresholds)
+        """Return flags of leading directions and of groups that lie apart; none for measures other than CKA."""
+        return [] if not self.directions else direction_flags(self.directions, pairs, layers, thresholds)
 
 
 class CKAChecks:
