@@ -96,6 +96,7 @@ def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
         assert after > before - 10
         assert len(re.findall(r"\d \( ?-?\d", part)) == 12  # Angle and R² of 6 layers, with chance.
         assert "flagged: " in part
+        assert "nan" not in part
     assert list(tmp_path.rglob("manipulated_map.png"))
 
 
