@@ -16,6 +16,7 @@ from lightning_cka.compare.influential_samples import influential_samples
 from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.pair_flags import Influences, direction_flags, influences_of_layers
 from lightning_cka.compare.partners import Partners
+from lightning_cka.hsic.first_directions import FirstDirections
 from lightning_cka.hsic.packed import PackedGrams, select_layers
 from lightning_cka.probe.bank_batch import BankBatch
 
@@ -63,20 +64,28 @@ class CKAChecks:
         self._directions = LeadingDirections(pairs, device, unbiased=unbiased)
         self._records: list[BatchRecord] = []
 
-    def add(self, batch: BankBatch, grams: PackedGrams, reference_grams: PackedGrams | None) -> None:
+    def add(
+        self,
+        batch: BankBatch,
+        grams: PackedGrams,
+        reference_grams: PackedGrams | None,
+        of_reference: FirstDirections | None = None,
+    ) -> None:
         """Add one batch.
 
         Args:
             batch: Batch of the model, with linear Gram matrices.
             grams: Gram matrices of the kernel.
             reference_grams: Those of the reference; None: the model is compared with itself.
+            of_reference: Directions of the reference's batch, if they are kept for later comparisons.
         """
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows),
             select_layers(reference_grams or grams, self._columns),
             unbiased=self._unbiased,
         )
-        self._directions.add(batch.index, grams, reference_grams, batch.samples)
+        own = batch.directions if grams is batch.grams else None
+        self._directions.add(batch.index, grams, reference_grams, batch.samples, own, of_reference)
         eps = torch.finfo(batch.grams.halves.dtype).eps
         self._records.append(BatchRecord(batch.samples, reductions, eps))
 
