@@ -18,6 +18,7 @@ from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
+from lightning_cka.probe.probe_labels import LabelsFn
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.runtime.namespaces import join_namespaces
 
@@ -84,6 +85,12 @@ class CKAMonitor(TrainerEvents):
             the epoch's results ``nan``.
         log_changes: Whether to log ``<layer>_change`` too, from the second logged epoch on: the CKA of a layer minus
             that of the previous logged epoch.
+        plot_samples: Whether to log pictures of where the samples lie in the layers, as `plot_samples` draws them: at
+            the end of training, and of a layer when a flag first names samples in it. The live model's Gram matrices
+            are then kept in host memory from one logged epoch to the next. With ``save_banks``, the pictures at the
+            end show up to 6 epochs, and there is a GIF.
+        labels_fn: Function of a probe batch, as the loader yields it, that returns one integer for each sample, for the
+            colours. None: if batches are pairs whose second part has one integer for each sample, these are the labels.
 
     Attributes:
         references: The references, with their names.
@@ -142,6 +149,8 @@ class CKAMonitor(TrainerEvents):
         keep_banks: int | None = None,
         on_error: Literal["raise", "warn"] = "raise",
         log_changes: bool = False,
+        plot_samples: bool = False,
+        labels_fn: LabelsFn | None = None,
     ) -> None:
         super().__init__()
         join_namespaces(CKAMonitor)
@@ -172,6 +181,8 @@ class CKAMonitor(TrainerEvents):
             keep_banks=keep_banks,
             on_error=on_error,
             log_changes=log_changes,
+            plot_samples=plot_samples,
+            labels_fn=labels_fn,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.every_n_epochs)
