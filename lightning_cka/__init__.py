@@ -10,22 +10,34 @@ if TYPE_CHECKING:
     from lightning_cka import functional as functional
     from lightning_cka.compare.banks import compare_banks as compare_banks
     from lightning_cka.compare.flags import Thresholds as Thresholds
+    from lightning_cka.compare.measure_metrics import MinibatchMutualKNN as MinibatchMutualKNN
+    from lightning_cka.compare.measure_metrics import MinibatchRidge as MinibatchRidge
+    from lightning_cka.compare.measure_metrics import MinibatchRSA as MinibatchRSA
     from lightning_cka.compare.metric import MinibatchCKA as MinibatchCKA
     from lightning_cka.compare.models import compare_models as compare_models
     from lightning_cka.compare.result import CKAResult as CKAResult
     from lightning_cka.compare.trajectory import trajectories as trajectories
     from lightning_cka.figures.heatmap import plot_cka as plot_cka
+    from lightning_cka.hsic.distance_ranks import RSA as RSA
+    from lightning_cka.hsic.hat_matrices import Ridge as Ridge
     from lightning_cka.hsic.kernels import RBF as RBF
+    from lightning_cka.hsic.neighbors import MutualKNN as MutualKNN
     from lightning_cka.monitor.callback import CKAMonitor as CKAMonitor
     from lightning_cka.probe.bank import GramBank as GramBank
     from lightning_cka.version import __version__ as __version__
 
 _MODULE_OF = {
     "RBF": "hsic.kernels",
+    "RSA": "hsic.distance_ranks",
     "CKAMonitor": "monitor.callback",
     "CKAResult": "compare.result",
     "GramBank": "probe.bank",
     "MinibatchCKA": "compare.metric",
+    "MinibatchMutualKNN": "compare.measure_metrics",
+    "MinibatchRSA": "compare.measure_metrics",
+    "MinibatchRidge": "compare.measure_metrics",
+    "MutualKNN": "hsic.neighbors",
+    "Ridge": "hsic.hat_matrices",
     "Thresholds": "compare.flags",
     "__version__": "version",
     "compare_banks": "compare.banks",

@@ -27,6 +27,7 @@ from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.differences import plot_difference
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.pictures import render, write_picture
+from lightning_cka.hsic.measure import measure_title
 from lightning_cka.monitor.logged_figures import trajectory_figures
 from lightning_cka.probe.bank import GramBank
 
@@ -65,22 +66,23 @@ def _compare(options: Any) -> None:
     output: Path | None = options.output
     if output is not None and output.suffix not in _WRITERS:
         raise ValueError(f"--output must end with one of {', '.join(_WRITERS)}, but got {str(output)!r}")
-    result = compare_banks(
+    results = compare_banks(
         options.a,
         options.b,
         layers=options.layers,
         reference_layers=options.reference_layers,
+        measures=options.measures,
         kernel=options.kernel,
         unbiased=not options.biased,
         strict=not options.loose,
         exclude=options.exclude,
         groups=None if options.groups is None else _labels(options.groups),
     )
-    if output is not None:
-        _WRITERS[output.suffix](result, output)
-    _write_line(result_table(result))
-    if output is not None:
-        _write_line(f"\n{output}")
+    for name, result in results.items():
+        if output is not None:
+            path = output if len(results) == 1 else output.with_name(f"{output.stem}-{name}{output.suffix}")
+            _WRITERS[output.suffix](result, path)
+        _write_line(result_table(result) + ("" if output is None else f"\n\n{path}"))
 
 
 def _labels(path: Path) -> list[str]:
@@ -119,13 +121,22 @@ def _difference(options: Any) -> None:
 
 def _trajectory(options: Any) -> None:
     """Draw the trajectories of a run, and print the CKA with the last moment."""
-    results = trajectories(options.folder, options.layers, kernel=options.kernel, unbiased=not options.biased)
-    output = options.output or options.folder / "trajectory"
-    for draw, path in trajectory_figures(output, results).values():
-        write_picture(path, render(draw()))
-    _write_line("CKA of each layer with the same layer at the last moment:\n")
-    _write_line(trajectory_table(results))
-    _write_line(f"\nFigures: {output}")
+    by_measure = trajectories(
+        options.folder,
+        options.layers,
+        measures=options.measures,
+        kernel=options.kernel,
+        unbiased=not options.biased,
+    )
+    folder = options.output or options.folder / "trajectory"
+    for name, results in by_measure.items():
+        output = folder if len(by_measure) == 1 else folder / name
+        for draw, path in trajectory_figures(output, results).values():
+            write_picture(path, render(draw()))
+        title = measure_title(next(iter(results.values())).measure)
+        _write_line(f"{title} of each layer with the same layer at the last moment:\n")
+        _write_line(trajectory_table(results))
+        _write_line(f"\nFigures: {output}")
 
 
 def _animate(options: Any) -> None:

@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning_cka.hsic.check_measures import OneMeasure, check_measures
+from lightning_cka.hsic.hat_matrices import Ridge
 from lightning_cka.hsic.kernels import RBF, Kernel
+from lightning_cka.hsic.neighbors import MutualKNN
 from lightning_cka.version import __version__
 
 
@@ -118,16 +121,39 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add the options for layers, kernel and estimator."""
+    """Add the options for layers, measures, kernel and estimator."""
     parser.add_argument("--layers", nargs="+", metavar="PATTERN", help="name patterns of the layers (default: all)")
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        type=_measure,
+        default=["cka"],
+        metavar="MEASURE",
+        help="cka (default), mutual_knn, rsa or ridge; mutual_knn:P for a part P of the samples as neighbours, ridge:A "
+        "for another penalty",
+    )
     parser.add_argument(
         "--kernel",
         type=_kernel,
         default="linear",
         metavar="KERNEL",
-        help="linear (default), distance, rbf, or rbf:T for a bandwidth of T times the median distance",
+        help="kernel of cka: linear (default), distance, rbf, or rbf:T for a bandwidth of T times the median distance",
     )
     parser.add_argument("--biased", action="store_true", help="use biased HSIC, whose values depend on the batch size")
+
+
+def _measure(text: str) -> OneMeasure:
+    """Return the measure that an argument names."""
+    name, _, parameter = text.partition(":")
+    try:
+        if name == MutualKNN.key and parameter:
+            return MutualKNN(float(parameter))
+        if name == Ridge.key and parameter:
+            return Ridge(float(parameter))
+        check_measures(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+    return text
 
 
 def _kernel(text: str) -> Kernel:

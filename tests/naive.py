@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 import numpy as np
 
 
@@ -157,3 +159,65 @@ def jackknife(xs, ys, statistic=minibatch_cka, weight=lambda n: n * (n - 3)):
     value = np.asarray(statistic(xs, ys))
     left_out = np.array([statistic(xs[:b] + xs[b + 1 :], ys[:b] + ys[b + 1 :]) for b in kept])
     return value, np.sqrt((k_eff - 1) / k_eff * ((left_out - value) ** 2).sum(0)), left_out
+
+
+def knn_vector(x, neighbors=0.1, corrected=True):
+    """Return the vector of mutual kNN: for each ordered pair, whether j is among the k nearest others of i."""
+    d = squared_distances(x)
+    n = len(d)
+    k = max(1, round(neighbors * n))
+    vector = []
+    for i in range(n):
+        others = sorted((d[i, j], j) for j in range(n) if j != i)
+        nearest = {j for _, j in others[:k]}
+        vector += [(j in nearest) - (k / (n - 1) if corrected else 0.0) for j in range(n) if j != i]
+    return np.array(vector)
+
+
+def rsa_vector(x):
+    """Return the vector of Spearman RSA: mean ranks of the distances of pairs, by their number, less their mean."""
+    d = squared_distances(x)
+    n = len(d)
+    values = [d[i, j] for i in range(n) for j in range(i + 1, n)]
+    ordered = sorted(values)
+    ranks = [(bisect_left(ordered, v) + 1 + bisect_right(ordered, v)) / 2 for v in values]
+    ranks = np.array(ranks) / len(values)
+    return ranks - ranks.mean()
+
+
+def ridge_gram(x, alpha=0.01):
+    """Return the hat matrix of ridge regression on the features, K (K + alpha tr(K)/n I)^-1."""
+    x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    k = fast_gram(x - x.mean(0))
+    return k @ np.linalg.inv(k + alpha * np.trace(k) / len(k) * np.eye(len(k)))
+
+
+def ridge_vector(x, alpha=0.01):
+    """Return the U-centered hat matrix, entry by entry."""
+    h = ridge_gram(x, alpha)
+    n = len(h)
+    np.fill_diagonal(h, 0.0)
+    rows = h.sum(1)
+    u = [
+        [
+            0.0 if i == j else h[i, j] - (rows[i] + rows[j]) / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
+            for j in range(n)
+        ]
+        for i in range(n)
+    ]
+    return np.array(u).ravel()
+
+
+def minibatch_similarity(xs, ys, vector):
+    """Return the cosine (L, M) of vectors that are made of each batch, with sums over batches before dividing."""
+    matrix = np.zeros((len(xs[0]), len(ys[0])))
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            pairs = [(vector(x[i]), vector(y[j])) for x, y in zip(xs, ys, strict=True)]
+            c, a, b = (sum(float(v @ w) for v, w in each) for each in _three(pairs))
+            matrix[i, j] = c / np.sqrt(a * b)
+    return matrix
+
+
+def _three(pairs):
+    return pairs, [(v, v) for v, _ in pairs], [(w, w) for _, w in pairs]

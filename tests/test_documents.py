@@ -436,8 +436,16 @@ def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
     assert (namespace["result"].num_samples, namespace["result"].num_batches) == (256, 4)
 
 
+def test_the_block_on_measures_runs_and_they_disagree(capsys):
+    block, _ = blocks(guide("second-opinions"), "python")
+    exec(block, {})
+    values = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()}
+    assert max(values["cka"], values["mutual_knn"], values["rsa"]) < 0.3
+    assert values["ridge"] > 0.95  # All other directions are the same.
+
+
 def test_the_block_on_second_opinions_prints_the_values_that_it_shows(capsys):
-    (block,) = blocks(guide("second-opinions"), "python")
+    _, block = blocks(guide("second-opinions"), "python")
     run(block, {})
     shown = re.findall(r"\d\.\d\d", " ".join(re.findall(r"# .*", block)))
     printed = [f"{float(value):.2f}" for value in re.findall(r"tensor\(\[\[(.*?)\]\]", capsys.readouterr().out)]

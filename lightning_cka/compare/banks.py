@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import torch
 
-from lightning_cka.compare.checked_result import checked_result
+from lightning_cka.compare.checked_result import checked_results, one_or_all
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.check_kernels import check_feature_kernel
-from lightning_cka.hsic.kernels import Kernel, kernel_name
+from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
+from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_selection import bank_of_layers, with_one_probe_set
 from lightning_cka.probe.layers import Layers
@@ -20,19 +22,54 @@ from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelectio
 _CPU = torch.device("cpu")
 
 
-def compare_banks(
+@overload  # A string is a sequence of strings, but one measure: the first signature has it.
+def compare_banks(  # type: ignore[overload-overlap]
     a: GramBank | str | Path,
     b: GramBank | str | Path,
     *,
     layers: Layers = None,
     reference_layers: Layers = None,
+    measures: OneMeasure = "cka",
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
     exclude: Exclude = None,
     groups: Groups = None,
     strict: bool = True,
-) -> CKAResult:
+) -> CKAResult: ...
+
+
+@overload
+def compare_banks(
+    a: GramBank | str | Path,
+    b: GramBank | str | Path,
+    *,
+    layers: Layers = None,
+    reference_layers: Layers = None,
+    measures: Sequence[OneMeasure],
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+    exclude: Exclude = None,
+    groups: Groups = None,
+    strict: bool = True,
+) -> dict[str, CKAResult]: ...
+
+
+def compare_banks(
+    a: GramBank | str | Path,
+    b: GramBank | str | Path,
+    *,
+    layers: Layers = None,
+    reference_layers: Layers = None,
+    measures: Measures = "cka",
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+    exclude: Exclude = None,
+    groups: Groups = None,
+    strict: bool = True,
+) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models that were shown the same probe set.
 
     Paper: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414. Layers whose CKA is ``nan`` or can mislead are named
@@ -43,8 +80,10 @@ def compare_banks(
         b: Bank of the reference (the columns), or the path of its file. ``a`` again compares the model with itself.
         layers: Patterns of the model's layer names, such as ``"net.*"``; None: all layers of the bank.
         reference_layers: Patterns of the reference's layer names; None: the same as ``layers``.
-        kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
-            returns an ``(n, n)`` Gram matrix.
+        measures: "cka" (with ``kernel``), "mutual_knn", "rsa", "ridge", an object such as `lightning_cka.MutualKNN`,
+            or a list of these. A list gives a mapping of results by name.
+        kernel: Kernel of CKA: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared
+            distances that returns an ``(n, n)`` Gram matrix.
         unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
         thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
         exclude: Numbers of samples to leave out, as flags name them. The other samples are centered again.
@@ -56,10 +95,10 @@ def compare_banks(
             values are meaningless.
 
     Returns:
-        CKA ``(L, R)`` with standard errors, diagnostics and flags.
+        The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name.
 
     Raises:
-        ValueError: The probe sets differ, a pattern matches no layer, or the kernel is unknown.
+        ValueError: The probe sets differ, a pattern matches no layer, or a measure or the kernel is unknown.
         TypeError: The kernel is neither a name nor a function, or ``thresholds`` has another type.
         FileNotFoundError: A file does not exist.
 
@@ -74,7 +113,7 @@ def compare_banks(
         >>> result.layers, result.num_samples
         (('0',), 512)
     """
-    check_feature_kernel(kernel)
+    chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     selection = SampleSelection(exclude, groups)
     a, b = open_bank(a), open_bank(b)
     is_self = a is b and reference_layers is None
@@ -86,15 +125,16 @@ def compare_banks(
     comparison = Comparison(
         a.layers,
         {b.title: None if is_self else b},
-        {kernel_name(kernel): kernel},
+        chosen,
         _CPU,
         model_name=a.title if a.epoch is None else a.model_name,  # The result has the epoch.
-        unbiased=unbiased,
         thresholds=check_thresholds(thresholds),
         sample_kind=a.sample_kind,
         selection=selection,
         keep_all_pairs=True,
     )
+    check_sizes(chosen, (batch.grams.num_samples for batch in a))
     for batch in a:
         comparison.add(batch)
-    return checked_result(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
+    results = checked_results(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
+    return one_or_all(results, measures)

@@ -1,4 +1,4 @@
-"""`Comparison`: the CKA of one model with several references, through several kernels, batch by batch."""
+"""`Comparison`: one model and several references, by several measures, batch by batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 
 from lightning_cka.compare.copied_inputs import CopiedInputs
 from lightning_cka.compare.flags import Flag, Thresholds
-from lightning_cka.compare.kernel_comparison import KernelComparison
+from lightning_cka.compare.measure_comparison import MeasureComparison
 from lightning_cka.compare.pair import Outcome
-from lightning_cka.hsic.kernels import Kernel, needs_median
+from lightning_cka.compare.without_sample import Named
+from lightning_cka.hsic.measure import CKA, Measure
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
@@ -26,17 +27,17 @@ from lightning_cka.runtime.devices import sums_device
 class Comparison:
     """Compares one model with the banks of its references, while the model is shown the probe set.
 
-    It holds a `KernelComparison` for each kernel, and this a `ModelPair` for each reference. Kernels without a
-    bandwidth take each batch at once. For the others, the batches are kept until `results` is called, since the
-    bandwidths follow from all batches of the probe set, those of other processes included.
+    It holds a `MeasureComparison` for each measure, and this a `ModelPair` for each reference. Measures without a
+    bandwidth take each batch at once. For kernels with one, the batches are kept until `results` is called, since the
+    bandwidths follow from all batches of the probe set, those of other processes included. Measures other than CKA also
+    need the batches at the end, to leave out the samples that the flags of linear CKA name.
 
     Args:
         layers: Names of the model's layers.
         banks: Gram banks by reference name; None compares the model with itself.
-        kernels: Kernels by name.
+        measures: Measures by name.
         device: Device of the Gram matrices.
         model_name: Name of the model for titles and axis labels.
-        unbiased: Whether to use the unbiased HSIC.
         thresholds: Thresholds of the flags; None: the defaults.
         sample_kind: Kind of the sample numbers; see `lightning_cka.diagnostics.Diagnostics`.
         distributed: Whether several processes share the batches. Then all of them must call `results`. Otherwise this
@@ -57,11 +58,10 @@ class Comparison:
         self,
         layers: tuple[str, ...],
         banks: Mapping[str, GramBank | None],
-        kernels: Mapping[str, Kernel],
+        measures: Mapping[str, Measure],
         device: torch.device,
         *,
         model_name: str = "model",
-        unbiased: bool = True,
         thresholds: Thresholds | None = None,
         sample_kind: str = "sample",
         distributed: bool = False,
@@ -87,21 +87,22 @@ class Comparison:
         self._distributed = distributed
         self._reference_names = tuple(banks)
         self._thresholds = thresholds or Thresholds()
-        self._by_kernel = {
-            key: KernelComparison(
+        self._by_measure = {
+            key: MeasureComparison(
                 layers,
                 banks,
-                kernel,
+                measure,
                 device,
-                unbiased=unbiased,
                 distributed=distributed,
                 execution_order=execution_order,
                 keep_all_pairs=keep_all_pairs,
             )
-            for key, kernel in kernels.items()
+            for key, measure in _with_linear_cka(measures, banks).items()
         }
-        self._has_bandwidth = any(map(needs_median, kernels.values()))
-        if bank is None and self._has_bandwidth:
+        self._keys = tuple(measures)
+        self._has_bandwidth = any(measure.needs_median for measure in measures.values())
+        self._leaves_out = _needs_linear_cka(measures, banks)
+        if bank is None and (self._has_bandwidth or self._leaves_out):
             bank = GramBank(layers, model_name, sample_kind)
         self._bank = bank
 
@@ -116,8 +117,8 @@ class Comparison:
         self._copies.add(batch)
         if self._bank is not None:
             (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
-        for comparison in self._by_kernel.values():
-            if not comparison.has_bandwidth:
+        for comparison in self._by_measure.values():
+            if not comparison.measure.needs_median:
                 comparison.add(batch)
 
     def _with_cluster(self, batch: BankBatch) -> BankBatch:
@@ -133,25 +134,28 @@ class Comparison:
             **attributes: Attributes of the `CKAResult`s.
 
         Returns:
-            Outcomes by name of the reference and of the kernel.
+            Outcomes by name of the reference and of the measure.
         """
         self.message = self._selection.message(sums_device(self._device), distributed=self._distributed)
         copies = self._copies.flags(self._thresholds, sums_device(self._device), distributed=self._distributed)
         flags = (*flags, *copies)
         self._add_kept_batches()
-        by_kernel = {
-            key: comparison.outcomes(
-                self._thresholds, self.sample_kind, flags, model_name=self._model_name, **attributes
+        named: dict[str, Named] = {}
+        by_measure: dict[str, dict[str, Outcome]] = {}
+        # CKA comes first: its flags name the samples that the other measures leave out.
+        for key, comparison in sorted(self._by_measure.items(), key=lambda item: not _is_linear_cka(item[1].measure)):
+            by_measure[key] = comparison.outcomes(
+                self._thresholds, self.sample_kind, flags, named, model_name=self._model_name, **attributes
             )
-            for key, comparison in self._by_kernel.items()
-        }
-        return {(name, key): by_kernel[key][name] for name in self._reference_names for key in by_kernel}
+            if _is_linear_cka(comparison.measure) and self._leaves_out and self._bank is not None:
+                named = {name: _named(outcome, self._bank) for name, outcome in by_measure[key].items()}
+        return {(name, key): by_measure[key][name] for name in self._reference_names for key in self._keys}
 
     def _add_kept_batches(self) -> None:
         if self._bank is None:
             return
         device = sums_device(self._device)
-        waiting = [comparison for comparison in self._by_kernel.values() if comparison.has_bandwidth]
+        waiting = [comparison for comparison in self._by_measure.values() if comparison.measure.needs_median]
         for comparison in waiting:
             comparison.fix_bandwidths(self._bank.bandwidths(device, distributed=self._distributed))
         # From here to the end of the block, processes do not communicate. So one of them may fail alone.
@@ -160,3 +164,28 @@ class Comparison:
                 for batch in self._bank:
                     grams = PackedGrams(*(part.to(self._device) for part in batch.grams))
                     comparison.add(replace(batch, grams=grams))
+
+
+_LINEAR = CKA()
+
+
+def _is_linear_cka(measure: Measure) -> bool:
+    return measure == _LINEAR
+
+
+def _needs_linear_cka(measures: Mapping[str, Measure], banks: Mapping[str, GramBank | None]) -> bool:
+    """Whether some measures leave out samples that the flags of linear CKA name."""
+    has_references = any(bank is not None for bank in banks.values())
+    return has_references and not all(isinstance(measure, CKA) for measure in measures.values())
+
+
+def _with_linear_cka(measures: Mapping[str, Measure], banks: Mapping[str, GramBank | None]) -> dict[str, Measure]:
+    """Return the measures, and linear CKA if others need its flags."""
+    if not _needs_linear_cka(measures, banks) or any(map(_is_linear_cka, measures.values())):
+        return dict(measures)
+    return {**measures, "": _LINEAR}
+
+
+def _named(outcome: Outcome, bank: GramBank) -> Named:
+    result = outcome.result
+    return Named.by_flags(result.flags, {} if result.self_comparison else result.same_named_pairs(), bank)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.layer_pairs import LayerPairs
 from lightning_cka.compare.significance import significant_cells
+from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,6 +185,12 @@ class CKADifference(LayerPairs):
             for column, other in enumerate(self.reference_layers)
         ]
 
+    @property
+    def value_title(self) -> str:
+        """The measure of both results in words, or "similarity" if they have different measures."""
+        titles = {measure_title(each.measure) for each in (self.later, self.earlier)}
+        return titles.pop() if len(titles) == 1 else "similarity"
+
     def _families(self) -> list[Tensor]:
         """Return the cells ``(L, R)`` of each family of tests. Of a symmetric matrix, each pair is tested once."""
         named = torch.zeros(self.matrix.shape, dtype=torch.bool, device="cpu")
@@ -194,11 +201,11 @@ class CKADifference(LayerPairs):
 
 
 def _names(later: CKAResult, earlier: CKAResult) -> tuple[str, str]:
-    """Return what tells the two results apart: the epoch, or the reference, the kernel or the model."""
+    """Return what tells the two results apart: the epoch, or the reference, the measure or the model."""
     candidates = (
         [None if each.epoch is None else f"epoch {each.epoch}" for each in (later, earlier)],
         [f"with {each.reference_name}" for each in (later, earlier)],
-        [f"{each.kernel} kernel" for each in (later, earlier)],
+        [each.measure_label for each in (later, earlier)],
         [each.model_name for each in (later, earlier)],
     )
     for one, other in candidates:

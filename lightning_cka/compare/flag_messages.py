@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isnan
+from typing import TYPE_CHECKING
 
 from lightning_cka.compare.flags import Flag
+from lightning_cka.hsic.measure import measure_title
 from lightning_cka.runtime.text import shortened
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
 
 _WARNINGS = {
     "dominant_direction": (
@@ -61,21 +66,22 @@ _LINES = {
 }
 
 
-def flag_messages(flags: Sequence[Flag], sample_kind: str, kernel: str, subject: str = "CKA") -> list[str]:
+def flag_messages(flags: Sequence[Flag], sample_kind: str, result: CKAResult, suffix: str = "") -> list[str]:
     """Return one warning for each reason: which layers are flagged, what it means, what to do.
 
     Args:
         flags: Flags of one comparison.
         sample_kind: Kind of the sample numbers, such as "dataset index".
-        kernel: Name of the kernel.
-        subject: First words of each warning.
+        result: Result that has the flags, for the names of its measure and kernel.
+        suffix: What follows the measure's name in the first words of each warning.
     """
-    if kernel == "linear":
-        or_rbf = " or with kernel='rbf'"
-    else:
-        subject, or_rbf = f"{subject}, kernel {kernel}", ""
+    title = measure_title(result.measure)
+    is_linear = title == "CKA" and result.kernel == "linear"
+    subject = f"{title}{suffix}{'' if result.kernel == 'linear' else f', kernel {result.kernel}'}"
+    or_rbf = " or with kernel='rbf'" if is_linear else ""
     return [
-        f"{subject}: {template.format(threshold=threshold, layers=shortened(labels), or_rbf=or_rbf)}"
+        f"{subject}: "
+        + template.replace("CKA", title).format(threshold=threshold, layers=shortened(labels), or_rbf=or_rbf)
         for template, threshold, labels in _by_reason(flags, _WARNINGS, sample_kind)
     ]
 

@@ -106,6 +106,11 @@ class Flag(NamedTuple):
         return str(read_renamed(self, "who", "layer_label"))
 
     @property
+    def is_of_measure(self) -> bool:
+        """Whether another measure of the same samples may not have the flag, unlike those about the samples alone."""
+        return self.reason not in ("bad_sample", "copies", "exchangeability")
+
+    @property
     def layer_label(self) -> str:
         """Name of the layer, followed by "of the reference" if it is the reference's."""
         return f"{self.layer} of the reference" if self.of_reference else self.layer

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
 
-from lightning_cka.compare.checked_result import checked_result
+from lightning_cka.compare.checked_result import checked_results, one_or_all
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.check_kernels import check_feature_kernel
-from lightning_cka.hsic.kernels import Kernel, kernel_name
+from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
+from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
@@ -33,6 +33,7 @@ from lightning_cka.runtime.placement import device_of, on_device
 from lightning_cka.runtime.rng import check_seed
 
 
+@overload
 def compare_models(
     model: nn.Module,
     reference: nn.Module,
@@ -43,6 +44,7 @@ def compare_models(
     forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
+    measures: OneMeasure = "cka",
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
@@ -54,7 +56,58 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
-) -> CKAResult:
+) -> CKAResult: ...
+
+
+@overload
+def compare_models(
+    model: nn.Module,
+    reference: nn.Module,
+    dataloader: Any,
+    layers: Layers = None,
+    *,
+    reference_layers: Layers = None,
+    forward_fn: ForwardFn | None = None,
+    feature_fn: FeatureFn = None,
+    call: Call = "first",
+    measures: Sequence[OneMeasure],
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+    exclude: Exclude = None,
+    groups: Groups = None,
+    model_name: str | None = None,
+    reference_name: str | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    gram_batch_size: int | None = None,
+    progress_bar: bool = True,
+) -> dict[str, CKAResult]: ...
+
+
+def compare_models(
+    model: nn.Module,
+    reference: nn.Module,
+    dataloader: Any,
+    layers: Layers = None,
+    *,
+    reference_layers: Layers = None,
+    forward_fn: ForwardFn | None = None,
+    feature_fn: FeatureFn = None,
+    call: Call = "first",
+    measures: Measures = "cka",
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+    exclude: Exclude = None,
+    groups: Groups = None,
+    model_name: str | None = None,
+    reference_name: str | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    gram_batch_size: int | None = None,
+    progress_bar: bool = True,
+) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models, or of one model with itself (``reference=model``), on a dataloader.
 
     Paper: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414. The dataloader should shuffle: CKA averaged over
@@ -75,8 +128,10 @@ def compare_models(
             ``(n, ...)``; see `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
             the mean of the features over all calls.
-        kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
-            returns an ``(n, n)`` Gram matrix.
+        measures: "cka" (with ``kernel``), "mutual_knn", "rsa", "ridge", an object such as `lightning_cka.MutualKNN`,
+            or a list of these. A list gives a mapping of results by name.
+        kernel: Kernel of CKA: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared
+            distances that returns an ``(n, n)`` Gram matrix.
         unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
         thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
         exclude: Numbers of samples to leave out, as flags name them. The other samples are centered again.
@@ -94,10 +149,11 @@ def compare_models(
         progress_bar: Whether to show a progress bar.
 
     Returns:
-        CKA ``(L, R)`` with standard errors, diagnostics and flags.
+        The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name.
 
     Raises:
-        ValueError: A layer does not exist or cannot be compared, the kernel or ``feature_fn`` is unknown, a model
+        ValueError: A layer does not exist or cannot be compared, a measure, the kernel or ``feature_fn`` is
+            unknown, a model
             cannot be shown the batches, or the dataloader gives different samples in each iteration.
         TypeError: An argument has a wrong type, such as a dataloader without batches.
 
@@ -117,7 +173,7 @@ def compare_models(
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     selection = SampleSelection(exclude, groups)
     seed = check_seed(seed)
-    check_feature_kernel(kernel)
+    chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
@@ -127,15 +183,14 @@ def compare_models(
     with on_device(model, target), on_device(reference, target):
         plan = dry_run(model, probe, selectors, settings)
         probe, plan = fit_blocks(probe, plan, target)
-        check_feature_kernel(kernel, plan.num_samples)
+        check_sizes(chosen, [plan.num_samples])
         bank = None if is_self else _reference_bank(reference, probe, reference_selectors, settings, show)
         comparison = Comparison(
             plan.names,
             {reference_name or _reference_name(model, reference): bank},
-            {kernel_name(kernel): kernel},
+            chosen,
             target,
             model_name=model_name or type(model).__name__,
-            unbiased=unbiased,
             thresholds=thresholds,
             sample_kind=settings.sample_kind(probe),
             selection=selection,
@@ -146,7 +201,7 @@ def compare_models(
         show(model, probe, plan, settings, comparison.add, variation.add)
     if variations := variation.result(distributed=False):
         warnings.warn(variation_message(variations, "the dataloader"), stacklevel=2)
-    return checked_result(comparison, flags=variation_flags(variations))
+    return one_or_all(checked_results(comparison, flags=variation_flags(variations)), measures)
 
 
 def _reference_bank(

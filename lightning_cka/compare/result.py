@@ -18,6 +18,7 @@ from lightning_cka.compare.layer_pairs import LayerPairs
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.paired_results import paired_difference
 from lightning_cka.compare.result_format import from_json, from_plain, to_json, to_plain
+from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.text import about_file
@@ -48,7 +49,9 @@ class CKAResult(LayerPairs):
         step: Training step, as Lightning's logger counts it; None for a comparison outside training.
         model_name: Name of the model for titles and axis labels.
         reference_name: Name of the reference for titles and axis labels.
-        kernel: Name of the kernel.
+        measure: Name of the measure, with parameters that are not the defaults: "cka", "mutual_knn", "rsa" or "ridge".
+            ``matrix`` has the values of this measure.
+        kernel: Name of the kernel; "linear" for measures without one.
         self_comparison: Whether the model is compared with itself.
         unbiased: Whether the HSIC is unbiased. Values of the biased HSIC depend on the batch size.
         effective_batches: Number of batches of equal size with the same variance, at least 1.
@@ -89,6 +92,7 @@ class CKAResult(LayerPairs):
     mean_standard_error: float | None = None
     diagnostics: Diagnostics | None = None
     left_out_batches: LeftOutBatches | None = None
+    measure: str = "cka"
 
     within = renamed_attribute("within", "self_comparison")
 
@@ -114,9 +118,16 @@ class CKAResult(LayerPairs):
         moment = "" if self.epoch is None else f", epoch {self.epoch}, step {self.step}"
         return (
             f"CKAResult({self.model_name}{moment} and {self.reference_name}: {len(self.layers)} x "
-            f"{len(self.reference_layers)} layers, {self.kernel} kernel, {self.num_samples} samples, mean "
+            f"{len(self.reference_layers)} layers, {self.measure_label}, {self.num_samples} samples, mean "
             f"{self.mean():.3f}, {len(self.flags)} flags)"
         )
+
+    @property
+    def measure_label(self) -> str:
+        """The measure in words, such as "linear CKA", "rbf CKA, biased" or "mutual kNN"."""
+        if self.measure != CKA.key:
+            return measure_title(self.measure)
+        return f"{self.kernel} CKA{'' if self.unbiased else ', biased'}"
 
     @property
     def flags(self) -> tuple[Flag, ...]:

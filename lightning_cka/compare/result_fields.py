@@ -103,6 +103,9 @@ _LEFT_OUT_BATCHES = record(
 LATER_FIELDS = ("left_out_batches",)
 """Fields that the checksum over a result leaves out, because files without them have a checksum, too."""
 
+LATER_DEFAULTS = {"measure": "cka"}
+"""Fields that the checksum leaves out where they have these values, which older files do not have."""
+
 
 def _left_out_batches(value: Any, place: Place) -> dict[str, Any]:
     known: dict[str, Any] = _LEFT_OUT_BATCHES(value, place)
@@ -131,6 +134,7 @@ _FIELDS = record(
         "model_name": text,
         "reference_name": text,
         "kernel": text,
+        "measure": text,
         "self_comparison": boolean,
         "unbiased": boolean,
         "effective_batches": optional(number(0)),
@@ -147,6 +151,7 @@ _FIELDS = record(
         "model_name": "model",
         "reference_name": "reference",
         "kernel": "linear",
+        "measure": "cka",
         "self_comparison": False,
         "unbiased": True,
         "effective_batches": None,

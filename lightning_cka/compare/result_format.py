@@ -21,7 +21,7 @@ import torch
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.left_out_batches import LeftOutBatches
-from lightning_cka.compare.result_fields import LATER_FIELDS, checked_result_fields
+from lightning_cka.compare.result_fields import LATER_DEFAULTS, LATER_FIELDS, checked_result_fields
 from lightning_cka.runtime.checked_values import Place, optional, record, text, whole
 from lightning_cka.runtime.json_text import checksum, parse_json
 from lightning_cka.runtime.text import about_file, one_line, shortened
@@ -109,8 +109,9 @@ def from_json(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """Return the checksum of the fields that the first version of the format has."""
-    return checksum({name: value for name, value in content.items() if name not in LATER_FIELDS})
+    """Return the checksum of the fields that the first version of the format has, and of later ones that are set."""
+    kept = {name: value for name, value in content.items() if name not in LATER_FIELDS}
+    return checksum({name: value for name, value in kept.items() if value != LATER_DEFAULTS.get(name, object())})
 
 
 def _tensors_to_lists(value: Any) -> Any:

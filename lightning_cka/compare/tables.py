@@ -13,6 +13,7 @@ from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.hsic.measure import measure_title
 from lightning_cka.runtime.files import write_atomically
 
 _CSV_COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error")
@@ -68,21 +69,22 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def result_table(result: CKAResult) -> str:
-    """Return a table with one row per layer: its CKA with the layer of the same name and with the most similar layer.
+    """Return a table with one row per layer: its value with the layer of the same name and with the most similar layer.
 
     The column for the layer of the same name is omitted if no layer has one, and for a model compared with itself.
     """
     pairs = {} if result.self_comparison else result.same_named_pairs()
     most_similar = [_most_similar(result, row) for row in range(len(result.layers))]
+    title = measure_title(result.measure)
     columns = {
         "layer": result.layers,
-        "CKA, same name": [_value_with_error(result, pairs.get(name)) for name in result.layers],
+        f"{title}, same name": [_value_with_error(result, pairs.get(name)) for name in result.layers],
         "most similar": [result.reference_layers[column] for _, column in most_similar],
-        "CKA": [_value_with_error(result, cell) for cell in most_similar],
+        title: [_value_with_error(result, cell) for cell in most_similar],
         "flags": [_flags(result, name) for name in result.layers],
     }
     if not pairs:
-        del columns["CKA, same name"]
+        del columns[f"{title}, same name"]
     notes = [too_few_batches(result.effective_batches), *_bad_samples(result)]
     return "\n\n".join([_heading(result), table(columns, zip(*columns.values(), strict=True)), *filter(None, notes)])
 
@@ -120,7 +122,7 @@ def difference_table(difference: CKADifference, level: float = 0.95) -> str:
     mean = f"mean {difference.mean():+.4f} ± {difference.mean_standard_error:.4f}"
     lines = table(("layer", "difference", "standard error", f"{100 * level:g} % interval", "significant (Holm)"), rows)
     few = too_few_batches(difference.effective_batches)
-    return "\n\n".join([f"CKA, {difference.title}: {mean}", lines, *([few] if few else [])])
+    return "\n\n".join([f"{difference.value_title}, {difference.title}: {mean}", lines, *([few] if few else [])])
 
 
 def _format_error(error: float) -> str:
@@ -159,9 +161,8 @@ def trajectory_table(results: Mapping[str, CKAResult]) -> str:
 def _heading(result: CKAResult) -> str:
     """Return one line that says what was compared, and how."""
     moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
-    estimator = "" if result.unbiased else ", biased"
     return (
-        f"{result.model_name}{moment} and {result.reference_name}: {result.kernel} CKA{estimator}, "
+        f"{result.model_name}{moment} and {result.reference_name}: {result.measure_label}, "
         f"{result.num_samples} samples in {result.num_batches} batches, mean {_format_value(result.mean())}"
     )
 

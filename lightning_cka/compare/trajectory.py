@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 import torch
 
 from lightning_cka.compare.bank_series import check_same_layers_and_probe_set, moment_names, sources_of_run
+from lightning_cka.compare.checked_result import one_or_all
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.check_kernels import check_feature_kernel
-from lightning_cka.hsic.kernels import Kernel, kernel_name
+from lightning_cka.hsic.check_measures import Measures, OneMeasure, measures_of_features
+from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_selection import bank_of_layers
@@ -22,14 +24,39 @@ from lightning_cka.probe.layers import Layers
 _CPU = torch.device("cpu")
 
 
+@overload  # A string is a sequence of strings, but one measure: the first signature has it.
+def trajectories(  # type: ignore[overload-overlap]
+    banks: str | Path | Sequence[str | Path | GramBank],
+    layers: Layers = None,
+    *,
+    measures: OneMeasure = "cka",
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+) -> dict[str, CKAResult]: ...
+
+
+@overload
 def trajectories(
     banks: str | Path | Sequence[str | Path | GramBank],
     layers: Layers = None,
     *,
+    measures: Sequence[OneMeasure],
     kernel: Kernel = "linear",
     unbiased: bool = True,
     thresholds: Thresholds | None = None,
-) -> dict[str, CKAResult]:
+) -> dict[str, dict[str, CKAResult]]: ...
+
+
+def trajectories(
+    banks: str | Path | Sequence[str | Path | GramBank],
+    layers: Layers = None,
+    *,
+    measures: Measures = "cka",
+    kernel: Kernel = "linear",
+    unbiased: bool = True,
+    thresholds: Thresholds | None = None,
+) -> dict[str, CKAResult] | dict[str, dict[str, CKAResult]]:
     """Compare each layer with itself at the other epochs of a training run.
 
     Paper: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414.
@@ -39,18 +66,21 @@ def trajectories(
             `CKAMonitor(save_banks=True)` wrote. Files are read one probe batch at a time. Only for a kernel with a
             bandwidth are all batches in memory.
         layers: Patterns of layer names, such as ``"net.*"``; None: all layers of the banks.
-        kernel: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared distances that
-            returns an ``(n, n)`` Gram matrix.
+        measures: "cka" (with ``kernel``), "mutual_knn", "rsa", "ridge", an object such as `lightning_cka.MutualKNN`,
+            or a list of these. A list gives a mapping of results by name.
+        kernel: Kernel of CKA: "linear", "rbf", `lightning_cka.RBF`, "distance", or a function of ``(n, n)`` squared
+            distances that returns an ``(n, n)`` Gram matrix.
         unbiased: Whether to use the unbiased HSIC. Values of the biased HSIC depend on the batch size.
         thresholds: Thresholds of the flags; None: the defaults of `Thresholds`.
 
     Returns:
         By layer name, a result whose matrix is ``(E, E)`` for E moments of training. Its ``layers`` are the names of
-        the moments: "init" and the epochs, or steps if an epoch has several banks.
+        the moments: "init" and the epochs, or steps if an epoch has several banks. For a list of measures, such a
+        mapping by name of the measure.
 
     Raises:
         ValueError: There are fewer than two banks, their layers or probe sets differ, a pattern matches no layer, or
-            the kernel is unknown.
+            a measure or the kernel is unknown.
         TypeError: The kernel is neither a name nor a function, or ``thresholds`` has another type.
         FileNotFoundError: The folder or a file does not exist.
 
@@ -67,7 +97,7 @@ def trajectories(
         >>> trajectories([before, after])["0"].matrix.shape
         torch.Size([2, 2])
     """
-    check_feature_kernel(kernel)
+    chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     sources = sources_of_run(banks, "a trajectory", 2)
     headers = [open_bank(source, batches=()) for source in sources]  # Everything but the Gram matrices.
     check_same_layers_and_probe_set(headers)
@@ -78,10 +108,9 @@ def trajectories(
         name: Comparison(
             moments,
             {name: None},
-            {kernel_name(kernel): kernel},
+            chosen,
             _CPU,
             model_name=name,
-            unbiased=unbiased,
             thresholds=check_thresholds(thresholds),
             sample_kind=first.sample_kind,
             keep_all_pairs=True,
@@ -93,7 +122,11 @@ def trajectories(
         for name, comparison in comparisons.items():
             stacked = _one_layer([batch.grams for batch in batches], first.layers.index(name))
             comparison.add(replace(batches[0], grams=stacked))
-    return {name: outcome.result for name, each in comparisons.items() for outcome in each.results().values()}
+    found: dict[str, dict[str, CKAResult]] = {measure: {} for measure in chosen}
+    for name, comparison in comparisons.items():
+        for (_, measure), outcome in comparison.results().items():
+            found[measure][name] = outcome.result
+    return one_or_all(found, measures)
 
 
 def _one_layer(grams: Sequence[PackedGrams], row: int) -> PackedGrams:

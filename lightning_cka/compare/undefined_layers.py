@@ -54,9 +54,9 @@ def merge_sides(layers: dict[str, list[str]], reference_layers: dict[str, list[s
     return merged
 
 
-def undefined_message(reason: str, names: Sequence[str]) -> str:
-    """Return the warning for the layers of one reason."""
-    return f"CKA is nan for layers {reason}: {shortened(names)}"
+def undefined_message(reason: str, names: Sequence[str], title: str = "CKA") -> str:
+    """Return the warning for the layers of one reason; ``title`` is that of the measure."""
+    return f"{title} is nan for layers {reason}: {shortened(names)}"
 
 
 def _reason(hsic: float, known: str | None, *, lacks_bandwidth: bool) -> str | None:

@@ -152,7 +152,7 @@ def _value_name(difference: CKADifference) -> str:
     """Return what the figure shows, with the reference if both results have the same one."""
     later, earlier = difference.later, difference.earlier
     same = later.reference_name == earlier.reference_name and not difference.self_comparison
-    value = value_label(later) if later.kernel == earlier.kernel else "CKA"
+    value = value_label(later) if value_label(later) == value_label(earlier) else difference.value_title
     return f"difference of {value}" + (f" with {plain(elided(later.reference_name))}" if same else "")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from lightning_cka.hsic.measure import CKA, measure_title
+
 if TYPE_CHECKING:
     from lightning_cka.compare.result import CKAResult
 
@@ -59,11 +61,13 @@ def axis_title(name: str, prefix: str) -> str:
 
 
 def reference_title(result: CKAResult) -> str:
-    """Return the title of a figure that shows CKA with one reference."""
-    return f"CKA with {plain(elided(result.reference_name))}"
+    """Return the title of a figure that shows the similarity with one reference."""
+    return f"{measure_title(result.measure)} with {plain(elided(result.reference_name))}"
 
 
 def value_label(result: CKAResult) -> str:
-    """Return "CKA", with the kernel unless it is linear, and "biased" for the biased estimator."""
+    """Return "CKA", with the kernel unless it is linear, and "biased" for the biased estimator; or another measure."""
+    if result.measure != CKA.key:
+        return measure_title(result.measure)
     kinds = [*([] if result.kernel == "linear" else [result.kernel]), *([] if result.unbiased else ["biased"])]
     return f"CKA ({', '.join(kinds)})" if kinds else "CKA"

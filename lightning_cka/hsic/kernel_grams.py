@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -48,15 +50,15 @@ def apply_kernel(
     if function is None:
         return grams
     chunks = [
-        _kernel_grams(function, select_layers(grams, chosen), medians if medians is None else medians[chosen], unbiased)
-        for chosen in _chunks(grams)
+        _kernel_grams(function, part, medians if medians is None else medians[chosen], unbiased)
+        for chosen, part in in_chunks(grams)
     ]
     return PackedGrams(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
 
 def _kernel_grams(function: KernelFn, grams: PackedGrams, medians: Tensor | None, unbiased: bool) -> PackedGrams:
     """Return the Gram matrices of a few layers."""
-    squared = _squared_distances(grams)
+    squared = precise_distances(grams)
     scale = grams.scales.to(squared).square()
     if isinstance(function, RBF) and medians is None:
         medians = median_distance(squared) * scale
@@ -73,18 +75,18 @@ def _kernel_grams(function: KernelFn, grams: PackedGrams, medians: Tensor | None
     return found._replace(scales=scales.where(~hidden, torch.full_like(scales, torch.nan)))
 
 
-def lacks_digits(grams: PackedGrams, linear: PackedGrams) -> bool:
-    """Return whether `apply_kernel` gave ``nan`` for a layer whose distances would have more digits in float64.
+def lacks_digits(scales: Tensor, linear: PackedGrams) -> bool:
+    """Return whether a measure or kernel gave ``nan`` for a layer whose distances would have more digits in float64.
 
     It is always False on accelerators, which would have to wait for the answer.
 
     Args:
-        grams: Gram matrices of the kernel.
+        scales: Scales of the kernel's Gram matrices or factors of the measure's vectors, ``(L,)``.
         linear: Linear Gram matrices that they were computed from.
     """
-    if grams is linear or linear.halves.dtype != torch.float32 or linear.halves.device.type != "cpu":
+    if linear.halves.dtype != torch.float32 or linear.halves.device.type != "cpu":
         return False
-    return bool((grams.scales.isnan() & linear.offsets.isfinite().all(1)).any())
+    return bool((scales.isnan() & linear.offsets.isfinite().all(1)).any())
 
 
 def _hides_digits(kernel: ScaledKernel, grams: PackedGrams, squared: Tensor, norms: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ def _hides_digits(kernel: ScaledKernel, grams: PackedGrams, squared: Tensor, nor
     return hides_digits(kernel, squared, packed_variances(grams, squared), entries, norms)
 
 
-def _squared_distances(grams: PackedGrams) -> Tensor:
+def precise_distances(grams: PackedGrams) -> Tensor:
     """Return the squared distances ``(L, n, n)`` of features / scale, in float64."""
     wide = PackedGrams(*(part.to(accumulator_dtype(part.device)) for part in grams))
     sizes = wide.offsets.abs()
@@ -102,17 +104,17 @@ def _squared_distances(grams: PackedGrams) -> Tensor:
     return zero_rounding_errors(squared_distances(wide), magnitude, grams.halves.dtype)
 
 
-def _chunks(grams: PackedGrams) -> list[slice]:
-    """Return slices of few layers: full float64 matrices of all layers need much memory."""
+def in_chunks(grams: PackedGrams) -> Iterator[tuple[slice, PackedGrams]]:
+    """Yield few layers at a time: full float64 matrices of all layers need much memory."""
     size = max(1, _CHUNK_ENTRIES // grams.num_samples**2)
-    return [slice(start, start + size) for start in range(0, len(grams.halves), size)]
+    for start in range(0, len(grams.halves), size):
+        chosen = slice(start, start + size)
+        yield chosen, select_layers(grams, chosen)
 
 
 def median_squared_distances(grams: PackedGrams) -> Tensor:
     """Return each layer's median squared distance over all n^2 entries, ``(L,)``, in float64."""
-    medians = torch.cat(
-        [median_distance(_squared_distances(select_layers(grams, chosen))) for chosen in _chunks(grams)]
-    )
+    medians = torch.cat([median_distance(precise_distances(part)) for _, part in in_chunks(grams)])
     # With a far outlier, rounding errors may look like distances of zero.
     medians = medians.where(~has_imprecise_distances(grams), torch.full_like(medians, torch.nan))
     return medians * grams.scales.to(medians).square()

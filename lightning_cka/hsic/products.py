@@ -1,6 +1,8 @@
-"""Inner products of Gram matrices: the HSIC of all pairs of layers on one batch."""
+"""Inner products of vectors that are made of Gram matrices, such as the HSIC of all pairs of layers on one batch."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +13,35 @@ from lightning_cka.hsic.precision import accumulator_dtype, full_precision
 
 _COLUMN_BLOCK = 2048
 """Columns converted to float64 at a time. A copy of whole vectors would double the memory."""
+
+
+class Vectors(NamedTuple):
+    """One vector for each of L layers on one batch. A similarity of layers is the cosine between such vectors."""
+
+    values: Tensor
+    """The vectors, ``(L, p)``, of any dtype."""
+    factors: Tensor
+    """Factors of the vectors, ``(L,)``. Zero: the layer has no variance. ``nan``: it is undefined."""
+    num_samples: int
+    """Number of samples n in the batch."""
+    chance: float = 0.0
+    """Inner product of the vectors of unrelated layers on average, which is subtracted from all products."""
+
+    def products(self, other: Vectors | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return twice the inner products, which are summed over batches.
+
+        Args:
+            other: Vectors of R layers on the same batch; None: these again.
+
+        Returns:
+            <v, w> ``(L, R)``, <v, v> ``(L,)`` and <w, w> ``(R,)``, in float64.
+        """
+        other = self if other is None else other
+        pairs, norms, other_norms = inner_products(self.values, other.values)
+        own, others = self.factors.to(pairs), other.factors.to(pairs)
+        # Factors are powers of 2, so these products are exact.
+        pairs = (pairs - 2 * self.chance) * own[:, None] * others
+        return pairs, (norms - 2 * self.chance) * own**2, (other_norms - 2 * other.chance) * others**2
 
 
 def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
@@ -34,6 +65,12 @@ def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
     return vectors
 
 
+def hsic_vectors(packed: PackedGrams, *, unbiased: bool) -> Vectors:
+    """Return the vectors whose products are the unnormalised HSIC; see `half_vectors`."""
+    scales = packed.scales.to(accumulator_dtype(packed.scales.device)).square()
+    return Vectors(half_vectors(packed, unbiased=unbiased), scales, packed.num_samples)
+
+
 def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the three products that CKA is made of, with the scales applied.
 
@@ -45,14 +82,8 @@ def hsic_products(x: PackedGrams, y: PackedGrams | None, *, unbiased: bool) -> t
     Returns:
         <K, L> ``(L, R)``, <K, K> ``(L,)`` and <L, L> ``(R,)``, accumulated in float64.
     """
-    x_vectors = half_vectors(x, unbiased=unbiased)
-    y_vectors = x_vectors if y is None else half_vectors(y, unbiased=unbiased)
-    dtype = accumulator_dtype(x_vectors.device)
-    x_scales = x.scales.to(dtype).square()
-    y_scales = x_scales if y is None else y.scales.to(dtype).square()
-    pairs, x_norms, y_norms = inner_products(x_vectors, y_vectors)
-    # Scales are powers of 2, so these products are exact.
-    return pairs * x_scales[:, None] * y_scales, x_norms * x_scales**2, y_norms * y_scales**2
+    own = hsic_vectors(x, unbiased=unbiased)
+    return own.products(None if y is None else hsic_vectors(y, unbiased=unbiased))
 
 
 def row_products(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from torch import nn
 
 from lightning_cka.compare.flags import Thresholds, check_thresholds
-from lightning_cka.hsic.check_kernels import check_kernels
+from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.monitor.reference import ReferenceSource, parse_references
-from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_kernels
+from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
 from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
@@ -60,9 +60,11 @@ class CKAMonitor(TrainerEvents):
             "last" (the last token that ``attention_mask`` keeps), "tokens" (8 random tokens of each sequence are
             samples; "tokens:4" takes 4), or a function of the output. None: "flatten".
         call: Which call of a layer that runs several times per forward pass counts: "first", "last", or "mean".
-        kernel: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared distances, or a
-            sequence of these. All probe batches fix the bandwidths of RBF kernels. With several kernels, logged
-            keys contain the kernel's name.
+        measures: "cka" (with ``kernel``), "mutual_knn", "rsa", "ridge", an object such as `lightning_cka.MutualKNN`,
+            or a sequence of these. With several, logged keys contain the measure's name.
+        kernel: Kernel of CKA: "linear", "rbf", "distance", an `lightning_cka.RBF`, a function of ``(n, n)`` squared
+            distances, or a sequence of these. All probe batches fix the bandwidths of RBF kernels. With several
+            kernels, logged keys contain the kernel's name.
         unbiased: Whether to use unbiased HSIC. The biased one, which some papers use, depends on the batch size.
         thresholds: Limits beyond which a layer is flagged. None: the defaults of `lightning_cka.Thresholds`.
         exclude: Numbers of probe samples to leave out, as flags name them. Banks on disk keep them.
@@ -94,9 +96,10 @@ class CKAMonitor(TrainerEvents):
 
     Attributes:
         references: The references, with their names.
-        results: Results by reference name ("initial"), or with several kernels by both names ("initial/rbf"). Each
-            value is a list with one result per comparison, including those before training was resumed. All processes
-            have it. Results of ``trainer.validate()`` have ``epoch`` and ``step`` None.
+        results: Results by reference name ("initial"), or with several measures or kernels by both names
+            ("initial/mutual_knn", "initial/rbf"). Each value is a list with one result per comparison, including those
+            before training was resumed. All processes have it. Results of ``trainer.validate()`` have ``epoch`` and
+            ``step`` None.
 
     Raises:
         ValueError: An argument is invalid. Problems with the model or the data raise before the first training step.
@@ -135,6 +138,7 @@ class CKAMonitor(TrainerEvents):
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
         call: Call = "first",
+        measures: Measures = "cka",
         kernel: Sequence[Kernel] | Kernel = "linear",
         unbiased: bool = True,
         thresholds: Thresholds | None = None,
@@ -169,8 +173,7 @@ class CKAMonitor(TrainerEvents):
         )
         self._settings = Settings(
             probe,
-            kernels=safe_kernels(check_kernels(kernel)),
-            unbiased=unbiased,
+            measures=safe_measures(check_measures(measures, kernel, unbiased=unbiased)),
             thresholds=check_thresholds(thresholds),
             selection=SampleSelection(exclude, groups),
             every_n_epochs=every_n_epochs,

@@ -23,7 +23,7 @@ class EpochComparison(NamedTuple):
     """The outcome of one validation."""
 
     outcomes: dict[tuple[str, str], Outcome]
-    """By names of reference and kernel."""
+    """By names of reference and measure."""
     titles: dict[str, str]
     """Titles of the references, by name."""
     bank: GramBank | None
@@ -59,10 +59,9 @@ def compare_epoch(
     comparison = Comparison(
         probe.plan.names,
         {reference.name: reference.bank for reference in ready},
-        settings.kernels,
+        settings.measures,
         module.device,
         model_name=type(module).__name__,
-        unbiased=settings.unbiased,
         thresholds=settings.thresholds,
         sample_kind=probe.sample_kind,
         distributed=True,

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.kernels import kernel_name
+from lightning_cka.hsic.measure import Measure
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.reference import Reference
@@ -52,14 +52,12 @@ def compare_or_warn(
     name = type(module).__name__
     outcomes = {
         (reference.name, key): Outcome(
-            _undefined_result(
-                probe.plan.names, reference, kernel_name(kernel), name, (epoch, step), unbiased=settings.unbiased
-            ),
+            _undefined_result(probe.plan.names, reference, measure, name, (epoch, step)),
             {},
             0,
         )
         for reference in ready
-        for key, kernel in settings.kernels.items()
+        for key, measure in settings.measures.items()
     }
     return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, None)
 
@@ -80,11 +78,9 @@ def _warn_about(failure: str, epoch: int, step: int, warn: WarnOnce) -> None:
 def _undefined_result(
     layers: tuple[str, ...],
     reference: Reference,
-    kernel: str,
+    measure: Measure,
     model_name: str,
     when: tuple[int, int],
-    *,
-    unbiased: bool,
 ) -> CKAResult:
     """Return a result whose values are all ``nan``."""
     columns = layers if reference.bank is None else reference.bank.layers
@@ -100,8 +96,9 @@ def _undefined_result(
         step=when[1],
         model_name=model_name,
         reference_name=reference.name,
-        kernel=kernel,
+        measure=measure.name,
+        kernel=measure.kernel,
         self_comparison=reference.source == "self",
-        unbiased=unbiased,
+        unbiased=measure.is_unbiased,
         mean_standard_error=torch.nan,
     )

@@ -58,7 +58,7 @@ def _finish(
     module: LightningModule,
 ) -> RunState:
     output = ResultLogger(trainer, settings, folder)
-    keys = [settings.key(reference.name, kernel) for reference in references for kernel in settings.kernels]
+    keys = [settings.key(reference.name, measure) for reference in references for measure in settings.measures]
     kinds = {key: HistorySettings(*kind) for key, kind in saved.get("kinds", {}).items() if key in keys}
     run = new_run(folder, references, kinds, settings, trainer, module, output.errors)
     saved, messages = complete_state(saved, folder, run.keys, trainer)

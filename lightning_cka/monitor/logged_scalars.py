@@ -45,7 +45,7 @@ def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:
     """Return by how much the CKA of each layer differs from that of the previous result.
 
     Args:
-        history: Results of one reference, through one kernel, in order; the last one is new.
+        history: Results of one reference, by one measure, in order; the last one is new.
 
     Returns:
         Values by the last part of the logged key, such as ``head_change``; see `change_names`. None for the first
@@ -81,7 +81,7 @@ def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:
     """Return the diagnostics of a model's layers.
 
     Args:
-        results: Results of one model with several references, through one kernel.
+        results: Results of one model with several references, by one measure.
 
     Returns:
         Values by ``layer/diagnostic``; ``leave_one_out`` is the largest change over all references. An undefined

@@ -14,6 +14,7 @@ from lightning_cka.compare.flag_messages import flag_messages
 from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.undefined_layers import undefined_message
+from lightning_cka.hsic.measure import measure_title
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.exchangeability import Variation, variation_message
 
@@ -32,7 +33,7 @@ def warn_about(
     Args:
         warn: Remembers the earlier warnings of this run.
         reference_name: Name of the reference.
-        outcome: Result of the comparison with this reference, through one kernel.
+        outcome: Result of the comparison with this reference, by one measure.
         variation: Layers in which the probe batches are not exchangeable; `LiveProbe` has already warned about them.
         explained: Layers without features, which the forward pass has already warned about.
         is_trial: True: warn about undefined values, bad samples and skipped batches only. A trial run has too few
@@ -62,27 +63,27 @@ def warn_about(
 
 
 def _undefined_messages(warn: WarnOnce, outcome: Outcome, explained: Collection[str]) -> list[str]:
-    """Return messages about layers whose CKA is ``nan``, for each layer and reason that is new."""
+    """Return messages about layers whose values are ``nan``, for each layer and reason that is new."""
     messages = []
     for reason, names in outcome.undefined_layers.items():
         unexplained = [name for name in names if name not in explained]
         if new := [name for name in unexplained if warn.is_new("undefined", reason, name)]:
-            messages.append(undefined_message(reason, new))
+            messages.append(undefined_message(reason, new, measure_title(outcome.result.measure)))
     return messages
 
 
 def _flag_messages(warn: WarnOnce, outcome: Outcome, *, only_bad_samples: bool) -> list[str]:
-    """Return messages about flagged layers, for each layer, reason and kernel that is new."""
+    """Return messages about flagged layers, for each layer, reason and measure that is new."""
     result = outcome.result
     flags = [flag for flag in result.flags if flag.reason == "bad_sample" or not only_bad_samples]
-    new = [flag for flag in flags if warn.is_new("flag", *_identity(flag, result.reference_name, result.kernel))]
+    new = [flag for flag in flags if warn.is_new("flag", *_identity(flag, result.reference_name, result.measure_label))]
     sample_kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
-    return flag_messages(new, sample_kind, result.kernel, f"CKA with '{result.reference_name}'")
+    return flag_messages(new, sample_kind, result, f" with '{result.reference_name}'")
 
 
-def _identity(flag: Flag, reference_name: str, kernel: str) -> tuple[str, str, str, str]:
+def _identity(flag: Flag, reference_name: str, measure: str) -> tuple[str, str, str, str]:
     # Reference "previous" was the live model one epoch ago, so the user already knows these flags.
     is_other_model = flag.of_reference and reference_name != "previous"
-    # A bad sample is bad for all kernels, and a copy is one for all references, too.
-    kernel = "" if flag.reason in ("bad_sample", "copies") else kernel
-    return flag.reason, flag.layer, reference_name if is_other_model else "", kernel
+    # A bad sample is bad for all measures, and a copy is one for all references, too.
+    measure = measure if flag.is_of_measure else ""
+    return flag.reason, flag.layer, reference_name if is_other_model else "", measure

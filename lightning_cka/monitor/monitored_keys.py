@@ -40,8 +40,8 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         others = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
         shared = [name for name in own if name in others]
         names = scalar_names(shared) + _change_names(settings, shared)
-        for kernel in settings.kernels:
-            keys |= {settings.logged(settings.key(reference.name, kernel)) + name for name in names}
+        for measure in settings.measures:
+            keys |= {settings.logged(settings.key(reference.name, measure)) + name for name in names}
     return keys
 
 

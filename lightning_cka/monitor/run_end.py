@@ -44,6 +44,6 @@ def write_summary_of_run(
     files, step = banks.trajectory()
     if len(files) < 2:
         return
-    for name, kernel in settings.kernels.items():
-        found = trajectories(files, kernel=kernel, unbiased=settings.unbiased, thresholds=settings.thresholds)
+    for name, measure in settings.measures.items():
+        found = trajectories(files, measures=measure, thresholds=settings.thresholds)
         output.write_trajectories(name, found, step)

@@ -64,7 +64,7 @@ class ResultLogger:
         Args:
             module: The LightningModule that logs them.
             key: The key of `Settings.key`.
-            history: Results with one reference, through one kernel, in order; the last one is new.
+            history: Results with one reference, by one measure, in order; the last one is new.
         """
         result = history[-1]
         prefix = self._settings.logged(key)
@@ -81,11 +81,11 @@ class ResultLogger:
 
         Args:
             module: The LightningModule that logs them.
-            outcomes: Outcomes by names of reference and kernel.
+            outcomes: Outcomes by names of reference and measure.
         """
-        for kernel in self._settings.kernels:
-            results = [outcome.result for (_, other), outcome in outcomes.items() if other == kernel]
-            prefix = self._settings.logged(self._settings.key("diagnostics", kernel))
+        for measure in self._settings.measures:
+            results = [outcome.result for (_, other), outcome in outcomes.items() if other == measure]
+            prefix = self._settings.logged(self._settings.key("diagnostics", measure))
             log_scalars(module, prefix, diagnostic_scalars(results))
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str]) -> None:
@@ -122,15 +122,15 @@ class ResultLogger:
         for key, history in results.items():
             write_summary(self._loggers, self._settings.logged(key), self.folder / key, history)
 
-    def write_trajectories(self, kernel: str, results: Mapping[str, CKAResult], step: int) -> None:
+    def write_trajectories(self, measure: str, results: Mapping[str, CKAResult], step: int) -> None:
         """Start to draw the trajectories of layers.
 
         Args:
-            kernel: Name of the kernel.
+            measure: Name of the measure.
             results: Results by layer, from `lightning_cka.compare.trajectories`.
             step: The step of the images.
         """
-        key = self._settings.key("trajectory", kernel)
+        key = self._settings.key("trajectory", measure)
         self.draw(key, trajectory_figures(self.folder / key, results), step)
 
     def draw(self, key: str, figures: Figures, step: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.kernels import Kernel, kernel_name
+from lightning_cka.hsic.measure import CKA, Measure
 from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.journal import Journal
 from lightning_cka.monitor.live_probe import LiveProbe
@@ -51,7 +51,7 @@ class RunState:
         fitted: The Trainer and the live model of the run.
 
     Attributes:
-        results: Results in order, by key: the name of the reference, with several kernels both names.
+        results: Results in order, by key: the name of the reference, with several measures both names.
         saved_moments: The moments that the last saved checkpoint refers to.
     """
 
@@ -195,10 +195,10 @@ def history_settings(
     if settings.probe.call != "first":
         features += f", call={settings.probe.call}"
 
-    def of(reference: Reference, kernel: Kernel) -> HistorySettings:
+    def of(reference: Reference, measure: Measure) -> HistorySettings:
         return HistorySettings(
-            kernel_name(kernel),
-            settings.unbiased,
+            measure.kernel if isinstance(measure, CKA) else measure.name,
+            measure.is_unbiased,
             list(probe.plan.names),
             features,
             " ".join(filter(None, (probe.probe.description, settings.selection.description))),
@@ -206,9 +206,9 @@ def history_settings(
         )
 
     return {
-        settings.key(reference.name, name): of(reference, kernel)
+        settings.key(reference.name, name): of(reference, measure)
         for reference in references
-        for name, kernel in settings.kernels.items()
+        for name, measure in settings.measures.items()
     }
 
 

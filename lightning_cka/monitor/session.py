@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment
-from lightning_cka.hsic.check_kernels import check_feature_kernel
+from lightning_cka.hsic.check_measures import check_sizes
 from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
 from lightning_cka.monitor.failed_comparison import compare_or_warn
@@ -76,8 +76,7 @@ class Session:
         self.probe = LiveProbe(settings.probe, trainer, module, known, is_shown_later=not is_shown_at_start)
         if len(self.probe.plan.names) == 1 and any(reference.source == "self" for reference in references):
             raise ValueError("reference 'self' compares a model's layers with each other, but only one is chosen")
-        for kernel in settings.kernels.values():
-            check_feature_kernel(kernel, self.probe.plan.num_samples)
+        check_sizes(settings.measures, [self.probe.plan.num_samples])
         if self.probe.sample_numbers is not None:  # Otherwise the first comparison checks them.
             settings.selection.of_kind(self.probe.probe.sample_kind).check(self.probe.sample_numbers)
         self._pictures: SamplePictures | None = None
@@ -152,8 +151,8 @@ class Session:
         """
         texts = {}
         explained = {layer for layer, _ in self.probe.plan.warned}
-        for (name, kernel), outcome in compared.outcomes.items():
-            key = self._settings.key(name, kernel)
+        for (name, measure), outcome in compared.outcomes.items():
+            key = self._settings.key(name, measure)
             result = replace(outcome.result, reference_name=compared.titles[name])
             self.results.setdefault(key, []).append(result)
             texts[key] = warn_about(

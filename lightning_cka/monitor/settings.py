@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.hsic.kernels import Kernel
+from lightning_cka.hsic.measure import Measure
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import Call, ForwardFn, check_call
@@ -64,8 +64,7 @@ class Settings:
     """
 
     probe: ProbeOptions
-    kernels: Mapping[str, Kernel]
-    unbiased: bool
+    measures: Mapping[str, Measure]
     thresholds: Thresholds
     selection: SampleSelection
     every_n_epochs: int
@@ -98,16 +97,16 @@ class Settings:
         """Whether the bank of each logged epoch is written to disk."""
         return bool(self.save_banks) or self.trajectory
 
-    def key(self, name: str, kernel: str) -> str:
-        """Return the name of a reference in logged keys and folders; it ends with the kernel if there are several."""
-        return f"{name}/{kernel}" if len(self.kernels) > 1 else name
+    def key(self, name: str, measure: str) -> str:
+        """Return the name of a reference in logged keys and folders; it ends with the measure if there are several."""
+        return f"{name}/{measure}" if len(self.measures) > 1 else name
 
     def logged(self, key: str) -> str:
         """Return the prefix of all values that are logged under a key of `key`."""
         return f"{self.log_key_prefix}{key}/"
 
 
-def safe_kernels(kernels: Mapping[str, Kernel]) -> dict[str, Kernel]:
-    """Return kernels by names that are safe as names of folders. Ordinary names stay as they are."""
-    names = distinct_file_names(kernels, endings=OUTPUT_ENDINGS)
-    return {names[name]: kernel for name, kernel in kernels.items()}
+def safe_measures(measures: Mapping[str, Measure]) -> dict[str, Measure]:
+    """Return measures by names that are safe as names of folders. Ordinary names stay as they are."""
+    names = distinct_file_names(measures, endings=OUTPUT_ENDINGS)
+    return {names[name]: measure for name, measure in measures.items()}

@@ -154,7 +154,7 @@ def test_names_seed_and_summary():
     assert torch.equal(result.matrix, again.matrix)
     assert not torch.equal(result.matrix, elsewhere.matrix)
     named = compare_models(one, other, loader, model_name="a", reference_name="b", progress_bar=False)
-    assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear kernel, 128 samples, mean 0.")
+    assert repr(named).startswith("CKAResult(a and b: 4 x 4 layers, linear CKA, 128 samples, mean 0.")
     with pytest.raises(TypeError, match=r"but is \['linear', 'rbf'\] \(only CKAMonitor takes several\)"):
         compare_models(one, other, loader, kernel=["linear", "rbf"])
 

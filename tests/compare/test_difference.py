@@ -149,7 +149,7 @@ def test_two_references_two_kernels_and_a_model_with_itself():
     named = [replace(one, reference_name=name) for one, name in ((references.later, "p"), (references.earlier, "q"))]
     assert named[0].difference(named[1]).title == "with p minus with q"
     kernels = compared(end, start, kernel="rbf").difference(compared(end, start))
-    assert kernels.title == "rbf kernel minus linear kernel"
+    assert kernels.title == "rbf CKA minus linear CKA"
     assert kernels.matrix.shape == (3, 3)
     own = []
     for features in (start, end):

@@ -1,7 +1,13 @@
 """The text of flags: it names layers and samples, and says what to do."""
 
+from dataclasses import replace
+
+import torch
+from lightning_cka import CKAResult
 from lightning_cka.compare.flag_messages import flag_label, flag_messages, flag_summary
 from lightning_cka.compare.flags import Flag
+
+RESULT = CKAResult(torch.ones(1, 1), ("fc",), ("fc",))
 
 
 def test_a_sample_that_outweighs_all_others():
@@ -18,7 +24,7 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
         Flag("conv1", "leave_one_out", 0.231, 0.05, (17,)),
         *(Flag(f"layer{i}", "standard_error", 0.1, 0.05) for i in range(20)),
     ]
-    messages = flag_messages(flags, "dataset index", "linear", "CKA with 'initial'")
+    messages = flag_messages(flags, "dataset index", RESULT, " with 'initial'")
     assert len(messages) == 6
     direction, group, ratio, change, influence, error = messages
     assert "CKA with 'initial': layers whose CKA depends on one direction" in direction
@@ -32,7 +38,7 @@ def test_messages_name_layer_and_sample_and_say_what_to_do():
     assert "by more than 0.05 without one sample: conv1 (0.231 at dataset index 17)" in change
     assert "layer7 (0.1), and 12 more. " in error
     assert "Use more probe samples" in error
-    rbf = flag_messages(flags, "sample", "rbf(0.2)")
+    rbf = flag_messages(flags, "sample", replace(RESULT, kernel="rbf(0.2)"))
     assert rbf[2].startswith("CKA, kernel rbf(0.2): layers that single samples dominate")
     assert not any("kernel='rbf'" in message for message in rbf)
     assert flag_summary(flags, "sample")[2] == (

@@ -1,4 +1,4 @@
-"""`HSICSums`: sums over batches of HSIC and of its products, from which CKA and its standard error follow."""
+"""`SimilaritySums`: sums over batches, from which a similarity of layers and its standard error follow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_cka.compare.inputs import layer_names
+from lightning_cka.hsic.measure import Measure
 from lightning_cka.hsic.standard_error import delta_method_error
 
 _PAIR_STATES = ("pair_sum", "pair_square_sum", "pair_layer_sum", "pair_reference_sum", "layer_reference_sum")
@@ -19,19 +20,20 @@ _WEIGHT_STATES = ("weight_sum", "weight_square_sum")
 _COUNT_STATES = ("num_samples", "num_batches", "num_skipped")
 
 
-class HSICSums(Metric):
-    """Base class of `MinibatchCKA`: the sums for all pairs of L layers and R reference layers.
+class SimilaritySums(Metric):
+    """Base class of `MinibatchCKA` and its siblings: the sums for all pairs of L layers and R reference layers.
 
-    For each batch, C = <U_K, U_L>, A = <U_K, U_K> and B = <U_L, U_L> are the unnormalised HSIC of two layers and of
-    each layer with itself. CKA is the ratio of sums S_C / sqrt(S_A S_B). Summing without normalising weights a batch of
-    n samples by what its estimator divides by: n(n-3), or (n-1)^2 for the biased one (Gretton et al. 2005,
+    For each batch, C = <v, w>, A = <v, v> and B = <w, w>, where v and w are the vectors of two layers; see `Measure`.
+    For CKA, these are the unnormalised HSIC of two layers and of each layer with itself. The similarity is the ratio of
+    sums S_C / sqrt(S_A S_B). Summing without normalising weights a batch of n samples by `Measure.weight`; for CKA,
+    that is what its estimator divides by: n(n-3), or (n-1)^2 for the biased one (Gretton et al. 2005,
     https://doi.org/10.1007/11564089_7). All sums are float64 states of fixed shape. They stay float64 when a module
     that holds the metric is converted, for example by ``.to(torch.bfloat16)``.
 
     Args:
         layers: Number of layers, or a container of their names. The names of a set are sorted.
         reference_layers: Number of the reference's layers, or their names; None: the same as ``layers``.
-        unbiased: Whether the unbiased HSIC is used.
+        measure: Makes vectors of Gram matrices.
         **kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -68,16 +70,15 @@ class HSICSums(Metric):
         self,
         layers: int | Collection[str],
         reference_layers: int | Collection[str] | None,
-        *,
-        unbiased: bool,
+        measure: Measure,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.measure = measure
         self.layers = layer_names(layers, "layers")
         self.reference_layers = (
             self.layers if reference_layers is None else layer_names(reference_layers, "reference_layers")
         )
-        self.unbiased = unbiased
         rows, columns = len(self.layers), len(self.reference_layers)
         for names, shape in (
             (_PAIR_STATES, (rows, columns)),
@@ -108,12 +109,12 @@ class HSICSums(Metric):
                 setattr(self, name, state.to(default.dtype))
 
     def add_products(self, c: Tensor, a: Tensor, b: Tensor, n: int) -> None:
-        """Add the HSIC of one batch, as returned by `lightning_cka.hsic.products.hsic_products`.
+        """Add the products of one batch, as returned by `lightning_cka.hsic.measure.Vectors.products`.
 
         Args:
-            c: HSIC of each pair of layers, ``(L, R)``.
-            a: HSIC of each layer with itself, ``(L,)``.
-            b: HSIC of each reference layer with itself, ``(R,)``.
+            c: Product of each pair of layers, ``(L, R)``.
+            a: Product of each layer with itself, ``(L,)``.
+            b: Product of each reference layer with itself, ``(R,)``.
             n: Number of samples in the batch.
         """
         c, a, b = (products.to(self.pair_sum) for products in (c, a, b))
@@ -127,18 +128,14 @@ class HSICSums(Metric):
         self.layer_square_sum = self.layer_square_sum + a * a
         self.reference_sum = self.reference_sum + b
         self.reference_square_sum = self.reference_square_sum + b * b
-        weight = self.weight(n)
+        weight = self.measure.weight(n)
         self.weight_sum = self.weight_sum + weight
         self.weight_square_sum = self.weight_square_sum + weight**2
         self.num_samples = self.num_samples + n
         self.num_batches = self.num_batches + 1
 
-    def weight(self, n: int) -> int:
-        """Return the weight of a batch of n samples in the sums."""
-        return n * (n - 3) if self.unbiased else (n - 1) ** 2
-
     def matrix(self) -> Tensor:
-        """Return CKA ``(L, R)`` in float64, from the current sums: without synchronizing or checking them."""
+        """Return the similarity ``(L, R)`` in float64, without synchronizing or checking the sums."""
         return self.pair_sum / (self.layer_sum[:, None] * self.reference_sum).sqrt()
 
     def standard_error(self) -> Tensor:

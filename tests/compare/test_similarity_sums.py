@@ -1,4 +1,4 @@
-"""`HSICSums`: the sums over batches, and the standard error that follows from them."""
+"""`SimilaritySums`: the sums over batches, and the standard error that follows from them."""
 
 import copy
 import pickle

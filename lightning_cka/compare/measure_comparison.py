@@ -1,4 +1,4 @@
-"""`KernelComparison`: the CKA of one model with all references, through one kernel."""
+"""`MeasureComparison`: one model with all its references, by one measure."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import torch
 from lightning_cka.compare.bandwidth_gradient import NUM_BATCHES, STEP
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
-from lightning_cka.compare.pair import ModelPair, Outcome
-from lightning_cka.hsic.kernel_grams import apply_kernel
-from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median
+from lightning_cka.compare.pair import MeasuredBatch, ModelPair, Outcome
+from lightning_cka.compare.without_sample import Named
+from lightning_cka.hsic.measure import Measure
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_medians import Bandwidths
 from lightning_cka.runtime.devices import sums_device
 
 
-class KernelComparison:
-    """Applies one kernel to the model's Gram matrices, and passes them to a `ModelPair` for each reference.
+class MeasureComparison:
+    """Makes vectors of the model's Gram matrices, and passes them to a `ModelPair` for each reference.
 
     Args:
         layers: Names of the model's layers.
         banks: Gram banks by reference name; None compares the model with itself.
-        kernel: Kernel of the Gram matrices.
+        measure: Makes vectors of Gram matrices.
         device: Device of the Gram matrices.
-        unbiased: Whether to use the unbiased HSIC.
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
         keep_all_pairs: As for `ModelPair`.
@@ -37,38 +36,30 @@ class KernelComparison:
         self,
         layers: tuple[str, ...],
         banks: Mapping[str, GramBank | None],
-        kernel: Kernel,
+        measure: Measure,
         device: torch.device,
         *,
-        unbiased: bool,
         distributed: bool,
         execution_order: Sequence[str] = (),
         keep_all_pairs: bool = False,
     ) -> None:
-        self._kernel = kernel
+        self.measure = measure
         self._device = device
         self._distributed = distributed
-        self._unbiased = unbiased
         self._bandwidths: Bandwidths | None = None
         self._statistics = LayerStatistics(layers, sums_device(device), execution_order)
         self._pairs = {
             name: ModelPair(
                 layers,
                 bank,
-                kernel,
+                measure,
                 sums_device(device),
-                unbiased=unbiased,
                 distributed=distributed,
                 execution_order=execution_order,
                 keep_all_pairs=keep_all_pairs,
             )
             for name, bank in banks.items()
         }
-
-    @property
-    def has_bandwidth(self) -> bool:
-        """Whether `fix_bandwidths` must be called before the first batch is added."""
-        return needs_median(self._kernel)
 
     def fix_bandwidths(self, bandwidths: Bandwidths) -> None:
         """Fix the kernel's bandwidths by the median squared distances of the model's batches."""
@@ -79,16 +70,22 @@ class KernelComparison:
     def add(self, batch: BankBatch) -> None:
         """Add one batch of the model, with linear Gram matrices."""
         medians = None if self._bandwidths is None else self._bandwidths.medians
-        grams = apply_kernel(self._kernel, batch.grams, medians, unbiased=self._unbiased)
+        grams = self.measure.grams(batch.grams, medians)
         shifted = None
         if medians is not None and batch.index < NUM_BATCHES:
-            shifted = apply_kernel(self._kernel, batch.grams, medians * (1 + STEP), unbiased=self._unbiased)
+            shifted = self.measure.grams(batch.grams, medians * (1 + STEP))
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
+        measured = MeasuredBatch(batch, grams, self.measure.vectors(grams), shifted)
         for pair in self._pairs.values():
-            pair.add(batch, grams, self._device, shifted)
+            pair.add(measured, self._device)
 
     def outcomes(
-        self, thresholds: Thresholds, sample_kind: str, flags: Sequence[Flag], **attributes: Any
+        self,
+        thresholds: Thresholds,
+        sample_kind: str,
+        flags: Sequence[Flag],
+        named: Mapping[str, Named],
+        **attributes: Any,
     ) -> dict[str, Outcome]:
         """Return the outcomes by reference name. Every process must call this.
 
@@ -96,6 +93,7 @@ class KernelComparison:
             thresholds: Thresholds of the flags.
             sample_kind: Kind of the sample numbers; see `lightning_cka.diagnostics.Diagnostics`.
             flags: Flags of the model's layers that were found elsewhere.
+            named: Samples that the flags of CKA name, by reference name; see `ModelPair.outcome`.
             **attributes: Attributes of the `CKAResult`s.
         """
         layers = self._statistics.result(distributed=self._distributed)
@@ -107,7 +105,7 @@ class KernelComparison:
                 thresholds,
                 sample_kind,
                 flags,
-                kernel=kernel_name(self._kernel),
+                named.get(name),
                 reference_name=name,
                 **attributes,
             )

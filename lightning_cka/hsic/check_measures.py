@@ -1,0 +1,103 @@
+"""Check the measures that a user passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning_cka.hsic.check_kernels import check_feature_kernel, check_kernels
+from lightning_cka.hsic.distance_ranks import RSA
+from lightning_cka.hsic.hat_matrices import Ridge
+from lightning_cka.hsic.kernels import Kernel
+from lightning_cka.hsic.measure import CKA, Measure
+from lightning_cka.hsic.neighbors import MutualKNN
+
+OneMeasure = str | Measure
+"""A name or a measure with its parameters."""
+
+Measures = OneMeasure | Sequence[OneMeasure]
+"""One measure, or several."""
+
+_NAMED: Mapping[str, Measure] = {measure.key: measure for measure in (MutualKNN(), RSA(), Ridge())}
+
+
+def is_one(measures: Any) -> bool:
+    """Return whether one measure was given, so that there is one result and not a mapping of results."""
+    return isinstance(measures, OneMeasure)
+
+
+def check_measures(
+    measures: Measures, kernel: Kernel | Sequence[Kernel] = "linear", *, unbiased: bool = True
+) -> dict[str, Measure]:
+    """Return one or several measures by distinct names.
+
+    Args:
+        measures: Names, `Measure`s, or a container of them.
+        kernel: Kernel of "cka", or several. With several, "cka" stands for all of them.
+        unbiased: Whether "cka" uses the unbiased HSIC.
+
+    Returns:
+        Measures by name: their keys, with a number if a key occurs twice, such as "mutual_knn-2". CKA has the name of
+        its kernel if it is the only measure or if there are several kernels.
+
+    Raises:
+        ValueError: A measure or a kernel is unknown, one is given twice, there is none, or a kernel or
+            ``unbiased=False`` is given without "cka".
+        TypeError: A measure or a kernel has another type.
+    """
+    chosen = [measures] if is_one(measures) else _listed(measures)
+    kernels = check_kernels(kernel)
+    if not chosen:
+        raise ValueError("measures is empty; expected at least one measure")
+    found: list[Measure] = []
+    for each in chosen:
+        found += [CKA(k, unbiased) for k in kernels.values()] if each == CKA.key else [_resolve(each)]
+    has_cka = any(isinstance(measure, CKA) for measure in found)
+    if not has_cka and (list(kernels) != ["linear"] or not unbiased):
+        raise ValueError("kernel= and unbiased= belong to the measure 'cka', which is not among measures=")
+    by_kernel = dict(zip(map(id, (m for m in found if isinstance(m, CKA))), kernels, strict=False))
+    uses_kernels = len(kernels) > 1 or all(isinstance(measure, CKA) for measure in found)
+    named: dict[str, Measure] = {}
+    for measure in found:
+        if measure in named.values():
+            raise ValueError(f"measure {measure.title!r} is given twice")
+        base = by_kernel[id(measure)] if uses_kernels and id(measure) in by_kernel else measure.key
+        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(found) + 2))) if n not in named)
+        named[name] = measure
+    return named
+
+
+def measures_of_features(measures: Measures, kernel: Kernel, *, unbiased: bool) -> dict[str, Measure]:
+    """Return measures by name, with one kernel; see `check_measures`.
+
+    Raises:
+        TypeError: There are several kernels.
+    """
+    check_feature_kernel(kernel)
+    return check_measures(measures, kernel, unbiased=unbiased)
+
+
+def check_sizes(measures: Mapping[str, Measure], sizes: Iterable[int]) -> None:
+    """Check that measures can be computed from batches of these sizes; see `Measure.check`."""
+    for n in sorted(set(sizes)):
+        for measure in measures.values():
+            measure.check(n)
+
+
+def _resolve(measure: Any) -> Measure:
+    if isinstance(measure, Measure):
+        return measure
+    if not isinstance(measure, str):
+        raise TypeError(f"a measure must be a name, MutualKNN(...), RSA() or Ridge(...), but is {measure!r}")
+    if measure not in _NAMED:
+        raise ValueError(f"unknown measure {measure!r}; expected one of {sorted([CKA.key, *_NAMED])}")
+    return _NAMED[measure]
+
+
+def _listed(measures: Any) -> list[Any]:
+    """Return the measures in a container. Those of a set are sorted: its order may differ between processes."""
+    if not isinstance(measures, Iterable):
+        return [measures]
+    if isinstance(measures, set | frozenset):
+        return sorted(measures, key=lambda each: getattr(each, "name", str(each)))
+    return list(measures)

@@ -1,0 +1,165 @@
+"""`MutualKNN`: how many nearest neighbours two layers have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_cka.hsic.distance_errors import LARGEST_LOSS
+from lightning_cka.hsic.kernel_grams import in_chunks
+from lightning_cka.hsic.measure import Measure, with_parameters
+from lightning_cka.hsic.ordered_distances import OrderedDistances
+from lightning_cka.hsic.packed import PackedGrams
+from lightning_cka.hsic.products import Vectors
+
+DEFAULT_NEIGHBORS = 0.1
+"""Number of neighbours, as a part of the batch."""
+
+
+@dataclass(frozen=True)
+class MutualKNN(Measure):
+    """Mutual nearest neighbours, corrected for chance: the part of each sample's neighbours that two layers share.
+
+    It depends on the neighbourhood of each sample alone, so that neither a far sample nor a shifted group changes it
+    much. 0 is what unrelated layers have on average, and 1 means the same neighbours. It depends on the batch size,
+    since the number of neighbours does.
+
+    Source: Huh et al. 2024, https://arxiv.org/abs/2405.07987. The correction subtracts the expected overlap k / (n-1)
+    of unrelated layers.
+
+    Args:
+        neighbors: Number k of neighbours as a part of the batch, in (0, 1). For n samples, k is ``neighbors * n``,
+            rounded half to even, and at least 1.
+        corrected: Whether to correct for chance. False gives the part of neighbours in common, in [0, 1], as in the
+            paper.
+
+    Raises:
+        ValueError: ``neighbors`` is not between 0 and 1.
+        TypeError: ``neighbors`` is not a number.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cka import GramBank, MutualKNN, compare_banks
+        >>> _ = torch.manual_seed(0)
+        >>> batches = [torch.randn(64, 16) for _ in range(8)]
+        >>> nets = [torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU()) for _ in range(2)]
+        >>> a, b = (GramBank.from_model(net, batches, progress_bar=False) for net in nets)
+        >>> compare_banks(a, b, measures=MutualKNN(neighbors=0.2)).measure
+        'mutual_knn(0.2)'
+    """
+
+    neighbors: float = DEFAULT_NEIGHBORS
+    corrected: bool = True
+
+    key: ClassVar[str] = "mutual_knn"
+
+    def __post_init__(self) -> None:
+        """Check the number of neighbours."""
+        object.__setattr__(self, "neighbors", part_of_one("MutualKNN", "neighbors", self.neighbors))
+
+    @property
+    def name(self) -> str:
+        """Return "mutual_knn", with parameters that are not the defaults."""
+        given = [] if self.neighbors == DEFAULT_NEIGHBORS else [f"{self.neighbors:g}"]
+        return with_parameters(self.key, *given, *([] if self.corrected else ["uncorrected"]))
+
+    @property
+    def is_unbiased(self) -> bool:
+        """Return whether the value is corrected for chance."""
+        return self.corrected
+
+    def num_neighbors(self, n: int) -> int:
+        """Return the number k of neighbours in a batch of n samples."""
+        return max(1, round(self.neighbors * n))
+
+    def check(self, n: int) -> None:
+        """Check that not all other samples are neighbours.
+
+        Raises:
+            ValueError: They are.
+        """
+        if self.num_neighbors(n) > n - 2:
+            raise ValueError(
+                f"neighbors={self.neighbors:g} makes {self.num_neighbors(n)} of the {n - 1} other samples of a batch "
+                f"neighbours; pass a smaller one"
+            )
+
+    def vectors(self, grams: PackedGrams) -> Vectors:
+        """Return the vectors ``(L, n^2)``: 1 where j is a neighbour of i, else 0.
+
+        Each row has k ones, so that correcting for chance, M - k/(n-1), subtracts n k^2 / (n-1) from the products.
+        Of samples at the same distance, those that come first are neighbours. Layers are undefined where rounding
+        errors of distances may change more than a thousandth of all neighbours.
+        """
+        n = grams.num_samples
+        k = self.num_neighbors(n)
+        values = torch.empty(len(grams.halves), n, n, dtype=torch.int8, device=grams.halves.device)
+        factors = torch.ones_like(grams.scales)
+        for chosen, part in in_chunks(grams):
+            squared, errors = OrderedDistances.of(part)
+            # The first distance is that of the sample from itself. One neighbour alone has no spread.
+            nearest = squared.topk(max(k, 2) + 1, dim=2, largest=False).values
+            values[chosen] = _is_neighbor(squared, nearest[:, :, k], k)
+            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors) <= LARGEST_LOSS)
+            factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
+        chance = n * k**2 / (n - 1) if self.corrected else 0.0
+        return Vectors(values.flatten(1), factors * grams.scales.sign(), n, chance)
+
+    def weight(self, n: int) -> float:
+        """Return the squared norm of a vector."""
+        k = self.num_neighbors(n)
+        return n * k * (1 - k / (n - 1)) if self.corrected else n * k
+
+
+def _is_neighbor(squared: Tensor, farthest: Tensor, k: int) -> Tensor:
+    """Return whether j is among the k nearest others of i, ``(L, n, n)``.
+
+    Args:
+        squared: Squared distances, ``(L, n, n)``.
+        farthest: Squared distance of the k-th nearest other sample, ``(L, n)``.
+        k: Number of neighbours.
+    """
+    is_nearer = squared < farthest[:, :, None]
+    is_tied = squared == farthest[:, :, None]
+    for each in (is_nearer, is_tied):
+        each.diagonal(dim1=1, dim2=2).fill_(False)
+    # Of samples at the same distance, the first ones fill the places that are left.
+    places = k - is_nearer.sum(2, keepdim=True, dtype=torch.int32)
+    return is_nearer | (is_tied & (is_tied.cumsum(2, dtype=torch.int16) <= places))
+
+
+def _lost_part(nearest: Tensor, errors: Tensor) -> Tensor:
+    """Return the part of neighbours that rounding errors may change, ``(L,)``.
+
+    An error e of distances exchanges about e / (D_k - D_1) of the k neighbours, where D_1 and D_k are the distances of
+    the first and of the last of them. Where these are equal, as between copies of a sample, the error counts if it is
+    as large as the distances to the last neighbours of most samples.
+
+    Args:
+        nearest: Distances of each sample from itself and from its neighbours, in ascending order, ``(L, n, k + 1)``.
+        errors: Errors of distances; see `OrderedDistances`.
+    """
+    first, last = nearest[:, :, 1], nearest[:, :, -1]
+    spread = last - first
+    among_copies = (errors > last.median(1, keepdim=True).values).to(errors)
+    return torch.where(spread > 0, errors / spread, among_copies).clamp(max=1.0).mean(1)
+
+
+def part_of_one(owner: str, argument: str, value: object) -> float:
+    """Return a number between 0 and 1, both excluded.
+
+    Raises:
+        ValueError: The value is not between 0 and 1.
+        TypeError: The value is not a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: {argument} must be a number, but is a {type(value).__name__}")
+    number = float(value)
+    if not (isfinite(number) and 0 < number < 1):
+        raise ValueError(f"{owner}: {argument} must be between 0 and 1, but is {number:g}")
+    return number
