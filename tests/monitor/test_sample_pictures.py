@@ -15,7 +15,7 @@ from lightning_cka.figures.samples import plot_samples
 from lightning_cka.monitor import sample_pictures
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 # Small models and probe sets are flagged, which other tests check.
 pytestmark = [
@@ -110,6 +110,41 @@ def test_training_and_results_are_the_same_with_and_without_pictures(tmp_path):
             assert torch.equal(one.matrix, other.matrix)
             assert one.flags == other.flags
     assert [path.name for path in (tmp_path / "with").glob("banks/*")] == ["initial.safetensors"]
+
+
+class Noisy(Dataset):
+    """Draws from a generator of its own, and from torch's, which training and validation share."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+        self.data = dataset(seed=2)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        x, label = self.data[index]
+        return x + 0.1 * torch.randn(8, generator=self.generator) + 0.1 * torch.randn(8), label
+
+
+class Streamed(IterableDataset):
+    def __iter__(self):
+        return iter(dataset(seed=2))
+
+
+@pytest.mark.filterwarnings("ignore:the probe set consists of the first samples")
+@pytest.mark.parametrize("kind", [Noisy, Streamed])
+def test_reading_labels_does_not_change_training(tmp_path, kind):
+    found = []
+    for options in ({}, {"plot_samples": True}):
+        seed_everything(3, workers=True, verbose=False)
+        model, loader = Net(), DataLoader(kind(), batch_size=16)
+        monitor = CKAMonitor(layers=LAYERS, dirpath=tmp_path / str(len(found)), **options)
+        trainer(monitor).fit(model, loader, loader)
+        found.append((model.state_dict(), monitor.results["initial"][-1].matrix))
+    assert all(torch.equal(value, found[1][0][name]) for name, value in found[0][0].items())
+    assert torch.equal(found[0][1], found[1][1])
+    assert set(json.loads((tmp_path / "1" / "samples" / "labels.json").read_text()).values()) == {0, 1, 2}
 
 
 def test_with_banks_the_end_shows_epochs_and_there_is_a_gif(tmp_path, drawn):
