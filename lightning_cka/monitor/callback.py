@@ -87,12 +87,11 @@ class CKAMonitor(TrainerEvents):
             the epoch's results ``nan``.
         log_changes: Whether to log ``<layer>_change`` too, from the second logged epoch on: the CKA of a layer minus
             that of the previous logged epoch.
-        plot_samples: Whether to log pictures of where the samples lie in the layers, as `plot_samples` draws them: at
-            the end of training, and of a layer when a flag first names samples in it. The live model's Gram matrices
-            are then kept in host memory from one logged epoch to the next. With ``save_banks``, the pictures at the
-            end show up to 6 epochs, and there is a GIF.
-        labels_fn: Function of a probe batch, as the loader yields it, that returns one integer for each sample, for the
-            colours. None: if batches are pairs whose second part has one integer for each sample, these are the labels.
+        plot_samples: Whether to log pictures of where the samples lie in the layers: at the end of training, and of a
+            layer when a flag first names samples in it. One epoch's Gram matrices stay in host memory. With
+            ``save_banks``, the end is also drawn over epochs, and as a GIF.
+        labels_fn: Function of a probe batch that returns one integer for each sample, for colours in the pictures.
+            None: the second part of batches that are pairs, if it is that.
 
     Attributes:
         references: The references, with their names.
