@@ -10,12 +10,14 @@ from torch import Tensor
 
 from lightning_cka.compare.diagnostics import LeaveOneOut
 from lightning_cka.compare.direction_statistics import DirectionStatistics
+from lightning_cka.compare.disagreement import disagreement_flags
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.influence import BatchRecord, leave_one_out, leave_one_out_reductions
 from lightning_cka.compare.influential_samples import influential_samples
 from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.pair_flags import Influences, direction_flags, influences_of_layers
 from lightning_cka.compare.partners import Partners
+from lightning_cka.hsic.first_directions import FirstDirections
 from lightning_cka.hsic.packed import PackedGrams, select_layers
 from lightning_cka.probe.bank_batch import BankBatch
 
@@ -30,10 +32,17 @@ class Checked(NamedTuple):
     reference_influences: Influences
     """By layer of the reference."""
     directions: list[DirectionStatistics]
+    names: Sequence[str | None] = ()
+    """Names of the pairs whose layers have the same name; None for the others."""
 
     def flags(self, pairs: Partners, layers: Sequence[str], thresholds: Thresholds) -> list[Flag]:
-        """Return flags of leading directions and of groups that lie apart; none for measures other than CKA."""
-        return [] if not self.directions else direction_flags(self.directions, pairs, layers, thresholds)
+        """Return flags of directions, groups and second opinions; none for measures other than CKA."""
+        if not self.directions:
+            return []
+        return [
+            *direction_flags(self.directions, pairs, layers, thresholds),
+            *disagreement_flags(self.directions, self.names, self.leave_one_out, thresholds),
+        ]
 
 
 class CKAChecks:
@@ -63,20 +72,28 @@ class CKAChecks:
         self._directions = LeadingDirections(pairs, device, unbiased=unbiased)
         self._records: list[BatchRecord] = []
 
-    def add(self, batch: BankBatch, grams: PackedGrams, reference_grams: PackedGrams | None) -> None:
+    def add(
+        self,
+        batch: BankBatch,
+        grams: PackedGrams,
+        reference_grams: PackedGrams | None,
+        of_reference: FirstDirections | None = None,
+    ) -> None:
         """Add one batch.
 
         Args:
             batch: Batch of the model, with linear Gram matrices.
             grams: Gram matrices of the kernel.
             reference_grams: Those of the reference; None: the model is compared with itself.
+            of_reference: Directions of the reference's batch, if they are kept for later comparisons.
         """
         reductions = leave_one_out_reductions(
             select_layers(grams, self._rows),
             select_layers(reference_grams or grams, self._columns),
             unbiased=self._unbiased,
         )
-        self._directions.add(batch.index, grams, reference_grams, batch.samples)
+        own = batch.directions if grams is batch.grams else None
+        self._directions.add(batch.index, grams, reference_grams, batch.samples, own, of_reference)
         eps = torch.finfo(batch.grams.halves.dtype).eps
         self._records.append(BatchRecord(batch.samples, reductions, eps))
 
@@ -91,7 +108,7 @@ class CKAChecks:
         changes = leave_one_out(self._records, names, sums, distributed=distributed)
         influences = influential_samples(self._records, sums, distributed=distributed)
         own, others = influences_of_layers(influences, self._pairs, self._layers, self._reference_layers)
-        return Checked(changes, own, others, self._directions.result(distributed=distributed))
+        return Checked(changes, own, others, self._directions.result(distributed=distributed), names)
 
 
 def _indices(indices: list[int], count: int) -> list[int] | slice:

@@ -1,12 +1,14 @@
 """How much CKA depends on the leading direction of two layers, and on a group of samples that lies apart.
 
 The leading direction is the leading eigenvector of a layer's centered Gram matrix, batch by batch. A group lies apart
-if two groups explain nearly all variance along the direction.
+if two groups explain nearly all variance along the direction. Second opinions on the same samples are computed beside
+it: mutual kNN, and the CKA of hat matrices where the two directions agree and CKA is high.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from lightning_cka.compare.direction_statistics import (
     AGREEMENT,
     ENDS,
     MEMBERS,
+    NEIGHBORS,
     NUM_ROWS,
+    RIDGE,
     SEPARATION,
     SIZE,
     WHOLE,
@@ -25,17 +29,23 @@ from lightning_cka.compare.direction_statistics import (
     statistics_of,
 )
 from lightning_cka.compare.partners import Partners
-from lightning_cka.hsic.leading import CenteredGrams, inner, leading_eigenvectors
-from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
-from lightning_cka.hsic.subset import first_samples
+from lightning_cka.hsic.centered_grams import CenteredGrams, diagonal_part, dots, u_products
+from lightning_cka.hsic.first_directions import (
+    Directions,
+    FirstDirections,
+    first_grams,
+    first_packed,
+    layers_at_a_time,
+)
+from lightning_cka.hsic.hat_matrices import Ridge
+from lightning_cka.hsic.packed import PackedGrams, select_layers
+from lightning_cka.hsic.products import Vectors, partner_products
+from lightning_cka.hsic.removed import between_groups, direction, products_without
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import to_device
 
 MAX_BATCHES = 16
 """Number of batches that are looked at: the first ones of the probe set."""
-
-MAX_SAMPLES = 64
-"""Number of samples that are looked at in each batch: the first ones."""
 
 MIN_SAMPLES = 16
 """Smallest batch that is looked at. In smaller ones, each direction has much of the variance by chance."""
@@ -43,11 +53,11 @@ MIN_SAMPLES = 16
 MIN_AGREEMENT = 0.5
 """Smallest squared cosine of the two layers' directions for which CKA without them is computed."""
 
+MIN_HIGH_CKA = 0.8
+"""Smallest CKA that a shared direction may cause, for which `Ridge` is computed."""
+
 MIN_SEPARATION = 0.8
 """Smallest part of the variance along a direction that two groups explain, for which CKA within them is computed."""
-
-_MAX_ENTRIES = 2**19
-"""Largest number of matrix entries of one side in memory at a time."""
 
 
 class LeadingDirections:
@@ -69,7 +79,15 @@ class LeadingDirections:
             self._numbers = torch.zeros(MAX_BATCHES, NUM_ROWS, count, dtype=torch.float64, device=device)
             self._ends = torch.zeros(MAX_BATCHES, 2, 2 * ENDS, count, dtype=torch.int64, device=device)
 
-    def add(self, index: int, x: PackedGrams, y: PackedGrams | None, samples: Sequence[int]) -> None:
+    def add(
+        self,
+        index: int,
+        x: PackedGrams,
+        y: PackedGrams | None,
+        samples: Sequence[int],
+        of_x: FirstDirections | None = None,
+        of_y: FirstDirections | None = None,
+    ) -> None:
         """Add one batch, if it is one of those that are looked at.
 
         Args:
@@ -77,47 +95,61 @@ class LeadingDirections:
             x: Gram matrices of the model's layers.
             y: Gram matrices of the reference's layers. None: the model is compared with itself.
             samples: Numbers of the n samples.
+            of_x: The leading directions of x, if they are shared with other comparisons.
+            of_y: Those of y.
         """
         if index >= MAX_BATCHES or x.num_samples < MIN_SAMPLES:
             return
-        count, step = len(self._pairs.rows), max(1, _MAX_ENTRIES // min(x.num_samples, MAX_SAMPLES) ** 2)
+        of_x, of_y = of_x or FirstDirections(), of_y or FirstDirections()
+        of_model = (x, of_x.of(x), of_x.neighbors(x))
+        of_reference = of_model if y is None else (y, of_y.of(y), of_y.neighbors(y))
+        count, step = len(self._pairs.rows), layers_at_a_time(x)
         numbers = to_device(torch.tensor(samples, device="cpu"), self._ends.device)
         for start in range(0, count, step):
             chunk = slice(start, start + step)
             sides = [
-                _Side(select_layers(grams, _as_slice(indices[chunk])))
-                for grams, indices in ((x, self._pairs.rows), (x if y is None else y, self._pairs.columns))
+                _side(*each, _as_slice(indices[chunk]))
+                for each, indices in ((of_model, self._pairs.rows), (of_reference, self._pairs.columns))
             ]
             self._numbers[index, :, chunk] = self._compared(*sides).to(self._numbers)
-            order = torch.stack([side.order for side in sides]).to(numbers.device)
+            order = torch.stack([side.found.order for side in sides]).to(numbers.device)
             ends = torch.cat([order[:, :, :ENDS], order[:, :, -ENDS:].flip(2)], 2)
             self._ends[index, :, :, chunk] = numbers[ends].movedim(1, 2)
 
     def _compared(self, x: _Side, y: _Side) -> Tensor:
         """Return what the batch tells about some pairs, ``(NUM_ROWS, p)``."""
         found = torch.full((NUM_ROWS, len(x.scale)), torch.nan, dtype=torch.float64, device=x.scale.device)
-        found[SIZE] = x.grams.u.shape[-1]
-        agreement = (x.vectors * y.vectors).sum(1).square()
-        found[AGREEMENT] = agreement
-        for place, side in enumerate((x, y)):
-            found[SEPARATION + place], found[MEMBERS + place] = side.separation, side.members
-        self._fill(found, WHOLE, x, y, None)
+        found[SIZE] = n = x.grams.u.shape[-1]
+        found[AGREEMENT] = agreement = dots(x.found.vectors, y.found.vectors).square()
+        found[WHOLE : WHOLE + 3] = whole = torch.stack([u_products(x.grams, y.grams), x.found.squares, y.found.squares])
+        if not self._unbiased:
+            d, e = x.grams.diagonal, y.grams.diagonal
+            found[WHOLE : WHOLE + 3] += torch.stack([diagonal_part(*each) for each in ((d, e), (d, d), (e, e))])
         if len(chosen := (agreement >= MIN_AGREEMENT).nonzero().flatten()):
-            self._fill(found, WITHOUT, x.without_direction(chosen), y.without_direction(chosen), chosen)
+            k, ell = x.grams.select(chosen), y.grams.select(chosen)
+            a, b = (direction(side.found.values[chosen], side.found.vectors[chosen]) for side in (x, y))
+            remaining = products_without(k, ell, a, b, whole[:, chosen], unbiased=self._unbiased)
+            found[WITHOUT : WITHOUT + 3, chosen] = remaining
         for place, side in enumerate((x, y)):
-            if len(chosen := (side.separation >= MIN_SEPARATION).nonzero().flatten()):
-                groups = side.groups[chosen]
-                self._fill(found, WITHIN + 3 * place, x.within(groups, chosen), y.within(groups, chosen), chosen)
+            lower, separation = side.found.lower, side.found.separation
+            found[SEPARATION + place] = separation
+            found[MEMBERS + place] = torch.where(lower > n / 2, n - lower, -lower).double()
+            if len(chosen := (separation >= MIN_SEPARATION).nonzero().flatten()):
+                k, ell = x.grams.select(chosen), y.grams.select(chosen)
+                groups = side.found.groups(chosen)
+                a, b = between_groups(k, groups), between_groups(ell, groups)
+                remaining = products_without(k, ell, a, b, whole[:, chosen], unbiased=self._unbiased)
+                row = WITHIN + 3 * place
+                found[row : row + 3, chosen] = remaining
+        scales = torch.stack([x.scale * y.scale, x.scale.square(), y.scale.square()]).square()
+        of_cka = slice(WHOLE, NEIGHBORS)
+        found[of_cka] = found[of_cka].view(-1, 3, len(x.scale)).mul(scales).flatten(0, 1)
+        found[NEIGHBORS : NEIGHBORS + 3] = partner_products(x.neighbors, y.neighbors)
+        cka = whole[0] / (whole[1] * whole[2]).sqrt()
+        if len(chosen := ((agreement >= MIN_AGREEMENT) & (cka >= MIN_HIGH_CKA)).nonzero().flatten()):
+            hats = [Ridge().vectors(first_packed(side.packed, chosen)) for side in (x, y)]
+            found[RIDGE : RIDGE + 3, chosen] = partner_products(*hats)
         return found
-
-    def _fill(self, found: Tensor, row: int, x: _Part, y: _Part, chosen: Tensor | None) -> None:
-        """Fill three rows with the products of some pairs."""
-        for offset, (left, right) in enumerate(((x, y), (x, x), (y, y))):
-            product = inner(left.grams, right.grams, unbiased=self._unbiased) * (left.scale * right.scale).square()
-            if chosen is None:
-                found[row + offset] = product
-            else:
-                found[row + offset, chosen] = product
 
     def result(self, *, distributed: bool) -> list[DirectionStatistics]:
         """Return the statistics of each pair. If processes share the batches, all of them must call this."""
@@ -133,54 +165,27 @@ def _as_slice(indices: list[int]) -> slice | list[int]:
     return whole if indices == list(range(whole.start, whole.stop)) else indices
 
 
-class _Part:
-    """Gram matrices of one side for some pairs."""
+class _Side(NamedTuple):
+    """One side of p pairs: Gram matrices of the first samples, and their leading directions."""
 
-    def __init__(self, grams: CenteredGrams, scale: Tensor) -> None:
-        self.grams, self.scale = grams, scale
+    grams: CenteredGrams
+    """Gram matrices, in float64."""
+    scale: Tensor
+    """Their scales, ``(p,)``."""
+    found: Directions
+    """The leading directions."""
+    neighbors: Vectors
+    """Vectors of mutual kNN."""
+    packed: PackedGrams
+    """Gram matrices of all samples."""
 
 
-class _Side(_Part):
-    """Gram matrices of one side for p pairs, with their leading directions.
-
-    Attributes:
-        vectors: Leading eigenvectors, ``(p, n)``.
-        order: Places of the samples, sorted by the eigenvector, ``(p, n)``.
-        separation: Largest part of the variance along the eigenvector that two groups explain, ``(p,)``.
-        members: Number of samples in the smaller group, ``(p,)``; negative if it is at the lower end.
-        groups: Unit vectors that are constant in each group and sum to zero, ``(p, n)``.
-    """
-
-    def __init__(self, grams: PackedGrams) -> None:
-        u, offsets = first_samples(grams, MAX_SAMPLES)
-        part = PackedGrams(u, offsets, grams.scales, offsets)
-        super().__init__(CenteredGrams(u, diagonals(part)), grams.scales.double())
-        self.values, self.vectors = leading_eigenvectors(self.grams)
-        n = u.shape[-1]
-        ordered, self.order = self.vectors.sort(1)
-        below = torch.arange(1, n, dtype=torch.float64, device=u.device)
-        # Eigenvectors have mean 0 and length 1, so this is the part of the variance between the groups.
-        explained = ordered.cumsum(1)[:, :-1].square() * n / (below * (n - below))
-        self.separation, best = explained.max(1)
-        size = best + 1
-        self.members = torch.where(size > n / 2, n - size, -size).double()
-        is_low = self.order.argsort(1) < size[:, None]
-        groups = torch.where(is_low, -1 / size[:, None], 1 / (n - size[:, None]))
-        self.groups = groups / torch.linalg.vector_norm(groups, dim=1, keepdim=True)
-
-    def without_direction(self, chosen: Tensor) -> _Part:
-        """Return the Gram matrices of some pairs without the leading direction."""
-        vectors, grams = self.vectors[chosen], self._chosen(chosen)
-        return _Part(grams.without(vectors * (self.values[chosen] / 2)[:, None], vectors), self.scale[chosen])
-
-    def within(self, groups: Tensor, chosen: Tensor) -> _Part:
-        """Return the Gram matrices of some pairs, centered within two groups that `groups` separates."""
-        grams, groups = self._chosen(chosen), groups.to(self.vectors)
-        product = grams.times(groups)
-        own = (product * groups).sum(1, keepdim=True)
-        return _Part(grams.without(groups, product - groups * own / 2), self.scale[chosen])
-
-    def _chosen(self, chosen: Tensor) -> CenteredGrams:
-        if len(chosen) == len(self.scale):
-            return self.grams
-        return CenteredGrams(self.grams.u[chosen], self.grams.diagonal[chosen])
+def _side(grams: PackedGrams, found: Directions, neighbors: Vectors, layers: slice | list[int]) -> _Side:
+    """Return one side of some pairs, from the Gram matrices, directions and neighbours of all layers of its model."""
+    return _Side(
+        first_grams(grams, layers).double(),
+        grams.scales[layers].double(),
+        found.select(layers),
+        neighbors._replace(values=neighbors.values[layers], factors=neighbors.factors[layers]),
+        select_layers(grams, layers),
+    )

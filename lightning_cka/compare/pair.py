@@ -121,7 +121,7 @@ class ModelPair:
             device: Device of the Gram matrices.
         """
         batch = measured.batch
-        reference_grams = reference_vectors = shifted = None
+        reference_grams = reference_vectors = shifted = directions = None
         if self._bank is not None and self._reference_statistics is not None:
             linear = self._bank.get(batch.index, batch.fingerprint, device)
             if linear is None:
@@ -130,6 +130,7 @@ class ModelPair:
             medians = None if self._reference_bandwidths is None else self._reference_bandwidths.medians
             reference_grams = self._measure.grams(linear, medians)
             reference_vectors = self._measure.vectors(reference_grams)
+            directions = self._bank.batches[batch.index].directions if reference_grams is linear else None
             if medians is not None and measured.shifted is not None:
                 shifted = self._measure.grams(linear, medians * (1 + STEP))
             self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
@@ -143,7 +144,7 @@ class ModelPair:
             grams = measured.grams
             self._gradient.add(grams, measured.shifted, reference_grams or grams, shifted or measured.shifted)
         if self._checks is not None:
-            self._checks.add(batch, measured.grams, reference_grams)
+            self._checks.add(batch, measured.grams, reference_grams, directions)
 
     def outcome(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -57,13 +58,24 @@ def first_samples(packed: PackedGrams, limit: int) -> tuple[Tensor, Tensor]:
         return unfold(packed.halves, n), packed.offsets
     # The folded layout has the entries below the diagonal of its first columns at their place.
     m = min(limit, half_size(n))
-    below = packed.halves.view(-1, n, half_size(n))[:, :m, :m].tril(-1)
-    return _centered_again(below + below.mT, packed.offsets[:, :m])
+    entries = packed.halves.index_select(1, _first_entries(m, half_size(n), packed.halves.device))
+    return _centered_again(entries.view(-1, m, m), packed.offsets[:, :m])
+
+
+@lru_cache(maxsize=8)
+def _first_entries(m: int, h: int, device: torch.device) -> Tensor:
+    """Return where folded matrices with h columns have the entries of their first m samples, ``(m m,)``."""
+    # A cached tensor that was made in inference mode could not be used outside it.
+    with torch.inference_mode(False):
+        places = torch.arange(m, device="cpu")
+        rows, columns = torch.maximum(places[:, None], places), torch.minimum(places[:, None], places)
+        return (rows * h + columns).flatten().to(device)
 
 
 def _centered_again(full: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """U-center matrices ``(L, m, m)`` with zeros on the diagonal, and add the shift to the offsets ``(L, m)``."""
     shift = u_centering_shift(full.sum(2))
-    centered = full - shift[:, :, None] - shift[:, None, :]
+    centered = full - shift[:, :, None]
+    centered -= shift[:, None, :]
     centered.diagonal(dim1=1, dim2=2).zero_()
     return centered, offsets + shift

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from lightning_cka.hsic.first_directions import FirstDirections
 from lightning_cka.hsic.packed import PackedGrams
 
 
@@ -26,6 +27,11 @@ class BankBatch:
     cluster: int | None = None
     """Index of the first batch of the same sequences, on which this one's values depend. None: there is none."""
 
+    directions: FirstDirections = field(default_factory=FirstDirections, init=False, repr=False, compare=False)
+    """The leading directions of ``grams``. Copies made by `dataclasses.replace` have their own."""
+
     def host_copy(self) -> BankBatch:
         """Return a copy whose Gram matrices are in host memory."""
-        return replace(self, grams=PackedGrams(*(part.to("cpu", copy=True) for part in self.grams)))
+        copy = replace(self, grams=PackedGrams(*(part.to("cpu", copy=True) for part in self.grams)))
+        object.__setattr__(copy, "directions", self.directions)  # They are the same. The class is frozen.
+        return copy

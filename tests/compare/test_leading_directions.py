@@ -4,8 +4,9 @@ import naive
 import numpy as np
 import pytest
 import torch
-from lightning_cka.compare.leading_directions import MAX_SAMPLES, LeadingDirections
+from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.partners import Partners, partners
+from lightning_cka.hsic.first_directions import MAX_SAMPLES
 from lightning_cka.hsic.stack import pack_features
 
 CPU = torch.device("cpu")

@@ -1,0 +1,123 @@
+"""Leading directions and nearest neighbours of the first samples of a batch, computed once for each model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cka.hsic.centered_grams import CenteredGrams
+from lightning_cka.hsic.folding import fold
+from lightning_cka.hsic.leading import LeadingPairs, leading_eigenvectors
+from lightning_cka.hsic.neighbors import MutualKNN
+from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
+from lightning_cka.hsic.products import Vectors
+from lightning_cka.hsic.subset import first_samples
+
+MAX_SAMPLES = 64
+"""Number of samples that are looked at in each batch: the first ones."""
+
+_MAX_ENTRIES = 2**18
+"""Largest number of matrix entries in memory at a time."""
+
+
+def layers_at_a_time(grams: PackedGrams) -> int:
+    """Return how many layers are looked at at a time."""
+    return max(1, _MAX_ENTRIES // min(grams.num_samples, MAX_SAMPLES) ** 2)
+
+
+def first_grams(grams: PackedGrams, layers: slice | list[int]) -> CenteredGrams:
+    """Return the Gram matrices of the first samples, for some layers."""
+    chosen = select_layers(grams, layers)
+    u, offsets = first_samples(chosen, MAX_SAMPLES)
+    return CenteredGrams(u, diagonals(chosen._replace(offsets=offsets)))
+
+
+def first_packed(grams: PackedGrams, layers: slice | Tensor) -> PackedGrams:
+    """Return the packed Gram matrices of the first samples, for some layers."""
+    chosen = PackedGrams(*(part[layers] for part in grams))
+    u, offsets = first_samples(chosen, MAX_SAMPLES)
+    return PackedGrams(fold(u), offsets, chosen.scales, u.square().sum(2))
+
+
+class Directions(NamedTuple):
+    """The leading directions of L layers on n samples."""
+
+    values: Tensor
+    """Leading eigenvalues, ``(L,)``; ``nan`` where none was found."""
+    vectors: Tensor
+    """Leading eigenvectors, ``(L, n)``; ``nan`` where none was found."""
+    squares: Tensor
+    """<U, U>, ``(L,)``."""
+    order: Tensor
+    """Places of the samples, sorted by the eigenvector, ``(L, n)``."""
+    separation: Tensor
+    """Largest part of the variance along the eigenvector that two groups explain, ``(L,)``."""
+    lower: Tensor
+    """Number of samples in the group at the lower end, ``(L,)``."""
+
+    def select(self, layers: slice | list[int]) -> Directions:
+        """Return those of some layers."""
+        return Directions(*(part[layers] for part in self))
+
+    def groups(self, chosen: Tensor) -> Tensor:
+        """Return for some layers unit vectors that are constant in each group and sum to zero, ``(c, n)``."""
+        n, size = self.vectors.shape[1], self.lower[chosen, None].double()
+        is_lower = self.order[chosen].argsort(1) < size
+        groups = torch.where(is_lower, -1 / size, 1 / (n - size))
+        lengths: Tensor = torch.linalg.vector_norm(groups, dim=1, keepdim=True)
+        return groups / lengths
+
+
+def _with_groups(pairs: LeadingPairs) -> Directions:
+    """Return the directions with the two groups of samples that explain most of the variance along them."""
+    n = pairs.vectors.shape[1]
+    ordered, order = pairs.vectors.sort(1)
+    below = torch.arange(1, n, dtype=ordered.dtype, device=ordered.device)
+    # Eigenvectors have mean 0 and length 1, so this is the part of the variance between the groups.
+    separation, best = (ordered.cumsum(1)[:, :-1].square() * (n / (below * (n - below)))).max(1)
+    return Directions(*pairs, order, separation, best + 1)
+
+
+class FirstDirections:
+    """What the first samples of one batch of one model tell: leading directions and neighbours. Computed once.
+
+    Several references are compared with the same batch of the live model, and a reference's batch is compared with
+    the live model at every epoch.
+    """
+
+    def __init__(self) -> None:
+        self._found: Directions | None = None
+        self._neighbors: Vectors | None = None
+
+    def __reduce__(self) -> tuple[type[FirstDirections], tuple[()]]:
+        """Copies and pickles, which go to other processes, compute them again."""
+        return FirstDirections, ()
+
+    def of(self, grams: PackedGrams) -> Directions:
+        """Return the leading directions of all L layers.
+
+        Args:
+            grams: Gram matrices of the batch: the same ones in each call, on any device.
+        """
+        if self._found is None:
+            count, step = len(grams.halves), layers_at_a_time(grams)
+            found = [
+                leading_eigenvectors(first_grams(grams, slice(start, start + step))) for start in range(0, count, step)
+            ]
+            self._found = _with_groups(LeadingPairs(*(torch.cat(parts) for parts in zip(*found, strict=True))))
+        return Directions(*(part.to(grams.offsets.device) for part in self._found))
+
+    def neighbors(self, grams: PackedGrams) -> Vectors:
+        """Return the vectors of mutual kNN of all L layers; see `MutualKNN`.
+
+        Args:
+            grams: As for `of`.
+        """
+        if self._neighbors is None:
+            self._neighbors = MutualKNN().vectors(first_packed(grams, slice(None)))
+        device = grams.offsets.device
+        return self._neighbors._replace(
+            values=self._neighbors.values.to(device), factors=self._neighbors.factors.to(device)
+        )
