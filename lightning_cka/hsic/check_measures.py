@@ -49,9 +49,9 @@ def check_measures(
     kernels = check_kernels(kernel)
     if not chosen:
         raise ValueError("measures is empty; expected at least one measure")
-    if CKA.key not in chosen and not any(isinstance(each, CKA) for each in chosen):
-        if list(kernels) != ["linear"] or not unbiased:
-            raise ValueError("kernel= and unbiased= belong to the measure 'cka', which is not among measures=")
+    has_cka = CKA.key in chosen or any(isinstance(each, CKA) for each in chosen)
+    if not has_cka and (list(kernels) != ["linear"] or not unbiased):
+        raise ValueError("kernel= and unbiased= belong to the measure 'cka', which is not among measures=")
     named: dict[str, Measure] = {}
     for base, measure in _with_bases(chosen, kernels, unbiased=unbiased):
         if measure in named.values():
