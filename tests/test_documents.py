@@ -337,7 +337,7 @@ def test_the_block_on_flags_runs_and_leaving_the_outlier_out_removes_its_flags(t
 def test_the_blocks_on_samples_run_and_shows_the_outlier(tmp_path):
     process = run_script(tmp_path, "\n".join(blocks(guide("samples"), "python")))
     assert "at loader position 77" in process.stderr
-    pictures = set(re.findall(r"\w+\.(?:png|gif)", guide("samples")))
+    pictures = set(re.findall(r"\"(\w+\.(?:png|gif))\"", guide("samples")))
     assert len(pictures) == 7
     assert {path.name for path in (*tmp_path.glob("*.png"), *tmp_path.glob("*.gif"))} == pictures
 

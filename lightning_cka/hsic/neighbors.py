@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.distance_errors import LARGEST_LOSS
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure, with_parameters
 from lightning_cka.hsic.ordered_distances import OrderedDistances
@@ -22,6 +21,9 @@ DEFAULT_NEIGHBORS = 0.1
 
 _SPREAD_OVER = 6
 """Least number of neighbours that tell how far apart neighbours are. The spread of two alone may be nearly zero."""
+
+_LARGEST_LOSS = 1e-2
+"""Largest part of all neighbours that rounding errors may exchange, by an estimate that is some ten times too high."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class MutualKNN(Measure):
 
         Each row has k ones, so that correcting for chance, M - k/(n-1), subtracts n k^2 / (n-1) from the products.
         Of samples at the same distance, those that come first are neighbours. Layers are undefined where rounding
-        errors of distances may change more than a thousandth of all neighbours.
+        errors of distances may exchange more than about a thousandth of all neighbours.
         """
         n = grams.num_samples
         k = self.num_neighbors(n)
@@ -108,7 +110,7 @@ class MutualKNN(Measure):
             # The first distance is that of the sample from itself.
             nearest = squared.topk(min(max(k, _SPREAD_OVER), n - 1) + 1, dim=2, largest=False).values
             values[chosen] = _is_neighbor(squared, nearest[:, :, k], k)
-            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors, k) <= LARGEST_LOSS)
+            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors, k) <= _LARGEST_LOSS)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         chance = n * k**2 / (n - 1) if self.corrected else 0.0
         return Vectors(values.flatten(1), factors * grams.scales.sign(), n, chance)
