@@ -82,8 +82,9 @@ def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
     """Return hat matrices ``(L, n, n)`` in float64, and estimates of their squared rounding errors ``(L,)``.
 
     With R = (K / t + I)^-1, an error E of K changes H = I - R by R E R / t, to first order. If the entries E_ij are
-    independent with the variances v_ij, the expected square of its norm is about sum v_ij q_i q_j / t^2, and at most twice as
-    much, where q_i is the squared norm of row i of R. E is centered, so that q_i leaves out the constant direction, in which R is 1.
+    independent with the variances v_ij, the expected square of its norm is about sum v_ij q_i q_j / t^2, and at most
+    twice as much, where q_i is the squared norm of row i of R. E is centered, so that q_i leaves out the constant
+    direction, in which R is 1.
 
     Args:
         grams: Gram matrices of L layers on n samples.
