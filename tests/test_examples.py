@@ -80,6 +80,26 @@ def test_cka_as_a_loss_makes_a_student_resemble_its_teacher(tmp_path):
     assert list(tmp_path.rglob("cka_as_loss.png"))
 
 
+def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
+    text = run(tmp_path, "manipulated_map.py", "--quick").stdout
+    _, trained, last_like_first, all_alike, none_alike = re.split(r"\n\n(?=[A-Z])", text.split("\n\nFigure")[0])
+    maps = [
+        [[float(value) for value in row.split()] for row in re.findall(r"^  \w+ ((?: +-?\d\.\d\d){6})$", part, re.M)]
+        for part in (trained, last_like_first, all_alike, none_alike)
+    ]
+    means = [(sum(map(sum, rows)) - 6) / 30 for rows in maps]
+    assert means[2] > means[0] + 0.05
+    assert means[3] < means[0] - 0.4
+    assert maps[1][0][0] > maps[0][0][0] + 0.1  # The last layer, at the top, with the first one.
+    for part in (last_like_first, all_alike, none_alike):
+        before, after = map(float, re.search(r"accuracy (\d+\.\d) % -> (\d+\.\d) %", part).groups())
+        assert after > before - 10
+        assert len(re.findall(r"\d \( ?-?\d", part)) == 12  # Angle and R² of 6 layers, with chance.
+        assert "flagged: " in part
+        assert "nan" not in part
+    assert list(tmp_path.rglob("manipulated_map.png"))
+
+
 def test_cka_identifies_layers_and_cca_does_not(tmp_path):
     text = run(tmp_path, "layer_identification.py", "--networks", "3", "--epochs", "6", "--width", "16").stdout
     percent = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cka.compare.diagnostics import LeaveOneOut
 from lightning_cka.compare.direction_statistics import DirectionStatistics
+from lightning_cka.compare.disagreement import disagreement_flags
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.influence import BatchRecord, leave_one_out, leave_one_out_reductions
 from lightning_cka.compare.influential_samples import influential_samples
@@ -31,10 +32,17 @@ class Checked(NamedTuple):
     reference_influences: Influences
     """By layer of the reference."""
     directions: list[DirectionStatistics]
+    names: Sequence[str | None] = ()
+    """Names of the pairs whose layers have the same name; None for the others."""
 
     def flags(self, pairs: Partners, layers: Sequence[str], thresholds: Thresholds) -> list[Flag]:
-        """Return flags of leading directions and of groups that lie apart; none for measures other than CKA."""
-        return [] if not self.directions else direction_flags(self.directions, pairs, layers, thresholds)
+        """Return flags of directions, groups and second opinions; none for measures other than CKA."""
+        if not self.directions:
+            return []
+        return [
+            *direction_flags(self.directions, pairs, layers, thresholds),
+            *disagreement_flags(self.directions, self.names, self.leave_one_out, thresholds),
+        ]
 
 
 class CKAChecks:
@@ -100,7 +108,7 @@ class CKAChecks:
         changes = leave_one_out(self._records, names, sums, distributed=distributed)
         influences = influential_samples(self._records, sums, distributed=distributed)
         own, others = influences_of_layers(influences, self._pairs, self._layers, self._reference_layers)
-        return Checked(changes, own, others, self._directions.result(distributed=distributed))
+        return Checked(changes, own, others, self._directions.result(distributed=distributed), names)
 
 
 def _indices(indices: list[int], count: int) -> list[int] | slice:

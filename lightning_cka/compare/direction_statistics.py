@@ -27,7 +27,11 @@ WITHOUT = 9
 """The same without the two directions; ``nan`` where they do not agree."""
 WITHIN = 12
 """The same within the groups of the model's direction, and within those of the reference's: six rows."""
-NUM_ROWS = 18
+NEIGHBORS = 18
+"""Products of the vectors of mutual kNN: three rows."""
+RIDGE = 21
+"""Products of the vectors of `Ridge`: three rows; ``nan`` where the two directions do not agree or CKA is low."""
+NUM_ROWS = 24
 
 _MIN_PART = 0.75
 """Part of the batches in which a direction or groups must be found."""
@@ -43,7 +47,8 @@ class Change(NamedTuple):
     cka: float
     """CKA of the samples that were looked at."""
     remaining: float
-    """CKA without the directions, or within the groups; ``nan`` if there are none in a quarter of the batches."""
+    """CKA without the directions, or within the groups, or another measure; ``nan`` if a quarter of the batches has
+    none."""
     standard_error: float
     """Standard error of the difference, by the jackknife over batches; ``nan`` for one batch."""
 
@@ -64,6 +69,10 @@ class DirectionStatistics(NamedTuple):
     """Samples at the two ends of the model's direction, in the first batch."""
     members: tuple[tuple[int, ...], tuple[int, ...]]
     """Samples of the smaller group of the model's and of the reference's direction, from all batches."""
+    neighbors: Change
+    """Mutual kNN instead of CKA."""
+    ridge: Change
+    """`Ridge` instead of CKA."""
 
 
 def statistics_of(numbers: Tensor, ends: Tensor) -> list[DirectionStatistics]:
@@ -79,6 +88,7 @@ def statistics_of(numbers: Tensor, ends: Tensor) -> list[DirectionStatistics]:
         return [_UNKNOWN] * count
     whole = numbers[:, WHOLE : WHOLE + 3]
     without, *within = (_changes(whole, numbers[:, row : row + 3]) for row in (WITHOUT, WITHIN, WITHIN + 3))
+    neighbors, ridge = (_changes(whole, numbers[:, row : row + 3]) for row in (NEIGHBORS, RIDGE))
     means = numbers[:, AGREEMENT:MEMBERS].mean(0).T.tolist()
     members = numbers[:, MEMBERS : MEMBERS + 2].permute(2, 1, 0).tolist()
     sizes = numbers[:, SIZE, 0].tolist() if count else []
@@ -92,6 +102,8 @@ def statistics_of(numbers: Tensor, ends: Tensor) -> list[DirectionStatistics]:
             (within[0][p], within[1][p]),
             (tuple(samples[p][0][0][:3]), tuple(samples[p][0][0][ENDS : ENDS + 3])),
             (_members(members[p][0], samples[p][0], sizes), _members(members[p][1], samples[p][1], sizes)),
+            neighbors[p],
+            ridge[p],
         )
         for p in range(count)
     ]
@@ -137,5 +149,13 @@ def _members(counts: list[float], ends: list[list[int]], sizes: list[float]) -> 
 
 _NOTHING = Change(torch.nan, torch.nan, torch.nan)
 _UNKNOWN = DirectionStatistics(
-    torch.nan, _NOTHING, (torch.nan, torch.nan), (torch.nan, torch.nan), (_NOTHING, _NOTHING), ((), ()), ((), ())
+    torch.nan,
+    _NOTHING,
+    (torch.nan, torch.nan),
+    (torch.nan, torch.nan),
+    (_NOTHING, _NOTHING),
+    ((), ()),
+    ((), ()),
+    _NOTHING,
+    _NOTHING,
 )

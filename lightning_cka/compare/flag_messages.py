@@ -23,6 +23,10 @@ _WARNINGS = {
         "layers that have a group of samples apart: {layers}. CKA within the groups differs by more than "
         "{threshold:g}. Inspect the group, then compare without it (exclude=) or within groups (groups=)."
     ),
+    "disagreement": (
+        "layers about which second opinions tell another story than CKA: {layers}. Compare them by "
+        "measures=['cka', 'mutual_knn', 'ridge'], and look at the samples (plot_samples)."
+    ),
     "trace_ratio": (
         "layers that single samples dominate (more than {threshold:g} times the mean squared distance from the "
         "center): {layers}. CKA and its standard error mostly describe these samples. Inspect them, then compare "
@@ -56,6 +60,7 @@ _LINES = {
     "exchangeability": "batches differ by more than chance, as if not shuffled; CKA is biased",
     "dominant_direction": "CKA falls by > {threshold:g} without the leading direction",
     "separated_group": "CKA differs by > {threshold:g} within two groups of samples",
+    "disagreement": "second opinions differ from CKA",
     "effective_dimension": "effective dimension < {threshold:g}",  # In files of older versions.
     "trace_ratio": "single samples with > {threshold:g} times the mean squared distance",
     "leave_one_out": "CKA changes by > {threshold:g} without one sample",
@@ -122,10 +127,21 @@ def _copies(flag: Flag, _: str, sample_kind: str) -> str:
     return f"{flag.value:.0f} copies, such as {sample_kind} {', '.join(map(str, flag.samples))}"
 
 
+def _story(flag: Flag, _: str, sample_kind: str) -> str:
+    samples = f"{sample_kind} {', '.join(map(str, flag.samples))}"
+    if flag.value < 0:
+        return f"all but one direction changed: ridge CKA is {-flag.value:.2f} lower; ends of the direction: {samples}"
+    cause = (
+        f"cause: the outlier {samples}" if len(flag.samples) == 1 else f"cause: samples that moved, such as {samples}"
+    )
+    return f"less changed than CKA says: mutual kNN is {flag.value:.2f} higher; {cause}"
+
+
 _SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {
     "dominant_direction": _ends,
     "separated_group": _group,
     "copies": _copies,
+    "disagreement": _story,
 }
 """How to describe the value and the samples of flags whose samples are not single outliers."""
 

@@ -27,6 +27,9 @@ class Thresholds:
         standard_error: Flag layers above it: there are too few probe samples.
         separated_group: Flag layers where a group of samples lies apart, and CKA within the groups differs by more.
         influence: Flag layers above it: without one sample, CKA changes by more than this many standard errors.
+        disagreement: Flag layers above it: mutual kNN is by more than this higher than CKA with the layer of the same
+            name, so that less changed than CKA says. Layers are also flagged if ridge CKA is by more than 0.6 lower, so
+            that more changed than CKA says. None switches both off.
         copies: Flag the input if more than this part of the probe samples have the same input as another one.
         effective_dimension: Deprecated and without effect: `dominant_direction` has replaced this check.
 
@@ -44,6 +47,7 @@ class Thresholds:
     standard_error: float | None = 0.05
     separated_group: float | None = 0.1
     influence: float | None = 2.5
+    disagreement: float | None = 0.1
     copies: float | None = 0.01
     effective_dimension: InitVar[float | None] = None
 
@@ -89,14 +93,15 @@ class Flag(NamedTuple):
     have "effective_dimension"."""
     value: float
     """Value of the diagnostic. For "dominant_direction": CKA without the direction. For "separated_group": CKA within
-    the groups. For "copies": number of samples whose input occurs before. For "exchangeability": variance between
-    batch means, divided by its expectation if the data are shuffled. For "bad_sample": number of samples."""
+    the groups. For "disagreement": mutual kNN minus CKA; below 0, ridge CKA minus CKA. For "copies": number of samples
+    whose input occurs before. For "exchangeability": variance between batch means, divided by its expectation if the
+    data are shuffled. For "bad_sample": number of samples."""
     threshold: float
     """Threshold that the value is compared with."""
     samples: tuple[int, ...] = ()
     """Samples that cause the flag, the worst first; see `SampleRatio`. For "dominant_direction": three samples at one
     end of the model's direction, then three at the other. For "separated_group": samples of the smaller group, at most
-    8."""
+    8. For "disagreement": the outlier, samples of the group that moved, or the samples at both ends of a direction."""
     of_reference: bool = False
     """Whether the layer is the reference's."""
 

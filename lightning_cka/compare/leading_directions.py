@@ -1,7 +1,8 @@
 """How much CKA depends on the leading direction of two layers, and on a group of samples that lies apart.
 
 The leading direction is the leading eigenvector of a layer's centered Gram matrix, batch by batch. A group lies apart
-if two groups explain nearly all variance along the direction.
+if two groups explain nearly all variance along the direction. Second opinions on the same samples are computed beside
+it: mutual kNN, and the CKA of hat matrices where the two directions agree and CKA is high.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from lightning_cka.compare.direction_statistics import (
     AGREEMENT,
     ENDS,
     MEMBERS,
+    NEIGHBORS,
     NUM_ROWS,
+    RIDGE,
     SEPARATION,
     SIZE,
     WHOLE,
@@ -31,9 +34,12 @@ from lightning_cka.hsic.first_directions import (
     Directions,
     FirstDirections,
     first_grams,
+    first_packed,
     layers_at_a_time,
 )
-from lightning_cka.hsic.packed import PackedGrams
+from lightning_cka.hsic.hat_matrices import Ridge
+from lightning_cka.hsic.packed import PackedGrams, select_layers
+from lightning_cka.hsic.products import Vectors, partner_products
 from lightning_cka.hsic.removed import between_groups, direction, products_without
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import to_device
@@ -46,6 +52,9 @@ MIN_SAMPLES = 16
 
 MIN_AGREEMENT = 0.5
 """Smallest squared cosine of the two layers' directions for which CKA without them is computed."""
+
+MIN_HIGH_CKA = 0.8
+"""Smallest CKA that a shared direction may cause, for which `Ridge` is computed."""
 
 MIN_SEPARATION = 0.8
 """Smallest part of the variance along a direction that two groups explain, for which CKA within them is computed."""
@@ -91,8 +100,9 @@ class LeadingDirections:
         """
         if index >= MAX_BATCHES or x.num_samples < MIN_SAMPLES:
             return
-        of_model = (x, (of_x or FirstDirections()).of(x))
-        of_reference = of_model if y is None else (y, (of_y or FirstDirections()).of(y))
+        of_x, of_y = of_x or FirstDirections(), of_y or FirstDirections()
+        of_model = (x, of_x.of(x), of_x.neighbors(x))
+        of_reference = of_model if y is None else (y, of_y.of(y), of_y.neighbors(y))
         count, step = len(self._pairs.rows), layers_at_a_time(x)
         numbers = to_device(torch.tensor(samples, device="cpu"), self._ends.device)
         for start in range(0, count, step):
@@ -132,7 +142,13 @@ class LeadingDirections:
                 row = WITHIN + 3 * place
                 found[row : row + 3, chosen] = remaining
         scales = torch.stack([x.scale * y.scale, x.scale.square(), y.scale.square()]).square()
-        found[WHOLE:] = found[WHOLE:].view(-1, 3, len(x.scale)).mul(scales).flatten(0, 1)
+        of_cka = slice(WHOLE, NEIGHBORS)
+        found[of_cka] = found[of_cka].view(-1, 3, len(x.scale)).mul(scales).flatten(0, 1)
+        found[NEIGHBORS : NEIGHBORS + 3] = partner_products(x.neighbors, y.neighbors)
+        cka = whole[0] / (whole[1] * whole[2]).sqrt()
+        if len(chosen := ((agreement >= MIN_AGREEMENT) & (cka >= MIN_HIGH_CKA)).nonzero().flatten()):
+            hats = [Ridge().vectors(first_packed(side.packed, chosen)) for side in (x, y)]
+            found[RIDGE : RIDGE + 3, chosen] = partner_products(*hats)
         return found
 
     def result(self, *, distributed: bool) -> list[DirectionStatistics]:
@@ -158,8 +174,18 @@ class _Side(NamedTuple):
     """Their scales, ``(p,)``."""
     found: Directions
     """The leading directions."""
+    neighbors: Vectors
+    """Vectors of mutual kNN."""
+    packed: PackedGrams
+    """Gram matrices of all samples."""
 
 
-def _side(grams: PackedGrams, found: Directions, layers: slice | list[int]) -> _Side:
-    """Return one side of some pairs, from the Gram matrices and directions of all layers of its model."""
-    return _Side(first_grams(grams, layers).double(), grams.scales[layers].double(), found.select(layers))
+def _side(grams: PackedGrams, found: Directions, neighbors: Vectors, layers: slice | list[int]) -> _Side:
+    """Return one side of some pairs, from the Gram matrices, directions and neighbours of all layers of its model."""
+    return _Side(
+        first_grams(grams, layers).double(),
+        grams.scales[layers].double(),
+        found.select(layers),
+        neighbors._replace(values=neighbors.values[layers], factors=neighbors.factors[layers]),
+        select_layers(grams, layers),
+    )

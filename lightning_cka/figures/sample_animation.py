@@ -60,6 +60,34 @@ def animate_samples(
         OSError: The GIF cannot be written.
     """
     marks = SampleMarks(marked, () if result is None else (result,))
+    write_sample_animation(
+        banks,
+        layer,
+        path,
+        labels,
+        marks,
+        batch=batch,
+        epochs=epochs,
+        exclude=exclude,
+        seconds=seconds,
+        max_frames=max_frames,
+    )
+
+
+def write_sample_animation(
+    banks: str | Path | Sequence[BankSource],
+    layer: Layers,
+    path: str | Path,
+    labels: Labels | None,
+    marks: SampleMarks,
+    *,
+    batch: int | None = None,
+    epochs: Sequence[int | str] | None = None,
+    exclude: Exclude = None,
+    seconds: float = 0.4,
+    max_frames: int = MAX_FRAMES,
+) -> None:
+    """Write an animation as `animate_samples` does, with marks from several results."""
     maps = sample_maps(
         banks, layer, batch=batch, epochs=epochs, max_moments=max(2, max_frames), marks=marks, exclude=exclude
     )

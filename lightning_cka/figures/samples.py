@@ -85,6 +85,22 @@ def plot_samples(
         FileNotFoundError: A file or the folder does not exist.
     """
     marks = SampleMarks(marked, () if result is None else (result,))
+    return draw_samples(bank, layer, labels, marks, batch=batch, epochs=epochs, exclude=exclude, across=across, ax=ax)
+
+
+def draw_samples(
+    bank: BankSource | Sequence[BankSource],
+    layer: Layers,
+    labels: Labels | None,
+    marks: SampleMarks,
+    *,
+    batch: int | None = None,
+    epochs: Sequence[int | str] | None = None,
+    exclude: Exclude = None,
+    across: int | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Draw samples as `plot_samples` does, with marks from several results."""
     maps = sample_maps(bank, layer, batch=batch, epochs=epochs, max_moments=_MAX_MOMENTS, marks=marks, exclude=exclude)
     return draw_sample_maps(maps, labels, across=across, ax=ax)
 

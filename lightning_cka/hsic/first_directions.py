@@ -1,4 +1,4 @@
-"""Leading directions of the first samples of a batch, computed once for each model."""
+"""Leading directions and nearest neighbours of the first samples of a batch, computed once for each model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.centered_grams import CenteredGrams
+from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.leading import LeadingPairs, leading_eigenvectors
+from lightning_cka.hsic.neighbors import MutualKNN
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
+from lightning_cka.hsic.products import Vectors
 from lightning_cka.hsic.subset import first_samples
 
 MAX_SAMPLES = 64
@@ -29,6 +32,13 @@ def first_grams(grams: PackedGrams, layers: slice | list[int]) -> CenteredGrams:
     chosen = select_layers(grams, layers)
     u, offsets = first_samples(chosen, MAX_SAMPLES)
     return CenteredGrams(u, diagonals(chosen._replace(offsets=offsets)))
+
+
+def first_packed(grams: PackedGrams, layers: slice | Tensor) -> PackedGrams:
+    """Return the packed Gram matrices of the first samples, for some layers."""
+    chosen = PackedGrams(*(part[layers] for part in grams))
+    u, offsets = first_samples(chosen, MAX_SAMPLES)
+    return PackedGrams(fold(u), offsets, chosen.scales, u.square().sum(2))
 
 
 class Directions(NamedTuple):
@@ -71,7 +81,7 @@ def _with_groups(pairs: LeadingPairs) -> Directions:
 
 
 class FirstDirections:
-    """The leading directions of the first samples of one batch of one model. They are computed once.
+    """What the first samples of one batch of one model tell: leading directions and neighbours. Computed once.
 
     Several references are compared with the same batch of the live model, and a reference's batch is compared with
     the live model at every epoch.
@@ -79,6 +89,7 @@ class FirstDirections:
 
     def __init__(self) -> None:
         self._found: Directions | None = None
+        self._neighbors: Vectors | None = None
 
     def __reduce__(self) -> tuple[type[FirstDirections], tuple[()]]:
         """Copies and pickles, which go to other processes, compute them again."""
@@ -97,3 +108,16 @@ class FirstDirections:
             ]
             self._found = _with_groups(LeadingPairs(*(torch.cat(parts) for parts in zip(*found, strict=True))))
         return Directions(*(part.to(grams.offsets.device) for part in self._found))
+
+    def neighbors(self, grams: PackedGrams) -> Vectors:
+        """Return the vectors of mutual kNN of all L layers; see `MutualKNN`.
+
+        Args:
+            grams: As for `of`.
+        """
+        if self._neighbors is None:
+            self._neighbors = MutualKNN().vectors(first_packed(grams, slice(None)))
+        device = grams.offsets.device
+        return self._neighbors._replace(
+            values=self._neighbors.values.to(device), factors=self._neighbors.factors.to(device)
+        )

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.distance_errors import LARGEST_LOSS
 from lightning_cka.hsic.entry_positions import square_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure, with_parameters
@@ -20,6 +19,9 @@ from lightning_cka.hsic.products import Vectors
 
 DEFAULT_NEIGHBORS = 0.1
 """Number of neighbours, as a part of the batch."""
+
+_LARGEST_LOSS = 1e-2
+"""Largest part of all neighbours that rounding errors may exchange, by an estimate that is some ten times too high."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class MutualKNN(Measure):
 
         Each row has k ones, so that correcting for chance, M - k/(n-1), subtracts n k^2 / (n-1) from the products.
         Of samples at the same distance, those that come first are neighbours. Layers are undefined where rounding
-        errors of distances may change more than a thousandth of all neighbours.
+        errors of distances may exchange more than about a thousandth of all neighbours.
         """
         n = grams.num_samples
         k = self.num_neighbors(n)
@@ -106,7 +108,7 @@ class MutualKNN(Measure):
             # The first distance is that of the sample from itself. One neighbour alone has no spread.
             nearest = squared.topk(max(k, 2) + 1, dim=2, largest=False).values
             values[chosen] = _is_neighbor(squared, nearest[:, :, k], k)
-            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors) <= LARGEST_LOSS)
+            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors) <= _LARGEST_LOSS)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         chance = n * k**2 / (n - 1) if self.corrected else 0.0
         return Vectors(values.flatten(1), factors * grams.scales.sign(), n, chance)

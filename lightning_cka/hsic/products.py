@@ -44,6 +44,15 @@ class Vectors(NamedTuple):
         return pairs, (norms - 2 * self.chance) * own**2, (other_norms - 2 * other.chance) * others**2
 
 
+def partner_products(x: Vectors, y: Vectors) -> Tensor:
+    """Return `Vectors.products` for matching layers only: <v, w>, <v, v> and <w, w>, ``(3, L)``, in float64."""
+    found = []
+    for one, other in ((x, y), (x, x), (y, y)):
+        inner = torch.linalg.vecdot(one.values.float(), other.values.float()).double()
+        found.append(2 * (inner - one.chance) * one.factors.double() * other.factors.double())
+    return torch.stack(found)
+
+
 def half_vectors(packed: PackedGrams, *, unbiased: bool) -> Tensor:
     """Return one vector per layer, whose inner products are half the unnormalised HSIC, of features / scale.
 

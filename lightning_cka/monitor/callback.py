@@ -18,6 +18,7 @@ from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
+from lightning_cka.probe.probe_labels import LabelsFn
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.runtime.namespaces import join_namespaces
 
@@ -86,6 +87,11 @@ class CKAMonitor(TrainerEvents):
             the epoch's results ``nan``.
         log_changes: Whether to log ``<layer>_change`` too, from the second logged epoch on: the CKA of a layer minus
             that of the previous logged epoch.
+        plot_samples: Whether to log pictures of where the samples lie in the layers: at the end of training, and of a
+            layer when a flag first names samples in it. One epoch's Gram matrices stay in host memory. With
+            ``save_banks``, the end is also drawn over epochs, and as a GIF.
+        labels_fn: Function of a probe batch that returns one integer for each sample, for colours in the pictures.
+            None: the second part of batches that are pairs, if it is that.
 
     Attributes:
         references: The references, with their names.
@@ -146,6 +152,8 @@ class CKAMonitor(TrainerEvents):
         keep_banks: int | None = None,
         on_error: Literal["raise", "warn"] = "raise",
         log_changes: bool = False,
+        plot_samples: bool = False,
+        labels_fn: LabelsFn | None = None,
     ) -> None:
         super().__init__()
         join_namespaces(CKAMonitor)
@@ -175,6 +183,8 @@ class CKAMonitor(TrainerEvents):
             keep_banks=keep_banks,
             on_error=on_error,
             log_changes=log_changes,
+            plot_samples=plot_samples,
+            labels_fn=labels_fn,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.every_n_epochs)

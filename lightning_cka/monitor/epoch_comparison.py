@@ -28,6 +28,8 @@ class EpochComparison(NamedTuple):
     """Titles of the references, by name."""
     bank: GramBank | None
     """The live model's bank, if it is a reference for later epochs or is to be saved."""
+    drawn: GramBank | None = None
+    """The live model's bank, if pictures of its samples are drawn."""
 
 
 def compare_epoch(
@@ -53,6 +55,7 @@ def compare_epoch(
         ready = _ready_in_training(trainer, references)
     if not ready and bank is None:
         return None
+    drawn = _bank_to_draw(trainer, module, probe, settings, bank)
     comparison = Comparison(
         probe.plan.names,
         {reference.name: reference.bank for reference in ready},
@@ -63,7 +66,7 @@ def compare_epoch(
         sample_kind=probe.sample_kind,
         distributed=True,
         execution_order=probe.plan.execution_order,
-        bank=bank,
+        bank=bank or drawn,
         selection=settings.selection,
     )
     probe.show(trainer, module, comparison.add)
@@ -72,7 +75,16 @@ def compare_epoch(
     outcomes = comparison.results(variation_flags(probe.variation), epoch=epoch, step=step)
     if comparison.message:
         warn(comparison.message)
-    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, bank)
+    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, bank, drawn)
+
+
+def _bank_to_draw(
+    trainer: Trainer, module: LightningModule, probe: LiveProbe, settings: Settings, bank: GramBank | None
+) -> GramBank | None:
+    """Return the bank that is kept, or an empty one, if pictures of its samples are drawn; otherwise None."""
+    if not settings.plot_samples or is_validate(trainer):
+        return None
+    return bank or probe.empty_bank(module, trainer.current_epoch, compared_step(trainer))
 
 
 def _warn_about_missing(references: Sequence[Reference], warn: WarnOnce) -> None:

@@ -14,6 +14,7 @@ from lightning_cka.monitor.run_end import write_summary_of_run
 from lightning_cka.monitor.run_folder import monitor_folder
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import HistorySettings, RunState, new_run
+from lightning_cka.monitor.sample_pictures import draw_end_of_run, read_labels_file
 from lightning_cka.monitor.saved_history import complete_state
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.tidy_folder import tidy_folder
@@ -72,5 +73,8 @@ def _finish(
         output.draw_missing(run.results)
         output.figures.deliver(wait=True)
         output.errors.attempt(lambda: write_summary_of_run(run.results, run.banks, settings, output))
+        if settings.plot_samples and settings.needs_all_banks:
+            files, labels = run.banks.trajectory()[0], read_labels_file(folder)
+            output.errors.attempt(lambda: draw_end_of_run(run.results, files, None, labels, settings, output))
         output.figures.finish()
     return run

@@ -24,9 +24,10 @@ from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
 from lightning_cka.probe.joined_probe import joined_probe
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
+from lightning_cka.probe.probe_labels import LabelsFn, read_labels
 from lightning_cka.probe.show_probe_set import Consumer, show_probe_set
 from lightning_cka.probe.tokens import token_kind
-from lightning_cka.runtime.collectives import synchronized_errors
+from lightning_cka.runtime.collectives import gather_objects, synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.sharding import is_sharded
 
@@ -94,6 +95,23 @@ class LiveProbe:
         if not isinstance(self.probe, DatasetProbe):
             return None
         return [sample for batch in self.probe.indices for sample in batch]
+
+    def labels(self, trainer: Trainer, labels_fn: LabelsFn | None) -> dict[int, int] | None:
+        """Return the labels of all probe samples on rank 0, by sample number. Every process must call this.
+
+        Returns:
+            The labels; None on other ranks, and if a batch of any process has none.
+
+        Raises:
+            ValueError: ``labels_fn`` fails or returns something else; see `read_labels`.
+            TypeError: It does not return integers.
+        """
+        with synchronized_errors(self._device, "read the labels of its probe set"):
+            own = read_labels(self.probe, labels_fn, rank=trainer.global_rank, world_size=trainer.world_size)
+        parts = gather_objects(own, distributed=True)
+        if not parts or any(part is None for part in parts):
+            return None
+        return {sample: label for part in parts for sample, label in part.items()}
 
     def show(self, trainer: Trainer, module: LightningModule, consume: Consumer) -> None:
         """Show the live model this process's batches of the probe set.

@@ -25,7 +25,13 @@ LIVE_NAMES = ("initial", "previous", "self")
 """References that are states of the live model."""
 
 
-RESERVED = ("banks", "diagnostics", "trajectory")
+SAMPLES = "samples"
+"""Key and folder of the pictures of samples."""
+
+LABELS = "labels.json"
+"""File in that folder, with the label of each sample."""
+
+RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory")
 """Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
 
 OUTPUT_ENDINGS = ("", ".csv", "-evolution.gif")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -24,6 +25,9 @@ from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import current_step, is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
 
+if TYPE_CHECKING:
+    from lightning_cka.monitor.figure_queue import Figures
+
 
 class ResultLogger:
     """Logs the results of one run, and writes figures and tables of them.
@@ -34,6 +38,7 @@ class ResultLogger:
         folder: The run's folder.
 
     Attributes:
+        folder: The run's folder.
         warn: Issues warnings, each once.
         errors: Turns errors of files and loggers into warnings.
         figures: Draws figures in a thread.
@@ -42,7 +47,7 @@ class ResultLogger:
     def __init__(self, trainer: Trainer, settings: Settings, folder: Path) -> None:
         self._trainer = trainer
         self._settings = settings
-        self._folder = folder
+        self.folder = folder
         self.warn = WarnOnce()
         self.errors = OutputErrors(folder, self.warn)
         self._loggers = LoggerOutput(trainer.loggers, self.errors)
@@ -95,7 +100,7 @@ class ResultLogger:
         step = current_step(self._trainer) if result.step is None else result.step
         for text in texts:
             self._loggers.send("text", f"{self._settings.log_key_prefix}diagnostics", text, step)
-        log_figures(self.figures, self._settings.logged(key), self._folder / key, history, step)
+        log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
 
     def draw_missing(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Draw the last heatmap of each history again if its file is missing, because the run was killed meanwhile.
@@ -105,8 +110,8 @@ class ResultLogger:
         """
         for key, history in results.items():
             last = history[-1]
-            if not (self._folder / key / heatmap_file(last)).exists():
-                log_figures(self.figures, self._settings.logged(key), self._folder / key, history, last.step or 0)
+            if not (self.folder / key / heatmap_file(last)).exists():
+                log_figures(self.figures, self._settings.logged(key), self.folder / key, history, last.step or 0)
 
     def write_summaries(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Write tables and animations of all results.
@@ -115,7 +120,7 @@ class ResultLogger:
             results: Results in order, by the key of `Settings.key`.
         """
         for key, history in results.items():
-            write_summary(self._loggers, self._settings.logged(key), self._folder / key, history)
+            write_summary(self._loggers, self._settings.logged(key), self.folder / key, history)
 
     def write_trajectories(self, measure: str, results: Mapping[str, CKAResult], step: int) -> None:
         """Start to draw the trajectories of layers.
@@ -126,4 +131,30 @@ class ResultLogger:
             step: The step of the images.
         """
         key = self._settings.key("trajectory", measure)
-        self.figures.submit(self._settings.logged(key), trajectory_figures(self._folder / key, results), step)
+        self.draw(key, trajectory_figures(self.folder / key, results), step)
+
+    def draw(self, key: str, figures: Figures, step: int) -> None:
+        """Start to draw figures.
+
+        Args:
+            key: The key of `Settings.key` under which they are logged.
+            figures: What to draw.
+            step: The step of the images.
+        """
+        self.figures.submit(self._settings.logged(key), figures, step)
+
+    def write_animation(self, key: str, write: Callable[[Path], None], step: int) -> None:
+        """Write an animation and log it.
+
+        Args:
+            key: The key of `Settings.key`.
+            write: Writes the animation to a path.
+            step: The step of the video.
+        """
+
+        def write_and_send() -> None:
+            path = self.folder / f"{key}-evolution.gif"
+            write(path)
+            self._loggers.send("video", f"{self._settings.logged(key)}evolution", path, step)
+
+        self.errors.attempt(write_and_send)

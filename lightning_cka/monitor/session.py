@@ -22,6 +22,7 @@ from lightning_cka.monitor.run_end import warn_about_missing, write_summary_of_r
 from lightning_cka.monitor.run_folder import monitor_folder, result_path
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState, history_settings, new_run
+from lightning_cka.monitor.sample_pictures import SamplePictures
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.start_or_resume import start_run
 from lightning_cka.monitor.trainer_state import is_trial, is_validate
@@ -78,6 +79,9 @@ class Session:
         check_sizes(settings.measures, [self.probe.plan.num_samples])
         if self.probe.sample_numbers is not None:  # Otherwise the first comparison checks them.
             settings.selection.of_kind(self.probe.probe.sample_kind).check(self.probe.sample_numbers)
+        self._pictures: SamplePictures | None = None
+        if settings.plot_samples and not is_validate(trainer):
+            self._pictures = SamplePictures(settings, self.probe, trainer, module)
         self._owner = FolderOwner()
         self._output = ResultLogger(trainer, settings, self._folder)
         for reference in references:
@@ -110,6 +114,8 @@ class Session:
         self.results = self.run.results
         start_run(self.run, saved, self.probe, trainer, self._module, settings, self._output)
         self.run.banks.use_memory({})
+        if self._pictures is not None:
+            self._pictures.write_labels(self._output)
         if settings.keep_banks is not None and self._output.writes:
             self._bank_limit = BankLimit(settings.keep_banks, self.run, trainer)
 
@@ -130,6 +136,8 @@ class Session:
         texts = self._log_results(compared)
         if compared.bank is not None:
             self._keep_bank(compared.bank)
+        if self._pictures is not None and compared.drawn is not None:
+            self._pictures.draw_flagged(compared.drawn, [self.results[key][-1] for key in texts], self._output)
         if self._output.writes:  # Last, because the drawing thread slows this one down.
             for key, messages in texts.items():
                 self._save(key, self.results[key][-1])
@@ -189,6 +197,9 @@ class Session:
         settings, output = self._settings, self._output
         warn_about_missing(self._trainer, self._references, self.results, settings.every_n_epochs, output.warn)
         self.deliver(wait=True)
+        if self._pictures is not None:
+            files = self.run.banks.trajectory()[0] if self.run is not None and settings.needs_all_banks else []
+            self._pictures.draw_end(self.results, files, output)
         if output.writes:
             banks = None if self.run is None else self.run.banks
             output.errors.attempt(lambda: write_summary_of_run(self.results, banks, settings, output))

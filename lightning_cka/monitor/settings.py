@@ -14,6 +14,7 @@ from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import LayerSelector
+from lightning_cka.probe.probe_labels import LabelsFn
 from lightning_cka.probe.sample_selection import SampleSelection
 from lightning_cka.runtime.file_names import distinct_file_names
 from lightning_cka.runtime.integers import at_least
@@ -57,8 +58,9 @@ class Settings:
     """Arguments about comparing and logging; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``every_n_epochs`` or ``keep_banks`` is not positive, or ``save_banks`` or ``on_error`` is unknown.
-        TypeError: ``every_n_epochs`` is not an integer.
+        ValueError: ``every_n_epochs`` or ``keep_banks`` is not positive, ``save_banks`` or ``on_error`` is unknown, or
+            ``labels_fn`` is given without ``plot_samples``.
+        TypeError: ``every_n_epochs`` is not an integer, or ``labels_fn`` is not a function.
     """
 
     probe: ProbeOptions
@@ -73,6 +75,8 @@ class Settings:
     keep_banks: int | None
     on_error: Literal["raise", "warn"]
     log_changes: bool = False
+    plot_samples: bool = False
+    labels_fn: LabelsFn | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -83,6 +87,10 @@ class Settings:
             raise ValueError(f"on_error must be 'raise' or 'warn', but is {self.on_error!r}")
         if self.save_banks not in (True, False, "float16"):
             raise ValueError(f"save_banks must be True, False or 'float16', but is {self.save_banks!r}")
+        if self.labels_fn is not None and not callable(self.labels_fn):
+            raise TypeError(f"labels_fn must be a function of a batch, but is a {type(self.labels_fn).__name__}")
+        if self.labels_fn is not None and not self.plot_samples:
+            raise ValueError("labels_fn gives the colours of pictures of samples: pass plot_samples=True, too")
 
     @property
     def needs_all_banks(self) -> bool:

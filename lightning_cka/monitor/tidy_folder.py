@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX
 from lightning_cka.monitor.journal import JOURNAL, to_lines
-from lightning_cka.monitor.reference import OUTPUT_ENDINGS
+from lightning_cka.monitor.reference import LABELS, OUTPUT_ENDINGS, SAMPLES
 from lightning_cka.monitor.run_folder import has_results, result_path
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.probe.bank import GramBank
@@ -105,7 +105,11 @@ class OwnFiles:
         if file.name == JOURNAL:
             return file.read_bytes() == self._journal
         moment = re.search(r"epoch=\d+-step=\d+", file.name)
-        return moment is None or file.parent == self._folder or (file.parent, moment[0]) in self._moments
+        if moment is None or file.parent == self._folder:
+            return True
+        if file.parent == self._folder / SAMPLES:  # Its pictures belong to no reference.
+            return any(name == moment[0] for _, name in self._moments)
+        return (file.parent, moment[0]) in self._moments
 
 
 def _is_resumed(folder: Path, saved: Mapping[str, Any], banks: Collection[Path]) -> bool:
@@ -118,4 +122,6 @@ def _names(folder: Path) -> list[str]:
     """Return the names of files and folders that a monitor may have written. Files of the user are not among them."""
     references = [path.name for path in folder.glob("*") if has_results(path)]
     outputs = [name + ending for name in references for ending in OUTPUT_ENDINGS]
-    return [*outputs, "banks", "trajectory", JOURNAL]
+    # A user may have a folder called "samples", too.
+    samples = [SAMPLES, f"{SAMPLES}-evolution.gif"] if (folder / SAMPLES / LABELS).exists() else []
+    return [*outputs, "banks", "trajectory", *samples, JOURNAL]
