@@ -67,7 +67,8 @@ def plants_of(kind):  # noqa: C901  # One loop per kind of problem.
     member = data.groups == data.groups.mode().values if len(data.groups.unique()) == 2 else data.groups == 1
     made = torch.Generator().manual_seed(0)
     along = torch.randn(len(data.probe), generator=made)
-    outlier, group = ("influence", "trace_ratio", "leave_one_out"), ("separated_group", "dominant_direction")
+    outlier = ("influence", "trace_ratio", "leave_one_out", "disagreement")
+    group = ("separated_group", "dominant_direction", "disagreement")
     apart = set(member.nonzero().flatten().tolist())
 
     def scaled(factor):
@@ -117,6 +118,31 @@ def plants_of(kind):  # noqa: C901  # One loop per kind of problem.
     if kind.has_tokens:  # Indices cannot be moved a little.
         found = {name: plant for name, plant in found.items() if "copies" in name or plant.inputs is None}
     return found
+
+
+def changed_copies(kind, features):
+    """Return how a layer and a copy of it are changed, by name; None: it stays. See the guide on second opinions."""
+    data = kind.data()
+    std, made = features.std(0), torch.Generator().manual_seed(3)
+    half = torch.randperm(len(data.probe), generator=made) < len(data.probe) // 2
+    along = torch.randn(len(data.probe), generator=made)
+    direction = torch.randn(features[0].shape, generator=made)
+    far = 10 * std.norm() * direction / direction.norm()
+
+    def moved(factor):
+        return lambda x, samples: x + column(data.groups[samples] == 1, x) * factor * std
+
+    def unrelated(x, samples):
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(int(samples[0])))
+        return noise * std + column(along[samples], x) * far
+
+    return {
+        "a class moved by 3 SD": (moved(3), None),
+        "a class moved by 30 SD": (moved(30), None),
+        "half of the samples moved": (lambda x, samples: x + column(half[samples], x) * far, None),
+        "one sample times 100": (lambda x, samples: torch.where(column(samples == OUTLIER, x), 100 * x, x), None),
+        "only a dominant direction shared": (lambda x, samples: x + column(along[samples], x) * far, unrelated),
+    }
 
 
 def hidden_layer(net, x):
@@ -189,6 +215,11 @@ def measure(name, seed):
         hits = [flag for flag in result.flags if flag.reason in plant.reasons]
         named = plant.samples and any(is_named(flag.samples, plant) for flag in hits)
         found[title] = (bool(hits), bool(named), *moved_errors(result, healthy["initial"]))
+    for title, changes in changed_copies(kind, features).items():
+        changed = [own if change is None else bank(net, x, layer, change) for change in changes]
+        result = compare_banks(*changed, layers=layer)
+        hits = [flag for flag in result.flags if flag.reason == "disagreement"]
+        found[f"a layer against its copy: {title}"] = (bool(hits), False, *moved_errors(result, healthy["itself"]))
     order = kind.data().groups.argsort()
     sorted_result = compare_models(net, initial, list(x[order].split(BATCH)), progress_bar=False)
     found["own loader, sorted by class"] = (

@@ -14,6 +14,9 @@ _MIN_HIDDEN_CHANGE = 0.6
 _MIN_ERRORS = 2.0
 """Smallest such amount in units of its standard error."""
 
+_MIN_UNREAL = 0.4
+"""Part of the change that CKA shows, 1 - CKA, that mutual kNN must not show."""
+
 _MIN_PART = 0.5
 """Part of the difference that must vanish without a sample for the sample to be the cause."""
 
@@ -51,7 +54,7 @@ def disagreement_flags(
         # A far sample makes the error of CKA large, so that the difference need not exceed it.
         excess = found.neighbors.remaining - found.neighbors.cka
         hidden = found.ridge.cka - found.ridge.remaining
-        if excess > threshold:
+        if excess > threshold and excess > _MIN_UNREAL * (1 - found.neighbors.cka):
             flags.append(Flag(name, "disagreement", excess, threshold, _moved(found, excess, changes.get(name))))
         elif hidden > _MIN_HIDDEN_CHANGE and not hidden <= _MIN_ERRORS * found.ridge.standard_error:
             flags.append(Flag(name, "disagreement", -hidden, threshold, (*found.ends[0], *found.ends[1])))

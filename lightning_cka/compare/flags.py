@@ -28,8 +28,8 @@ class Thresholds:
         separated_group: Flag layers where a group of samples lies apart, and CKA within the groups differs by more.
         influence: Flag layers above it: without one sample, CKA changes by more than this many standard errors.
         disagreement: Flag layers above it: mutual kNN is by more than this higher than CKA with the layer of the same
-            name, so that less changed than CKA says. Layers are also flagged if ridge CKA is by more than 0.6 lower, so
-            that more changed than CKA says. None switches both off.
+            name, and by more than 40 % of 1 - CKA, so that less changed than CKA says. Layers are also flagged if
+            ridge CKA is by more than 0.6 lower, so that more changed than CKA says. None switches both off.
         copies: Flag the input if more than this part of the probe samples have the same input as another one.
         effective_dimension: Deprecated and without effect: `dominant_direction` has replaced this check.
 
@@ -41,13 +41,13 @@ class Thresholds:
         True
     """
 
-    dominant_direction: float | None = 0.45
+    dominant_direction: float | None = 0.5
     trace_ratio: float | None = 20.0
     leave_one_out: float | None = 0.05
     standard_error: float | None = 0.05
     separated_group: float | None = 0.1
     influence: float | None = 2.5
-    disagreement: float | None = 0.1
+    disagreement: float | None = 0.15
     copies: float | None = 0.01
     effective_dimension: InitVar[float | None] = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_cka.hsic.check_kernels import check_feature_kernel, check_kernels
@@ -49,22 +49,30 @@ def check_measures(
     kernels = check_kernels(kernel)
     if not chosen:
         raise ValueError("measures is empty; expected at least one measure")
-    found: list[Measure] = []
-    for each in chosen:
-        found += [CKA(k, unbiased) for k in kernels.values()] if each == CKA.key else [_resolve(each)]
-    has_cka = any(isinstance(measure, CKA) for measure in found)
+    has_cka = CKA.key in chosen or any(isinstance(each, CKA) for each in chosen)
     if not has_cka and (list(kernels) != ["linear"] or not unbiased):
         raise ValueError("kernel= and unbiased= belong to the measure 'cka', which is not among measures=")
-    by_kernel = dict(zip(map(id, (m for m in found if isinstance(m, CKA))), kernels, strict=False))
-    uses_kernels = len(kernels) > 1 or all(isinstance(measure, CKA) for measure in found)
     named: dict[str, Measure] = {}
-    for measure in found:
+    for base, measure in _with_bases(chosen, kernels, unbiased=unbiased):
         if measure in named.values():
             raise ValueError(f"measure {measure.title!r} is given twice")
-        base = by_kernel[id(measure)] if uses_kernels and id(measure) in by_kernel else measure.key
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(found) + 2))) if n not in named)
+        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(named) + 3))) if n not in named)
         named[name] = measure
     return named
+
+
+def _with_bases(
+    chosen: Sequence[Any], kernels: Mapping[str, Kernel], *, unbiased: bool
+) -> Iterator[tuple[str, Measure]]:
+    """Yield the measures with their names, of which several may be the same."""
+    uses_kernels = len(kernels) > 1 or len(chosen) == 1
+    for each in chosen:
+        if each == CKA.key:
+            for name, kernel in kernels.items():
+                yield name if uses_kernels else CKA.key, CKA(kernel, unbiased)
+        else:
+            measure = _resolve(each)
+            yield measure.kernel if isinstance(measure, CKA) and uses_kernels else measure.key, measure
 
 
 def measures_of_features(measures: Measures, kernel: Kernel, *, unbiased: bool) -> dict[str, Measure]:

@@ -84,9 +84,11 @@ class Ridge(Measure):
 
 
 def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
-    """Return hat matrices ``(L, n, n)`` in float64, and upper bounds of their squared rounding errors ``(L,)``.
+    """Return hat matrices ``(L, n, n)`` in float64, and estimates of their squared rounding errors ``(L,)``.
 
-    An error E of K changes H = I - t (K + t I)^-1 by t (K + t I)^-1 E (K + t I)^-1, whose norm is at most |E| / t.
+    With R = (K / t + I)^-1, an error E of K changes H = I - R by R E R / t, to first order. If the entries E_ij are
+    independent with the variances v_ij, the expected square of its norm is at most 2 sum v_ij q_i q_j / t^2, where q_i
+    is the squared norm of row i of R.
 
     Args:
         grams: Gram matrices of L layers on n samples.
@@ -101,8 +103,10 @@ def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
     is_usable = (penalty > 0) & penalty.isfinite()
     penalty = penalty.where(is_usable, torch.ones_like(penalty))[:, None, None]
     factor, _ = torch.linalg.cholesky_ex((k / penalty).where(is_usable[:, None, None], identity) + identity)
-    hat = identity - torch.cholesky_inverse(factor)
+    inverse = torch.cholesky_inverse(factor)
     variances = packed_variances(grams, squared)
     entries = squared / 2 + grams.offsets.to(k)[:, :, None] + grams.offsets.to(k)[:, None, :]
-    errors = variances.single(entries).sum((1, 2)) + 2 * n * variances.common.sum(1)
-    return hat, errors / (4 * penalty[:, 0, 0].square())
+    of_gram = (variances.single(entries) + variances.common[:, :, None] + variances.common[:, None, :]) / 4
+    rows = inverse.square().sum(2)
+    errors = 2 * torch.einsum("li,lij,lj->l", rows, of_gram, rows)
+    return identity - inverse, errors / penalty[:, 0, 0].square()

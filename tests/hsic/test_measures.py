@@ -146,6 +146,16 @@ def test_far_samples_leave_the_digits_or_make_the_layer_undefined(name, count, d
         assert not np.isnan(found)
 
 
+@pytest.mark.parametrize("d", [20, 2000])
+@pytest.mark.parametrize("decay", [0.0, 2.0])
+def test_ridge_of_ordinary_layers_is_defined_in_float32(d, decay):
+    random = np.random.default_rng(4)
+    x = random.normal(size=(128, d)) @ random.normal(size=(d, d)) * (1 + np.arange(d)) ** -decay
+    y = x + x.std(0) * random.normal(size=x.shape)
+    x, y = (torch.as_tensor(np.maximum(z, 0) + 1) for z in (x, y))
+    assert similarity(Ridge(), x.float(), y.float()) == pytest.approx(similarity(Ridge(), x, y), abs=1e-4)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_computes_in_float64_what_float32_cannot(name):
     random = np.random.default_rng(3)
