@@ -26,9 +26,12 @@ _ON_DARK = "#ff7b6b"
 
 _NUMBER_SIZE = 7
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
-_DISTANCES = (4, 11, 19)
+_DISTANCES = (4, 11, 19, 27)
 """Where a number is written beside its point: in the first direction and at the first distance, in points, where it is
-inside the axes and no other number is."""
+inside the axes and no other number and no ring is."""
+
+_RADIUS = 4.5
+"""Radius of a ring around a marked sample, in points."""
 
 _HORIZONTAL, _VERTICAL = {1: "left", 0: "center", -1: "right"}, {1: "bottom", 0: "center", -1: "top"}
 
@@ -108,16 +111,20 @@ def _draw_points(ax: Axes, each: SampleMap, colours: LabelColours) -> None:
 def _draw_marks(ax: Axes, each: SampleMap) -> None:
     colour = flag_colour(ax)
     ax.apply_aspect()  # Otherwise the places of points are known when the figure is drawn.
-    taken: list[_Box] = []
     pixels_per_point = figure_of(ax).dpi / 72
     area = _Box(*(side / pixels_per_point for side in ax.bbox.bounds))
-    for sample in each.marked:
-        first, second = each.coordinates[each.samples.index(sample)].tolist()
+    places = {sample: each.coordinates[each.samples.index(sample)].tolist() for sample in each.marked}
+    points = {
+        sample: [pixels / pixels_per_point for pixels in ax.transData.transform(place)]
+        for sample, place in places.items()
+    }
+    rings = [_Box(x - _RADIUS, y - _RADIUS, 2 * _RADIUS, 2 * _RADIUS) for x, y in points.values()]
+    taken: list[_Box] = []
+    for sample, (first, second) in places.items():
         ax.scatter(
             [first], [second], s=52, facecolors="none", edgecolors=colour, linewidths=1.2, clip_on=False, zorder=4
         )
-        x, y = (pixels / pixels_per_point for pixels in ax.transData.transform((first, second)))
-        dx, dy, box = _free_place(x, y, str(sample), taken, area)
+        dx, dy, box = _free_place(points[sample], str(sample), area, taken, rings)
         taken.append(box)
         ax.annotate(
             str(sample),
@@ -160,17 +167,24 @@ class _Box(NamedTuple):
         )
 
 
-def _free_place(x: float, y: float, text: str, taken: Sequence[_Box], area: _Box) -> tuple[float, float, _Box]:
-    """Return where a text is inside the area and overlaps no other: its distance from a point, and its box."""
-    width, height = 0.6 * _NUMBER_SIZE * len(text), 1.1 * _NUMBER_SIZE
+def _free_place(
+    point: Sequence[float], text: str, area: _Box, numbers: Sequence[_Box], rings: Sequence[_Box]
+) -> tuple[float, float, _Box]:
+    """Return where to write a text beside a point: its distance from the point, and its box.
+
+    It overlaps no number and no ring and is inside the area; if there is no such place, it overlaps no number.
+    """
+    (x, y), width, height = point, 0.6 * _NUMBER_SIZE * len(text), 1.1 * _NUMBER_SIZE
     places = []
     for distance in _DISTANCES:
         for dx, dy in _DIRECTIONS:
             left = x + distance * dx - width * (1 - dx) / 2
             bottom = y + distance * dy - height * (1 - dy) / 2
             places.append((float(distance * dx), float(distance * dy), _Box(left, bottom, width, height)))
-    free = [place for place in places if not any(place[2].overlaps(other) for other in taken)]
-    return next((place for place in free if place[2].is_inside(area)), (free or places)[0])
+    beside = [place for place in places if not any(map(place[2].overlaps, numbers))]
+    inside = [place for place in beside if place[2].is_inside(area)]
+    free = [place for place in inside if not any(map(place[2].overlaps, rings))]
+    return (free or inside or beside or places)[0]
 
 
 def _sign(value: float) -> int:

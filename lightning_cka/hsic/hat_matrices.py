@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cka.hsic.centering import u_centered
 from lightning_cka.hsic.distance_errors import LARGEST_LOSS, packed_variances
+from lightning_cka.hsic.entry_positions import folded_positions
 from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.kernel_grams import in_chunks, precise_distances
 from lightning_cka.hsic.measure import Measure, with_parameters
@@ -72,6 +73,10 @@ class Ridge(Measure):
             undefined = ~(errors <= 4 * LARGEST_LOSS * halves.square().sum(1)) & (part.scales != 0)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         return Vectors(values, factors * grams.scales.sign(), grams.num_samples)
+
+    def positions(self, n: int) -> Tensor:
+        """Return the positions in the folded layout."""
+        return folded_positions(n)
 
     def weight(self, n: int) -> float:
         """Return n: the squared norm of a hat matrix is at most its number of directions."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.entry_positions import square_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure, with_parameters
 from lightning_cka.hsic.ordered_distances import OrderedDistances
@@ -114,6 +115,10 @@ class MutualKNN(Measure):
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         chance = n * k**2 / (n - 1) if self.corrected else 0.0
         return Vectors(values.flatten(1), factors * grams.scales.sign(), n, chance)
+
+    def positions(self, n: int) -> Tensor:
+        """Return the positions in the flattened matrix."""
+        return square_positions(n)
 
     def weight(self, n: int) -> float:
         """Return the squared norm of a vector."""

@@ -9,6 +9,8 @@ from lightning_cka.compare.sample_maps import sample_maps
 from lightning_cka.plotting import plot_samples
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from synthetic_results import result, trace_flag, with_flags
 
 MANY = {sample: sample % 13 for sample in range(300)}
@@ -61,9 +63,25 @@ def test_numbers_of_samples_at_one_place_do_not_overlap():
     x[0] += 1
     figure, (ax,) = plot_samples(bank_of_features([[x]]), "a", marked=[0, 3, 4, 5, 6, 7, 8])
     size = lay_out(figure)
-    boxes = [text.get_window_extent() for text in ax.texts]
+    boxes = [Text.get_window_extent(text) for text in ax.texts]  # Without the line to the point.
     assert all(is_inside(box, size) for box in boxes)
     assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+
+
+def test_a_number_does_not_cover_the_rings_of_other_samples():
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 1.0])
+    for place, (first, second) in enumerate([(1, 1), (1, -1), (-1, 1), (-1, -1)]):
+        x[4 + place] = x[3] + 0.25 * torch.tensor([first, second])
+    figure, (ax,) = plot_samples(bank_of_features([[x]]), "a", marked=range(3, 8))
+    lay_out(figure)
+    rings = [each for each in ax.collections if not len(each.get_facecolors())]
+    radius = figure.dpi / 72 * rings[0].get_sizes()[0] ** 0.5 / 2
+    centers = [ax.transData.transform(ring.get_offsets()[0]) for ring in rings]
+    boxes = [Bbox([center - radius, center + radius]) for center in centers]
+    numbers = [Text.get_window_extent(text) for text in ax.texts]
+    assert len(boxes) == len(numbers) == 5
+    covers = [(a, b) for a, number in enumerate(numbers) for b, box in enumerate(boxes) if number.overlaps(box)]
+    assert [(a, b) for a, b in covers if a != b] == []
 
 
 def test_several_epochs_have_one_scale_and_their_own_shares():
