@@ -103,7 +103,8 @@ def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
 def test_cka_identifies_layers_and_cca_does_not(tmp_path):
     text = run(tmp_path, "layer_identification.py", "--networks", "3", "--epochs", "6", "--width", "16").stdout
     percent = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}
-    assert len(percent) == 9
+    assert len(percent) == 12
+    assert min(percent[name] for name in ("Ridge CKA", "RSA", "Mutual kNN")) > percent["CCA (R²)"]
     assert percent["CKA (linear)"] > percent["Linear regression"] > percent["SVCCA (mean ρ)"]
     assert percent["CKA (RBF 0.4)"] > percent["CCA (R²)"]
     assert re.search(r"CKA \(linear\) +\d+\.\d ± +\d+\.\d +99\.3", text)
