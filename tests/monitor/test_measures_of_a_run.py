@@ -62,6 +62,11 @@ def test_two_processes_give_the_results_of_one(tmp_path):
         same(value, two["metrics"][name], name)
     for key in (f"cka/initial/{measure}/{name}" for measure in MEASURES for name in ("mean", "mean_se", "head")):
         assert one["logged"][key] == pytest.approx(two["logged"][key], abs=1e-6, nan_ok=True), key
+    check_files(tmp_path)
+
+
+def check_files(tmp_path):
+    """Both runs have the same files, and each measure has its own."""
     files = [sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n / "cka").rglob("*")) for n in ("1", "2")]
     assert files[0] == files[1]
     for measure in MEASURES:
