@@ -71,6 +71,11 @@ def test_two_processes_give_the_results_of_one(tmp_path):
                 same(alone[part], shared[part], f"{key}: {part}")
     assert named > 5  # The outlier is left out of all measures, in the process that has it.
     assert_same_scalars(one, two)
+    check_files(tmp_path)
+
+
+def check_files(tmp_path):
+    """Both runs have the same files, and each measure has its own."""
     files = [sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n / "cka").rglob("*")) for n in ("1", "2")]
     assert files[0] == files[1]
     for measure in MEASURES:
