@@ -214,7 +214,10 @@ class CKAResult(SavedResult):
         return plot_cka(self, ax, **kwargs)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return the values in long format: one row for each pair of layers, as for `pandas.DataFrame`."""
+        """Return the values in long format: one row for each pair of layers, as for `pandas.DataFrame`.
+
+        The column of the values has the name of the measure, such as "cka" or "mutual_knn".
+        """
         errors = torch.full_like(self.matrix, torch.nan) if self.standard_error is None else self.standard_error
         return [
             {
@@ -222,7 +225,7 @@ class CKAResult(SavedResult):
                 "step": self.step,
                 "layer": layer,
                 "reference_layer": other,
-                "cka": value,
+                self.measure: value,
                 "standard_error": error,
             }
             for layer, values, layer_errors in zip(self.layers, self.matrix.tolist(), errors.tolist(), strict=True)

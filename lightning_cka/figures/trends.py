@@ -9,12 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
-from lightning_cka.figures.labels import axis_title, elided, plain, reference_title, short_labels, value_label
+from lightning_cka.figures.labels import (
+    axis_title,
+    elided,
+    plain,
+    reference_title,
+    shared_value_label,
+    short_labels,
+    value_label,
+)
 from lightning_cka.figures.layer_history import layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +107,10 @@ def plot_layer_trend(
     for place, (colour, line) in enumerate(zip(line_colours(len(lines)), lines, strict=True)):
         _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
     last = results[-1]
-    _finish(ax, columns, axis_title(last.model_name, prefix), value_label(last), "CKA of layers of the same name")
+    titles = {measure_title(result.measure) for result in results}
+    title = titles.pop() if len(titles) == 1 else "similarity"
+    value = shared_value_label(results)
+    _finish(ax, columns, axis_title(last.model_name, prefix), value, f"{title} of layers of the same name")
     return figure_of(ax), ax
 
 
@@ -111,7 +123,7 @@ def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int
     if layers is None:
         return chosen_lines(len(names))
     if missing := [name for name in layers if name not in names]:
-        raise ValueError(f"no CKA with a layer of the same name for {missing}; expected layers among {list(names)}")
+        raise ValueError(f"no layer of the same name for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers]
 
 
@@ -128,8 +140,11 @@ def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> 
         ValueError: The number of labels is wrong.
     """
     if labels is None:
+        is_mixed = len({value_label(result) for result in results}) > 1
         labels = [
-            plain(result.reference_name) + ("" if result.epoch is None else f", epoch {result.epoch}")
+            plain(result.reference_name)
+            + ("" if result.epoch is None else f", epoch {result.epoch}")
+            + (f": {value_label(result)}" if is_mixed else "")
             for result in results
         ]
     if len(labels) != len(results):

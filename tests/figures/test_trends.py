@@ -26,7 +26,7 @@ def test_trend_has_a_line_and_a_band_per_layer():
 def test_which_layers_a_trend_shows():
     assert len(plot_trend(history(layers=30))[1].get_lines()) == 8
     assert line_labels(plot_trend(history(), ["layer2"])[1]) == ["layer2"]
-    with pytest.raises(ValueError, match=r"no CKA with a layer of the same name for \['conv'\]"):
+    with pytest.raises(ValueError, match=r"no layer of the same name for \['conv'\]"):
         plot_trend(history(), ["conv"])
 
 
