@@ -12,7 +12,7 @@ from lightning_cka.plotting import plot_measures
 from synthetic_results import LONG, result
 
 # The banks have few samples, so comparing them warns of large standard errors and of flags.
-ignore_small_banks = pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA)[ :]:UserWarning")
+ignore_small_banks = pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA):UserWarning")
 
 MEASURES = ("cka", "mutual_knn", "rsa", "ridge")
 TITLES = ["CKA", "mutual kNN", "RSA", "ridge CKA"]

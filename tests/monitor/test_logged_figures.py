@@ -57,7 +57,7 @@ def test_trajectories_are_drawn_for_the_first_16_layers(tmp_path):
     assert found == {"overview-2", "overview", "convergence", *(f"net.{i}" for i in range(15))}
 
 
-@pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA)[ :]:UserWarning")
+@pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA):UserWarning")
 def test_several_measures_have_a_figure_together(tmp_path):
     names = ["cka", "mutual_knn", "rsa", "ridge"]
     monitor = CKAMonitor(["initial", "self"], "net.*", measures=names, dirpath=tmp_path)
