@@ -31,7 +31,7 @@ from typing import NamedTuple
 import torch
 from digits import LAYERS, DigitsCNN, digits
 from lightning_cka import CKAResult, GramBank, compare_banks
-from lightning_cka.compare import BlockResult, predictivity, procrustes
+from lightning_cka.compare import PermutationTest, predictivity, procrustes
 from lightning_cka.functional import centered_gram, cka
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -65,8 +65,8 @@ class Opinions(NamedTuple):
     """
 
     cosines: dict[str, CKAResult]
-    angles: dict[str, BlockResult]
-    predictions: dict[str, BlockResult]
+    angles: dict[str, PermutationTest]
+    predictions: dict[str, PermutationTest]
 
 
 class Outcome(NamedTuple):

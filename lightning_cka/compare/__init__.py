@@ -4,7 +4,7 @@ In: Gram banks, or features for `MinibatchCKA`. Out: `CKAResult`, and `CKADiffer
 This room does not know how a figure is drawn or where a result is logged. It imports from `probe`, `hsic` and
 `runtime`.
 
-Comparisons: `compare_models` and `compare_banks` fill a `Comparison` (one model), which holds a `KernelComparison` for
+Comparisons: `compare_models` and `compare_banks` fill a `Comparison` (one model), which holds a `MeasureComparison` for
 each kernel, which holds a `ModelPair` for each reference. `trajectories` compares the epochs of one run.
 `procrustes` and `predictivity` are other measures, from the large blocks of a `BankPair`. They and `CKAResult.null`
 make a `PermutationTest`.
