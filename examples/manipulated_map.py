@@ -32,6 +32,10 @@ import torch
 from digits import LAYERS, DigitsCNN, digits
 from lightning_cka import CKAResult, GramBank, compare_banks
 from lightning_cka.compare import PermutationTest, predictivity, procrustes
+<<<<<<< HEAD
+=======
+from lightning_cka.compare.flag_messages import flag_label
+>>>>>>> main
 from lightning_cka.functional import centered_gram, cka
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -181,9 +185,7 @@ def opinions_of(model, trained, dataset, permutations):
         {name: measure(large_a, large_b, layers=name, permutations=permutations) for name in large_a.layers}
         for measure in (procrustes, predictivity)
     )
-    cosines = quietly_compared(a, b, ["cka", "mutual_knn", "rsa"])
-    cosines["ridge"] = quietly_compared(large_a, large_b, "ridge")
-    return Opinions(cosines, angles, predictions)
+    return Opinions(quietly_compared(a, b, list(HEADS)), angles, predictions)
 
 
 def quietly_compared(a, b, measures="cka"):
@@ -223,7 +225,7 @@ def print_opinions(opinions):
 def print_flags(result):
     """Print the flags of a result."""
     for flag in result.flags:
-        print(f"  flagged: {flag.layer_label}, {flag.reason} {flag.value:.2f} (threshold {flag.threshold:g})")
+        print(f"  flagged: {flag.reason}, {flag_label(flag)}")
     if not result.flags:
         print("  flagged: nothing")
 
