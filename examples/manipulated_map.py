@@ -32,10 +32,7 @@ import torch
 from digits import LAYERS, DigitsCNN, digits
 from lightning_cka import CKAResult, GramBank, compare_banks
 from lightning_cka.compare import PermutationTest, predictivity, procrustes
-<<<<<<< HEAD
-=======
 from lightning_cka.compare.flag_messages import flag_label
->>>>>>> main
 from lightning_cka.functional import centered_gram, cka
 from matplotlib import rc_context
 from matplotlib.figure import Figure
