@@ -95,7 +95,8 @@ def test_cka_as_a_loss_makes_a_student_resemble_its_teacher(tmp_path):
 
 def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
     text = run(tmp_path, "manipulated_map.py", "--quick").stdout
-    _, trained, last_like_first, all_alike, none_alike = re.split(r"\n\n(?=[A-Z])", text.split("\n\nFigure")[0])
+    parts = re.split(r"\n\n(?=[A-Z])", text.split("\n\nFigure")[0])
+    _, trained, last_like_first, all_alike, none_alike, summary = parts
     maps = [
         [[float(value) for value in row.split()] for row in re.findall(r"^  \w+ ((?: +-?\d\.\d\d){6})$", part, re.M)]
         for part in (trained, last_like_first, all_alike, none_alike)
@@ -110,6 +111,9 @@ def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
         assert len(re.findall(r"\d \( ?-?\d", part)) == 12  # Angle and R² of 6 layers, with chance.
         assert "flagged: " in part
         assert "nan" not in part
+    disagree = sum(part.count("flagged: disagreement, ") for part in parts)
+    assert f"The flag disagreement names {disagree} of 18 layers" in summary
+    assert len(re.findall(r"^  \w+ +[01]\.\d\d$", summary, re.M)) == 4
     assert list(tmp_path.rglob("manipulated_map.png"))
 
 
