@@ -119,7 +119,7 @@ class Comparison:
             (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_measure.values():
             if not comparison.measure.needs_median:
-                comparison.add(batch)
+                comparison.add(batch, self._bank)
 
     def results(self, flags: Sequence[Flag] = (), **attributes: Any) -> dict[tuple[str, str], Outcome]:
         """Return the outcomes. Call this once, on every process: it adds the batches of kernels with a bandwidth.

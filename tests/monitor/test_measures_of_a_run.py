@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import Net, dataset, loaders, run_script, trainer
+from gram_banks import SIZES, make_bank
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning_cka import CKAMonitor, CKAResult, MutualKNN, compare_banks
+from lightning_cka import RSA, CKAMonitor, CKAResult, MutualKNN, Ridge, Thresholds, compare_banks
 from measure_cases import MEASURES
 from torch.utils.data import DataLoader
 
@@ -36,6 +37,21 @@ def same(one, other, message):
         np.testing.assert_allclose(np.array(one, float), np.array(other, float), 1e-7, 1e-10, err_msg=message)
 
 
+def assert_same_left_out(alone, shared, key):
+    assert alone.keys() == shared.keys(), key
+    for layer, (sample, *values) in alone.items():
+        assert shared[layer][0] == sample
+        same(values, shared[layer][1:], f"{key}: {layer}")
+
+
+def assert_same_scalars(one, two):
+    assert one["metrics"].keys() == two["metrics"].keys()
+    for name, value in one["metrics"].items():
+        same(value, two["metrics"][name], name)
+    for key in (f"cka/initial/{measure}/{name}" for measure in MEASURES for name in ("mean", "mean_se", "head")):
+        assert one["logged"][key] == pytest.approx(two["logged"][key], abs=1e-6, nan_ok=True), key
+
+
 def test_two_processes_give_the_results_of_one(tmp_path):
     """Values, errors, leave-one-out and metrics; the files of both runs have the same names."""
     one, two = {}, {}
@@ -49,19 +65,12 @@ def test_two_processes_give_the_results_of_one(tmp_path):
     for key, results in one["results"].items():
         for alone, shared in zip(results, two["results"][key], strict=True):
             assert alone["flags"] == shared["flags"], key
-            assert alone["leave one out"].keys() == shared["leave one out"].keys(), key
-            for layer, (sample, *values) in alone["leave one out"].items():
-                assert shared["leave one out"][layer][0] == sample
-                same(values, shared["leave one out"][layer][1:], f"{key}: {layer}")
-                named += sample == 48 and alone["measure"] != "cka"
+            assert_same_left_out(alone["leave one out"], shared["leave one out"], key)
+            named += sum(sample == 48 and "cka" not in key for sample, *_ in alone["leave one out"].values())
             for part in ("epoch", "measure", "matrix", "error", "mean error", "batches", "left out"):
                 same(alone[part], shared[part], f"{key}: {part}")
     assert named > 5  # The outlier is left out of all measures, in the process that has it.
-    assert one["metrics"].keys() == two["metrics"].keys()
-    for name, value in one["metrics"].items():
-        same(value, two["metrics"][name], name)
-    for key in (f"cka/initial/{measure}/{name}" for measure in MEASURES for name in ("mean", "mean_se", "head")):
-        assert one["logged"][key] == pytest.approx(two["logged"][key], abs=1e-6, nan_ok=True), key
+    assert_same_scalars(one, two)
     check_files(tmp_path)
 
 
@@ -195,3 +204,25 @@ def test_a_configuration_file_chooses_measures(tmp_path, measures, keys):
     content = json.loads((tmp_path / "lightning.pytorch.json").read_text())
     assert content.keys() == {f"initial/{key}".rstrip("/") for key in keys}
     assert (tmp_path / "config.yaml").read_text().count("neighbors: 0.2") == ("mutual_knn" in keys)
+
+
+@pytest.mark.usefixtures("_without_figures")
+@pytest.mark.parametrize("measure", [MutualKNN(), RSA(), Ridge()], ids=lambda each: each.key)
+def test_kept_and_frozen_references_are_computed_once(measure, monkeypatch):
+    """Three epochs with two probe batches: twice for each epoch, for the initial weights, and for the frozen model."""
+    calls = []
+    vectors = type(measure).vectors
+    monkeypatch.setattr(type(measure), "vectors", lambda *args: calls.append(1) or vectors(*args))
+    references = ["initial", "previous", Net()]
+    options = {"num_samples": 32, "thresholds": Thresholds.off()}  # Flags would leave out samples.
+    monitor = CKAMonitor(references, measures=measure, **options)
+    fit(monitor, 3, num_sanity_val_steps=0)
+    batches = monitor.results["initial"][0].num_batches
+    assert len(calls) == batches * (3 + 2)
+    plain = {key: [each.matrix for each in results] for key, results in monitor.results.items()}
+    assert len(plain) == 3
+    del calls[:]
+    banks = [make_bank(seed) for seed in (0, 1)]
+    for _ in range(2):  # Comparing once keeps nothing.
+        compare_banks(*banks, measures=measure, thresholds=Thresholds.off())
+    assert len(calls) == 2 * 2 * len(SIZES)
