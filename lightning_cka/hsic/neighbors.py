@@ -50,8 +50,7 @@ class MutualKNN(Measure):
         TypeError: ``neighbors`` is not a number.
 
     Example:
-        >>> import numpy as np
-    import torch
+        >>> import torch
         >>> from lightning_cka import GramBank, MutualKNN, compare_banks
         >>> _ = torch.manual_seed(0)
         >>> batches = [torch.randn(64, 16) for _ in range(8)]
