@@ -17,6 +17,7 @@ from lightning_cka.compare.paired_results import paired_difference
 from lightning_cka.compare.permutation_test import PermutationTest
 from lightning_cka.compare.saved_result import SavedResult
 from lightning_cka.hsic.measure import CKA, measure_title
+from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
 
 if TYPE_CHECKING:
@@ -212,6 +213,20 @@ class CKAResult(SavedResult):
         from lightning_cka.figures.heatmap import plot_cka
 
         return plot_cka(self, ax, **kwargs)
+
+    def _repr_png_(self) -> bytes:
+        """Return the heatmap as a PNG picture, which notebooks show."""
+        from lightning_cka.figures.pictures import png, render
+
+        return png(render(self.plot()[0]))
+
+    def to_dataframe(self) -> Any:
+        """Return the values as a `pandas.DataFrame`: one row for each pair of layers, as in `to_rows`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return dataframe(self.to_rows())
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the values in long format: one row for each pair of layers, as for `pandas.DataFrame`.

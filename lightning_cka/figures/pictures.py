@@ -34,6 +34,11 @@ def write_picture(path: Path, pixels: Pixels) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    write_atomically(path, png(pixels))
+
+
+def png(pixels: Pixels) -> bytes:
+    """Return the content of a PNG file with these RGB pixels."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
-    write_atomically(path, content.getvalue())
+    return content.getvalue()

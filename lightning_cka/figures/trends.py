@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.labels import (
     axis_title,
@@ -28,8 +29,6 @@ from lightning_cka.hsic.measure import measure_title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lightning_cka.compare.result import CKAResult
 
 
 _OPINION = "second opinion that differs\n(mutual kNN or ridge CKA)"
@@ -86,14 +85,18 @@ def plot_trend(
 
 
 def plot_layer_trend(
-    results: Sequence[CKAResult], labels: Sequence[str] | None = None, ax: Axes | None = None, *, level: float = 0.95
+    results: CKAResult | Sequence[CKAResult],
+    labels: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    *,
+    level: float = 0.95,
 ) -> tuple[Figure, Axes]:
     """Draw CKA with the reference's layer of the same name over depth: one line per result, with error bands.
 
     A line has no band where the standard error is not known.
 
     Args:
-        results: Results with the same layers of the same name; at least one.
+        results: One result, or several with the same layers of the same name.
         labels: One label per line. None takes the name of the reference, and the epoch if it is known.
         ax: Axes to draw into. None makes a new figure.
         level: Level of the confidence intervals that the bands show, in (0, 1).
@@ -105,6 +108,7 @@ def plot_layer_trend(
         ValueError: There is no result, results have no or different layers of the same name, the number of labels is
             wrong, or ``level`` is out of range.
     """
+    results = [results] if isinstance(results, CKAResult) else results
     history = layer_history(results, level)
     _check_same_layers(results, history.names)
     lines = _line_labels(results, labels)

@@ -20,6 +20,7 @@ from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.probe.probe_labels import LabelsFn
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
+from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.namespaces import join_namespaces
 
 
@@ -190,6 +191,32 @@ class CKAMonitor(TrainerEvents):
         check_epochs(self.references, self._settings.every_n_epochs)
         if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
             raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return all values in long format: one row for each comparison, measure and pair of layers."""
+        return [
+            {"reference": result.reference_name, "measure": result.measure_label}
+            | {"value" if name == result.measure else name: value for name, value in row.items()}
+            for history in self.results.values()
+            for result in history
+            for row in result.to_rows()
+        ]
+
+    def to_dataframe(self) -> Any:
+        """Return all values as a `pandas.DataFrame`, as in `to_rows`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return dataframe(self.to_rows())
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the heatmaps of the last comparisons as a PNG picture, which notebooks show; None before the first."""
+        from lightning_cka.figures.panels import plot_comparison
+        from lightning_cka.figures.pictures import png, render
+
+        last = [history[-1] for history in self.results.values() if history]
+        return png(render(plot_comparison(last)[0])) if last else None
 
 
 join_namespaces(CKAMonitor)
