@@ -17,7 +17,7 @@ from lightning_cka.hsic.subset import first_samples
 MAX_SAMPLES = 64
 """Number of samples that are looked at in each batch: the first ones."""
 
-_MAX_ENTRIES = 2**18
+_MAX_ENTRIES = 2**16
 """Largest number of matrix entries in memory at a time."""
 
 

@@ -20,7 +20,7 @@ from torch import nn
 def bank_of(model, batches, gram_batch_size=None, layers=None, observe=None, **kwargs):
     probe, settings = StreamProbe(batches, 0, gram_batch_size=gram_batch_size), ForwardSettings(CPU, **kwargs)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the 1 samples of a batch are assumed")
+        warnings.filterwarnings("ignore", "the only sample of a batch is assumed")
         plan = dry_run(model, probe, check_layers(layers), settings)
     bank = GramBank(plan.names, "model")
     show_probe_set(model, probe, plan, settings, bank.add, observe=observe)
