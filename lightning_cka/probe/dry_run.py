@@ -10,18 +10,18 @@ from torch import nn
 
 from lightning_cka.probe.adapters import AdapterSearch
 from lightning_cka.probe.batching import check_first_batch
+from lightning_cka.probe.choose_default import choose_default
 from lightning_cka.probe.comparable_layers import check_outputs
-from lightning_cka.probe.default_layers import containers, default_layers, not_covered
+from lightning_cka.probe.default_layers import containers
 from lightning_cka.probe.dry_run_batches import show_few_samples, show_parts, show_whole_batch
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
 from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput
 from lightning_cka.probe.feature_sizes import bytes_per_sample, number_of_tokens, unequal_layers
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
+from lightning_cka.probe.layers import LayerPlan, LayerSelector, is_default, match_layers, taken_away
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.probe.thinning import Thinned, thin_out
 from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
@@ -66,17 +66,16 @@ def dry_run(
     check_initialized(model)
     layers = named_layers(model)
     candidates = match_layers(model, selectors)
-    seen = _show_batches(
-        model, probe, candidates, forward_settings, by_default=selectors is None, whole_batch=whole_batch
-    )
+    by_default = selectors is None or is_default(selectors, layers)
+    seen = _show_batches(model, probe, candidates, forward_settings, by_default=by_default, whole_batch=whole_batch)
     names = _by_selector_and_execution(candidates, seen.outputs)
     batch_dims, problems = check_outputs(names, layers, seen, forward_settings.call)
-    if selectors is None:
+    if by_default:
         _check_any_usable(batch_dims, problems, model)
-        batch_dims = _choose_default(batch_dims, problems, layers, seen)
+        batch_dims = choose_default(batch_dims, problems, layers, seen, taken_away(model, selectors))
     else:
-        _check_selectors(selectors, candidates, batch_dims, problems, argument, seen.batch_size)
-    _report_left_out(problems, f"the default {argument}" if selectors is None else f"{argument}=")
+        _check_selectors(selectors or (), candidates, batch_dims, problems, argument, seen.batch_size)
+    _report_left_out(problems, f"the default {argument}" if by_default else f"{argument}=")
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
@@ -170,41 +169,6 @@ def _by_selector_and_execution(candidates: Mapping[str, int], outputs: Mapping[s
     """Sort names by their selector, then layers that did not run, then by execution."""
     order = {name: position for position, name in enumerate(outputs)}
     return sorted(candidates, key=lambda name: (candidates[name], order.get(name, -1)))
-
-
-def _choose_default(
-    batch_dims: dict[str, int], problems: dict[str, Problem], layers: Mapping[str, nn.Module], seen: DryRunOutputs
-) -> dict[str, int]:
-    """Choose the default layers, and leave in ``problems`` what a user should know of."""
-    adapters = [name for name in seen.adapters if name in batch_dims]
-    usable = list(batch_dims)
-    chosen = default_layers(usable, layers, seen.outputs, adapters)
-    untold = containers(problems, layers)
-    told = not_covered([name for name in problems if name not in untold], chosen, layers, seen.outputs)
-    for name in problems.keys() - set(told):
-        del problems[name]
-    for name in _parts_of_adapters(adapters, usable, layers):
-        problems[name] = Problem(f"layer '{name}'", "is a part of an adapted layer, whose output is compared")
-    thinned = thin_out(chosen, usable, layers)
-    if thinned.names != chosen:
-        _report_thinning(thinned, len({*chosen, *thinned.names}))
-    return {name: batch_dims[name] for name in thinned.names}
-
-
-def _parts_of_adapters(adapters: list[str], usable: list[str], layers: Mapping[str, nn.Module]) -> list[str]:
-    """Return the layers inside adapted layers that contain no layers with parameters."""
-    prefixes = tuple(f"{adapter}." for adapter in adapters)
-    inside = [name for name in usable if name.startswith(prefixes)]
-    return [name for name in inside if not any(True for c in layers[name].children() for _ in c.parameters())]
-
-
-def _report_thinning(thinned: Thinned, total: int) -> None:
-    spread = ", evenly spaced" if thinned.is_spread else ""
-    left_out = f", without {shortened(thinned.left_out, 16)}" if thinned.left_out else ""
-    rank_zero_info(
-        f"CKA compares {len(thinned.names)} of {total} layers{spread}{left_out}; choose others by name pattern or "
-        "module class with layers="
-    )
 
 
 def _check_any_usable(usable: Collection[str], problems: Mapping[str, Problem], model: nn.Module) -> None:
