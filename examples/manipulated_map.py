@@ -17,7 +17,9 @@ networks on CIFAR-10; targets of our own; the mean squared distance to the targe
 CKA. Numbers of the paper are not repeated here, because they are of other networks and other targets. The finding is
 the same: the map can be changed at will, for little accuracy. It is not that nothing but CKA changes: neighbours and
 Procrustes angles between layers and themselves as trained change with it. But most of what the layers were can still be
-predicted from them.
+predicted from them. The flag "disagreement" fires where mutual kNN is much higher than CKA, or ridge CKA much lower.
+Most layers here are not flagged, because all measures fall together. So the flag does not detect that a map was made to
+order.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from typing import NamedTuple
 import torch
 from digits import LAYERS, DigitsCNN, digits
 from lightning_cka import CKAResult, GramBank, compare_banks
-from lightning_cka.compare import BlockResult, predictivity, procrustes
+from lightning_cka.compare import PermutationTest, predictivity, procrustes
+from lightning_cka.compare.flag_messages import flag_label
 from lightning_cka.functional import centered_gram, cka
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -49,6 +52,7 @@ HEADS = {"cka": "CKA", "mutual_knn": "kNN", "rsa": "RSA", "ridge": "ridge"}
 CURVES = {
     "CKA": ("#0072b2", "o"),
     "mutual kNN": ("#cc79a7", "D"),
+    "ridge CKA": ("black", "v"),
     "cosine of Procrustes angle": ("#009e73", "s"),
     "R² of prediction": ("#d55e00", "^"),
 }
@@ -65,8 +69,8 @@ class Opinions(NamedTuple):
     """
 
     cosines: dict[str, CKAResult]
-    angles: dict[str, BlockResult]
-    predictions: dict[str, BlockResult]
+    angles: dict[str, PermutationTest]
+    predictions: dict[str, PermutationTest]
 
 
 class Outcome(NamedTuple):
@@ -181,9 +185,7 @@ def opinions_of(model, trained, dataset, permutations):
         {name: measure(large_a, large_b, layers=name, permutations=permutations) for name in large_a.layers}
         for measure in (procrustes, predictivity)
     )
-    cosines = quietly_compared(a, b, ["cka", "mutual_knn", "rsa"])
-    cosines["ridge"] = quietly_compared(large_a, large_b, "ridge")
-    return Opinions(cosines, angles, predictions)
+    return Opinions(quietly_compared(a, b, list(HEADS)), angles, predictions)
 
 
 def quietly_compared(a, b, measures="cka"):
@@ -223,9 +225,24 @@ def print_opinions(opinions):
 def print_flags(result):
     """Print the flags of a result."""
     for flag in result.flags:
-        print(f"  flagged: {flag.layer_label}, {flag.reason} {flag.value:.2f} (threshold {flag.threshold:g})")
+        print(f"  flagged: {flag.reason}, {flag_label(flag)}")
     if not result.flags:
         print("  flagged: nothing")
+
+
+def print_summary(outcomes):
+    """Print how many changed layers the flag "disagreement" names, and the mean of each measure."""
+    changed = [outcome.opinions for title, outcome in outcomes.items() if title != "as trained"]
+    count = sum(len(opinions.angles) for opinions in changed)
+    flagged = [flag for opinions in changed for flag in opinions.cosines["cka"].flags if flag.reason == "disagreement"]
+    print(f"\nThe flag disagreement names {len(flagged)} of {count} layers. Means over these layers:")
+    for key, head in HEADS.items():
+        values = [value for opinions in changed for value in opinions.cosines[key].same_named().values()]
+        print(f"  {head:6}{sum(values) / len(values):6.2f}")
+    print(
+        "Where all measures fall together, the layer has changed. The flag tells that CKA misleads about a layer, and "
+        "not\nthat a map was made to order."
+    )
 
 
 def draw(outcomes):
@@ -241,7 +258,7 @@ def draw(outcomes):
                 ax.tick_params(labelleft=ax in axes[:, 0], labelbottom=ax is column[1])
         figure.colorbar(image, ax=axes[0], label="CKA with itself", pad=0.01, shrink=0.82)
         axes[1, 0].set_ylabel("Each layer with\nitself as trained")
-        figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
@@ -256,7 +273,7 @@ def draw_map(ax, result):
 def draw_opinions(ax, opinions):
     """Draw the measures by layer."""
     curves = (
-        *(list(opinions.cosines[name].same_named().values()) for name in ("cka", "mutual_knn")),
+        *(list(opinions.cosines[name].same_named().values()) for name in ("cka", "mutual_knn", "ridge")),
         [each.matrix.cos().item() for each in opinions.angles.values()],
         [each.matrix.item() for each in opinions.predictions.values()],
     )
@@ -293,6 +310,7 @@ def main():
         print_map(f"{title}CKA differs from the target by {off.mean():.2f} on average", outcome.itself.matrix, names)
         print_opinions(outcome.opinions)
 
+    print_summary(outcomes)
     path = args.output / "manipulated_map.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(outcomes).savefig(path)

@@ -437,20 +437,30 @@ def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
 
 
 def test_the_block_on_measures_runs_and_they_disagree(capsys):
-    block, _ = blocks(guide("second-opinions"), "python")
+    block, *_ = blocks(guide("second-opinions"), "python")
     exec(block, {})
     values = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()}
     assert max(values["cka"], values["mutual_knn"], values["rsa"]) < 0.3
     assert values["ridge"] > 0.95  # All other directions are the same.
 
 
-def test_the_block_on_second_opinions_prints_the_values_that_it_shows(capsys):
-    _, block = blocks(guide("second-opinions"), "python")
-    run(block, {})
-    shown = re.findall(r"\d\.\d\d", " ".join(re.findall(r"# .*", block)))
-    printed = [f"{float(value):.2f}" for value in re.findall(r"tensor\(\[\[(.*?)\]\]", capsys.readouterr().out)]
-    assert printed[:2] + printed[3:] == shown
-    assert printed[2] == f"{1 / 21:.2f}"
+def test_the_blocks_on_second_opinions_print_the_values_that_they_show(capsys):
+    _, block, of_chance = blocks(guide("second-opinions"), "python")
+    namespace = run(block, {})
+    assert printed_values(capsys) == [*shown_values(block)[:2], f"{1 / 21:.2f}", *shown_values(block)[2:]]
+    exec(of_chance, namespace)
+    value, null_mean, p_value = printed_values(capsys, "{:.3f}")
+    assert shown_values(of_chance) == [f"{float(value):.2f}"]
+    assert abs(float(null_mean)) < 0.01
+    assert p_value == f"{1 / 201:.3f}"
+
+
+def shown_values(block):
+    return re.findall(r"\d\.\d\d", " ".join(re.findall(r"# .*", block)))
+
+
+def printed_values(capsys, digits="{:.2f}"):
+    return [digits.format(float(value)) for value in re.findall(r"tensor\(\[\[(.*?)\]\]", capsys.readouterr().out)]
 
 
 def test_the_block_on_processes_runs(tmp_path, monkeypatch):

@@ -58,15 +58,28 @@ def test_the_digits_run_with_its_defaults_has_no_flags(tmp_path):
 
 
 def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_path):
-    text = run(tmp_path, "reliability.py", "--points", "5", "--samples", "256").stdout
+    text = run(tmp_path, "reliability.py", "--points", "5", "--samples", "256", "--epochs", "4").stdout
     parts = text.split("\n\n")
     translated, outlier, shared = (next(part for part in parts if f"({c})" in part) for c in "abc")
     for part in (translated, outlier, shared):
         limit, at_the_end = map(float, re.search(r"limit (\d\.\d+), measured .*, (\d\.\d+) at c = 1e6", part).groups())
         assert limit == pytest.approx(at_the_end, abs=2e-6)
-    assert set(re.findall(r"first flagged for (\w+)", translated)) == {"separated_group"}
-    assert set(re.findall(r"first flagged for (\w+)", outlier)) == {"trace_ratio", "leave_one_out", "influence"}
+    assert set(re.findall(r"first flagged for (\w+)", translated)) == {"separated_group", "disagreement"}
+    single = {"trace_ratio", "leave_one_out", "influence", "disagreement"}
+    assert set(re.findall(r"first flagged for (\w+)", outlier)) == single
     assert "at loader position 0" in outlier
+    changes = next(part for part in parts if part.startswith("Changes of a layer"))
+    rows = re.findall(r"^(\w.+?)((?: +(?:\d\.\d\d|nan)){6})\n((?: {4}.*\n?)+)", changes, re.M)
+    assert len(rows) == 6
+    *less, more = [([float(value) for value in values.split()], flags) for _, values, flags in rows]
+    for (linear, _, neighbors, *_), flags in less:
+        assert neighbors > linear + 0.15
+        assert "disagreement: features (less changed than CKA says" in flags
+    assert "cause: the outlier sample 37" in less[-1][1]
+    (linear, *_, ridge), flags = more
+    assert linear > 0.99
+    assert ridge < 0.2
+    assert "disagreement: features (all but one direction changed" in flags
     assert list(tmp_path.rglob("reliability.png"))
 
 
@@ -82,7 +95,8 @@ def test_cka_as_a_loss_makes_a_student_resemble_its_teacher(tmp_path):
 
 def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
     text = run(tmp_path, "manipulated_map.py", "--quick").stdout
-    _, trained, last_like_first, all_alike, none_alike = re.split(r"\n\n(?=[A-Z])", text.split("\n\nFigure")[0])
+    parts = re.split(r"\n\n(?=[A-Z])", text.split("\n\nFigure")[0])
+    _, trained, last_like_first, all_alike, none_alike, summary = parts
     maps = [
         [[float(value) for value in row.split()] for row in re.findall(r"^  \w+ ((?: +-?\d\.\d\d){6})$", part, re.M)]
         for part in (trained, last_like_first, all_alike, none_alike)
@@ -97,13 +111,17 @@ def test_a_map_is_made_to_order_and_accuracy_stays(tmp_path):
         assert len(re.findall(r"\d \( ?-?\d", part)) == 12  # Angle and R² of 6 layers, with chance.
         assert "flagged: " in part
         assert "nan" not in part
+    disagree = sum(part.count("flagged: disagreement, ") for part in parts)
+    assert f"The flag disagreement names {disagree} of 18 layers" in summary
+    assert len(re.findall(r"^  \w+ +[01]\.\d\d$", summary, re.M)) == 4
     assert list(tmp_path.rglob("manipulated_map.png"))
 
 
 def test_cka_identifies_layers_and_cca_does_not(tmp_path):
     text = run(tmp_path, "layer_identification.py", "--networks", "3", "--epochs", "6", "--width", "16").stdout
     percent = {name: float(value) for name, value in re.findall(r"^  (\S.*?) +(\d+\.\d) ± ", text, re.MULTILINE)}
-    assert len(percent) == 9
+    assert len(percent) == 12
+    assert min(percent[name] for name in ("Ridge CKA", "RSA", "Mutual kNN")) > percent["CCA (R²)"]
     assert percent["CKA (linear)"] > percent["Linear regression"] > percent["SVCCA (mean ρ)"]
     assert percent["CKA (RBF 0.4)"] > percent["CCA (R²)"]
     assert re.search(r"CKA \(linear\) +\d+\.\d ± +\d+\.\d +99\.3", text)

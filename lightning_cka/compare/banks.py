@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
 import torch
 
+from lightning_cka.compare.bank_pair import BankPair
 from lightning_cka.compare.checked_result import checked_results, one_or_all
+from lightning_cka.compare.compared_banks import ComparedBanks
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.probe.bank import GramBank, open_bank
-from lightning_cka.probe.bank_selection import bank_of_layers, with_one_probe_set
+from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.layers import Layers
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 
@@ -95,7 +97,8 @@ def compare_banks(
             values are meaningless.
 
     Returns:
-        The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name.
+        The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name. A
+        result refers to the banks, for `CKAResult.null`.
 
     Raises:
         ValueError: The probe sets differ, a pattern matches no layer, or a measure or the kernel is unknown.
@@ -115,26 +118,26 @@ def compare_banks(
     """
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     selection = SampleSelection(exclude, groups)
-    a, b = open_bank(a), open_bank(b)
-    is_self = a is b and reference_layers is None
-    if not is_self:
-        a, b = with_one_probe_set(a, b, strict=strict)
-    a = bank_of_layers(a, layers)
-    if not is_self:
-        b = bank_of_layers(b, layers if reference_layers is None else reference_layers, "reference_layers")
+    pair = BankPair.of(a, b, (layers, reference_layers), strict=strict)
     comparison = Comparison(
-        a.layers,
-        {b.title: None if is_self else b},
+        pair.a.layers,
+        {pair.b.title: None if pair.is_self else pair.b},
         chosen,
         _CPU,
-        model_name=a.title if a.epoch is None else a.model_name,  # The result has the epoch.
+        model_name=pair.a.title if pair.a.epoch is None else pair.a.model_name,  # The result has the epoch.
         thresholds=check_thresholds(thresholds),
-        sample_kind=a.sample_kind,
+        sample_kind=pair.a.sample_kind,
         selection=selection,
         keep_all_pairs=True,
     )
-    check_sizes(chosen, (batch.grams.num_samples for batch in a))
-    for batch in a:
+    check_sizes(chosen, (batch.grams.num_samples for batch in pair.a))
+    for batch in pair.a:
         comparison.add(batch)
-    results = checked_results(comparison, epoch=a.epoch, step=None if a.epoch is None else a.step)
-    return one_or_all(results, measures)
+    results = checked_results(comparison, epoch=pair.a.epoch, step=None if pair.a.epoch is None else pair.a.step)
+    found = {
+        name: replace(
+            result, banks=ComparedBanks(a, b, (layers, reference_layers), selection, chosen[name], strict=strict)
+        )
+        for name, result in results.items()
+    }
+    return one_or_all(found, measures)

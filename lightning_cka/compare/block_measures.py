@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.bank_pair import BankPair
-from lightning_cka.compare.block_result import BlockResult
+from lightning_cka.compare.permutation_test import PermutationTest, sample_orders
+from lightning_cka.hsic.packed import PackedGrams, unpack
 from lightning_cka.hsic.predictivity import check_alpha, error_weights, errors_of_mean
 from lightning_cka.hsic.procrustes import angle_of, angle_of_cosine, gram_factor, nuclear_norm, squared_distance
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.layers import Layers
-from lightning_cka.probe.sample_selection import Exclude
+from lightning_cka.probe.sample_selection import Exclude, SampleSelection
 
 MIN_BLOCK = 256
 """Default of the smallest block. In smaller ones, unrelated layers of some hundred features are close to each other."""
@@ -31,7 +32,7 @@ def procrustes(
     min_samples: int = MIN_BLOCK,
     exclude: Exclude = None,
     strict: bool = True,
-) -> BlockResult:
+) -> PermutationTest:
     """Return the angular Procrustes distances of the layers of two models, with a permutation test.
 
     The distance is the angle between a layer's features and the closest rotation of the other layer's features:
@@ -75,19 +76,17 @@ def procrustes(
         >>> [round(value.item(), 2) for value in (result.matrix, result.null_mean, result.p_value)]
         [0.95, 1.48, 0.05]
     """
-    pair = BankPair.of(a, b, (layers, reference_layers), exclude, "procrustes", min_samples, strict=strict)
-    orders, own, others = [], [], []
-    for block in pair.blocks(permutations, seed):
-        orders.append(block.orders)
-        own.append(_factors(block.grams))
-        others.append(_factors(block.reference_grams))
+    pair = BankPair.of(a, b, (layers, reference_layers), strict=strict).selected(SampleSelection(exclude, None))
+    batches = pair.large_batches(min_samples, "procrustes")
+    orders = [sample_orders(each.batch, permutations, seed) for each in batches]
+    own = [_factors(each.batch.grams) for each in batches]
+    others = [_factors(each.reference_grams) for each in batches]
     squared, cosines = [], []
     for xs, ys, permuted in zip(_of_norm_one(own), _of_norm_one(others), orders, strict=True):
         squared.append(_stacked(squared_distance, xs, ys))
         cosines.append(torch.stack([_stacked(nuclear_norm, [x[order] for x in xs], ys) for order in permuted]))
-    return pair.result(
-        angle_of(torch.stack(squared).sum(0)), angle_of_cosine(torch.stack(cosines).sum(0)), is_distance=True
-    )
+    matrix, angles = angle_of(torch.stack(squared).sum(0)), angle_of_cosine(torch.stack(cosines).sum(0))
+    return PermutationTest.of(pair, batches, "procrustes", matrix, angles, is_distance=True)
 
 
 def predictivity(
@@ -102,7 +101,7 @@ def predictivity(
     min_samples: int = MIN_BLOCK,
     exclude: Exclude = None,
     strict: bool = True,
-) -> BlockResult:
+) -> PermutationTest:
     """Return how well the layers of a reference are linearly predicted from those of a model, with a permutation test.
 
     Ridge regression on a layer of the model (the row) predicts a layer of the reference (the column), for each sample
@@ -146,16 +145,18 @@ def predictivity(
         (1.0, 0.52)
     """
     check_alpha(alpha)
-    pair = BankPair.of(a, b, (layers, reference_layers), exclude, "predictivity", min_samples, strict=strict)
+    pair = BankPair.of(a, b, (layers, reference_layers), strict=strict).selected(SampleSelection(exclude, None))
+    batches = pair.large_batches(min_samples, "predictivity")
     errors, errors_of_means = [], []
-    for block in pair.blocks(permutations, seed):
-        weights = torch.stack([error_weights(gram, alpha) for gram in block.grams])
-        predicted = block.reference_grams.flatten(1)
-        permuted = [weights[:, order[:, None], order].flatten(1) @ predicted.mT for order in block.orders]
+    for batch, reference_grams in batches:
+        orders = sample_orders(batch, permutations, seed)
+        weights = torch.stack([error_weights(gram, alpha) for gram in _grams(batch.grams)])
+        others = _grams(reference_grams)
+        permuted = [weights[:, order[:, None], order].flatten(1) @ others.flatten(1).mT for order in orders]
         errors.append(torch.stack(permuted))
-        errors_of_means.append(errors_of_mean(block.reference_grams))
+        errors_of_means.append(errors_of_mean(others))
     values = 1 - torch.stack(errors).sum(0) / torch.stack(errors_of_means).sum(0)
-    return pair.result(values[0], values, is_distance=False)
+    return PermutationTest.of(pair, batches, "predictivity", values[0], values)
 
 
 def _stacked(function: Callable[[Tensor, Tensor], Tensor], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
@@ -163,8 +164,14 @@ def _stacked(function: Callable[[Tensor, Tensor], Tensor], xs: Sequence[Tensor],
     return torch.stack([torch.stack([function(x, y) for y in ys]) for x in xs])
 
 
-def _factors(grams: Tensor) -> list[Tensor]:
-    return [gram_factor(gram) for gram in grams]
+def _factors(packed: PackedGrams) -> list[Tensor]:
+    return [gram_factor(gram) for gram in _grams(packed)]
+
+
+def _grams(packed: PackedGrams) -> Tensor:
+    """Return doubly centered Gram matrices, ``(L, n, n)`` in float64; zero for layers without variance."""
+    wide = PackedGrams(*(part.double() for part in packed))
+    return unpack(wide) * wide.scales.square()[:, None, None]
 
 
 def _of_norm_one(blocks: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:

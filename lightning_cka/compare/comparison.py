@@ -19,7 +19,7 @@ from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.sample_selection import SampleSelection
-from lightning_cka.probe.tokens import sequences_of
+from lightning_cka.probe.token_clusters import TokenClusters
 from lightning_cka.runtime.collectives import synchronized_errors
 from lightning_cka.runtime.devices import sums_device
 
@@ -71,7 +71,7 @@ class Comparison:
         selection: SampleSelection | None = None,
     ) -> None:
         self.sample_kind = sample_kind
-        self._clusters: dict[tuple[int, ...], int] = {}
+        self._clusters = TokenClusters(sample_kind)
         self._selection = (selection or SampleSelection(None, None)).of_kind(sample_kind)
         self._whole_bank = None
         if not self._selection.is_whole:
@@ -111,7 +111,7 @@ class Comparison:
         if self._whole_bank is not None:
             self._whole_bank.add(batch)
         for part in self._selection.parts(batch):
-            self._add_part(self._with_cluster(part))
+            self._add_part(self._clusters.mark(part))
 
     def _add_part(self, batch: BankBatch) -> None:
         self._copies.add(batch)
@@ -119,12 +119,7 @@ class Comparison:
             (self._bank.add_with_medians if self._has_bandwidth else self._bank.add)(batch)
         for comparison in self._by_measure.values():
             if not comparison.measure.needs_median:
-                comparison.add(batch)
-
-    def _with_cluster(self, batch: BankBatch) -> BankBatch:
-        """Mark a batch whose samples are tokens of the same sequences as those of an earlier one."""
-        sequences = sequences_of(batch.samples, self.sample_kind)
-        return batch if sequences is None else replace(batch, cluster=self._clusters.setdefault(sequences, batch.index))
+                comparison.add(batch, self._bank)
 
     def results(self, flags: Sequence[Flag] = (), **attributes: Any) -> dict[tuple[str, str], Outcome]:
         """Return the outcomes. Call this once, on every process: it adds the batches of kernels with a bandwidth.

@@ -30,7 +30,7 @@ WITHIN = 12
 NEIGHBORS = 18
 """Products of the vectors of mutual kNN: three rows."""
 RIDGE = 21
-"""Products of the vectors of `Ridge`: three rows; ``nan`` where the two directions do not agree or CKA is low."""
+"""Products of the vectors of `Ridge`: three rows; ``nan`` where CKA is low, or stays high without the directions."""
 NUM_ROWS = 24
 
 _MIN_PART = 0.75

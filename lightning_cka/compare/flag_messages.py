@@ -91,15 +91,16 @@ def flag_messages(flags: Sequence[Flag], sample_kind: str, result: CKAResult, su
     ]
 
 
-def flag_summary(flags: Sequence[Flag], sample_kind: str) -> list[str]:
+def flag_summary(flags: Sequence[Flag], sample_kind: str, title: str = "CKA") -> list[str]:
     """Return one short line for each reason, for figures.
 
     Args:
         flags: Flags of one comparison.
         sample_kind: Kind of the sample numbers, such as "dataset index".
+        title: Name of the measure in words.
     """
     return [
-        f"{template.format(threshold=threshold)}: {shortened(labels, 3)}"
+        f"{template.replace('CKA', title).format(threshold=threshold)}: {shortened(labels, 3)}"
         for template, threshold, labels in _by_reason(flags, _LINES, sample_kind)
     ]
 

@@ -2,7 +2,7 @@
 
 The leading direction is the leading eigenvector of a layer's centered Gram matrix, batch by batch. A group lies apart
 if two groups explain nearly all variance along the direction. Second opinions on the same samples are computed beside
-it: mutual kNN, and the CKA of hat matrices where the two directions agree and CKA is high.
+it: mutual kNN, and the CKA of hat matrices where CKA is high but falls without the two directions.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from lightning_cka.hsic.first_directions import (
     layers_at_a_time,
 )
 from lightning_cka.hsic.hat_matrices import Ridge
+from lightning_cka.hsic.neighbors import MutualKNN
 from lightning_cka.hsic.packed import PackedGrams, select_layers
-from lightning_cka.hsic.products import Vectors, partner_products
+from lightning_cka.hsic.products import partner_products
 from lightning_cka.hsic.removed import between_groups, direction, products_without
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import to_device
@@ -55,6 +56,9 @@ MIN_AGREEMENT = 0.5
 
 MIN_HIGH_CKA = 0.8
 """Smallest CKA that a shared direction may cause, for which `Ridge` is computed."""
+
+MAX_REMAINING = 0.5
+"""Largest CKA without the shared direction for which `Ridge` is computed."""
 
 MIN_SEPARATION = 0.8
 """Smallest part of the variance along a direction that two groups explain, for which CKA within them is computed."""
@@ -100,9 +104,8 @@ class LeadingDirections:
         """
         if index >= MAX_BATCHES or x.num_samples < MIN_SAMPLES:
             return
-        of_x, of_y = of_x or FirstDirections(), of_y or FirstDirections()
-        of_model = (x, of_x.of(x), of_x.neighbors(x))
-        of_reference = of_model if y is None else (y, of_y.of(y), of_y.neighbors(y))
+        of_model = (x, (of_x or FirstDirections()).of(x))
+        of_reference = of_model if y is None else (y, (of_y or FirstDirections()).of(y))
         count, step = len(self._pairs.rows), layers_at_a_time(x)
         numbers = to_device(torch.tensor(samples, device="cpu"), self._ends.device)
         for start in range(0, count, step):
@@ -130,6 +133,10 @@ class LeadingDirections:
             a, b = (direction(side.found.values[chosen], side.found.vectors[chosen]) for side in (x, y))
             remaining = products_without(k, ell, a, b, whole[:, chosen], unbiased=self._unbiased)
             found[WITHOUT : WITHOUT + 3, chosen] = remaining
+            hidden = _cosine(remaining) < MAX_REMAINING
+            if len(chosen := chosen[hidden & (_cosine(whole[:, chosen]) >= MIN_HIGH_CKA)]):
+                hats = [Ridge().vectors(first_packed(side.packed, chosen)) for side in (x, y)]
+                found[RIDGE : RIDGE + 3, chosen] = partner_products(*hats)
         for place, side in enumerate((x, y)):
             lower, separation = side.found.lower, side.found.separation
             found[SEPARATION + place] = separation
@@ -144,11 +151,10 @@ class LeadingDirections:
         scales = torch.stack([x.scale * y.scale, x.scale.square(), y.scale.square()]).square()
         of_cka = slice(WHOLE, NEIGHBORS)
         found[of_cka] = found[of_cka].view(-1, 3, len(x.scale)).mul(scales).flatten(0, 1)
-        found[NEIGHBORS : NEIGHBORS + 3] = partner_products(x.neighbors, y.neighbors)
-        cka = whole[0] / (whole[1] * whole[2]).sqrt()
-        if len(chosen := ((agreement >= MIN_AGREEMENT) & (cka >= MIN_HIGH_CKA)).nonzero().flatten()):
-            hats = [Ridge().vectors(first_packed(side.packed, chosen)) for side in (x, y)]
-            found[RIDGE : RIDGE + 3, chosen] = partner_products(*hats)
+        neighbors = MutualKNN().num_neighbors(n)
+        found[NEIGHBORS] = (x.found.neighbors & y.found.neighbors).sum((1, 2))
+        found[NEIGHBORS + 1 : NEIGHBORS + 3] = n * neighbors
+        found[NEIGHBORS : NEIGHBORS + 3] -= n * neighbors**2 / (n - 1)  # Those in common by chance.
         return found
 
     def result(self, *, distributed: bool) -> list[DirectionStatistics]:
@@ -174,18 +180,21 @@ class _Side(NamedTuple):
     """Their scales, ``(p,)``."""
     found: Directions
     """The leading directions."""
-    neighbors: Vectors
-    """Vectors of mutual kNN."""
     packed: PackedGrams
     """Gram matrices of all samples."""
 
 
-def _side(grams: PackedGrams, found: Directions, neighbors: Vectors, layers: slice | list[int]) -> _Side:
-    """Return one side of some pairs, from the Gram matrices, directions and neighbours of all layers of its model."""
+def _cosine(products: Tensor) -> Tensor:
+    """Return <v, w> / (|v| |w|) from <v, w>, <v, v> and <w, w>, ``(3, p)``."""
+    cosine: Tensor = products[0] / (products[1] * products[2]).sqrt()
+    return cosine
+
+
+def _side(grams: PackedGrams, found: Directions, layers: slice | list[int]) -> _Side:
+    """Return one side of some pairs, from the Gram matrices and directions of all layers of its model."""
     return _Side(
         first_grams(grams, layers).double(),
         grams.scales[layers].double(),
         found.select(layers),
-        neighbors._replace(values=neighbors.values[layers], factors=neighbors.factors[layers]),
         select_layers(grams, layers),
     )

@@ -16,6 +16,7 @@ from lightning_cka.hsic.measure import Measure
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_medians import Bandwidths
+from lightning_cka.probe.bank_vectors import BankVectors
 from lightning_cka.runtime.devices import sums_device
 
 
@@ -67,15 +68,21 @@ class MeasureComparison:
         for pair in self._pairs.values():
             pair.fix_bandwidths(bandwidths)
 
-    def add(self, batch: BankBatch) -> None:
-        """Add one batch of the model, with linear Gram matrices."""
+    def add(self, batch: BankBatch, bank: GramBank | None = None) -> None:
+        """Add one batch of the model, with linear Gram matrices.
+
+        Args:
+            batch: The batch.
+            bank: Bank that has the batch, and may keep its vectors; None: there is none.
+        """
         medians = None if self._bandwidths is None else self._bandwidths.medians
         grams = self.measure.grams(batch.grams, medians)
         shifted = None
         if medians is not None and batch.index < NUM_BATCHES:
             shifted = self.measure.grams(batch.grams, medians * (1 + STEP))
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
-        measured = MeasuredBatch(batch, grams, self.measure.vectors(grams), shifted)
+        vectors = (BankVectors() if bank is None else bank.vectors).of(self.measure, batch.index, grams)
+        measured = MeasuredBatch(batch, grams, vectors, shifted)
         for pair in self._pairs.values():
             pair.add(measured, self._device)
 

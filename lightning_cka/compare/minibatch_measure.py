@@ -125,8 +125,7 @@ class MinibatchMeasure(SimilaritySums):
         Args:
             **attributes: Attributes of `CKAResult`, such as ``model_name``.
         """
-        measure = self.measure
-        attributes = {"measure": measure.name, "kernel": measure.kernel, "unbiased": measure.is_unbiased, **attributes}
+        attributes = self._attributes_of_measure() | attributes
         return CKAResult(
             self.matrix(),
             self.layers,
@@ -175,7 +174,12 @@ class MinibatchMeasure(SimilaritySums):
 
         value = self.compute() if val is None else val
         matrix, error = value if isinstance(value, tuple) else (value, None)
-        return plot_cka(CKAResult(matrix, self.layers, self.reference_layers, standard_error=error), ax)
+        attributes = self._attributes_of_measure()
+        return plot_cka(CKAResult(matrix, self.layers, self.reference_layers, standard_error=error, **attributes), ax)
+
+    def _attributes_of_measure(self) -> dict[str, Any]:
+        measure = self.measure
+        return {"measure": measure.name, "kernel": measure.kernel, "unbiased": measure.is_unbiased}
 
     def _warn_about_undefined(self) -> None:
         for reason, names in self.undefined_layers().items():

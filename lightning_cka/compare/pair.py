@@ -129,7 +129,7 @@ class ModelPair:
                 return
             medians = None if self._reference_bandwidths is None else self._reference_bandwidths.medians
             reference_grams = self._measure.grams(linear, medians)
-            reference_vectors = self._measure.vectors(reference_grams)
+            reference_vectors = self._bank.vectors.of(self._measure, batch.index, reference_grams)
             directions = self._bank.batches[batch.index].directions if reference_grams is linear else None
             if medians is not None and measured.shifted is not None:
                 shifted = self._measure.grams(linear, medians * (1 + STEP))

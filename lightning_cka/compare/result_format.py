@@ -77,7 +77,9 @@ def from_plain(state: Mapping[str, Any], place: Place | None = None) -> dict[str
 
 def to_json(state: Mapping[str, Any]) -> str:
     """Return the JSON text of the values of `to_plain`. Numbers that are not finite become null."""
-    content = _nan_to_null(_tensors_to_lists(dict(state)))
+    # Files of CKA stay as they were, so that older versions read them without a warning.
+    kept = {name: value for name, value in state.items() if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]}
+    content = _nan_to_null(_tensors_to_lists(kept))
     seal = {"format_version": FORMAT_VERSION, "package_version": __version__, "checksum": _checksum(content)}
     return json.dumps(content | seal, indent=1, allow_nan=False)
 

@@ -13,14 +13,16 @@ from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.hsic.measure import measure_title
+from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.files import write_atomically
 
-_CSV_COLUMNS = ("epoch", "step", "layer", "reference_layer", "cka", "standard_error")
+_CELL_COLUMNS = ("epoch", "step", "layer", "reference_layer")
 
 
 def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
     """Write results to a CSV file in long format: one row per result and pair of layers, floats in full precision.
+
+    The column of the values has the name of the measure; there is one for each measure of the results.
 
     Args:
         results: Results in the order of the rows.
@@ -29,7 +31,10 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    write_rows(_CSV_COLUMNS, (row for result in results for row in result.to_rows()), path)
+    found = list(results)
+    measures = dict.fromkeys(result.measure for result in found) or (CKA.key,)
+    columns = (*_CELL_COLUMNS, *measures, "standard_error")
+    write_rows(columns, (row for result in found for row in result.to_rows()), path)
 
 
 def write_rows(columns: Iterable[str], rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
@@ -92,7 +97,8 @@ def result_table(result: CKAResult) -> str:
 def _bad_samples(result: CKAResult) -> list[str]:
     """Return lines below the table that name samples that are ``nan`` or infinite."""
     kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
-    return flag_summary([flag for flag in result.flags if flag.reason == "bad_sample"], kind)
+    flags = [flag for flag in result.flags if flag.reason == "bad_sample"]
+    return flag_summary(flags, kind, measure_title(result.measure))
 
 
 def difference_table(difference: CKADifference, level: float = 0.95) -> str:

@@ -7,6 +7,7 @@ hat matrices of the others change. So only those samples are left out that the f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import NamedTuple
 
 import torch
@@ -86,6 +87,8 @@ class Named(NamedTuple):
         found: dict[str, LeaveOneOut] = {}
         for (layer, row, column, sample), without in zip(self.candidates, values.tolist(), strict=True):
             change = abs(without - float(pairs[row, column] / (layers[row] * references[column]).sqrt()))
+            if isnan(pairs[row, column]):
+                continue  # Without the sample, too: the sums of the others are not known.
             # A change of nan is the largest.
             if layer not in found or not change <= found[layer].change:
                 found[layer] = LeaveOneOut(sample, without, change)

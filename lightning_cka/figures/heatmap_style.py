@@ -15,6 +15,7 @@ from lightning_cka.figures.flag_notes import FLAG, marked
 from lightning_cka.figures.labels import MAX_LABEL, axis_title, short_labels
 from lightning_cka.figures.layout import MAX_TICKS
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,8 @@ class HeatmapStyle:
             marked(short_labels(names, self.max_label)[0], flagged)
             for names, flagged in zip((result.layers, result.reference_layers), _flagged(result), strict=True)
         )
-        notes = [] if result.diagnostics is None else flag_summary(result.flags, result.diagnostics.sample_kind)
+        kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
+        notes = flag_summary(result.flags, kind, measure_title(result.measure))
         return HeatmapLabels(rows, columns, [f"{FLAG} {note}" for note in notes])
 
     def draw(self, result: CKAResult, ax: Axes) -> AxesImage:

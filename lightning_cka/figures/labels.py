@@ -65,6 +65,12 @@ def reference_title(result: CKAResult) -> str:
     return f"{measure_title(result.measure)} with {plain(elided(result.reference_name))}"
 
 
+def shared_value_label(results: Sequence[CKAResult]) -> str:
+    """Return the `value_label` that all results have, or "similarity" if they are of different measures."""
+    labels = {value_label(result) for result in results}
+    return labels.pop() if len(labels) == 1 else "similarity"
+
+
 def value_label(result: CKAResult) -> str:
     """Return "CKA", with the kernel unless it is linear, and "biased" for the biased estimator; or another measure."""
     if result.measure != CKA.key:

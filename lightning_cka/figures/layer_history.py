@@ -27,6 +27,8 @@ class LayerHistory:
         high: Upper bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
         settled: For each layer, the index of the result from which on it stays within the tolerance of its last value
             with confidence. None if there is no such result before the last one, or if it is not known.
+        opinions: The second opinion, mutual kNN or ridge CKA, ``(L, results)``; ``nan`` where no flag says that it
+            differs from CKA.
     """
 
     names: list[str]
@@ -34,6 +36,7 @@ class LayerHistory:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     settled: list[int | None]
+    opinions: NDArray[np.float64]
 
 
 def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: float | None = None) -> LayerHistory:
@@ -52,7 +55,14 @@ def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: 
     names = list(pairs)
     values, low, high = np.stack([_values_and_bounds(result, names, level) for result in results], axis=-1)
     settled = {} if tolerance is None else settled_since(results, tolerance, level)
-    return LayerHistory(names, values, low, high, [settled.get(name) for name in names])
+    opinions = values + np.stack([_disagreements(result, names) for result in results], axis=-1)
+    return LayerHistory(names, values, low, high, [settled.get(name) for name in names], opinions)
+
+
+def _disagreements(result: CKAResult, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return the second opinion minus CKA for each layer that is flagged because of it, ``(names,)``; else ``nan``."""
+    flagged = {flag.layer: flag.value for flag in result.flags if flag.reason == "disagreement"}
+    return np.array([flagged.get(name, np.nan) for name in names])
 
 
 def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:

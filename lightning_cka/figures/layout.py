@@ -117,7 +117,9 @@ def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: 
     return min(count, across) * _panel_step(columns, rows) + 0.8
 
 
-def square_grid(count: int, across: int, *, side: float, above: float, below: float, right: float) -> list[Axes]:
+def square_grid(
+    count: int, across: int, *, side: float, above: float, below: float, right: float, shared: bool = False
+) -> list[Axes]:
     """Return square axes with numbers as tick labels in a new figure.
 
     Args:
@@ -127,6 +129,7 @@ def square_grid(count: int, across: int, *, side: float, above: float, below: fl
         above: Height of the free room above all panels.
         below: Height of the free room under all panels.
         right: Width of the free room at the right.
+        shared: Whether only the panels at the left and at the bottom have tick labels, so that panels can be closer.
 
     Returns:
         The axes from left to right, then from top to bottom.
@@ -134,8 +137,10 @@ def square_grid(count: int, across: int, *, side: float, above: float, below: fl
     across = min(count, across)
     lines = -(-count // across)
     left, bottom, top = 0.6, 0.45, 0.3
-    step_x, step_y = left + side + 0.05, bottom + side + top
-    width, height = across * step_x + right, lines * step_y + above + below
+    step_x = side + (0.2 if shared else left + 0.05)
+    step_y = side + (0.4 if shared else bottom + top)
+    width = left + (across - 1) * step_x + side + 0.05 + right
+    height = top + (lines - 1) * step_y + side + bottom + above + below
     figure = _new_figure(width, height)
     return [
         figure.add_axes(

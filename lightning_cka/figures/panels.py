@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_cka.figures.cells import colour_bar
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
-from lightning_cka.figures.labels import MAX_LABEL, elided, plain, value_label
+from lightning_cka.figures.labels import MAX_LABEL, elided, plain, shared_value_label, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ def plot_comparison(
     titles = _checked_titles(results, titles)
     style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
     grid = _labelled_grid([style.labels(result) for result in results], titles, across)
+    label = shared_value_label(results)
     has_nan = any(bool(result.matrix.isnan().any()) for result in results)
     for place, (ax, result, title) in enumerate(zip(grid, results, titles, strict=True)):
         image = style.draw(result, ax)
         ax.set_title(elided(title), fontsize=10)
         if place % across == across - 1 or place == len(results) - 1:
-            colour_bar(ax, image, value_label(result), with_nan=has_nan)
+            colour_bar(ax, image, label, with_nan=has_nan)
     return figure_of(grid[0]), grid
 
 
@@ -74,7 +75,8 @@ def _checked_titles(results: Sequence[CKAResult], titles: Sequence[str] | None) 
     if not results:
         raise ValueError("there is no result to draw: pass at least one")
     if titles is None:
-        return [plain(_title(result)) for result in results]
+        is_mixed = len({value_label(result) for result in results}) > 1
+        return [plain(_title(result) + (f": {value_label(result)}" if is_mixed else "")) for result in results]
     if len(titles) != len(results):
         raise ValueError(f"expected one title per result, but got {len(results)} results and {len(titles)} titles")
     return titles

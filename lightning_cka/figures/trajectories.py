@@ -14,6 +14,7 @@ from lightning_cka.figures.labels import axis_title, elided, plain, short_labels
 from lightning_cka.figures.layout import figure_of, new_grid
 from lightning_cka.figures.panels import plot_comparison
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +99,7 @@ def plot_convergence(results: Mapping[str, CKAResult], *, cmap: str = "magma") -
         set_ticks(ax.yaxis, layers, flagged)
         _set_epoch_titles(ax, first.layers)
         ax.set_ylabel(axis_title("layer", prefix))
-        ax.set_title(f"CKA with {_moment(first.layers[column])}", fontsize=10)
+        ax.set_title(f"{measure_title(first.measure)} with {_moment(first.layers[column])}", fontsize=10)
     write_at_bottom(figure_of(grid[0]), note)
     has_nan = any(bool(result.matrix.isnan().any()) for result in results.values())
     colour_bar(grid[-1], image, value_label(first), with_nan=has_nan)

@@ -9,12 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
-from lightning_cka.figures.labels import axis_title, elided, plain, reference_title, short_labels, value_label
-from lightning_cka.figures.layer_history import layer_history, moment_labels
+from lightning_cka.figures.labels import (
+    axis_title,
+    elided,
+    plain,
+    reference_title,
+    shared_value_label,
+    short_labels,
+    value_label,
+)
+from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +31,9 @@ if TYPE_CHECKING:
 
     from lightning_cka.compare.result import CKAResult
 
+
+_OPINION = "second opinion that differs\n(mutual kNN or ridge CKA)"
+"""Label of the thin lines."""
 
 _VALUE_LABELS = [" " * 6] * 8
 """Stand-ins for the tick labels of the y axis, which give the axes their height and the room at the left."""
@@ -38,11 +50,13 @@ def plot_trend(
     """Draw CKA with the reference's layer of the same name over epochs: one line per layer, with error bands.
 
     A line has no band where the standard error is not known. A diamond marks the result from which on a layer stays
-    within the tolerance of its last value, with confidence; see `plot_drift`.
+    within the tolerance of its last value, with confidence; see `plot_drift`. A thin dashed line is the second opinion,
+    where a flag says that it differs from CKA ("disagreement").
 
     Args:
         results: Results of one reference, in order; at least one.
-        layers: Names of the layers to draw. None takes all layers, or 8 evenly spaced ones if there are more.
+        layers: Names of the layers to draw. None takes all layers, or 8 evenly spaced ones if there are more, and up to
+            4 with a second opinion.
         ax: Axes to draw into. None makes a new figure.
         level: Level of the confidence intervals that the bands show and the diamonds use, in (0, 1).
         tolerance: Change of CKA that does not matter, greater than 0; 0.01 by default. None draws no diamonds.
@@ -55,16 +69,18 @@ def plot_trend(
             ``level`` or ``tolerance`` is out of range.
     """
     history = layer_history(results, level, tolerance)
-    rows = _chosen_rows(history.names, layers)
+    rows = _chosen_rows(history, layers)
     labels, _ = short_labels(history.names)
     columns, unit = moment_labels(results)
     note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
     if ax is None:
         ax = new_axes(columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n")])
-    for colour, row in zip(line_colours(len(rows)), rows, strict=True):
+    colours = line_colours(len(rows))
+    for colour, row in zip(colours, rows, strict=True):
         _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), colour)
         if (place := history.settled[row]) is not None:
             draw_marks(ax, [(place, history.values[row, place])], colour)
+    _draw_opinions(ax, history.opinions[rows], colours)
     _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]), note)
     return figure_of(ax), ax
 
@@ -98,20 +114,26 @@ def plot_layer_trend(
     for place, (colour, line) in enumerate(zip(line_colours(len(lines)), lines, strict=True)):
         _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
     last = results[-1]
-    _finish(ax, columns, axis_title(last.model_name, prefix), value_label(last), "CKA of layers of the same name")
+    titles = {measure_title(result.measure) for result in results}
+    title = titles.pop() if len(titles) == 1 else "similarity"
+    value = shared_value_label(results)
+    _finish(ax, columns, axis_title(last.model_name, prefix), value, f"{title} of layers of the same name")
     return figure_of(ax), ax
 
 
-def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int]:
+def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[int]:
     """Return the indices of the layers to draw.
 
     Raises:
         ValueError: One of ``layers`` is not among the names.
     """
+    names = history.names
     if layers is None:
-        return chosen_lines(len(names))
+        chosen = chosen_lines(len(names))
+        differing = np.flatnonzero(~np.isnan(history.opinions).all(1)).tolist()
+        return sorted({*chosen, *[row for row in differing if row not in chosen][:4]})
     if missing := [name for name in layers if name not in names]:
-        raise ValueError(f"no CKA with a layer of the same name for {missing}; expected layers among {list(names)}")
+        raise ValueError(f"no layer of the same name for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers]
 
 
@@ -128,8 +150,11 @@ def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> 
         ValueError: The number of labels is wrong.
     """
     if labels is None:
+        is_mixed = len({value_label(result) for result in results}) > 1
         labels = [
-            plain(result.reference_name) + ("" if result.epoch is None else f", epoch {result.epoch}")
+            plain(result.reference_name)
+            + ("" if result.epoch is None else f", epoch {result.epoch}")
+            + (f": {value_label(result)}" if is_mixed else "")
             for result in results
         ]
     if len(labels) != len(results):
@@ -148,6 +173,15 @@ def _draw_line(
     places = np.arange(len(values))
     ax.fill_between(places, *band, color=colour, alpha=0.25, linewidth=0)
     ax.plot(places, values, color=colour, label=label, linewidth=1.4, marker=".", markersize=4)
+
+
+def _draw_opinions(ax: Axes, opinions: NDArray[np.float64], colours: Sequence[Colour]) -> None:
+    """Draw a thin line for each layer ``(L, results)`` that has a second opinion, and a label for all of them."""
+    label = _OPINION
+    for values, colour in zip(opinions, colours, strict=True):
+        if not np.isnan(values).all():
+            ax.plot(values, color=colour, linewidth=0.8, linestyle="--", marker="x", markersize=3, label=label)
+            label = ""
 
 
 def _finish(ax: Axes, columns: Sequence[str], x_title: str, y_title: str, title: str, note: str | None = None) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.distance_errors import LARGEST_LOSS
+from lightning_cka.hsic.entry_positions import pair_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.hsic.ordered_distances import OrderedDistances
@@ -61,6 +62,10 @@ class RSA(Measure):
             undefined = pairs.isnan().any(1) | ~(_lost_part(ordered, of_pairs) <= LARGEST_LOSS)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         return Vectors(values, factors * grams.scales.sign(), n)
+
+    def positions(self, n: int) -> Tensor:
+        """Return the positions of the pairs i < j."""
+        return pair_positions(n)
 
     def weight(self, n: int) -> float:
         """Return the number of pairs."""

@@ -12,7 +12,6 @@ from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.leading import LeadingPairs, leading_eigenvectors
 from lightning_cka.hsic.neighbors import MutualKNN
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
-from lightning_cka.hsic.products import Vectors
 from lightning_cka.hsic.subset import first_samples
 
 MAX_SAMPLES = 64
@@ -56,6 +55,8 @@ class Directions(NamedTuple):
     """Largest part of the variance along the eigenvector that two groups explain, ``(L,)``."""
     lower: Tensor
     """Number of samples in the group at the lower end, ``(L,)``."""
+    neighbors: Tensor
+    """Whether j is among the nearest neighbours of i, ``(L, n, n)`` bool; see `MutualKNN`."""
 
     def select(self, layers: slice | list[int]) -> Directions:
         """Return those of some layers."""
@@ -70,14 +71,27 @@ class Directions(NamedTuple):
         return groups / lengths
 
 
-def _with_groups(pairs: LeadingPairs) -> Directions:
+def _nearest(grams: CenteredGrams) -> Tensor:
+    """Return whether j is among the nearest neighbours of i, ``(L, n, n)`` bool.
+
+    D_ij = -2 (U_ij + s_i + s_j). The order of a row needs U_ij + s_j only, and s_j follows from the diagonal. Ties and
+    rounding errors are not looked at: they can only make the neighbours of two layers less alike.
+    """
+    n = grams.u.shape[-1]
+    nearness = grams.u - grams.diagonal[:, None] * (n / (2 * (n - 2)))
+    nearness.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    places = nearness.topk(MutualKNN().num_neighbors(n), dim=2, sorted=False).indices
+    return torch.zeros_like(nearness, dtype=torch.bool).scatter_(2, places, value=True)
+
+
+def _with_groups(pairs: LeadingPairs, neighbors: Tensor) -> Directions:
     """Return the directions with the two groups of samples that explain most of the variance along them."""
     n = pairs.vectors.shape[1]
     ordered, order = pairs.vectors.sort(1)
     below = torch.arange(1, n, dtype=ordered.dtype, device=ordered.device)
     # Eigenvectors have mean 0 and length 1, so this is the part of the variance between the groups.
     separation, best = (ordered.cumsum(1)[:, :-1].square() * (n / (below * (n - below)))).max(1)
-    return Directions(*pairs, order, separation, best + 1)
+    return Directions(*pairs, order, separation, best + 1, neighbors)
 
 
 class FirstDirections:
@@ -89,35 +103,24 @@ class FirstDirections:
 
     def __init__(self) -> None:
         self._found: Directions | None = None
-        self._neighbors: Vectors | None = None
 
     def __reduce__(self) -> tuple[type[FirstDirections], tuple[()]]:
         """Copies and pickles, which go to other processes, compute them again."""
         return FirstDirections, ()
 
     def of(self, grams: PackedGrams) -> Directions:
-        """Return the leading directions of all L layers.
+        """Return the leading directions and the neighbours of all L layers.
 
         Args:
             grams: Gram matrices of the batch: the same ones in each call, on any device.
         """
         if self._found is None:
             count, step = len(grams.halves), layers_at_a_time(grams)
-            found = [
-                leading_eigenvectors(first_grams(grams, slice(start, start + step))) for start in range(0, count, step)
-            ]
-            self._found = _with_groups(LeadingPairs(*(torch.cat(parts) for parts in zip(*found, strict=True))))
+            found, nearest = [], []
+            for start in range(0, count, step):
+                first = first_grams(grams, slice(start, start + step))
+                found.append(leading_eigenvectors(first))
+                nearest.append(_nearest(first))
+            pairs = LeadingPairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+            self._found = _with_groups(pairs, torch.cat(nearest))
         return Directions(*(part.to(grams.offsets.device) for part in self._found))
-
-    def neighbors(self, grams: PackedGrams) -> Vectors:
-        """Return the vectors of mutual kNN of all L layers; see `MutualKNN`.
-
-        Args:
-            grams: As for `of`.
-        """
-        if self._neighbors is None:
-            self._neighbors = MutualKNN().vectors(first_packed(grams, slice(None)))
-        device = grams.offsets.device
-        return self._neighbors._replace(
-            values=self._neighbors.values.to(device), factors=self._neighbors.factors.to(device)
-        )

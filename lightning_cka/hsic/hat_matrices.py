@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cka.hsic.centering import u_centered
 from lightning_cka.hsic.distance_errors import LARGEST_LOSS, packed_variances
+from lightning_cka.hsic.entry_positions import folded_positions
 from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.kernel_grams import in_chunks, precise_distances
 from lightning_cka.hsic.measure import Measure, with_parameters
@@ -73,6 +74,10 @@ class Ridge(Measure):
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         return Vectors(values, factors * grams.scales.sign(), grams.num_samples)
 
+    def positions(self, n: int) -> Tensor:
+        """Return the positions in the folded layout."""
+        return folded_positions(n)
+
     def weight(self, n: int) -> float:
         """Return n: the squared norm of a hat matrix is at most its number of directions."""
         return n
@@ -82,8 +87,9 @@ def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
     """Return hat matrices ``(L, n, n)`` in float64, and estimates of their squared rounding errors ``(L,)``.
 
     With R = (K / t + I)^-1, an error E of K changes H = I - R by R E R / t, to first order. If the entries E_ij are
-    independent with the variances v_ij, the expected square of its norm is at most 2 sum v_ij q_i q_j / t^2, where q_i
-    is the squared norm of row i of R.
+    independent with the variances v_ij, the expected square of its norm is about sum v_ij q_i q_j / t^2, and at most
+    twice as much, where q_i is the squared norm of row i of R. E is centered, so that q_i leaves out the constant
+    direction, in which R is 1.
 
     Args:
         grams: Gram matrices of L layers on n samples.
@@ -98,10 +104,11 @@ def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
     is_usable = (penalty > 0) & penalty.isfinite()
     penalty = penalty.where(is_usable, torch.ones_like(penalty))[:, None, None]
     factor, _ = torch.linalg.cholesky_ex((k / penalty).where(is_usable[:, None, None], identity) + identity)
-    inverse = torch.cholesky_inverse(factor)
+    shrunk = torch.cholesky_inverse(factor)
     variances = packed_variances(grams, squared)
     entries = squared / 2 + grams.offsets.to(k)[:, :, None] + grams.offsets.to(k)[:, None, :]
-    of_gram = (variances.single(entries) + variances.common[:, :, None] + variances.common[:, None, :]) / 4
-    rows = inverse.square().sum(2)
-    errors = 2 * torch.einsum("li,lij,lj->l", rows, of_gram, rows)
-    return identity - inverse, errors / penalty[:, 0, 0].square()
+    kept = (shrunk.square().sum(2) - 1 / n).clamp(min=0)
+    # D has twice the errors of K. Of an error that all distances of a sample have in common, K_ii keeps all.
+    of_pairs = (variances.single(entries) @ kept[:, :, None])[:, :, 0] / 4
+    errors = (kept * of_pairs).sum(1) + (kept.square() * variances.common).sum(1)
+    return identity - shrunk, errors / penalty[:, 0, 0].square()

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightning_cka.hsic.check_kernels import check_feature_kernel
+from lightning_cka.hsic.entry_positions import folded_positions
 from lightning_cka.hsic.kernel_grams import apply_kernel
 from lightning_cka.hsic.kernels import Kernel, kernel_name, needs_median
 from lightning_cka.hsic.packed import PackedGrams
@@ -67,6 +68,10 @@ class Measure(ABC):
         """Return the vectors of L layers on one batch, from the Gram matrices that `grams` returned."""
 
     @abstractmethod
+    def positions(self, n: int) -> Tensor:
+        """Return where a vector of n samples holds the entries of a matrix, ``(n, n)``; see `permuted_products`."""
+
+    @abstractmethod
     def weight(self, n: int) -> float:
         """Return the weight of a batch of n samples in the sums: the expected <v, v> is about a multiple of it."""
 
@@ -123,6 +128,10 @@ class CKA(Measure):
     def vectors(self, grams: PackedGrams) -> Vectors:
         """Return the vectors of the kernel's Gram matrices; see `half_vectors`."""
         return hsic_vectors(grams, unbiased=self.unbiased)
+
+    def positions(self, n: int) -> Tensor:
+        """Return the positions in the folded layout; vectors of the biased HSIC have the diagonal, too."""
+        return folded_positions(n, has_diagonal=not self.unbiased)
 
     def weight(self, n: int) -> float:
         """Return what the estimator of the HSIC divides by."""

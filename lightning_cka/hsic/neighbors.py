@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.entry_positions import square_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure, with_parameters
 from lightning_cka.hsic.ordered_distances import OrderedDistances
@@ -18,6 +19,9 @@ from lightning_cka.hsic.products import Vectors
 
 DEFAULT_NEIGHBORS = 0.1
 """Number of neighbours, as a part of the batch."""
+
+_SPREAD_OVER = 6
+"""Least number of neighbours that tell how far apart neighbours are. The spread of two alone may be nearly zero."""
 
 _LARGEST_LOSS = 1e-2
 """Largest part of all neighbours that rounding errors may exchange, by an estimate that is some ten times too high."""
@@ -104,13 +108,17 @@ class MutualKNN(Measure):
         factors = torch.ones_like(grams.scales)
         for chosen, part in in_chunks(grams):
             squared, errors = OrderedDistances.of(part)
-            # The first distance is that of the sample from itself. One neighbour alone has no spread.
-            nearest = squared.topk(max(k, 2) + 1, dim=2, largest=False).values
+            # The first distance is that of the sample from itself.
+            nearest = squared.topk(min(max(k, _SPREAD_OVER), n - 1) + 1, dim=2, largest=False).values
             values[chosen] = _is_neighbor(squared, nearest[:, :, k], k)
-            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors) <= _LARGEST_LOSS)
+            undefined = squared.isnan().any(2).any(1) | ~(_lost_part(nearest, errors, k) <= _LARGEST_LOSS)
             factors[chosen] = factors[chosen].masked_fill(undefined, torch.nan)
         chance = n * k**2 / (n - 1) if self.corrected else 0.0
         return Vectors(values.flatten(1), factors * grams.scales.sign(), n, chance)
+
+    def positions(self, n: int) -> Tensor:
+        """Return the positions in the flattened matrix."""
+        return square_positions(n)
 
     def weight(self, n: int) -> float:
         """Return the squared norm of a vector."""
@@ -135,21 +143,27 @@ def _is_neighbor(squared: Tensor, farthest: Tensor, k: int) -> Tensor:
     return is_nearer | (is_tied & (is_tied.cumsum(2, dtype=torch.int16) <= places))
 
 
-def _lost_part(nearest: Tensor, errors: Tensor) -> Tensor:
+def _lost_part(nearest: Tensor, errors: Tensor, k: int) -> Tensor:
     """Return the part of neighbours that rounding errors may change, ``(L,)``.
 
-    An error e of distances exchanges about e / (D_k - D_1) of the k neighbours, where D_1 and D_k are the distances of
-    the first and of the last of them. Where these are equal, as between copies of a sample, the error counts if it is
-    as large as the distances to the last neighbours of most samples.
+    Around the k-th neighbour, samples lie about (D_m - D_1) / (m - 1) apart, where D_1 and D_m are the distances of
+    the first and of the m-th neighbour. An error e thus exchanges e (m - 1) / (D_m - D_1) of the k neighbours. It also
+    counts if it is as large as D_k, as within small groups. Where D_1 and D_m are equal, as between copies of a sample,
+    the error counts if it is as large as the distances to the last neighbours of most samples.
 
     Args:
-        nearest: Distances of each sample from itself and from its neighbours, in ascending order, ``(L, n, k + 1)``.
+        nearest: Distances of each sample from itself and from its m neighbours, in ascending order, ``(L, n, m + 1)``,
+            with m >= k.
         errors: Errors of distances; see `OrderedDistances`.
+        k: Number of neighbours.
     """
     first, last = nearest[:, :, 1], nearest[:, :, -1]
-    spread = last - first
+    spread, m = last - first, nearest.shape[2] - 1
     among_copies = (errors > last.median(1, keepdim=True).values).to(errors)
-    return torch.where(spread > 0, errors / spread, among_copies).clamp(max=1.0).mean(1)
+    farthest = nearest[:, :, k]
+    relative = torch.where(farthest > 0, errors / farthest, torch.zeros_like(errors))
+    of_neighbors = torch.maximum(errors / spread * ((m - 1) / k), relative)
+    return torch.where(spread > 0, of_neighbors, among_copies).clamp(max=1.0).mean(1)
 
 
 def part_of_one(owner: str, argument: str, value: object) -> float:

@@ -53,6 +53,7 @@ def compare_epoch(
     else:
         bank = _bank_to_keep(trainer, module, probe, references, settings)
         ready = _ready_in_training(trainer, references)
+        _keep_vectors(ready)
     if not ready and bank is None:
         return None
     drawn = _bank_to_draw(trainer, module, probe, settings, bank)
@@ -106,9 +107,18 @@ def _bank_to_keep(
     if not (settings.needs_all_banks or has_previous or of_this_epoch):
         return None
     bank = probe.empty_bank(module, epoch, step)
+    if has_previous or of_this_epoch:
+        bank.vectors.keep()
     for reference in of_this_epoch:
         reference.set_bank(bank, moment(epoch, step))
     return bank
+
+
+def _keep_vectors(references: Sequence[Reference]) -> None:
+    """Keep what measures make of references that later epochs are compared with, too."""
+    for reference in references:
+        if reference.bank is not None and reference.source != "previous":
+            reference.bank.vectors.keep()
 
 
 def _ready_in_training(trainer: Trainer, references: Sequence[Reference]) -> list[Reference]:

@@ -14,6 +14,7 @@ from lightning_cka.compare.tables import write_csv
 from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.measures import plot_measures
 from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.loggers import LoggerOutput
@@ -52,6 +53,20 @@ def log_figures(queue: FigureQueue, key_prefix: str, folder: Path, results: Sequ
         trained = _of_training(results)
         figures["drift"] = (lambda: plot_drift(trained)[0], folder / "drift.png")
     queue.submit(key_prefix, figures, step)
+
+
+def measures_figure(folder: Path, results: Mapping[str, Sequence[CKAResult]]) -> Figures:
+    """Return the figure of all measures of one reference; empty where there is no drift map.
+
+    Args:
+        folder: Folder of the PNG file, which is overwritten.
+        results: Results of the reference in order, by measure; the last ones are new.
+    """
+    last = next(iter(results.values()))[-1]
+    if len(results) < 2 or last.epoch is None or last.self_comparison or not last.same_named():
+        return {}
+    trained = {measure: _of_training(history) for measure, history in results.items()}
+    return {"measures": (lambda: plot_measures(trained)[0], folder / "measures.png")}
 
 
 def write_summary(loggers: LoggerOutput, key_prefix: str, path: Path, results: Sequence[CKAResult]) -> None:

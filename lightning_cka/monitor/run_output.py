@@ -11,7 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.monitor.figure_queue import FigureQueue
-from lightning_cka.monitor.logged_figures import heatmap_file, log_figures, trajectory_figures, write_summary
+from lightning_cka.monitor.logged_figures import (
+    heatmap_file,
+    log_figures,
+    measures_figure,
+    trajectory_figures,
+    write_summary,
+)
 from lightning_cka.monitor.logged_scalars import (
     change_scalars,
     cka_scalars,
@@ -101,6 +107,17 @@ class ResultLogger:
         for text in texts:
             self._loggers.send("text", f"{self._settings.log_key_prefix}diagnostics", text, step)
         log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
+
+    def write_measures(self, name: str, results: Mapping[str, Sequence[CKAResult]]) -> None:
+        """Start to draw the figure of all measures of one reference, if there are several.
+
+        Args:
+            name: Name of the reference.
+            results: All results in order, by the key of `Settings.key`.
+        """
+        by_measure = {measure: results[self._settings.key(name, measure)] for measure in self._settings.measures}
+        last = next(iter(by_measure.values()))[-1]
+        self.draw(name, measures_figure(self.folder / name, by_measure), last.step or 0)
 
     def draw_missing(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Draw the last heatmap of each history again if its file is missing, because the run was killed meanwhile.

@@ -28,6 +28,7 @@ class HistorySettings(NamedTuple):
     """Settings that all results of one history share. If one differs after a restart, the history restarts."""
 
     kernel: str
+    """Name of the kernel; "measure ..." for measures other than CKA."""
     unbiased: bool
     layers: list[str]
     features: str
@@ -128,7 +129,7 @@ class RunState:
             if changed := [name for name, value in settings._asdict().items() if getattr(before, name) != value]:
                 messages.append(
                     f"the history of '{key}' restarts, because the checkpoint has other settings than now: "
-                    f"{', '.join(changed)}"
+                    f"{', '.join(changed)}".replace("kernel", "kernel or measure")
                 )
             else:
                 self.results[key] = history
@@ -197,7 +198,7 @@ def history_settings(
 
     def of(reference: Reference, measure: Measure) -> HistorySettings:
         return HistorySettings(
-            measure.kernel if isinstance(measure, CKA) else measure.name,
+            measure.kernel if isinstance(measure, CKA) else f"measure {measure.name}",
             measure.is_unbiased,
             list(probe.plan.names),
             features,

@@ -142,6 +142,8 @@ class Session:
             for key, messages in texts.items():
                 self._save(key, self.results[key][-1])
                 self._output.write(key, self.results[key], messages)
+            for name in compared.titles:
+                self._output.write_measures(name, self.results)
 
     def _log_results(self, compared: EpochComparison) -> dict[str, list[str]]:
         """Append the results to their histories, and log their scalars and warnings.

@@ -15,6 +15,7 @@ from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_format import read_bank, write_bank
 from lightning_cka.probe.bank_gathering import gather_batches
 from lightning_cka.probe.bank_medians import Bandwidths, BankMedians
+from lightning_cka.probe.bank_vectors import BankVectors
 from lightning_cka.probe.exchangeability import variation_message
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
@@ -65,11 +66,12 @@ class GramBank:
         self.step = step
         self.batches: dict[int, BankBatch] = {}
         self.probe: dict[int, BatchInputs] = {}
+        self.vectors = BankVectors()
         self._medians = BankMedians(len(layers))
 
     def __repr__(self) -> str:
-        size = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
-        return f"GramBank({self.title}: {size})"
+        numbers = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
+        return f"GramBank({self.title}: {numbers})"
 
     def __iter__(self) -> Iterator[BankBatch]:
         """Iterate over the batches, in order."""
@@ -105,6 +107,7 @@ class GramBank:
         self.batches[batch.index] = batch
         self.probe[batch.index] = BatchInputs(batch.samples, batch.fingerprint)
         self._medians.forget(batch.index)
+        self.vectors.forget(batch.index)
 
     def get(self, index: int, fingerprint: str, device: torch.device) -> PackedGrams | None:
         """Return one batch's Gram matrices on ``device``; None if it is missing or had other inputs."""
@@ -180,7 +183,7 @@ class GramBank:
         Raises:
             ValueError: As `compare_models`, or the samples of ``like`` are not identified by dataset index.
         """
-        target = torch.device(device) if device is not None else device_of(model)
+        target = device_of(model) if device is None else torch.device(device)
         forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
         like = None if like is None else open_bank(like)
         probe = (

@@ -1,9 +1,12 @@
 """Lines over epochs and over depth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from figure_contents import all_texts_are_inside, texts
+from lightning_cka.diagnostics import Diagnostics, Flag
 from lightning_cka.plotting import plot_layer_trend, plot_trend
 from synthetic_results import LONG, history, result, settling_history
 
@@ -26,7 +29,7 @@ def test_trend_has_a_line_and_a_band_per_layer():
 def test_which_layers_a_trend_shows():
     assert len(plot_trend(history(layers=30))[1].get_lines()) == 8
     assert line_labels(plot_trend(history(), ["layer2"])[1]) == ["layer2"]
-    with pytest.raises(ValueError, match=r"no CKA with a layer of the same name for \['conv'\]"):
+    with pytest.raises(ValueError, match=r"no layer of the same name for \['conv'\]"):
         plot_trend(history(), ["conv"])
 
 
@@ -92,3 +95,18 @@ def test_a_trend_without_a_settled_layer_has_no_marks_and_no_legend_for_them():
         assert not any("within" in text for text in legend(ax))
     with pytest.raises(ValueError, match="tolerance must be greater than 0, but is -1"):
         plot_trend(settling_history(), tolerance=-1)
+
+
+def test_a_trend_shows_second_opinions_where_a_flag_says_that_they_differ():
+    results = history(layers=20)
+    name = results[0].layers[6]
+    cka = [one.same_named()[name] for one in results]
+    for epoch, value in ((2, 0.3), (3, -0.6)):
+        flags = (Flag(name, "disagreement", value, 0.15, (1, 2)), Flag(name, "trace_ratio", 30.0, 20.0, (3,)))
+        results[epoch] = replace(results[epoch], diagnostics=Diagnostics({}, {}, {}, flags))
+    _, ax = plot_trend(results)
+    (dashed,) = (line for line in ax.get_lines() if line.get_linestyle() == "--")
+    assert np.allclose(dashed.get_ydata(), [np.nan, np.nan, cka[2] + 0.3, cka[3] - 0.6], equal_nan=True)
+    assert "second opinion that differs" in dashed.get_label()
+    assert len(ax.get_lines()) == 8 + 1 + (name not in line_labels(plot_trend(history(layers=20))[1]))
+    assert len(plot_trend(results, [results[0].layers[0]])[1].get_lines()) == 1

@@ -146,6 +146,19 @@ def test_far_samples_leave_the_digits_or_make_the_layer_undefined(name, count, d
         assert not np.isnan(found)
 
 
+@pytest.mark.parametrize("name", ["mutual_knn", "rsa", "ridge"])
+@pytest.mark.parametrize(("n", "width"), [(8, 40), (16, 400), (64, 400)])
+def test_wide_layers_in_float32_are_defined_and_have_the_digits(name, n, width):
+    """With more features than samples, all distances are similar, and hat matrices are nearly the identity."""
+    measure = MEASURES[name][0]
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        x = random.normal(size=(n, width)) + 3
+        y = x + random.normal(size=(n, width))
+        found = similarity(measure, *(torch.as_tensor(z).float() for z in (x, y)))
+        assert found == pytest.approx(similarity(measure, x, y), abs=3e-3)  # One of 64 neighbours, at most.
+
+
 @pytest.mark.parametrize("d", [20, 2000])
 @pytest.mark.parametrize("decay", [0.0, 2.0])
 def test_ridge_of_ordinary_layers_is_defined_in_float32(d, decay):

@@ -51,7 +51,7 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path):
     fit(monitor, model=Hostile())
     assert sorted(path.name for path in tmp_path.rglob("*") if folder not in (path, *path.parents)) == ["a", "b"]
     initial, other = (reference.name for reference in monitor.references)
-    kernels = list(monitor._settings.kernels)
+    kernels = list(monitor._settings.measures)
     assert (initial, kernels[0], Path(other).name) == ("initial", "linear", other)
     assert {path.name for path in folder.iterdir()} == {"initial", other, "banks", "trajectory", "history.jsonl"}
     for kernel in kernels:

@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 from conftest import Net
@@ -9,6 +10,8 @@ from fitting import fit
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from lightning_cka.compare.trajectory import trajectories
+from lightning_cka.figures.pictures import render
+from lightning_cka.plotting import plot_measures
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -52,3 +55,27 @@ def test_trajectories_are_drawn_for_the_first_16_layers(tmp_path):
     fit(CKAMonitor("self", ["overview", "net.*"], dirpath=tmp_path, trajectory=True), model=Deep(), max_epochs=1)
     found = {p.stem for p in (tmp_path / "trajectory").glob("*.png")}
     assert found == {"overview-2", "overview", "convergence", *(f"net.{i}" for i in range(15))}
+
+
+@pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA):UserWarning")
+def test_several_measures_have_a_figure_together(tmp_path):
+    names = ["cka", "mutual_knn", "rsa", "ridge"]
+    monitor = CKAMonitor(["initial", "self"], "net.*", measures=names, dirpath=tmp_path)
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    fit(monitor, logger=logger)
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
+    tags = {tag for tag in events.Tags()["images"] if tag.endswith("/measures")}
+    assert tags == {"cka/initial/measures"}  # A self-comparison has no partners.
+    assert [event.step for event in events.Images("cka/initial/measures")] == [
+        event.step for event in events.Images("cka/initial/rsa/drift")
+    ]
+    own = {name: monitor.results[f"initial/{name}"] for name in names}
+    drawn = render(plot_measures(own)[0])
+    with Image.open(tmp_path / "initial" / "measures.png") as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(drawn)[..., :3])
+
+
+def test_one_measure_has_no_figure_of_measures(tmp_path):
+    fit(CKAMonitor("initial", "net.*", dirpath=tmp_path), max_epochs=1)
+    assert {path.name for path in (tmp_path / "initial").glob("*.png")} > {"drift.png"}
+    assert not (tmp_path / "initial" / "measures.png").exists()

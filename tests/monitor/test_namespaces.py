@@ -106,7 +106,7 @@ def test_the_help_of_the_command_line_is_complete_and_short(tmp_path):
     text = " ".join(text.split())
     assert "Logs how the representations of a model change while it trains" in text
     assert 'What to compare with: "initial" (the weights at the start of training)' in text
-    assert "known subclasses" not in text  # It would list hundreds of modules.
+    assert text.count("known subclasses") <= 1  # Those of `Measure`. Those of modules would be hundreds.
     assert len(text) < 9600  # Less than 350 characters for each of the 28 options.
 
 
