@@ -105,4 +105,4 @@ def print_changes(layer="fc1", epochs=10):
         results["rbf"], _ = compared(*pair, kernel="rbf", thresholds=Thresholds.off())
         print(f"{name:34}" + "".join(f"{results[measure].matrix.item():15.2f}" for measure in MEASURES))
         for flag in results["cka"].flags:
-            print(f"    {flag.reason}: {flag_label(flag)}")
+            print(f"    {flag.reason}: {flag_label(flag._replace(layer=layer))}")

@@ -437,15 +437,15 @@ def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
 
 
 def test_the_block_on_measures_runs_and_they_disagree(capsys):
-    block, *_ = blocks(guide("second-opinions"), "python")
+    (block,) = blocks(guide("second-opinions"), "python")
     exec(block, {})
     values = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()}
     assert max(values["cka"], values["mutual_knn"], values["rsa"]) < 0.3
     assert values["ridge"] > 0.95  # All other directions are the same.
 
 
-def test_the_blocks_on_second_opinions_print_the_values_that_they_show(capsys):
-    _, block, of_chance = blocks(guide("second-opinions"), "python")
+def test_the_blocks_on_large_blocks_print_the_values_that_they_show(capsys):
+    block, of_chance = blocks(guide("large-blocks"), "python")
     namespace = run(block, {})
     assert printed_values(capsys) == [*shown_values(block)[:2], f"{1 / 21:.2f}", *shown_values(block)[2:]]
     exec(of_chance, namespace)

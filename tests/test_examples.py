@@ -74,12 +74,12 @@ def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_p
     *less, more = [([float(value) for value in values.split()], flags) for _, values, flags in rows]
     for (linear, _, neighbors, *_), flags in less:
         assert neighbors > linear + 0.15
-        assert "disagreement: features (less changed than CKA says" in flags
+        assert "disagreement: fc1 (less changed than CKA says" in flags
     assert "cause: the outlier sample 37" in less[-1][1]
     (linear, *_, ridge), flags = more
     assert linear > 0.99
     assert ridge < 0.2
-    assert "disagreement: features (all but one direction changed" in flags
+    assert "disagreement: fc1 (all but one direction changed" in flags
     assert list(tmp_path.rglob("reliability.png"))
 
 

@@ -192,7 +192,7 @@ def zero_rounding_errors(squared: Tensor, magnitude: Tensor, dtype: torch.dtype)
     Returns:
         Squared distances, ``(..., n, n)``.
     """
-    return squared.where(~(squared <= _FLOOR * torch.finfo(dtype).eps * magnitude), torch.zeros_like(squared))
+    return squared.masked_fill(squared <= _FLOOR * torch.finfo(dtype).eps * magnitude, 0.0)
 
 
 def hides_digits(

@@ -37,4 +37,4 @@ class OrderedDistances(NamedTuple):
         typical = errors.median(1).values
         grid = torch.exp2((_GRID * typical).log2().round())[:, None, None]
         grid = grid.where((grid > 0) & grid.isfinite(), torch.ones_like(grid))
-        return cls((squared / grid).round_().mul_(grid), errors)
+        return cls(squared.div_(grid).round_().mul_(grid), errors)

@@ -89,7 +89,7 @@ def squared_distances(packed: PackedGrams) -> Tensor:
     The distance of two identical samples is zero up to rounding. The diagonal is exactly zero.
     """
     n, s = packed.num_samples, packed.offsets
-    full = -2 * (unfold(packed.halves, n) + s[:, :, None] + s[:, None, :])
+    full = (unfold(packed.halves, n) + s[:, :, None]).add_(s[:, None, :]).mul_(-2)
     full.diagonal(dim1=-2, dim2=-1).zero_()
     return full
 
