@@ -39,19 +39,24 @@ def choose_default(
     adapters = [name for name in seen.adapters if name in batch_dims]
     usable = list(batch_dims)
     chosen = default_layers(usable, layers, seen.outputs, adapters)
-    if without and not set(chosen) - set(without):
-        raise ValueError(f"all {len(chosen)} default layers are taken away; choose others with layers=")
-    chosen = [name for name in chosen if name not in without]
+    chosen = _without(chosen, without)
     untold = containers(problems, layers)
     told = not_covered([name for name in problems if name not in untold], chosen, layers, seen.outputs)
     for name in problems.keys() - set(told):
         del problems[name]
     for name in _parts_of_adapters(adapters, usable, layers):
         problems[name] = Problem(f"layer '{name}'", "is a part of an adapted layer, whose output is compared")
-    thinned = thin_out(chosen, usable, layers)
+    thinned = thin_out(chosen, [name for name in usable if name not in without], layers)
     if thinned.names != chosen:
         _report_thinning(thinned, len({*chosen, *thinned.names}))
     return {name: batch_dims[name] for name in thinned.names}
+
+
+def _without(chosen: list[str], without: Collection[str]) -> list[str]:
+    left = [name for name in chosen if name not in without]
+    if chosen and not left:
+        raise ValueError(f"all {len(chosen)} default layers are taken away; choose others with layers=")
+    return left
 
 
 def _parts_of_adapters(adapters: list[str], usable: list[str], layers: Mapping[str, nn.Module]) -> list[str]:

@@ -30,9 +30,8 @@ def announce_layers(
     """
     names = list(named_layers(model))
     number = len(plan.names)
-    if selectors is None or is_default(selectors, names):
-        remark = "the default layers; layers= chooses others"
-    else:
+    remark = "the default layers; layers= chooses others"
+    if selectors is not None and not is_default(selectors, names):
         remark = "; ".join([f"of {len(match_layers(model, selectors))} that match", *_wider(selectors, names)])
     rank_zero_info(f"CKA of {number} {subject if number > 1 else 'layer'}: {in_short(plan.names)} ({remark})")
     point_out_missed(selectors or (), names)

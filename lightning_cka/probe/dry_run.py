@@ -66,7 +66,7 @@ def dry_run(
     check_initialized(model)
     layers = named_layers(model)
     candidates = match_layers(model, selectors)
-    by_default = selectors is None or is_default(selectors, layers)
+    by_default = is_default(selectors, layers)
     seen = _show_batches(model, probe, candidates, forward_settings, by_default=by_default, whole_batch=whole_batch)
     names = _by_selector_and_execution(candidates, seen.outputs)
     batch_dims, problems = check_outputs(names, layers, seen, forward_settings.call)
@@ -75,7 +75,7 @@ def dry_run(
         batch_dims = choose_default(batch_dims, problems, layers, seen, taken_away(model, selectors))
     else:
         _check_selectors(selectors or (), candidates, batch_dims, problems, argument, seen.batch_size)
-    _report_left_out(problems, f"the default {argument}" if by_default else f"{argument}=")
+    _report_left_out(problems, argument, by_default=by_default)
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
@@ -194,8 +194,9 @@ def _check_selectors(
         )
 
 
-def _report_left_out(problems: Mapping[str, Problem], choice: str) -> None:
+def _report_left_out(problems: Mapping[str, Problem], argument: str, *, by_default: bool) -> None:
     if problems:
+        choice = f"the default {argument}" if by_default else f"{argument}="
         rank_zero_info(f"CKA leaves out of {choice}: {join_problems(problems.values())}")
 
 

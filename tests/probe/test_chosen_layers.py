@@ -146,3 +146,10 @@ def test_banks_are_chosen_from_alike(layers, chosen):
 def test_bad_choices_from_banks(layers, message):
     with pytest.raises(ValueError, match=message):
         compare_banks(make_bank(), make_bank(2), layers=layers)
+
+
+def test_default_layers_can_be_taken_away():
+    whole = bank_of(None, depth=2).layers
+    assert bank_of("!head", depth=2).layers == whole[:-1]
+    with pytest.raises(ValueError, match=r"all 5 default layers are taken away; choose others"):
+        bank_of(["!**"], depth=2)
