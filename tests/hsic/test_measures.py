@@ -169,6 +169,18 @@ def test_ridge_of_ordinary_layers_is_defined_in_float32(d, decay):
     assert similarity(Ridge(), x.float(), y.float()) == pytest.approx(similarity(Ridge(), x, y), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["mutual_knn", "rsa", "ridge"])
+@pytest.mark.parametrize("part", [0.3, 0.8])
+def test_layers_where_most_samples_are_copies_are_defined(name, part):
+    """As layers of dead ReLUs."""
+    measure, vector = MEASURES[name]
+    random = np.random.default_rng(5)
+    x, y = random.normal(size=(2, 64, 8)).astype(np.float32)
+    x[random.random(64) < part] = 0
+    expected = naive.minibatch_similarity([[x]], [[y]], vector)[0, 0]
+    assert similarity(measure, x, y) == pytest.approx(expected, abs=2e-3)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_computes_in_float64_what_float32_cannot(name):
     random = np.random.default_rng(3)
