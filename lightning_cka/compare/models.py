@@ -122,7 +122,8 @@ def compare_models(
             to iterate over it several times. Gram matrices of fewer than 4 samples are skipped.
         layers: Names, patterns such as ``"net.*"`` (each child of ``net``) or ``"net.**"`` (all below it), module
             classes or their names, or a list of these; a leading ``!`` takes away; see `CKAMonitor`. None: the
-            innermost modules with parameters, at most 64.
+            outputs of repeated blocks (at least 3 of one class) and what is around them; without such blocks the
+            innermost modules with parameters; at most 64.
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.

@@ -40,8 +40,8 @@ class CKAMonitor(TrainerEvents):
             of these. The first comparison with "previous" uses "initial".
         layers: Names, patterns, module classes or their names, or a sequence of these. ``*`` stays within one dotted
             level, ``**`` crosses levels: ``"net.*"`` is each child of ``net``, ``"net.**"`` all below. ``!`` in front
-            takes away. None: the innermost modules with parameters, at most 64. Layers that do not run are
-            skipped, but one chosen by its full name must run.
+            takes away. None: repeated blocks and what is around them, else innermost modules with parameters. A layer
+            chosen by its full name must run.
         reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
         num_samples: Maximum number of samples in the probe set. None: the whole validation dataset.
             ``limit_val_batches`` and ``overfit_batches`` do not restrict the choice.

@@ -48,8 +48,9 @@ def dry_run(
     Args:
         model: The model. It is restored afterwards.
         probe: The probe set.
-        selectors: See `lightning_cka.probe.layers.check_layers`. None takes the innermost modules with parameters that
-            give one row of features per sample, at most 64 of them; see `default_layers` and `thin_out`.
+        selectors: See `lightning_cka.probe.layers.check_layers`. None takes repeated blocks, else the innermost modules
+            with parameters, that give one row of features per sample, at most 64; see `default_layers` and
+            `thin_out`.
         forward_settings: How a batch is passed to the model.
         argument: The user's name of the argument ``selectors``, for messages.
         whole_batch: Whether to show the whole first batch in any case. A model may split large batches.
