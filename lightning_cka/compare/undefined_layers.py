@@ -56,6 +56,9 @@ def merge_sides(layers: dict[str, list[str]], reference_layers: dict[str, list[s
 
 def undefined_message(reason: str, names: Sequence[str], title: str = "CKA") -> str:
     """Return the warning for the layers of one reason; ``title`` is that of the measure."""
+    if reason == _NOT_FINITE and not title.startswith("CKA"):
+        # The order of distances between copies and between far samples cannot be told apart.
+        reason += ", or where most samples are identical"
     return f"{title} is nan for layers {reason}: {shortened(names)}"
 
 

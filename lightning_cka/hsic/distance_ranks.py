@@ -13,7 +13,7 @@ from lightning_cka.hsic.distance_errors import LARGEST_LOSS
 from lightning_cka.hsic.entry_positions import pair_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure
-from lightning_cka.hsic.ordered_distances import OrderedDistances, typical_distance
+from lightning_cka.hsic.ordered_distances import OrderedDistances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
 
@@ -109,5 +109,5 @@ def _lost_part(ordered: Tensor, errors: Tensor) -> Tensor:
     spread = ordered[:, above] - ordered[:, below]
     moved = errors / spread * ((above - below) / m)
     # Many equal distances: copies of samples. Errors count if they are as large as other distances.
-    among_copies = (errors > typical_distance(ordered)).to(errors)
+    among_copies = (errors > ordered.median(1, keepdim=True).values).to(errors)
     return 6 * torch.where(spread > 0, moved, among_copies).clamp(max=1.0).square().mean(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_cka.hsic.entry_positions import square_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
 from lightning_cka.hsic.measure import Measure, with_parameters
-from lightning_cka.hsic.ordered_distances import OrderedDistances, typical_distance
+from lightning_cka.hsic.ordered_distances import OrderedDistances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
 
@@ -50,8 +50,7 @@ class MutualKNN(Measure):
         TypeError: ``neighbors`` is not a number.
 
     Example:
-        >>> import numpy as np
-    import torch
+        >>> import torch
         >>> from lightning_cka import GramBank, MutualKNN, compare_banks
         >>> _ = torch.manual_seed(0)
         >>> batches = [torch.randn(64, 16) for _ in range(8)]
@@ -159,7 +158,7 @@ def _lost_part(nearest: Tensor, errors: Tensor, k: int) -> Tensor:
     Around the k-th neighbour, samples lie about (D_m - D_1) / (m - 1) apart, where D_1 and D_m are the distances of
     the first and of the m-th neighbour. An error e thus exchanges e (m - 1) / (D_m - D_1) of the k neighbours. It also
     counts if it is as large as D_k, as within small groups. Where D_1 and D_m are equal, as between copies of a sample,
-    the error counts if it is as large as the distances to the last neighbours of most other samples.
+    the error counts if it is as large as the distances to the last neighbours of most samples.
 
     Args:
         nearest: Distances of each sample from itself and from its m neighbours, in ascending order, ``(L, n, m + 1)``,
@@ -169,7 +168,7 @@ def _lost_part(nearest: Tensor, errors: Tensor, k: int) -> Tensor:
     """
     first, last = nearest[:, :, 1], nearest[:, :, -1]
     spread, m = last - first, nearest.shape[2] - 1
-    among_copies = (errors > typical_distance(last)).to(errors)
+    among_copies = (errors > last.median(1, keepdim=True).values).to(errors)
     farthest = nearest[:, :, k]
     relative = torch.where(farthest > 0, errors / farthest, torch.zeros_like(errors))
     of_neighbors = torch.maximum(errors / spread * ((m - 1) / k), relative)

@@ -38,8 +38,3 @@ class OrderedDistances(NamedTuple):
         grid = torch.exp2((_GRID * typical).log2().round())[:, None, None]
         grid = grid.where((grid > 0) & grid.isfinite(), torch.ones_like(grid))
         return cls(squared.div_(grid).round_().mul_(grid), errors)
-
-
-def typical_distance(squared: Tensor) -> Tensor:
-    """Return the median of the squared distances ``(L, m)`` above zero, ``(L, 1)``; ``nan`` if all samples are copies."""
-    return squared.masked_fill(squared == 0, torch.nan).nanmedian(1, keepdim=True).values
