@@ -122,7 +122,13 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Add the options for layers, measures, kernel and estimator."""
-    parser.add_argument("--layers", nargs="+", metavar="PATTERN", help="name patterns of the layers (default: all)")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="PATTERN",
+        help="names of layers, or patterns as in paths: 'net.*' is each child of net, 'net.**' all below it; a leading "
+        "! takes away (default: all)",
+    )
     parser.add_argument(
         "--measures",
         nargs="+",

@@ -75,7 +75,7 @@ def test_compare_takes_kernels_layers_and_the_biased_estimator(files, capsys):
     for arguments, options in (
         (["--kernel", "rbf:0.2"], {"kernel": RBF(0.2)}),
         (["--kernel", "distance", "--biased"], {"kernel": "distance", "unbiased": False}),
-        (["--layers", "b*", "--reference-layers", "a", "b.c"], {"layers": "b*", "reference_layers": ["a", "b.c"]}),
+        (["--layers", "b.*", "--reference-layers", "a", "b.c"], {"layers": "b.*", "reference_layers": ["a", "b.c"]}),
     ):
         assert main(["compare", A, B, "--output", "out.json", *arguments]) == 0
         expected = compare_banks(banks[0], banks[2], **options)

@@ -18,6 +18,7 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.chosen_layers import announce_layers
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
 from lightning_cka.probe.features import FeatureFn
@@ -119,8 +120,10 @@ def compare_models(
         reference: Model to compare with (the columns), of any architecture. It is restored like ``model``.
         dataloader: Batches of samples, such as a DataLoader. Both models are shown all of them, so it must be possible
             to iterate over it several times. Gram matrices of fewer than 4 samples are skipped.
-        layers: Patterns of layer names such as ``"net.*"``, module classes, or a list of both; None: the
-            innermost modules with parameters, at most 64.
+        layers: Names, patterns such as ``"net.*"`` (each child of ``net``) or ``"net.**"`` (all below it), module
+            classes or their names, or a list of these; a leading ``!`` takes away; see `CKAMonitor`. None: the
+            outputs of repeated blocks (at least 3 of one class) and what is around them; without such blocks the
+            innermost modules with parameters; at most 64.
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
@@ -183,6 +186,7 @@ def compare_models(
     with on_device(model, target), on_device(reference, target):
         plan = dry_run(model, probe, selectors, settings)
         probe, plan = fit_blocks(probe, plan, target)
+        announce_layers(plan, model, selectors)
         check_sizes(chosen, [plan.num_samples])
         bank = None if is_self else _reference_bank(reference, probe, reference_selectors, settings, show)
         comparison = Comparison(
@@ -215,6 +219,7 @@ def _reference_bank(
     try:
         plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
         check_blocks(plan, settings.device)
+        announce_layers(plan, reference, selectors, "layers of the reference")
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
     bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))

@@ -82,14 +82,26 @@ def announce_banks(live: GramBank, settings: Settings, run: RunState, trainer: T
 
 def _number_of_banks(settings: Settings, trainer: Trainer) -> int | None:
     """Return the number of banks that training will leave on disk; None if it has no known end."""
+    number = number_of_comparisons(settings, trainer, settings.keep_banks)
+    return settings.keep_banks if number is None else number + 1  # With the initial one.
+
+
+def number_of_comparisons(settings: Settings, trainer: Trainer, at_most: int | None = None) -> int | None:
+    """Return how often training will compare from now on; None if it has no known end.
+
+    Args:
+        settings: The monitor's settings.
+        trainer: The Trainer, before the first step.
+        at_most: Number of epochs to count at most; None: all.
+    """
     if trainer.max_epochs is None or trainer.max_epochs < 0:
-        return settings.keep_banks
+        return None
     every = math.lcm(settings.every_n_epochs, (trainer.check_val_every_n_epoch or 1) if validates(trainer) else 1)
     epochs = max(0, trainer.max_epochs // every - trainer.current_epoch // every)
-    if settings.keep_banks is not None:
-        epochs = min(epochs, settings.keep_banks)
+    if at_most is not None:
+        epochs = min(epochs, at_most)
     within = trainer.num_training_batches / (trainer.val_check_batch or math.inf) if validates(trainer) else 1
-    return math.ceil(epochs * max(1, within if math.isfinite(within) else 1)) + 1  # With the initial one.
+    return math.ceil(epochs * max(1, within if math.isfinite(within) else 1))
 
 
 def _checkpoint_files(trainer: Trainer) -> set[tuple[Path, int]]:

@@ -39,9 +39,10 @@ class CKAMonitor(TrainerEvents):
             the last logged epoch), the number of an epoch, counted from 0 (the weights at its last validation), "self"
             (the model's own other layers), the path of a checkpoint of the same architecture, a module, or a sequence
             of these. The first comparison with "previous" uses "initial".
-        layers: Glob patterns over names of submodules, module classes, or a sequence of these. None: the innermost
-            modules with parameters, at most 64. Layers that match but do not run in ``forward`` are skipped. A
-            layer chosen by its full name must run.
+        layers: Names, patterns, module classes or their names, or a sequence of these. ``*`` stays within one dotted
+            level, ``**`` crosses levels: ``"net.*"`` is each child of ``net``, ``"net.**"`` all below. ``!`` in front
+            takes away. None: repeated blocks and what is around them, else innermost modules with parameters. A layer
+            chosen by its full name must run.
         reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
         num_samples: Maximum number of samples in the probe set. None: the whole validation dataset.
             ``limit_val_batches`` and ``overfit_batches`` do not restrict the choice.

@@ -17,6 +17,7 @@ from lightning_cka.monitor.settings import ProbeOptions
 from lightning_cka.monitor.validation_data import build_probe_set, check_all_validate, validation_loaders
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.block_grams import Observer
+from lightning_cka.probe.chosen_layers import announce_layers
 from lightning_cka.probe.dataset_probe import DatasetProbe
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
@@ -79,6 +80,7 @@ class LiveProbe:
                 whole_batch=is_shown_later,
             )
             self.probe, self.plan = fit_blocks(joined, plan, module.device)
+            announce_layers(self.plan, module, options.selectors)
             validates = trainer.enable_validation and any(
                 sized_len(loader) != 0 for loader in validation_loaders(trainer)
             )
@@ -195,6 +197,8 @@ class LiveProbe:
         with as_validation(trainer), without_log(model), without_log(module):
             plan = dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
         check_blocks(plan, module.device)
+        if argument == "reference_layers":
+            announce_layers(plan, model, selectors, "layers of the reference")
         return plan
 
     def _show(

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.run_files import INITIAL
+from lightning_cka.monitor.announced_cost import announce_cost
 from lightning_cka.monitor.bank_limit import announce_banks
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
@@ -45,6 +46,7 @@ def start_run(
         settings: The monitor's settings.
         output: Issues warnings.
     """
+    announce_cost(probe, settings, run, trainer, module.device)
     saved, messages = complete_state(saved, run.folder, run.keys, trainer)
     messages += run.restore_results(saved)
     run.store.hold(run.results)

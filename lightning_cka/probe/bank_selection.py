@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from lightning_cka.hsic.packed import select_layers
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.probe.layers import Layers, check_layers, names_matching
+from lightning_cka.probe.chosen_layers import point_out_missed
+from lightning_cka.probe.layer_patterns import hint_of_dots, names_matching
+from lightning_cka.probe.layers import Layers, LayerSelector, check_layers, takes_away
 from lightning_cka.runtime.text import shortened
 
 
@@ -16,26 +18,47 @@ def bank_of_layers(bank: GramBank, layers: Layers, argument: str = "layers") -> 
 
     Args:
         bank: The bank.
-        layers: Name patterns. None returns the bank itself.
+        layers: Names and name patterns; see `lightning_cka.probe.layer_patterns`. Those with a leading ``!`` take
+            away what the others choose, or from all layers if there are no others. None returns the bank itself.
         argument: The user's name of the argument ``layers``, for messages.
 
     Raises:
-        ValueError: A pattern matches no layer.
+        ValueError: A pattern matches no layer, or all layers are taken away.
     """
     selectors = check_layers(layers, argument)
     if selectors is None:
         return bank
-    rows: set[int] = set()
+    point_out_missed(selectors, bank.layers, stacklevel=6)
+    chosen: set[str] = set() if any(not takes_away(s, bank.layers) for s in selectors) else set(bank.layers)
+    without: set[str] = set()
     for selector in selectors:
-        matching = names_matching(selector, bank.layers) if isinstance(selector, str) else []
-        if not matching:
-            raise ValueError(f"{argument}: {selector!r} matches none of the bank's layers: {shortened(bank.layers)}")
-        rows |= set(map(bank.layers.index, matching))
-    chosen = sorted(rows)
-    part = bank.empty(tuple(bank.layers[row] for row in chosen))
+        if takes_away(selector, bank.layers):
+            without |= set(_names_of(str(selector)[1:], bank, argument))
+        else:
+            chosen |= set(_names_of(selector, bank, argument))
+    if chosen <= without:
+        raise ValueError(f"{argument}: {list(selectors)} takes away all layers that it chooses")
+    rows = [row for row, name in enumerate(bank.layers) if name in chosen - without]
+    part = bank.empty(tuple(bank.layers[row] for row in rows))
     for batch in bank:
-        part.add(replace(batch, grams=select_layers(batch.grams, chosen)))
+        part.add(replace(batch, grams=select_layers(batch.grams, rows)))
     return part
+
+
+def _names_of(selector: LayerSelector, bank: GramBank, argument: str) -> list[str]:
+    """Return the layers of a bank that a selector matches.
+
+    Raises:
+        ValueError: There are none.
+    """
+    names = names_matching(selector, bank.layers) if isinstance(selector, str) else []
+    if not names:
+        hint = ". A bank knows the names of layers, not their classes"
+        if isinstance(selector, str):
+            hint = hint_of_dots(selector, bank.layers)
+            hint = f". {hint}" if hint else ""
+        raise ValueError(f"{argument}: {selector!r} matches none of the bank's layers: {shortened(bank.layers)}{hint}")
+    return names
 
 
 def aligned(a: GramBank, b: GramBank) -> tuple[GramBank, GramBank]:

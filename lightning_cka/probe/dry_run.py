@@ -10,18 +10,18 @@ from torch import nn
 
 from lightning_cka.probe.adapters import AdapterSearch
 from lightning_cka.probe.batching import check_first_batch
+from lightning_cka.probe.choose_default import choose_default
 from lightning_cka.probe.comparable_layers import check_outputs
-from lightning_cka.probe.default_layers import containers, default_layers, not_covered
+from lightning_cka.probe.default_layers import containers
 from lightning_cka.probe.dry_run_batches import show_few_samples, show_parts, show_whole_batch
 from lightning_cka.probe.dry_run_messages import Problem, join_problems
 from lightning_cka.probe.dry_run_outputs import DryRunOutputs, LayerOutput
 from lightning_cka.probe.feature_sizes import bytes_per_sample, number_of_tokens, unequal_layers
 from lightning_cka.probe.find_samples import find_samples
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.layers import LayerPlan, LayerSelector, match_layers
+from lightning_cka.probe.layers import LayerPlan, LayerSelector, is_default, match_layers, taken_away
 from lightning_cka.probe.padding import token_mask, warn_of_padded_layers
 from lightning_cka.probe.probe_set import ProbeBatch, ProbeSet
-from lightning_cka.probe.thinning import Thinned, thin_out
 from lightning_cka.probe.tokens import tokens_per_sequence
 from lightning_cka.runtime.eval_mode import KeptState, temporary_eval_mode
 from lightning_cka.runtime.lazy_modules import check_initialized
@@ -48,8 +48,9 @@ def dry_run(
     Args:
         model: The model. It is restored afterwards.
         probe: The probe set.
-        selectors: See `lightning_cka.probe.layers.check_layers`. None takes the innermost modules with parameters that
-            give one row of features per sample, at most 64 of them; see `default_layers` and `thin_out`.
+        selectors: See `lightning_cka.probe.layers.check_layers`. None takes repeated blocks, else the innermost modules
+            with parameters, that give one row of features per sample, at most 64; see `default_layers` and
+            `thin_out`.
         forward_settings: How a batch is passed to the model.
         argument: The user's name of the argument ``selectors``, for messages.
         whole_batch: Whether to show the whole first batch in any case. A model may split large batches.
@@ -66,17 +67,16 @@ def dry_run(
     check_initialized(model)
     layers = named_layers(model)
     candidates = match_layers(model, selectors)
-    seen = _show_batches(
-        model, probe, candidates, forward_settings, by_default=selectors is None, whole_batch=whole_batch
-    )
+    by_default = is_default(selectors, layers)
+    seen = _show_batches(model, probe, candidates, forward_settings, by_default=by_default, whole_batch=whole_batch)
     names = _by_selector_and_execution(candidates, seen.outputs)
     batch_dims, problems = check_outputs(names, layers, seen, forward_settings.call)
-    if selectors is None:
+    if by_default:
         _check_any_usable(batch_dims, problems, model)
-        batch_dims = _choose_default(batch_dims, problems, layers, seen)
+        batch_dims = choose_default(batch_dims, problems, layers, seen, taken_away(model, selectors))
     else:
-        _check_selectors(selectors, candidates, batch_dims, problems, argument, seen.batch_size)
-    _report_left_out(problems, f"the default {argument}" if selectors is None else f"{argument}=")
+        _check_selectors(selectors or (), candidates, batch_dims, problems, argument, seen.batch_size)
+    _report_left_out(problems, argument, by_default=by_default)
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
@@ -172,41 +172,6 @@ def _by_selector_and_execution(candidates: Mapping[str, int], outputs: Mapping[s
     return sorted(candidates, key=lambda name: (candidates[name], order.get(name, -1)))
 
 
-def _choose_default(
-    batch_dims: dict[str, int], problems: dict[str, Problem], layers: Mapping[str, nn.Module], seen: DryRunOutputs
-) -> dict[str, int]:
-    """Choose the default layers, and leave in ``problems`` what a user should know of."""
-    adapters = [name for name in seen.adapters if name in batch_dims]
-    usable = list(batch_dims)
-    chosen = default_layers(usable, layers, seen.outputs, adapters)
-    untold = containers(problems, layers)
-    told = not_covered([name for name in problems if name not in untold], chosen, layers, seen.outputs)
-    for name in problems.keys() - set(told):
-        del problems[name]
-    for name in _parts_of_adapters(adapters, usable, layers):
-        problems[name] = Problem(f"layer '{name}'", "is a part of an adapted layer, whose output is compared")
-    thinned = thin_out(chosen, usable, layers)
-    if thinned.names != chosen:
-        _report_thinning(thinned, len({*chosen, *thinned.names}))
-    return {name: batch_dims[name] for name in thinned.names}
-
-
-def _parts_of_adapters(adapters: list[str], usable: list[str], layers: Mapping[str, nn.Module]) -> list[str]:
-    """Return the layers inside adapted layers that contain no layers with parameters."""
-    prefixes = tuple(f"{adapter}." for adapter in adapters)
-    inside = [name for name in usable if name.startswith(prefixes)]
-    return [name for name in inside if not any(True for c in layers[name].children() for _ in c.parameters())]
-
-
-def _report_thinning(thinned: Thinned, total: int) -> None:
-    spread = ", evenly spaced" if thinned.is_spread else ""
-    left_out = f", without {shortened(thinned.left_out, 16)}" if thinned.left_out else ""
-    rank_zero_info(
-        f"CKA compares {len(thinned.names)} of {total} layers{spread}{left_out}; choose others by name pattern or "
-        "module class with layers="
-    )
-
-
 def _check_any_usable(usable: Collection[str], problems: Mapping[str, Problem], model: nn.Module) -> None:
     if not usable:
         raise ValueError(f"no layer of {type(model).__name__} can be compared: {join_problems(problems.values())}")
@@ -230,8 +195,9 @@ def _check_selectors(
         )
 
 
-def _report_left_out(problems: Mapping[str, Problem], choice: str) -> None:
+def _report_left_out(problems: Mapping[str, Problem], argument: str, *, by_default: bool) -> None:
     if problems:
+        choice = f"the default {argument}" if by_default else f"{argument}="
         rank_zero_info(f"CKA leaves out of {choice}: {join_problems(problems.values())}")
 
 

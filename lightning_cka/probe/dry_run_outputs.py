@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,8 @@ from lightning_cka.probe.forward_messages import why_forward_failed
 from lightning_cka.probe.kept_values import kept_values, strides_of
 from lightning_cka.probe.probe_set import ProbeBatch
 from lightning_cka.runtime.module_names import named_layers, takes_hooks
-from lightning_cka.runtime.temporary_hook import TemporaryHook
+from lightning_cka.runtime.nested import tensors_in
+from lightning_cka.runtime.temporary_hook import TemporaryHook, TemporaryInputHook
 from lightning_cka.runtime.text import describe
 
 
@@ -42,6 +43,8 @@ class LayerOutput:
     """The steps at which entries are kept."""
     other_shape: tuple[int, ...] | None = None
     """Shape of another call's tensor, if a call had another one."""
+    input_values: Tensor | None = None
+    """Some entries of the first tensor among the arguments of the first call, for `OutputRecorder.lenient` layers."""
     dtype: torch.dtype = torch.float32
     """Dtype of the tensor that holds the samples."""
 
@@ -81,7 +84,7 @@ class OutputRecorder:
         outputs: What is recorded, by layer name, in execution order.
         num_samples: Number of samples n in the batch.
         forward_settings: How outputs are read.
-        lenient: Names of layers whose output the ``feature_fn`` may fail on.
+        lenient: Names of layers whose output the ``feature_fn`` may fail on, and whose input is recorded too.
         like: Outputs of the same layers for another batch, whose strides are used.
     """
 
@@ -90,6 +93,7 @@ class OutputRecorder:
     forward_settings: ForwardSettings
     lenient: Collection[str] = ()
     like: Mapping[str, LayerOutput] | None = None
+    _inputs: dict[str, Tensor | None] = field(default_factory=dict)
 
     def hook(self, name: str) -> TemporaryHook:
         """Return the forward hook of one layer."""
@@ -99,10 +103,26 @@ class OutputRecorder:
             if first is None or self.forward_settings.call != "first":
                 new = self._read(name, output)
                 self.outputs[name] = new if first is None else self._joined(first, new)
+            self.outputs[name].input_values = self._inputs.get(name)
             if first is not None:
                 self.outputs[name].calls = first.calls + 1
 
         return TemporaryHook(record)
+
+    def input_hook(self, name: str) -> TemporaryInputHook:
+        """Return the hook that records the input of one layer, before it runs."""
+
+        def record(inputs: Any) -> None:
+            if name not in self._inputs:
+                self._inputs[name] = self._kept_input(inputs)
+
+        return TemporaryInputHook(record)
+
+    def _kept_input(self, inputs: Any) -> Tensor | None:
+        tensor = next(tensors_in(inputs), None)
+        if tensor is None or not tensor.is_floating_point() or tensor.is_nested or tensor.layout is not torch.strided:
+            return None
+        return kept_values(tensor, strides_of(tensor.shape, self.num_samples))
 
     def _joined(self, first: LayerOutput, new: LayerOutput) -> LayerOutput:
         if self.forward_settings.call == "last":
@@ -157,6 +177,9 @@ def record_outputs(
     modules = named_layers(model)
     with ExitStack() as hooks:
         for name in filter(lambda name: takes_hooks(modules[name]), names):
+            if name in lenient:
+                hook = recorder.input_hook(name)
+                hooks.enter_context(modules[name].register_forward_pre_hook(hook, with_kwargs=True))
             hooks.enter_context(modules[name].register_forward_hook(recorder.hook(name)))
         try:
             forward_settings.forward(model, forward_settings.to_device(batch.data))

@@ -1,16 +1,16 @@
-"""Choose the layers of a model by name pattern or module class."""
+"""Choose the layers of a model by name, name pattern, module class or the name of a class."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lightning_cka.probe.default_layers import candidate_layers
+from lightning_cka.probe.layer_patterns import hint_of_dots, is_class_name, names_matching
 from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.module_names import named_layers, unwrapped_names
 
@@ -63,7 +63,8 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     """Return the selection as a tuple, and None as it is.
 
     Args:
-        layers: A name pattern, a module class, or a container of these; see `lightning_cka.runtime.listed`.
+        layers: A name, a name pattern, a module class, the name of one, or a container of these; see
+            `lightning_cka.runtime.listed`. After a leading ``!``, an entry takes away what the others choose.
         argument: The user's name of the argument, for messages.
 
     Raises:
@@ -81,38 +82,70 @@ def check_layers(layers: Layers, argument: str = "layers") -> tuple[LayerSelecto
     return selectors
 
 
-def names_matching(pattern: str, names: Collection[str]) -> list[str]:
-    """Return the name that equals the pattern; if there is none, the names that match it as a glob."""
-    return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+def takes_away(selector: LayerSelector, names: Collection[str]) -> bool:
+    """Whether a selector takes layers away. A layer of that very name is chosen by it."""
+    return isinstance(selector, str) and selector.startswith("!") and selector not in names
+
+
+def is_default(selectors: tuple[LayerSelector, ...] | None, names: Collection[str]) -> bool:
+    """Whether a selection is that of the default layers, or only takes some of these away."""
+    return selectors is None or all(takes_away(selector, names) for selector in selectors)
 
 
 def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> dict[str, int]:
     """Return the names of the layers that match, each with the index of the first selector that it matches.
 
-    ``selectors`` None takes all modules that have parameters: `lightning_cka.probe.default_layers` chooses among them.
+    By default, all modules that have parameters match: `lightning_cka.probe.default_layers` chooses among them, and
+    only then does `taken_away` count.
 
     Raises:
-        ValueError: A selector matches nothing.
+        ValueError: A selector matches nothing, or all that match are taken away.
     """
     layers = named_layers(model)
-    if selectors is None:
+    without = taken_away(model, selectors)
+    if selectors is None or is_default(selectors, layers):
         matches = dict.fromkeys(candidate_layers(layers), 0)
         if not matches:
             raise ValueError(f"{type(model).__name__} has no layer with parameters; choose some with layers=")
         return matches
     matches = {}
     for index, selector in enumerate(selectors):
-        found = _layers_matching(selector, layers) or _wrapped_names_matching(selector, model)
-        if not found:
-            raise ValueError(_no_match_message(selector, model))
-        for name in found:
+        for name in () if takes_away(selector, layers) else layers_of(selector, model):
             matches.setdefault(name, index)
-    return matches
+    left = {name: index for name, index in matches.items() if name not in without}
+    if not left:
+        raise ValueError(f"{list(selectors)} takes away all {len(matches)} layers that it chooses")
+    return left
+
+
+def taken_away(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) -> set[str]:
+    """Return the layers that selectors with a leading ``!`` match.
+
+    Raises:
+        ValueError: One of them matches nothing.
+    """
+    layers = named_layers(model)
+    removing = [str(selector)[1:] for selector in selectors or () if takes_away(selector, layers)]
+    return {name for selector in removing for name in layers_of(selector, model)}
+
+
+def layers_of(selector: LayerSelector, model: nn.Module) -> list[str]:
+    """Return the names of the layers that a selector matches.
+
+    Raises:
+        ValueError: There are none.
+    """
+    layers = named_layers(model)
+    found = _layers_matching(selector, layers) or _wrapped_names_matching(selector, model)
+    if not found:
+        raise ValueError(_no_match_message(selector, model))
+    return found
 
 
 def _layers_matching(selector: LayerSelector, layers: dict[str, nn.Module]) -> list[str]:
     if isinstance(selector, str):
-        return names_matching(selector, layers)
+        found = names_matching(selector, layers)
+        return found or [name for name, module in layers.items() if is_class_name(selector, type(module))]
     return [name for name, module in layers.items() if isinstance(module, selector)]
 
 
@@ -128,13 +161,16 @@ def _wrapped_names_matching(selector: LayerSelector, model: nn.Module) -> list[s
 
 def _no_match_message(selector: LayerSelector, model: nn.Module) -> str:
     layers = named_layers(model)
+    classes = sorted({type(module).__name__ for module in layers.values()})
     if not isinstance(selector, str):
-        classes = sorted({type(module).__name__ for module in layers.values()})
         return f"no module is a {selector.__name__}; the model has {', '.join(classes)}"
     first_names = _first_names(model, layers)
     for name in names_matching(selector, first_names):
         return f"layer '{name}' is the same module as '{first_names[name]}': choose it by that name"
-    closest = difflib.get_close_matches(selector.replace("*", ""), layers, n=3, cutoff=0.3) or list(layers)[:3]
+    if hint := hint_of_dots(selector, layers):
+        return f"layer pattern {selector!r} matches no module: {hint}"
+    known = [*layers, *classes]
+    closest = difflib.get_close_matches(selector.replace("*", ""), known, n=3, cutoff=0.3) or list(layers)[:3]
     return f"layer pattern {selector!r} matches no module; closest: {', '.join(map(repr, closest))}"
 
 

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.block_grams import Observer
+from lightning_cka.probe.chosen_layers import announce_layers
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation
 from lightning_cka.probe.fit_blocks import fit_blocks
@@ -56,6 +57,7 @@ def collect_batches(
     with on_device(model, forward_settings.device):
         plan = dry_run(model, probe, selectors, forward_settings)
         probe, plan = fit_blocks(probe, plan, forward_settings.device)
+        announce_layers(plan, model, selectors)
         variation = BatchVariation(plan.names, sums_device(forward_settings.device))
         show_with_progress(
             model,

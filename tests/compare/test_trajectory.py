@@ -52,13 +52,13 @@ def test_each_cell_is_the_comparison_of_two_banks(run_folder, kernel, unbiased):
 
 def test_folders_files_and_banks_give_the_same(run_folder):
     folder, banks = run_folder
-    whole = trajectories(folder, "b*")
+    whole = trajectories(folder, "b.*")
     assert list(whole) == ["b.c"]
     files = sorted((folder / "banks").glob("epoch*"), key=lambda path: path.stat().st_mtime)
     for other in (
-        trajectories(folder / "banks", "b*"),
-        trajectories(banks, "b*"),
-        trajectories([banks[0], *files], "b*"),
+        trajectories(folder / "banks", "b.*"),
+        trajectories(banks, "b.*"),
+        trajectories([banks[0], *files], "b.*"),
     ):
         assert torch.equal(whole["b.c"].matrix, other["b.c"].matrix)
         assert whole["b.c"].layers == other["b.c"].layers

@@ -57,5 +57,5 @@ def test_the_temporal_fusion_transformer_needs_no_arguments():
     run = train(monitor)
     assert_same_training(run, train())
     assert_plausible(monitor)
-    layers = ["static_enrichment.fc1", "multihead_attn.v_layer", "pos_wise_ff.fc2", "output_layer"]
+    layers = ["static_enrichment", "post_attn_gate_norm", "pos_wise_ff", "output_layer"]
     assert_correct(monitor, run, layers, lambda module, batch: module(batch[0]))

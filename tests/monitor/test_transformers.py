@@ -208,7 +208,7 @@ def test_a_language_model_with_labels_and_tied_weights(caplog):
 
 
 def test_patterns_leave_out_layers_that_do_not_run(caplog):
-    result = monitored_result(KeywordArguments(bert()), sentences(), collate_padded(), "net.encoder.layer.*")
+    result = monitored_result(KeywordArguments(bert()), sentences(), collate_padded(), "net.encoder.layer.**")
     assert "net.encoder.layer.1.output.dropout" in result.layers
     assert "CKA leaves out of layers=: layer 'net.encoder.layer.0.attention.self.dropout' (Dropout)" in caplog.text
     with pytest.raises(ValueError, match=r"self.dropout' \(Dropout\) did not run in forward.*Choose other layers"):

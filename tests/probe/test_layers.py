@@ -29,7 +29,12 @@ def test_default_layers_are_chosen_among_modules_with_parameters():
         ("encoder.*", {"encoder.conv": 0, "encoder.act": 0, "encoder.norm": 0}),
         ("head", {"head": 0}),
         (nn.Conv2d, {"encoder.conv": 0}),
-        (["flat", nn.Conv2d, "*conv"], {"flat": 0, "encoder.conv": 1}),
+        (["flat", nn.Conv2d, "**conv"], {"flat": 0, "encoder.conv": 1}),
+        ("*", {"encoder": 0, "flat": 0, "head": 0}),
+        ("Conv2d", {"encoder.conv": 0}),
+        ("torch.nn.Linear", {"head": 0}),  # Its class is one that weight_norm derives from it.
+        (["encoder.*", "!ReLU", "flat"], {"encoder.conv": 0, "encoder.norm": 0, "flat": 2}),
+        (["!encoder.n*", "encoder.*"], {"encoder.conv": 1, "encoder.act": 1}),
     ],
 )
 def test_patterns_and_classes(selector, expected):
@@ -37,6 +42,9 @@ def test_patterns_and_classes(selector, expected):
 
 
 def test_an_exact_name_is_not_a_pattern():
+    net = nn.ModuleDict({"!a0": nn.Linear(1, 1), "Linear": nn.ReLU()})
+    assert layers.match_layers(net, ("!a0",)) == {"!a0": 0}
+    assert layers.match_layers(net, ("Linear",)) == {"Linear": 0}
     net = nn.ModuleDict({"a[0]": nn.Linear(1, 1), "a0": nn.Linear(1, 1)})
     assert layers.match_layers(net, ("a[0]",)) == {"a[0]": 0}
     assert layers.match_layers(net, ("a[0-9]",)) == {"a0": 0}
@@ -53,7 +61,11 @@ def test_names_do_not_contain_compiled_wrappers():
 @pytest.mark.parametrize(
     ("selector", "error", "message"),
     [
-        ("encoder.blok*", ValueError, "layer pattern 'encoder.blok\\*' matches no module; closest: 'encoder.*'"),
+        ("encoder.blok*", ValueError, "layer pattern 'encoder.blok\\*' matches no module; closest: 'encoder\\."),
+        ("Linaer", ValueError, "matches no module; closest: 'Linear|closest: .*'ParametrizedLinear"),
+        ("*.*.0", ValueError, "'\\*.\\*.0' matches no module: .*write \\*\\* to match across dots: '\\*\\*.\\*\\*.0'"),
+        (["head", "!haed"], ValueError, "'haed' matches no module"),
+        (["head", "!head"], ValueError, "takes away all 1 layers that it chooses"),
         (nn.LSTM, ValueError, "no module is a LSTM; the model has BatchNorm2d, Conv2d"),
         ([], ValueError, "layers is empty"),
         ([3], TypeError, "name patterns or module classes, but has 3"),
