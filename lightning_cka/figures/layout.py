@@ -124,7 +124,7 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     total_width = grid_width(columns, rows, count, across)
     left, step_x = _left_room(rows), (total_width - _GRID_RIGHT) / across
     width = step_x - left - _PANEL_GAP
-    bottom, top = label_room(columns, width) + 0.1, 0.3 * font_scale()
+    bottom, top = label_room(columns, width) + 0.1, 0.3 * max(1.0, font_scale())
     height = _panel_side(len(rows))
     if (size := chosen_size()) is not None:
         height = max((size[1] - below) / lines - bottom - top, _SMALLEST_SIDE)
@@ -193,7 +193,9 @@ def square_grid(
 def label_room(columns: Sequence[str], width: float | None = None) -> float:
     """Return the height that the labels and the title of the x axis need; see `labels_overlap`."""
     rotated = labels_overlap(columns, width)
-    return 0.45 * font_scale() + (_character() * max(map(len, columns)) if rotated else 0.15 * text_scale("tick"))
+    return 0.45 * max(1.0, font_scale()) + (
+        _character() * max(map(len, columns)) if rotated else 0.15 * text_scale("tick")
+    )
 
 
 def labels_overlap(labels: Sequence[str], width: float | None = None) -> bool:
@@ -219,13 +221,13 @@ def _character() -> float:
 
 def _left_room(rows: Sequence[str]) -> float:
     """Return the width that the labels and the title of the y axis need."""
-    return 0.5 * font_scale() + _character() * max(map(len, rows))
+    return 0.5 * max(1.0, font_scale()) + _character() * max(map(len, rows))
 
 
 def _right_room(legend: Sequence[str]) -> float:
     """Return the width that a colour bar or a legend needs."""
     character = _LEGEND_CHARACTER * text_scale("legend")
-    return max(0.95 * font_scale(), 0.45 + character * max(map(len, legend), default=0))
+    return max(0.95 * max(1.0, font_scale()), 0.45 + character * max(map(len, legend), default=0))
 
 
 def _side(cells: int) -> float:

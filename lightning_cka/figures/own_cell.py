@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.layout_engine import PlaceHolderLayoutEngine, TightLayoutEngine
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.transforms import Bbox
 
 from lightning_cka.figures.layout import figure_of
@@ -53,8 +53,6 @@ def axes_size(ax: Axes) -> tuple[float, float]:
 def has_layout_engine(ax: Axes) -> bool:
     """Return whether the figure arranges its axes when it is drawn, as with ``layout="constrained"``."""
     engine = figure_of(ax).get_layout_engine()
-    if isinstance(engine, TightLayoutEngine) and ax.figure is not figure_of(ax):
-        return False  # It does not arrange axes in subfigures.
     return engine is not None and not isinstance(engine, PlaceHolderLayoutEngine)
 
 

@@ -62,7 +62,7 @@ def test_a_heatmap_beside_other_plots(layout):
         assert others == untouched
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["constrained", "compressed", None])  # "tight" does not arrange subfigures.
 def test_heatmaps_in_subfigures(layout):
     figure = Figure((8, 4), layout=layout)
     for part in figure.subfigures(1, 2):
