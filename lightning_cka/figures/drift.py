@@ -93,7 +93,7 @@ def plot_drift(
     flagged = _flagged(results, history) if flags else set()
     rows, (columns, _) = _row_labels(history, flagged), moment_labels(results)
     notes = mark_label(tolerance).split("\n") if tolerance and _marks(history) else []
-    ax = new_axes(columns, rows, legend=[*rows, *notes], above=_NOTE_ROOM if notes else 0.0)
+    ax = new_axes(columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM if notes else 0.0)
     _draw_map(ax, results, history, look, tolerance)
     if len(results) > 1:
         trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
