@@ -90,13 +90,19 @@ def _labels(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
+_DPI = 200
+"""Dots per inch of PNG files, and of the cells in PDF and SVG files."""
+
+
 def _write_heatmap(result: CKAResult, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    plot_cka(result)[0].savefig(path)
+    plot_cka(result)[0].savefig(path, dpi=_DPI)
 
 
 _WRITERS: Mapping[str, Callable[[CKAResult, Path], object]] = {
     ".png": _write_heatmap,
+    ".pdf": _write_heatmap,
+    ".svg": _write_heatmap,
     ".csv": lambda result, path: write_csv([result], path),
     ".json": lambda result, path: result.save(path),
 }

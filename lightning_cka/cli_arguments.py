@@ -66,7 +66,7 @@ def _add_compare(commands: Any) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="file to write: .png (heatmap), .csv (one row per pair of layers) or .json (the whole result)",
+        help="file to write: .png, .pdf or .svg (heatmap), .csv (one row per pair of layers) or .json (the result)",
     )
 
 

@@ -52,7 +52,7 @@ def fails(capsys, *arguments):
 
 def test_compare_prints_a_table_and_writes_the_requested_file(files, capsys, tmp_path):
     banks, _ = files
-    for ending in ("png", "csv", "json"):
+    for ending in ("png", "pdf", "svg", "csv", "json"):
         assert main(["compare", A, B, "--output", f"out.{ending}"]) == 0
     out, _ = capsys.readouterr()
     assert "Net, initial and Net, epoch 1: linear CKA, 73 samples in 5 batches, mean" in out
@@ -68,6 +68,9 @@ def test_compare_prints_a_table_and_writes_the_requested_file(files, capsys, tmp
     assert float(rows[3]["cka"]) == value
     with Image.open("out.png") as image:
         assert image.width > 300
+        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+    assert (tmp_path / "out.pdf").read_bytes().startswith(b"%PDF")
+    assert "<svg" in (tmp_path / "out.svg").read_text()
 
 
 def test_compare_takes_kernels_layers_and_the_biased_estimator(files, capsys):
@@ -189,8 +192,8 @@ def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
         capsys, "compare", A, B, "--kernel", "cubic"
     )
     assert "threshold" in fails(capsys, "compare", A, B, "--kernel", "rbf:-1")
-    assert "must end with one of .png, .csv, .json, but got 'x.pdf'" in fails(
-        capsys, "compare", A, B, "--output", "x.pdf"
+    assert "must end with one of .png, .pdf, .svg, .csv, .json, but got 'x.txt'" in fails(
+        capsys, "compare", A, B, "--output", "x.txt"
     )
     assert "'z' matches none" in fails(capsys, "compare", A, B, "--layers", "z")
     assert "there are no results in run/banks" in fails(capsys, "animate", "run/banks")

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from numpy.typing import NDArray
 
 from lightning_cka.figures.layout import figure_of
+from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,14 +23,19 @@ _BAR_WIDTH = 0.14
 
 
 def draw_cells(
-    ax: Axes, values: NDArray[Any], cmap: str, vmin: float, vmax: float, hidden: NDArray[np.bool_] | None = None
+    ax: Axes,
+    values: NDArray[Any],
+    cmap: str | Colormap,
+    vmin: float,
+    vmax: float,
+    hidden: NDArray[np.bool_] | None = None,
 ) -> AxesImage:
     """Draw a matrix with its first row at the bottom.
 
     Args:
         ax: Axes to draw into.
         values: The matrix ``(rows, columns)``. Cells with ``nan`` are grey.
-        cmap: Name of a matplotlib colour map.
+        cmap: A matplotlib colour map or its name.
         vmin: Value at the lower end of the colour map.
         vmax: Value at the upper end of the colour map.
         hidden: Mask ``(rows, columns)`` of cells that stay white. None draws all cells.
@@ -36,7 +43,7 @@ def draw_cells(
     Returns:
         The image of the cells.
     """
-    colours = colormaps[cmap].with_extremes(bad=_NAN_COLOUR)
+    colours = (colormaps[cmap] if isinstance(cmap, str) else cmap).with_extremes(bad=_NAN_COLOUR)
     style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
     image = ax.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=vmin, vmax=vmax, **style)
     if hidden is not None:
@@ -45,7 +52,7 @@ def draw_cells(
 
 
 def colour_bar(ax: Axes, image: AxesImage, label: str, *, with_nan: bool) -> None:
-    """Draw a colour bar to the right of the axes. Its width does not depend on the axes.
+    """Draw a colour bar to the right of the axes. Its width does not depend on the axes, also if their size changes.
 
     Args:
         ax: Axes of the cells.
@@ -53,12 +60,14 @@ def colour_bar(ax: Axes, image: AxesImage, label: str, *, with_nan: bool) -> Non
         label: Name of the values.
         with_nan: Whether to explain the grey cells.
     """
-    width = _BAR_WIDTH / (ax.get_position().width * figure_of(ax).get_figwidth())
-    bar = ax.inset_axes((1 + width, 0.0, width, 1.0))
+    to_pixels: Any = ax.transAxes
+    inches_from_right_edge = figure_of(ax).dpi_scale_trans + ScaledTranslation(1, 0, to_pixels)
+    place = blended_transform_factory(inches_from_right_edge, ax.transAxes)
+    bar = ax.inset_axes((_BAR_WIDTH, 0.0, _BAR_WIDTH, 1.0), transform=place)
     ax.figure.colorbar(image, cax=bar, label=label)
-    bar.tick_params(labelsize=8)
+    bar.tick_params(labelsize=font_size("tick"))
     if with_nan:
-        bar.text(0, -0.02, "grey: nan", transform=bar.transAxes, ha="left", va="top", fontsize=8)
+        bar.text(0, -0.02, "grey: nan", transform=bar.transAxes, ha="left", va="top", fontsize=font_size("tick"))
 
 
 def write_values(

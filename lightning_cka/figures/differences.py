@@ -12,6 +12,7 @@ from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.labels import axis_title, elided, plain, short_labels, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, label_room, new_axes
+from lightning_cka.figures.own_cell import fit_into_cell
 from lightning_cka.figures.ticks import set_ticks
 
 if TYPE_CHECKING:
@@ -62,10 +63,13 @@ def plot_difference(
     """
     if all_pairs is None:
         all_pairs = _knows_other_pairs(difference)
+    own = ax is not None
     if all_pairs:
         ax = _draw_heatmap(difference, ax, level, cmap, limit, max_ticks)
     else:
         ax = _draw_intervals(difference, ax, level, max_ticks)
+    if own:
+        fit_into_cell(ax)
     return figure_of(ax), ax
 
 

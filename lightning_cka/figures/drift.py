@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.cells import colour_bar, draw_cells
+from lightning_cka.figures.colour_range import Bound, colour_range
 from lightning_cka.figures.flag_notes import marked, write_above_axes
-from lightning_cka.figures.labels import axis_title, reference_title, short_labels, value_label
+from lightning_cka.figures.labels import axis_title, plain, reference_title, short_labels, value_label
 from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
 from lightning_cka.figures.layout import axes_below, figure_of, label_room, new_axes
+from lightning_cka.figures.own_cell import fit_into_cell
 from lightning_cka.figures.settled_marks import draw_marks, explain_above_axes, mark_label
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.figures.trends import plot_trend
+from lightning_cka.figures.user_style import font_size
 from lightning_cka.runtime.text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
@@ -39,10 +43,15 @@ def plot_drift(
     results: Sequence[CKAResult],
     ax: Axes | None = None,
     *,
-    cmap: str = "magma",
+    cmap: str | Colormap = "magma",
     tolerance: float | None = DEFAULT_TOLERANCE,
+    vmin: Bound = 0.0,
+    vmax: Bound | None = None,
+    flags: bool = True,
+    colorbar: bool = True,
+    title: str | None = None,
 ) -> tuple[Figure, Axes]:
-    """Draw a layer-by-epoch map of CKA with the reference's layer of the same name, with colours from 0 to 1.
+    """Draw a layer-by-epoch map of CKA with the reference's layer of the same name.
 
     A layer that is flagged in one of the results has a red label with a warning sign. A line below the title says in
     which results.
@@ -52,29 +61,40 @@ def plot_drift(
     diamond may have changed until the end, its probe set may be too small to tell, or some results may lack the
     records of their batches, such as those of older versions.
 
+    In your own axes, there is the map alone. The axes become smaller to make room for labels and colour bar.
+
     Args:
         results: Results of one reference, in order; at least one. Values are ``nan`` where a result lacks a layer.
         ax: Axes to draw into. None makes a new figure, with `plot_trend` of the same results below the map if there
             are at least two.
-        cmap: Name of a matplotlib colour map.
+        cmap: A matplotlib colour map or its name.
         tolerance: Change of CKA that does not matter, greater than 0. The default is 0.01, about the smallest step that
             one sees in the colours. None draws no diamonds.
+        vmin: As in `plot_cka`, for the values of the map.
+        vmax: As in `plot_cka`, for the values of the map.
+        flags: Whether to mark flagged layers.
+        colorbar: Whether to draw a colour bar.
+        title: Title of the map. None names the reference.
 
     Returns:
         The figure and the axes of the map.
 
     Raises:
-        ValueError: There is no result, the last one has no layers of the same name, or ``tolerance`` is not positive.
+        ValueError: There is no result, the last one has no layers of the same name, ``tolerance`` is not positive,
+            or ``vmin`` or ``vmax`` is a text other than "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
     history = layer_history(results, _LEVEL, tolerance)
+    look = _MapLook(cmap, *colour_range([history.values], vmin, vmax), flags, colorbar, title)
     if ax is not None:
-        _draw_map(ax, results, history, cmap, tolerance)
+        _draw_map(ax, results, history, look, tolerance)
+        fit_into_cell(ax)
         return figure_of(ax), ax
-    rows, (columns, _) = _row_labels(results, history), moment_labels(results)
+    flagged = _flagged(results, history) if flags else set()
+    rows, (columns, _) = _row_labels(history, flagged), moment_labels(results)
     notes = mark_label(tolerance).split("\n") if tolerance and _marks(history) else []
-    ax = new_axes(columns, rows, legend=[*rows, *notes], above=_NOTE_ROOM if notes else 0.0)
-    _draw_map(ax, results, history, cmap, tolerance)
+    ax = new_axes(columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM if notes else 0.0)
+    _draw_map(ax, results, history, look, tolerance)
     if len(results) > 1:
         trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
         plot_trend(results, ax=trend, level=_LEVEL, tolerance=tolerance)
@@ -83,17 +103,29 @@ def plot_drift(
     return figure_of(ax), ax
 
 
+class _MapLook(NamedTuple):
+    """Options of the map; see `plot_drift`."""
+
+    cmap: str | Colormap
+    low: float
+    high: float
+    flags: bool
+    colorbar: bool
+    title: str | None
+
+
 def _draw_map(
-    ax: Axes, results: Sequence[CKAResult], history: LayerHistory, cmap: str, tolerance: float | None
+    ax: Axes, results: Sequence[CKAResult], history: LayerHistory, look: _MapLook, tolerance: float | None
 ) -> None:
     """Draw cells, colour bar, ticks and titles."""
     last = results[-1]
-    flagged = _flagged(results, history)
+    flagged = _flagged(results, history) if look.flags else set()
     columns, unit = moment_labels(results)
-    image = draw_cells(ax, history.values, cmap, 0.0, 1.0)
-    colour_bar(ax, image, value_label(last), with_nan=bool(np.isnan(history.values).any()))
+    image = draw_cells(ax, history.values, look.cmap, look.low, look.high)
+    if look.colorbar:
+        colour_bar(ax, image, value_label(last), with_nan=bool(np.isnan(history.values).any()))
     set_ticks(ax.xaxis, columns)
-    set_ticks(ax.yaxis, _row_labels(results, history), flagged)
+    set_ticks(ax.yaxis, _row_labels(history, flagged), flagged)
     ax.set_xlabel(unit)
     ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1]))
     marks = _marks(history)
@@ -102,7 +134,8 @@ def _draw_map(
     if marks and tolerance:
         explain_above_axes(ax, tolerance, _LEVEL, above - 2)
         above += _NOTE_HEIGHT
-    ax.set_title(reference_title(last), fontsize=10, pad=above)
+    title = reference_title(last) if look.title is None else plain(look.title)
+    ax.set_title(title, fontsize=font_size("title"), pad=above)
     if flagged:
         layers = {history.names[place] for place in flagged}
         when = [
@@ -118,9 +151,9 @@ def _marks(history: LayerHistory) -> list[tuple[float, float]]:
     return [(place, row) for row, place in enumerate(history.settled) if place is not None]
 
 
-def _row_labels(results: Sequence[CKAResult], history: LayerHistory) -> list[str]:
+def _row_labels(history: LayerHistory, flagged: set[int]) -> list[str]:
     """Return the labels of the layers, with a sign before flagged ones."""
-    return marked(short_labels(history.names)[0], _flagged(results, history))
+    return marked(short_labels(history.names)[0], flagged)
 
 
 def _flagged(results: Sequence[CKAResult], history: LayerHistory) -> set[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_cka.figures.labels import plain
 from lightning_cka.figures.layout import figure_of
+from lightning_cka.figures.user_style import font_size, text_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ FLAG_COLOUR = "#b3261e"
 _LINE_HEIGHT = 0.14
 _CHARACTER = 0.068
 """Mean width in inches of a character of a note."""
-_FONT_SIZE = 7
 
 
 def marked(labels: Sequence[str], flagged: Collection[int]) -> list[str]:
@@ -36,22 +36,25 @@ def wrap_notes(notes: Sequence[str], width: float) -> list[str]:
         notes: One text per note.
         width: Width of the figure in inches.
     """
-    lines = (textwrap.wrap(note, int(width / _CHARACTER), subsequent_indent="    ") for note in notes)
+    lines = (
+        textwrap.wrap(note, int(width / _CHARACTER / text_scale("note")), subsequent_indent="    ") for note in notes
+    )
     return [plain(line) for wrapped in lines for line in wrapped]
 
 
 def notes_height(lines: Sequence[str]) -> float:
     """Return the height of the lines in inches."""
-    return _LINE_HEIGHT * (len(lines) + 0.5) if lines else 0.0
+    return _LINE_HEIGHT * text_scale("note") * (len(lines) + 0.5) if lines else 0.0
 
 
-def write_below_axes(ax: Axes, lines: Sequence[str], distance: float) -> None:
+def write_below_axes(ax: Axes, lines: Sequence[str], distance: float, colour: str | None = FLAG_COLOUR) -> None:
     """Write lines at the left edge of the figure.
 
     Args:
         ax: Axes in the figure.
         lines: Lines of the notes.
         distance: Distance in inches between the axes and the notes, for the labels and the title of the x axis.
+        colour: Colour of the lines. None: that of other texts.
     """
     figure, box = figure_of(ax), ax.get_position()
     width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
@@ -62,16 +65,28 @@ def write_below_axes(ax: Axes, lines: Sequence[str], distance: float) -> None:
         "\n".join(lines),
         transform=ax.transAxes,
         va="top",
-        fontsize=_FONT_SIZE,
-        color=FLAG_COLOUR,
+        fontsize=font_size("note"),
+        color=colour,
         linespacing=1.25,
     )
 
 
-def write_at_bottom(figure: Figure, lines: Sequence[str], colour: str | None = FLAG_COLOUR) -> None:
-    """Write lines into the lower left corner of the figure. ``colour`` None: that of other texts."""
-    width, height = figure.get_size_inches()
-    figure.text(0.1 / width, 0.05 / height, "\n".join(lines), va="bottom", fontsize=_FONT_SIZE, color=colour)
+def write_at_bottom(
+    figure: Figure, lines: Sequence[str], colour: str | None = FLAG_COLOUR, height: float = 0.0
+) -> None:
+    """Write lines into the lower left corner of the figure, ``height`` inches above its edge.
+
+    ``colour`` None is that of other texts.
+    """
+    total_width, total_height = figure.get_size_inches()
+    figure.text(
+        0.1 / total_width,
+        (0.05 + height) / total_height,
+        "\n".join(lines),
+        va="bottom",
+        fontsize=font_size("note"),
+        color=colour,
+    )
 
 
 def write_above_axes(ax: Axes, text: str) -> None:
@@ -79,7 +94,24 @@ def write_above_axes(ax: Axes, text: str) -> None:
     write_at_height(ax, f"{FLAG} {text}", 4, FLAG_COLOUR)
 
 
-def write_at_height(ax: Axes, text: str, height: float, colour: str = "black") -> None:
+def write_short_notes(ax: Axes, lines: Sequence[tuple[str, str | None]]) -> None:
+    """Write lines between the axes and their title, which moves up.
+
+    The lines have no part in the layout of the figure, except for the place of the title.
+
+    Args:
+        ax: Axes with a title.
+        lines: Texts from top to bottom, each with its colour. Colour None is that of other texts.
+    """
+    if not lines:
+        return
+    step = font_size("note") * 1.3
+    for place, (text, colour) in enumerate(reversed(lines)):
+        write_at_height(ax, text, 3 + place * step, colour)
+    ax.set_title(ax.get_title(), fontsize=font_size("title"), pad=5 + len(lines) * step)
+
+
+def write_at_height(ax: Axes, text: str, height: float, colour: str | None = "black") -> None:
     """Write one line above the axes.
 
     Args:
@@ -96,7 +128,7 @@ def write_at_height(ax: Axes, text: str, height: float, colour: str = "black") -
         textcoords="offset points",
         ha="center",
         va="bottom",
-        fontsize=_FONT_SIZE,
+        fontsize=font_size("note"),
         color=colour,
         annotation_clip=False,
-    )
+    ).set_in_layout(False)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lightning_cka.figures.cells import colour_bar
-from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_below_axes
+from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
+from lightning_cka.figures.flag_notes import (
+    FLAG,
+    FLAG_COLOUR,
+    notes_height,
+    wrap_notes,
+    write_below_axes,
+    write_short_notes,
+)
 from lightning_cka.figures.heatmap_style import HeatmapStyle
-from lightning_cka.figures.labels import MAX_LABEL, value_label
+from lightning_cka.figures.labels import MAX_LABEL, plain, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
+from lightning_cka.figures.own_cell import axes_size, fit_into_cell
+from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
@@ -22,49 +34,88 @@ def plot_cka(
     ax: Axes | None = None,
     *,
     add_text: bool = False,
-    cmap: str = "magma",
-    vmin: float = 0.0,
-    vmax: float = 1.0,
+    cmap: str | Colormap = "magma",
+    vmin: Bound = 0.0,
+    vmax: Bound | None = None,
     triangle: bool = False,
     max_ticks: int = MAX_TICKS,
     max_label: int = MAX_LABEL,
+    flags: bool = True,
+    colorbar: bool = True,
+    title: str | None = None,
 ) -> tuple[Figure, Axes]:
     """Draw a result as a heatmap, with the model's layers on the y axis and the reference's on the x axis.
 
     The first layers are at the lower left. Flagged layers have a red label with a warning sign. Lines below the
-    heatmap give the reasons.
+    heatmap give the reasons. If the colours of all values are nearly equal, a line says so.
+
+    A new figure has the size and the font sizes of ``matplotlib.rcParams`` where these are not matplotlib's defaults.
+    In your own axes, one short line above the heatmap takes the place of the lines below it. The axes become smaller to
+    make room for labels and colour bar, so that these do not cover neighbouring axes.
 
     Args:
         result: Result with an ``(L, R)`` matrix of CKA values. Cells with ``nan`` are grey.
         ax: Axes to draw into. None makes a new figure.
         add_text: Whether to write the values into the cells, with their standard errors if these are known.
-        cmap: Name of a matplotlib colour map.
-        vmin: Value at the lower end of the colour map. Smaller values get the same colour.
-        vmax: Value at the upper end of the colour map. Larger values get the same colour.
+        cmap: A matplotlib colour map or its name.
+        vmin: Value at the lower end of the colour map. Smaller values get the same colour. "auto" takes the smallest
+            value of the result.
+        vmax: Value at the upper end of the colour map. Larger values get the same colour. "auto" takes the largest
+            value of the result. None takes 1, or "auto" if ``vmin`` is "auto".
         triangle: Whether to draw each pair of layers only once. This needs a comparison of a model with itself.
         max_ticks: Maximum number of evenly spaced tick labels of each axis, at least 1. Flagged layers come on top.
         max_label: Maximum number of characters of a layer's name, at least 2. Longer names lose their middle, as far
             as labels stay distinct.
+        flags: Whether to mark flagged layers and to give the reasons.
+        colorbar: Whether to draw a colour bar.
+        title: Title of the heatmap. None takes the epoch and the step.
 
     Returns:
         The figure and its axes. The figure is not registered with pyplot: save it with ``figure.savefig``.
 
     Raises:
-        ValueError: ``triangle`` is True, but the result compares two models.
+        ValueError: ``triangle`` is True, but the result compares two models; or ``vmin`` or ``vmax`` is a text other
+            than "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
-    rows, columns, notes = style.labels(result)
-    width = figure_width(columns, rows) if ax is None else figure_of(ax).get_figwidth()
-    lines = wrap_notes(notes, width)
+    values = [result.matrix.numpy()]
+    low, high = colour_range(values, vmin, vmax)
+    style = HeatmapStyle(add_text, cmap, low, high, triangle, max_ticks, max_label, flags)
+    if ax is not None:
+        style = _for_own_axes(style, ax)
+    rows, columns, reasons = style.labels(result)
+    notes = narrow_range_note(values, low, high)
+    own = ax is None
     if ax is None:
-        ax = new_axes(columns, rows, below=notes_height(lines))
+        width = figure_width(columns, rows)
+        lines, flag_lines = wrap_notes(notes, width), wrap_notes(reasons, width)
+        ax = new_axes(columns, rows, below=notes_height(lines) + notes_height(flag_lines))
     image = style.draw(result, ax)
-    colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
-    ax.set_title(_moment(result), fontsize=10)
-    if lines:
-        write_below_axes(ax, lines, label_room(columns))
+    if colorbar:
+        colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
+    ax.set_title(_moment(result) if title is None else plain(title), fontsize=font_size("title"))
+    if own:
+        room = label_room(columns, axes_size(ax)[0])
+        if lines:
+            write_below_axes(ax, lines, room, colour=None)
+        if flag_lines:
+            write_below_axes(ax, flag_lines, room + notes_height(lines))
+    else:
+        write_short_notes(ax, [(note.split(":")[0], None) for note in notes] + _short(reasons))
+        fit_into_cell(ax)
     return figure_of(ax), ax
+
+
+def _for_own_axes(style: HeatmapStyle, ax: Axes) -> HeatmapStyle:
+    """Return a style whose labels and titles leave more than half of the axes to the cells."""
+    width, height = (int(length / 0.1) for length in axes_size(ax))
+    longest = max(8, min(width, height) * 2 // 5)
+    return replace(style, max_label=min(style.max_label, longest), max_titles=(max(8, width), max(8, height)))
+
+
+def _short(reasons: list[str]) -> list[tuple[str, str | None]]:
+    """Return one short line with its colour if there are flags, else none."""
+    return [(f"{FLAG} see the result's flags", FLAG_COLOUR)] if reasons else []
 
 
 def _moment(result: CKAResult) -> str:

@@ -19,6 +19,7 @@ from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
@@ -41,22 +42,26 @@ class HeatmapLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class HeatmapStyle:
-    """Options of a heatmap; see `plot_cka`."""
+    """Options of a heatmap; see `plot_cka`. ``max_titles``: maximum number of characters of the titles of x and y."""
 
     add_text: bool = False
-    cmap: str = "magma"
+    cmap: str | Colormap = "magma"
     vmin: float = 0.0
     vmax: float = 1.0
     triangle: bool = False
     max_ticks: int = MAX_TICKS
     max_label: int = MAX_LABEL
+    flags: bool = True
+    max_titles: tuple[int, int] = (40, 40)
 
     def labels(self, result: CKAResult) -> HeatmapLabels:
-        """Return the labels of rows and columns, and the notes on flags."""
+        """Return the labels of rows and columns, and the notes on flags if ``flags`` is True."""
         rows, columns = (
             marked(short_labels(names, self.max_label)[0], flagged)
-            for names, flagged in zip((result.layers, result.reference_layers), _flagged(result), strict=True)
+            for names, flagged in zip((result.layers, result.reference_layers), self._flagged(result), strict=True)
         )
+        if not self.flags:
+            return HeatmapLabels(rows, columns, [])
         kind = result.diagnostics.sample_kind if result.diagnostics else "sample"
         notes = flag_summary(result.flags, kind, measure_title(result.measure))
         return HeatmapLabels(rows, columns, [f"{FLAG} {note}" for note in notes])
@@ -73,17 +78,21 @@ class HeatmapStyle:
         if self.triangle and not result.self_comparison:
             raise ValueError("triangle=True draws half of a symmetric matrix, but this one compares two models")
         rows, columns, _ = self.labels(result)
-        flagged_rows, flagged_columns = _flagged(result)
+        flagged_rows, flagged_columns = self._flagged(result)
         values = result.matrix.numpy()
         hidden = np.triu(np.ones(values.shape, dtype=bool), 1) if self.triangle else None
         image = draw_cells(ax, values, self.cmap, self.vmin, self.vmax, hidden)
         set_ticks(ax.xaxis, columns, flagged_columns, self.max_ticks)
         set_ticks(ax.yaxis, rows, flagged_rows, self.max_ticks)
-        ax.set_xlabel(axis_title(result.reference_name, short_labels(result.reference_layers)[1]))
-        ax.set_ylabel(axis_title(result.model_name, short_labels(result.layers)[1]))
+        ax.set_xlabel(axis_title(result.reference_name, short_labels(result.reference_layers)[1], self.max_titles[0]))
+        ax.set_ylabel(axis_title(result.model_name, short_labels(result.layers)[1], self.max_titles[1]))
         if self.add_text:
             write_values(ax, image, values, _known_errors(result), hidden)
         return image
+
+    def _flagged(self, result: CKAResult) -> tuple[set[int], set[int]]:
+        """Return the indices of flagged rows and columns; empty if ``flags`` is False."""
+        return _flagged(result) if self.flags else (set(), set())
 
 
 def _flagged(result: CKAResult) -> tuple[set[int], set[int]]:

@@ -54,10 +54,11 @@ def plain(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\\$", text)
 
 
-def axis_title(name: str, prefix: str) -> str:
-    """Return the title of an axis of layers: the model's name and the common prefix of the layers."""
-    title = f"{elided(name)}: {prefix}.*" if prefix else elided(name)
-    return plain(title if len(title) <= _MAX_AXIS_TITLE else f"{elided(name)}: …")
+def axis_title(name: str, prefix: str, max_length: int = _MAX_AXIS_TITLE) -> str:
+    """Return the title of an axis of layers: the model's name, and the common prefix of the layers if it fits."""
+    name = elided(name, min(MAX_LABEL, max_length))
+    title = f"{name}: {prefix}.*" if prefix else name
+    return plain(title if len(title) <= max_length or not prefix else f"{name}: …")
 
 
 def reference_title(result: CKAResult) -> str:

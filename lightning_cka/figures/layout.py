@@ -1,4 +1,7 @@
-"""Sizes of figures and positions of axes, so that all labels fit. All lengths are in inches."""
+"""Sizes of figures and positions of axes, so that all labels fit. All lengths are in inches.
+
+Figures have the size that users set in ``rcParams["figure.figsize"]``, if they did.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from lightning_cka.figures.user_style import chosen_size, font_scale, text_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +27,14 @@ _MAX_PANEL = 3.6
 """Bound on a side of a heatmap that is one of several."""
 _CHARACTER = 0.065
 """Mean width of a character of a tick label."""
+_SMALLEST_SIDE = 0.8
+"""Bound on a side of a heatmap in a figure whose size the user chose."""
+_LABEL_HEIGHT = 0.125
+"""Distance between the labels of neighbouring ticks of the y axis."""
+_PANEL_GAP = 0.15
+"""Distance between a panel and the labels of the next one."""
+_GRID_RIGHT = 0.8
+"""Width of the free room at the right of panels, for the colour bar."""
 _LEGEND_CHARACTER = 0.06
 """Mean width of a character of a legend."""
 
@@ -48,21 +61,28 @@ def new_axes(
         legend: Labels of the lines in a legend to the right of the axes.
         above: Height of the free room above the axes, beside that of the title.
     """
-    left, bottom, top = _left_room(rows), label_room(columns) + below, 0.4 + above
-    width, height = _side(len(columns)), _side(len(rows))
-    total_width, total_height = figure_width(columns, rows, legend), bottom + height + top
+    total_width = figure_width(columns, rows, legend)
+    left = _left_room(rows)
+    width = total_width - left - _right_room(legend)
+    bottom, top = label_room(columns, width) + below, 0.4 * max(1.0, font_scale()) + above
+    height = _side(len(rows)) if (size := chosen_size()) is None else max(size[1] - bottom - top, _SMALLEST_SIDE)
+    total_height = bottom + height + top
     figure = _new_figure(total_width, total_height)
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
 def figure_width(columns: Sequence[str], rows: Sequence[str], legend: Sequence[str] = ()) -> float:
     """Return the width of the figure that `new_axes` makes."""
-    right = max(0.95, 0.45 + _LEGEND_CHARACTER * max(map(len, legend), default=0))
-    return _left_room(rows) + _side(len(columns)) + right
+    left, right = _left_room(rows), _right_room(legend)
+    if (size := chosen_size()) is not None:
+        return max(size[0], left + _SMALLEST_SIDE + right)
+    return left + _side(len(columns)) + right
 
 
 def axes_below(ax: Axes, height: float, gap: float) -> Axes:
     """Make the figure taller, and return new axes below ``ax`` with the same width.
+
+    If the user chose the size of the figure, the height of ``ax`` is shared between both instead.
 
     Args:
         ax: Axes in a figure without a layout engine. Their size and their distance from the top stay the same.
@@ -72,6 +92,13 @@ def axes_below(ax: Axes, height: float, gap: float) -> Axes:
     figure = figure_of(ax)
     width, old = figure.get_size_inches()
     box = ax.get_position()
+    if chosen_size() is not None:
+        upper = max(0.6 * (box.height * old - gap), _SMALLEST_SIDE)
+        height = max(box.height * old - gap - upper, _SMALLEST_SIDE)
+        grown = upper + gap + height - box.height * old
+        figure.set_size_inches(width, old + grown)
+        ax.set_position((box.x0, (box.y0 * old + height + gap) / (old + grown), box.width, upper / (old + grown)))
+        return figure.add_axes((box.x0, box.y0 * old / (old + grown), box.width, height / (old + grown)))
     new = old + height + gap
     figure.set_size_inches(width, new)
     lowest = box.y0 * old
@@ -92,12 +119,17 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     Returns:
         The axes from left to right, then from top to bottom.
     """
-    left, bottom, top = _left_room(rows), label_room(columns) + 0.1, 0.3
-    width, height = _panel_side(len(columns)), _panel_side(len(rows))
     across = min(count, across)
     lines = -(-count // across)
-    step_x, step_y = _panel_step(columns, rows), bottom + height + top
-    total_width, total_height = grid_width(columns, rows, count, across), lines * step_y + below
+    total_width = grid_width(columns, rows, count, across)
+    left, step_x = _left_room(rows), (total_width - _GRID_RIGHT) / across
+    width = step_x - left - _PANEL_GAP
+    bottom, top = label_room(columns, width) + 0.1, 0.3 * max(1.0, font_scale())
+    height = _panel_side(len(rows))
+    if (size := chosen_size()) is not None:
+        height = max((size[1] - below) / lines - bottom - top, _SMALLEST_SIDE)
+    step_y = bottom + height + top
+    total_height = lines * step_y + below
     figure = _new_figure(total_width, total_height)
     return [
         figure.add_axes(
@@ -114,7 +146,10 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
 
 def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: int) -> float:
     """Return the width of the figure that `new_grid` makes."""
-    return min(count, across) * _panel_step(columns, rows) + 0.8
+    across = min(count, across)
+    if (size := chosen_size()) is not None:
+        return max(size[0], across * (_left_room(rows) + _SMALLEST_SIDE + _PANEL_GAP) + _GRID_RIGHT)
+    return across * (_left_room(rows) + _panel_side(len(columns)) + _PANEL_GAP) + _GRID_RIGHT
 
 
 def square_grid(
@@ -155,19 +190,44 @@ def square_grid(
     ]
 
 
-def label_room(columns: Sequence[str]) -> float:
-    """Return the height that the labels and the title of the x axis need."""
-    return 0.45 + (_CHARACTER * max(map(len, columns)) if labels_overlap(columns) else 0.15)
+def label_room(columns: Sequence[str], width: float | None = None) -> float:
+    """Return the height that the labels and the title of the x axis need; see `labels_overlap`."""
+    rotated = labels_overlap(columns, width)
+    return 0.45 * max(1.0, font_scale()) + (
+        _character() * max(map(len, columns)) if rotated else 0.15 * text_scale("tick")
+    )
 
 
-def labels_overlap(labels: Sequence[str]) -> bool:
-    """Whether horizontal labels along the x axis would overlap, so that they must be rotated."""
-    return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _CHARACTER > _side(len(labels))
+def labels_overlap(labels: Sequence[str], width: float | None = None) -> bool:
+    """Whether horizontal labels along the x axis would overlap, so that they must be rotated.
+
+    Args:
+        labels: The labels.
+        width: Width of the axes. None takes that of a new figure.
+    """
+    room = _side(len(labels)) if width is None else width
+    return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _character() > room
+
+
+def most_ticks(length: float) -> int:
+    """Return how many ticks can have a label along an axis of this length, if labels of the x axis are rotated."""
+    return max(1, int(length / (_LABEL_HEIGHT * text_scale("tick"))))
+
+
+def _character() -> float:
+    """Return the mean width of a character of a tick label."""
+    return _CHARACTER * text_scale("tick")
 
 
 def _left_room(rows: Sequence[str]) -> float:
     """Return the width that the labels and the title of the y axis need."""
-    return 0.5 + _CHARACTER * max(map(len, rows))
+    return 0.5 * max(1.0, font_scale()) + _character() * max(map(len, rows))
+
+
+def _right_room(legend: Sequence[str]) -> float:
+    """Return the width that a colour bar or a legend needs."""
+    character = _LEGEND_CHARACTER * text_scale("legend")
+    return max(0.95 * max(1.0, font_scale()), 0.45 + character * max(map(len, legend), default=0))
 
 
 def _side(cells: int) -> float:
@@ -178,11 +238,6 @@ def _side(cells: int) -> float:
 def _panel_side(cells: int) -> float:
     """Return the length of an axis that is one of several."""
     return min(_side(cells), _MAX_PANEL)
-
-
-def _panel_step(columns: Sequence[str], rows: Sequence[str]) -> float:
-    """Return the distance between panels side by side, from left edge to left edge."""
-    return _left_room(rows) + _panel_side(len(columns)) + 0.15
 
 
 def _new_figure(width: float, height: float) -> Figure:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_cka.figures.cells import colour_bar
+from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, elided, plain, shared_value_label, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid
+from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
@@ -24,12 +27,14 @@ def plot_comparison(
     *,
     across: int = 4,
     add_text: bool = False,
-    cmap: str = "magma",
-    vmin: float = 0.0,
-    vmax: float = 1.0,
+    cmap: str | Colormap = "magma",
+    vmin: Bound = 0.0,
+    vmax: Bound | None = None,
     triangle: bool = False,
     max_ticks: int = MAX_TICKS,
     max_label: int = MAX_LABEL,
+    flags: bool = True,
+    colorbar: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """Draw heatmaps of several results side by side, with one colour range.
 
@@ -39,29 +44,34 @@ def plot_comparison(
         across: Maximum number of heatmaps side by side, at least 1.
         add_text: As in `plot_cka`.
         cmap: As in `plot_cka`.
-        vmin: As in `plot_cka`.
-        vmax: As in `plot_cka`.
+        vmin: As in `plot_cka`, but "auto" takes the smallest value of all results.
+        vmax: As in `plot_cka`, but "auto" takes the largest value of all results.
         triangle: As in `plot_cka`.
         max_ticks: As in `plot_cka`.
         max_label: As in `plot_cka`.
+        flags: As in `plot_cka`.
+        colorbar: Whether to draw colour bars at the right.
 
     Returns:
         The figure, and the axes of each heatmap.
 
     Raises:
         ValueError: There is no result, the number of titles is wrong, or ``triangle`` is True but a result compares
-            two models.
+            two models, or ``vmin`` or ``vmax`` is a text other than "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
     titles = _checked_titles(results, titles)
-    style = HeatmapStyle(add_text, cmap, vmin, vmax, triangle, max_ticks, max_label)
-    grid = _labelled_grid([style.labels(result) for result in results], titles, across)
+    values = [result.matrix.numpy() for result in results]
+    low, high = colour_range(values, vmin, vmax)
+    style = HeatmapStyle(add_text, cmap, low, high, triangle, max_ticks, max_label, flags)
+    notes = narrow_range_note(values, low, high)
+    grid = _labelled_grid([style.labels(result) for result in results], titles, across, notes)
     label = shared_value_label(results)
     has_nan = any(bool(result.matrix.isnan().any()) for result in results)
     for place, (ax, result, title) in enumerate(zip(grid, results, titles, strict=True)):
         image = style.draw(result, ax)
-        ax.set_title(elided(title), fontsize=10)
-        if place % across == across - 1 or place == len(results) - 1:
+        ax.set_title(elided(title), fontsize=font_size("title"))
+        if colorbar and (place % across == across - 1 or place == len(results) - 1):
             colour_bar(ax, image, label, with_nan=has_nan)
     return figure_of(grid[0]), grid
 
@@ -82,14 +92,20 @@ def _checked_titles(results: Sequence[CKAResult], titles: Sequence[str] | None) 
     return titles
 
 
-def _labelled_grid(labels: Sequence[HeatmapLabels], titles: Sequence[str], across: int) -> list[Axes]:
-    """Return axes with room for the labels of every panel, and with the notes of all panels below them."""
+def _labelled_grid(
+    labels: Sequence[HeatmapLabels], titles: Sequence[str], across: int, notes: Sequence[str]
+) -> list[Axes]:
+    """Return axes with room for the labels of every panel, and with common notes and the flags of all panels below."""
     rows = max((each.rows for each in labels), key=_room)
     columns = max((each.columns for each in labels), key=_room)
-    notes = [f"{title}: {note}" for title, each in zip(titles, labels, strict=True) for note in each.notes]
-    lines = wrap_notes(notes, grid_width(columns, rows, len(labels), across))
-    grid = new_grid(columns, rows, len(labels), across, notes_height(lines))
-    write_at_bottom(figure_of(grid[0]), lines)
+    reasons = [f"{title}: {note}" for title, each in zip(titles, labels, strict=True) for note in each.notes]
+    width = grid_width(columns, rows, len(labels), across)
+    lines, flag_lines = wrap_notes(notes, width), wrap_notes(reasons, width)
+    height = notes_height(flag_lines)
+    grid = new_grid(columns, rows, len(labels), across, height + notes_height(lines))
+    write_at_bottom(figure_of(grid[0]), flag_lines)
+    if lines:
+        write_at_bottom(figure_of(grid[0]), lines, colour=None, height=height)
     return grid
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from matplotlib.axis import XAxis
 
 from lightning_cka.figures.flag_notes import FLAG_COLOUR
-from lightning_cka.figures.layout import MAX_TICKS, labels_overlap
+from lightning_cka.figures.layout import MAX_TICKS, labels_overlap, most_ticks
+from lightning_cka.figures.own_cell import axes_size
+from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -23,12 +25,14 @@ def set_ticks(axis: Axis, labels: Sequence[str], flagged: Collection[int] = (), 
         flagged: Indices of flagged cells.
         max_ticks: As in `tick_places`.
     """
-    places = tick_places(len(labels), flagged, max_ticks)
-    axis.set_ticks(places, [labels[place] for place in places], fontsize=8)
+    is_x = isinstance(axis, XAxis)
+    width, height = axes_size(axis.axes)
+    places = tick_places(len(labels), flagged, min(max_ticks, most_ticks(width if is_x else height)))
+    axis.set_ticks(places, [labels[place] for place in places], fontsize=font_size("tick"))
     for place, text in zip(places, axis.get_ticklabels(), strict=True):
         if place in flagged:
             text.set_color(FLAG_COLOUR)
-    if isinstance(axis, XAxis) and labels_overlap(labels):
+    if is_x and labels_overlap([labels[place] for place in places], width):
         axis.set_tick_params(rotation=90)
 
 

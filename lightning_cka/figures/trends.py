@@ -71,16 +71,19 @@ def plot_trend(
     rows = _chosen_rows(history, layers)
     labels, _ = short_labels(history.names)
     columns, unit = moment_labels(results)
+    heading = _heading(history, level, len(rows))
     note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
     if ax is None:
-        ax = new_axes(columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n")])
+        ax = new_axes(
+            columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n"), *heading]
+        )
     colours = line_colours(len(rows))
     for colour, row in zip(colours, rows, strict=True):
         _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), colour)
         if (place := history.settled[row]) is not None:
             draw_marks(ax, [(place, history.values[row, place])], colour)
     _draw_opinions(ax, history.opinions[rows], colours)
-    _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]), note)
+    _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]), note, heading)
     return figure_of(ax), ax
 
 
@@ -123,6 +126,13 @@ def plot_layer_trend(
     value = shared_value_label(results)
     _finish(ax, columns, axis_title(last.model_name, prefix), value, f"{title} of layers of the same name")
     return figure_of(ax), ax
+
+
+def _heading(history: LayerHistory, level: float, drawn: int) -> list[str]:
+    """Return what the legend says of all lines: how many layers are left out, and the level of the bands."""
+    count = len(history.names)
+    some = [f"{drawn} of {count} layers"] if drawn < count else []
+    return some + ([f"bands: {100 * level:g} % CI"] if np.isfinite(history.low).any() else [])
 
 
 def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[int]:
@@ -188,8 +198,19 @@ def _draw_opinions(ax: Axes, opinions: NDArray[np.float64], colours: Sequence[Co
             label = ""
 
 
-def _finish(ax: Axes, columns: Sequence[str], x_title: str, y_title: str, title: str, note: str | None = None) -> None:
-    """Draw ticks, titles, and a legend in the order of the lines from top to bottom; ``note`` explains the marks."""
+def _finish(
+    ax: Axes,
+    columns: Sequence[str],
+    x_title: str,
+    y_title: str,
+    title: str,
+    note: str | None = None,
+    heading: Sequence[str] = (),
+) -> None:
+    """Draw ticks, titles, and a legend in the order of the lines from top to bottom; ``note`` explains the marks.
+
+    The lines of ``heading`` are above the legend.
+    """
     set_ticks(ax.xaxis, columns)
     ax.tick_params(axis="y", labelsize=8)
     ax.set_xlabel(x_title)
@@ -200,4 +221,13 @@ def _finish(ax: Axes, columns: Sequence[str], x_title: str, y_title: str, title:
     handles, texts = handles[::-1], texts[::-1]
     if note is not None:
         handles, texts = [*handles, legend_mark()], [*texts, note]
-    ax.legend(handles, texts, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    ax.legend(
+        handles,
+        texts,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        fontsize=7,
+        frameon=False,
+        title="\n".join(heading) or None,
+        title_fontsize=7,
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from figure_contents import all_texts_are_inside, texts
 from lightning_cka.diagnostics import Diagnostics, Flag
-from lightning_cka.plotting import plot_layer_trend, plot_trend
+from lightning_cka.plotting import plot_drift, plot_layer_trend, plot_trend
 from synthetic_results import LONG, history, result, settling_history
 
 
@@ -110,3 +110,14 @@ def test_a_trend_shows_second_opinions_where_a_flag_says_that_they_differ():
     assert "second opinion that differs" in dashed.get_label()
     assert len(ax.get_lines()) == 8 + 1 + (name not in line_labels(plot_trend(history(layers=20))[1]))
     assert len(plot_trend(results, [results[0].layers[0]])[1].get_lines()) == 1
+
+
+def test_a_legend_says_how_many_layers_it_shows_and_what_the_bands_are():
+    figure, ax = plot_trend(history(layers=30), level=0.9)
+    assert ax.get_legend().get_title().get_text() == "8 of 30 layers\nbands: 90 % CI"
+    assert all_texts_are_inside(figure)
+    assert plot_trend(history())[1].get_legend().get_title().get_text() == "bands: 95 % CI"
+    without = [result(3, 3, epoch=epoch) for epoch in range(3)]
+    assert plot_trend(without)[1].get_legend().get_title().get_text() == ""
+    figure, _ = plot_drift(history(layers=30))
+    assert figure.axes[-1].get_legend().get_title().get_text() == "8 of 30 layers\nbands: 95 % CI"
