@@ -137,7 +137,7 @@ class Network:
         return torch.randn(samples, *self.shape)
 
 
-_TRANSFORMER_LAYERS = ["net.block?", "net.block??", "*.out", "*.mlp"]
+_TRANSFORMER_LAYERS = ["net.block*", "**.out", "**.mlp"]
 
 NETWORKS = {
     "ResNet-18": Network(

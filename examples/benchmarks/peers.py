@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from lightning_cka.compare.comparison import Comparison
+from lightning_cka.hsic.measure import CKA
 from lightning_cka.monitor.reference import Reference
 
 from benchmarks.live_monitor import at_first_validation
@@ -95,10 +96,10 @@ class OwnRun:
         """Compare the live model with the banks, and return the matrix of the first one in the order of running."""
         live = self._task.live
         by_name = {str(number): bank for number, bank in enumerate(banks)}
-        comparison = Comparison(live.names, by_name, {"linear": "linear"}, live.device)
+        comparison = Comparison(live.names, by_name, {"cka": CKA()}, live.device)
         live.probe.show(live.trainer, live.module, comparison.add)
         order = [live.names.index(name) for name in self._task.names]
-        return comparison.results()["0", "linear"].result.matrix[order][:, order]
+        return comparison.results()["0", "cka"].result.matrix[order][:, order]
 
 
 class PackageRun:
