@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_cka.compare.run_files import bank_files
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.runtime.spacing import spread_evenly
 from lightning_cka.runtime.text import shortened
 
 BankSource = str | Path | GramBank
@@ -97,8 +98,7 @@ def chosen_moments(
         ValueError: An epoch has no bank, or none is chosen.
     """
     if epochs is None:
-        count = len(banks) if max_moments is None else min(len(banks), max_moments)
-        return sorted({round(place * (len(banks) - 1) / max(1, count - 1)) for place in range(count)})
+        return spread_evenly(range(len(banks)), len(banks) if max_moments is None else max_moments)
     names = [moment if bank.epoch is None else str(bank.epoch) for bank, moment in zip(banks, moments, strict=True)]
     places = {name: place for place, name in enumerate(names)}
     missing = [str(epoch) for epoch in epochs if str(epoch) not in places]

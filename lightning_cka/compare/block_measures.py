@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cka.compare.bank_pair import BankPair
 from lightning_cka.compare.permutation_test import PermutationTest, sample_orders
-from lightning_cka.hsic.packed import PackedGrams, unpack
+from lightning_cka.hsic.packed import PackedGrams, unpack, widened
 from lightning_cka.hsic.predictivity import check_alpha, error_weights, errors_of_mean
 from lightning_cka.hsic.procrustes import angle_of, angle_of_cosine, gram_factor, nuclear_norm, squared_distance
 from lightning_cka.probe.bank import GramBank
@@ -170,7 +170,7 @@ def _factors(packed: PackedGrams) -> list[Tensor]:
 
 def _grams(packed: PackedGrams) -> Tensor:
     """Return doubly centered Gram matrices, ``(L, n, n)`` in float64; zero for layers without variance."""
-    wide = PackedGrams(*(part.double() for part in packed))
+    wide = widened(packed)
     return unpack(wide) * wide.scales.square()[:, None, None]
 
 

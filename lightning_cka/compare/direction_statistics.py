@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_cka.compare.influence import cka_of_sums
 from lightning_cka.hsic.jackknife import jackknife_error, sums_of_others
 
 ENDS = 8
@@ -115,17 +116,12 @@ def _changes(whole: Tensor, part: Tensor) -> list[Change]:
     weights = defined[:, 0].to(whole)
     zero = torch.zeros((), dtype=whole.dtype, device="cpu")
     whole, part = whole.where(defined, zero), part.where(defined, zero)
-    values = [_cka(products.sum(0)) for products in (whole, part)]
-    left_out = _cka(sums_of_others(whole)) - _cka(sums_of_others(part))
+    values = [cka_of_sums(products.sum(0).unbind()) for products in (whole, part)]
+    left_out = cka_of_sums(sums_of_others(whole).unbind(1)) - cka_of_sums(sums_of_others(part).unbind(1))
     error = jackknife_error(values[0] - values[1], left_out, weights)
     is_known = weights.sum(0) >= max(1, _MIN_PART * len(whole))
     found = torch.stack([*values, error]).where(is_known, zero + torch.nan)
     return [Change(*each) for each in found.T.tolist()]
-
-
-def _cka(products: Tensor) -> Tensor:
-    pairs, layers, references = products.unbind(-2)
-    return pairs / (layers * references).sqrt()
 
 
 def _mean_size(counts: list[float]) -> float:

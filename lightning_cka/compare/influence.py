@@ -127,8 +127,8 @@ def leave_one_out(
     }
 
 
-def cka_of_sums(sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return CKA of P pairs, ``(P,)``, from the sums <K, L>, <K, K> and <L, L>."""
+def cka_of_sums(sums: Sequence[Tensor]) -> Tensor:
+    """Return CKA, ``(...)``, from the sums <K, L>, <K, K> and <L, L>, each ``(...)``."""
     pairs, layers, references = sums
     return pairs / (layers * references).sqrt()
 

@@ -9,16 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.hsic.packed import (
-    USABLE,
-    PackedGrams,
-    has_imprecise_distances,
-    row_states,
-    select_layers,
-    unpack,
-)
-from lightning_cka.hsic.spectrum import effective_dimension_numerator, eigenvalue_shares
-from lightning_cka.hsic.subset import select_samples
+from lightning_cka.hsic.packed import select_layers, unpack, widened
+from lightning_cka.hsic.spectrum import effective_dimension_terms, eigenvalue_shares
+from lightning_cka.hsic.subset import select_samples, usable_places
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.sample_selection import SampleSelection
 
@@ -64,14 +57,13 @@ def _spectrum(bank: GramBank, row: int, selection: SampleSelection) -> LayerSpec
     spectra, sums = [], torch.zeros(2, dtype=torch.float64)
     for batch in bank:
         grams = select_layers(batch.grams, [row])
-        states = row_states(grams)[0].tolist()
-        places = [place for place in selection.places(batch) if states[place] == USABLE]
+        places = usable_places(grams, selection.places(batch))
         if len(places) < MIN_SAMPLES:
             continue
-        grams = grams if len(places) == len(states) else select_samples(grams, places)
-        sums = sums + _dimension_sums(grams)
+        grams = select_samples(grams, places)
+        sums = sums + effective_dimension_terms(grams)[:, 0]
         # The scale of a layer without variance is zero: its matrix has only rounding errors.
-        shares = eigenvalue_shares(unpack(PackedGrams(*(each.double() for each in grams))) * grams.scales)[0]
+        shares = eigenvalue_shares(unpack(widened(grams)) * grams.scales)[0]
         if not shares.isnan().any():
             spectra.append(shares)
     largest = max(map(len, spectra), default=0)
@@ -79,11 +71,3 @@ def _spectrum(bank: GramBank, row: int, selection: SampleSelection) -> LayerSpec
     length = min(map(len, counted), default=0)
     mean = torch.stack([shares[:length] for shares in counted]).mean(0) if counted else torch.empty(0)
     return LayerSpectrum(mean, float(sums[0] / sums[1]), length + 1, len(counted))
-
-
-def _dimension_sums(grams: PackedGrams) -> Tensor:
-    """Return numerator and denominator of the effective dimension for one batch of one layer, ``(2,)``."""
-    norms = grams.row_squares.double().sum(1)
-    numerator = effective_dimension_numerator(grams.offsets.double(), norms)
-    numerator = numerator.where(~has_imprecise_distances(grams), torch.full_like(numerator, torch.nan))
-    return torch.cat([numerator, norms]) * grams.scales.double() ** 4

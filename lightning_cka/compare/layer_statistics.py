@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_cka.compare.bad_samples import BadSamples, SampleStates
 from lightning_cka.compare.diagnostics import LayerDiagnostics, SampleRatio
-from lightning_cka.hsic.packed import PackedGrams, diagonals, has_imprecise_distances
-from lightning_cka.hsic.spectrum import effective_dimension_numerator
+from lightning_cka.hsic.packed import PackedGrams, diagonals
+from lightning_cka.hsic.spectrum import effective_dimension_terms
 from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
 from lightning_cka.runtime.devices import to_device
 
@@ -53,15 +53,12 @@ class LayerStatistics:
             bad_inputs: Those whose inputs are not finite.
         """
         self._states.add(linear, tuple(samples), bad_inputs)
-        offsets, norms = linear.offsets.to(self.sums), linear.row_squares.to(self.sums).sum(1)
-        scales = linear.scales.to(self.sums) ** 4
-        numerator = effective_dimension_numerator(offsets, norms) * scales
-        numerator = numerator.where(~has_imprecise_distances(linear), torch.full_like(numerator, torch.nan))
         scale = grams.scales.to(self.sums)[:, None]
         d = diagonals(grams._replace(offsets=grams.offsets.to(self.sums))) * scale**2
         rows = grams.row_squares.to(self.sums) * scale**4
         rows = rows.where(~grams.offsets.isnan(), torch.full_like(rows, torch.nan))  # There, they are `row_states`.
-        self.sums = self.sums + torch.stack([numerator, norms * scales, rows.sum(1), d.sum(1)])
+        of_dimension = effective_dimension_terms(linear).to(self.sums)
+        self.sums = self.sums + torch.cat([of_dimension, torch.stack([rows.sum(1), d.sum(1)])])
         self.num_samples += grams.num_samples
         numbers = to_device(torch.tensor(samples, device="cpu"), d.device).expand(2, len(d), -1)
         self._keep_largest(torch.stack([d, rows]), numbers)

@@ -28,6 +28,7 @@ from lightning_cka.compare.direction_statistics import (
     DirectionStatistics,
     statistics_of,
 )
+from lightning_cka.compare.influence import cka_of_sums
 from lightning_cka.compare.partners import Partners
 from lightning_cka.hsic.centered_grams import CenteredGrams, diagonal_part, dots, u_products
 from lightning_cka.hsic.first_directions import (
@@ -133,8 +134,8 @@ class LeadingDirections:
             a, b = (direction(side.found.values[chosen], side.found.vectors[chosen]) for side in (x, y))
             remaining = products_without(k, ell, a, b, whole[:, chosen], unbiased=self._unbiased)
             found[WITHOUT : WITHOUT + 3, chosen] = remaining
-            hidden = _cosine(remaining) < MAX_REMAINING
-            if len(chosen := chosen[hidden & (_cosine(whole[:, chosen]) >= MIN_HIGH_CKA)]):
+            hidden = cka_of_sums(remaining.unbind()) < MAX_REMAINING
+            if len(chosen := chosen[hidden & (cka_of_sums(whole[:, chosen].unbind()) >= MIN_HIGH_CKA)]):
                 hats = [Ridge().vectors(first_packed(side.packed, chosen)) for side in (x, y)]
                 found[RIDGE : RIDGE + 3, chosen] = partner_products(*hats)
         for place, side in enumerate((x, y)):
@@ -182,12 +183,6 @@ class _Side(NamedTuple):
     """The leading directions."""
     packed: PackedGrams
     """Gram matrices of all samples."""
-
-
-def _cosine(products: Tensor) -> Tensor:
-    """Return <v, w> / (|v| |w|) from <v, w>, <v, v> and <w, w>, ``(3, p)``."""
-    cosine: Tensor = products[0] / (products[1] * products[2]).sqrt()
-    return cosine
 
 
 def _side(grams: PackedGrams, found: Directions, layers: slice | list[int]) -> _Side:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 from lightning_cka.compare.bandwidths import agreed_medians
 from lightning_cka.compare.inputs import Features
 from lightning_cka.compare.minibatch_measure import MinibatchMeasure, Side
-from lightning_cka.hsic.kernel_grams import apply_kernel, lacks_digits, median_squared_distances
+from lightning_cka.hsic.kernel_grams import median_squared_distances
 from lightning_cka.hsic.kernels import Kernel, resolve_kernel
 from lightning_cka.hsic.measure import CKA
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
-from lightning_cka.hsic.stack import pack_features, pack_precomputed
+from lightning_cka.hsic.stack import pack_precomputed
 
 
 class MinibatchCKA(MinibatchMeasure):
@@ -97,37 +97,21 @@ class MinibatchCKA(MinibatchMeasure):
         if reference_features is None and self.measure.needs_median:
             self.reference_medians = self.layer_medians
 
-    def undefined_layers(
-        self,
-        layer_medians: Tensor | None = None,
-        reference_medians: Tensor | None = None,
-        layer_reasons: Mapping[str, str] | None = None,
-        reference_reasons: Mapping[str, str] | None = None,
-    ) -> dict[str, list[str]]:
-        """Return the names of the layers whose CKA is ``nan``; see `MinibatchMeasure.undefined_layers`."""
-        if self.measure.needs_median:
-            layer_medians, reference_medians = self.layer_medians, self.reference_medians
-        return super().undefined_layers(layer_medians, reference_medians, layer_reasons, reference_reasons)
-
     def _vectors(self, features: list[Tensor] | PackedGrams, side: Side) -> Vectors:
-        """Return the vectors of one batch. With a bandwidth, the first batch fixes it for this side."""
-        return self.measure.vectors(self._grams(features, side))
+        """Return the vectors of one batch, or of Gram matrices that a user computed."""
+        if self.kernel == "precomputed" and not isinstance(features, PackedGrams):
+            features = pack_precomputed(features)
+        return super()._vectors(features, side)
 
-    def _grams(self, features: list[Tensor] | PackedGrams, side: Side) -> PackedGrams:
-        if isinstance(features, PackedGrams):
-            return self._kernel_grams(features, side)
-        if self.kernel == "precomputed":
-            return pack_precomputed(features)
-        linear = pack_features(features)
-        grams = self._kernel_grams(linear, side)
-        if grams is not linear and lacks_digits(grams.scales, linear):
-            return self._kernel_grams(pack_features(features, torch.float64), side)
-        return grams
-
-    def _kernel_grams(self, linear: PackedGrams, side: Side) -> PackedGrams:
+    def _medians(self, linear: PackedGrams, side: Side) -> Tensor | None:
+        """Return the medians that fix bandwidths. The first batch sets them for each side."""
         if not self.measure.needs_median:
-            return apply_kernel(self.kernel, linear, unbiased=self.unbiased)
+            return None
         name = f"{side}_medians"
         if self.num_batches == 0:
             setattr(self, name, median_squared_distances(linear).to(self.pair_sum))
-        return apply_kernel(self.kernel, linear, getattr(self, name), unbiased=self.unbiased)
+        medians: Tensor = getattr(self, name)
+        return medians
+
+    def _fixed_medians(self) -> tuple[Tensor, Tensor] | None:
+        return (self.layer_medians, self.reference_medians) if self.measure.needs_median else None

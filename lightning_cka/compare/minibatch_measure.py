@@ -147,14 +147,15 @@ class MinibatchMeasure(SimilaritySums):
         """Return the names of the layers whose similarity is ``nan``, by reason; empty before the first batch.
 
         Args:
-            layer_medians: Median squared distances ``(L,)`` that fixed the bandwidths of Gram matrices; None: there
-                are no bandwidths.
-            reference_medians: Median squared distances ``(R,)`` of the reference; None: there are none.
+            layer_medians: Median squared distances ``(L,)`` that fixed the bandwidths of Gram matrices; None:
+                those of this metric, if its kernel has a bandwidth.
+            reference_medians: Median squared distances ``(R,)`` of the reference; None: those of this metric.
             layer_reasons: Reasons that are already known, by layer name.
             reference_reasons: Those of the reference's layers.
         """
         if self.num_batches == 0:
             return {}
+        layer_medians, reference_medians = self._fixed_medians() or (layer_medians, reference_medians)
         return merge_sides(
             undefined_layers(self.layers, self.layer_sum, layer_medians, layer_reasons),
             undefined_layers(self.reference_layers, self.reference_sum, reference_medians, reference_reasons),
@@ -188,12 +189,24 @@ class MinibatchMeasure(SimilaritySums):
             title, skipped = self.measure.title, int(self.num_skipped)
             rank_zero_warn(f"{title} is nan: all {skipped} batches had fewer than {MIN_SAMPLES} samples")
 
-    def _vectors(self, features: list[Tensor] | PackedGrams, side: Side) -> Vectors:  # noqa: ARG002 -- `MinibatchCKA` needs it.
+    def _vectors(self, features: list[Tensor] | PackedGrams, side: Side) -> Vectors:
         """Return the vectors of one batch of the model's features ("layer") or of those of the reference."""
         if isinstance(features, PackedGrams):
-            return self.measure.vectors(features)
+            return self._measured(features, side)
         linear = pack_features(features)
-        vectors = self.measure.vectors(linear)
+        vectors = self._measured(linear, side)
         if lacks_digits(vectors.factors, linear):
-            return self.measure.vectors(pack_features(features, torch.float64))
+            return self._measured(pack_features(features, torch.float64), side)
         return vectors
+
+    def _measured(self, linear: PackedGrams, side: Side) -> Vectors:
+        """Return the vectors of linear Gram matrices."""
+        return self.measure.vectors(self.measure.grams(linear, self._medians(linear, side)))
+
+    def _medians(self, linear: PackedGrams, side: Side) -> Tensor | None:  # noqa: ARG002  # `MinibatchCKA` needs them.
+        """Return the medians that fix bandwidths for this batch; None without bandwidths."""
+        return None
+
+    def _fixed_medians(self) -> tuple[Tensor, Tensor] | None:
+        """Return the medians that fixed the bandwidths of both sides; None if this metric has not fixed any."""
+        return None

@@ -164,7 +164,7 @@ class ModelPair:
             thresholds: Thresholds of the flags.
             sample_kind: Kind of the sample numbers; see `Diagnostics`.
             flags: Flags of the model's layers that were found elsewhere.
-            named: Samples to leave out by computing the measure anew; CKA itself needs none.
+            named: Samples without which the measure is computed again. None for CKA, which has a closed form.
             **attributes: Attributes of the `CKAResult`.
         """
         metric, distributed = self._metric, self._distributed

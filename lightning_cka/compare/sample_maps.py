@@ -21,8 +21,8 @@ from lightning_cka.compare.bank_series import (
 from lightning_cka.compare.sample_marks import SampleMarks
 from lightning_cka.hsic.classical_mds import classical_mds, procrustes_rotation
 from lightning_cka.hsic.grams import MIN_SAMPLES
-from lightning_cka.hsic.packed import USABLE, PackedGrams, row_states, select_layers, unpack
-from lightning_cka.hsic.subset import select_samples
+from lightning_cka.hsic.packed import PackedGrams, select_layers, unpack, widened
+from lightning_cka.hsic.subset import select_samples, usable_places
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_selection import bank_of_layers
@@ -164,7 +164,7 @@ def sample_maps(
 
 def _sources(banks: BankSource | Sequence[BankSource]) -> Sequence[BankSource]:
     is_one = isinstance(banks, GramBank) or (isinstance(banks, str | Path) and Path(banks).is_file())
-    return [banks] if is_one else sources_of_run(banks, "a picture of samples", 1)  # type: ignore[list-item,arg-type]
+    return [banks] if is_one else sources_of_run(banks, "a picture of samples", 1)  # type: ignore[list-item,arg-type]  # `is_one` tells.
 
 
 def _layer_of(batch: BankBatch, row: int) -> BankBatch:
@@ -174,16 +174,15 @@ def _layer_of(batch: BankBatch, row: int) -> BankBatch:
 def _map(layer: str, moment: str, batch: BankBatch, selection: SampleSelection, marked: Sequence[int]) -> SampleMap:
     """Return the map of the selected samples of a batch of one layer."""
     nothing = SampleMap(layer, moment, (), torch.empty(0, _AXES, dtype=torch.float64), (torch.nan, torch.nan))
-    states = row_states(batch.grams)[0].tolist()
     selected = selection.places(batch)
-    places = [place for place in selected if states[place] == USABLE]
-    left_out = tuple(batch.samples[place] for place in selected if states[place] != USABLE)
+    places = usable_places(batch.grams, selected)
+    left_out = tuple(batch.samples[place] for place in sorted(set(selected) - set(places)))
     if len(places) < MIN_SAMPLES:
         return replace(nothing, left_out=left_out, problem=TOO_FEW)
-    grams = batch.grams if len(places) == len(states) else select_samples(batch.grams, places)
+    grams = select_samples(batch.grams, places)
     if problem := _problem(grams):
         return replace(nothing, left_out=left_out, problem=problem)
-    gram = unpack(PackedGrams(*(each.double() for each in grams)))[0]
+    gram = unpack(widened(grams))[0]
     found = classical_mds(gram, _AXES)
     unit = (gram.trace() / len(places)).sqrt()
     first, second = found.shares.tolist()

@@ -1,4 +1,4 @@
-"""The values of a measure without single samples, computed anew.
+"""The values of a measure without single samples, computed from the Gram matrices of the other samples.
 
 `lightning_cka.compare.influence` has a closed form, which holds for CKA only: without a sample, neighbours, ranks and
 hat matrices of the others change. So only those samples are left out that the flags of CKA name.
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_cka.compare.diagnostics import LeaveOneOut
 from lightning_cka.compare.flags import Flag
+from lightning_cka.compare.influence import cka_of_sums
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.hsic.packed import PackedGrams, select_layers
@@ -81,14 +82,16 @@ class Named(NamedTuple):
                 other = reference.batches.get(batch.index)
                 if sample in batch.samples and other is not None:
                     sides = (select_layers(batch.grams, [row]), select_layers(other.grams, [column]))
-                    c, a, b = _reductions(measure, sides, batch.samples.index(sample))
-                    values[place] = (pairs[row, column] - c) / ((layers[row] - a) * (references[column] - b)).sqrt()
+                    of_pair = (pairs[row, column], layers[row], references[column])
+                    reductions = _reductions(measure, sides, batch.samples.index(sample))
+                    values[place] = cka_of_sums([one - less for one, less in zip(of_pair, reductions, strict=True)])
         values = all_reduce_sum(values.to(sums[0]), distributed=distributed).cpu()
         found: dict[str, LeaveOneOut] = {}
         for (layer, row, column, sample), without in zip(self.candidates, values.tolist(), strict=True):
-            change = abs(without - float(pairs[row, column] / (layers[row] * references[column]).sqrt()))
-            if isnan(pairs[row, column]):
+            value = float(cka_of_sums((pairs[row, column], layers[row], references[column])))
+            if isnan(value):
                 continue  # Without the sample, too: the sums of the others are not known.
+            change = abs(without - value)
             # A change of nan is the largest.
             if layer not in found or not change <= found[layer].change:
                 found[layer] = LeaveOneOut(sample, without, change)

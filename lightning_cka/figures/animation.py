@@ -13,6 +13,7 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.pictures import Pixels, render
 from lightning_cka.runtime.files import write_atomically
+from lightning_cka.runtime.spacing import spread_evenly
 
 MAX_FRAMES = 60
 """Default maximum number of frames."""
@@ -50,8 +51,7 @@ def write_animation(
 
 def frame_places(count: int, max_frames: int) -> list[int]:
     """Return the indices of the moments that get a frame: at most ``max_frames``, evenly spaced, with both ends."""
-    places: list[int] = np.linspace(0, count - 1, min(count, max(2, max_frames))).round().astype(int).tolist()
-    return places
+    return spread_evenly(range(count), max(2, max_frames))
 
 
 def write_gif(pictures: Iterable[Pixels], path: str | Path, seconds: float) -> None:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from lightning_cka.figures.labels import elided, plain
 from lightning_cka.probe.sample_labels import copied_labels, label_of
 from lightning_cka.probe.tokens import kind_of_sequences, sequences_of
+from lightning_cka.runtime.spacing import spread_evenly
 
 if TYPE_CHECKING:
     from lightning_cka.probe.sample_labels import Labels
@@ -81,7 +82,7 @@ class LabelColours:
             return _COLOURS[0], _MARKERS[0]
         if self._is_continuous:
             low, *_, high = self._order
-            return to_hex(colormaps["viridis"](Normalize(low, high)(label))), _MARKERS[0]  # type: ignore[arg-type]
+            return to_hex(colormaps["viridis"](Normalize(low, high)(label))), _MARKERS[0]  # type: ignore[arg-type]  # No text.
         place = self._order[label]
         return _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS)]
 
@@ -89,7 +90,7 @@ class LabelColours:
         """Return the handles and texts of a legend of the labels of samples. Of many integers, it has five."""
         found = sorted(set(self.of(samples)), key=self._order.__getitem__)
         if self._is_continuous:
-            found = [found[round(part * (len(found) - 1) / 4)] for part in range(5)]
+            found = spread_evenly(found, 5)
         return [(_handle(*self.style(label)), plain(elided(str(label), _MAX_LENGTH))) for label in found]
 
 

@@ -65,6 +65,17 @@ def _disagreements(result: CKAResult, names: Sequence[str]) -> NDArray[np.float6
     return np.array([flagged.get(name, np.nan) for name in names])
 
 
+def check_same_layers(results: Sequence[CKAResult], names: list[str]) -> None:
+    """Check that results have these layers of the same name on both sides.
+
+    Raises:
+        ValueError: One has others.
+    """
+    for result in results:
+        if (other := list(result.same_named_pairs())) != names:
+            raise ValueError(f"the results must have the same layers, but one has {other} and another has {names}")
+
+
 def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
     """Return one label per result, and what the labels are.
 

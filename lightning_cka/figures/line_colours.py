@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from matplotlib import colormaps
 
+from lightning_cka.runtime.spacing import spread_evenly
+
 Colour = tuple[float, float, float, float]
 
 _MAX_LINES = 8
@@ -12,8 +14,7 @@ _MAX_LINES = 8
 
 def chosen_lines(count: int) -> list[int]:
     """Return the indices of the lines that are drawn by default: all, or 8 evenly spaced ones if there are more."""
-    number = min(count, _MAX_LINES)
-    return [round(place * (count - 1) / max(1, number - 1)) for place in range(number)]
+    return spread_evenly(range(count), _MAX_LINES)
 
 
 def line_colours(count: int, *, on_dark: bool = False) -> list[Colour]:

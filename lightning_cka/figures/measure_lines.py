@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.figures.labels import elided, plain, value_label
-from lightning_cka.figures.layer_history import LayerHistory, layer_history
+from lightning_cka.figures.layer_history import LayerHistory, check_same_layers, layer_history
 from lightning_cka.probe.bank import GramBank
 
 ALL_MEASURES = ("cka", "mutual_knn", "rsa", "ridge")
@@ -59,9 +59,5 @@ def measure_lines(results: Mapping[str, Sequence[CKAResult]], level: float) -> l
     found = zip(labels, results.values(), strict=True)
     lines = [MeasureLine(label, each, layer_history(each, level)) for label, each in found]
     for line in lines:
-        if line.history.names != lines[0].history.names:
-            raise ValueError(
-                f"the results must have the same layers, but one has {lines[0].history.names} and another has "
-                f"{line.history.names}"
-            )
+        check_same_layers(lines[0].results[-1:], line.history.names)
     return lines

@@ -17,6 +17,7 @@ from lightning_cka.figures.layout import figure_of, new_axes, square_grid
 from lightning_cka.figures.measure_lines import MeasureLine, measure_lines, results_by_measure
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.runtime.spacing import spread_evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,7 @@ def plot_measures(
     lines = measure_lines(results_by_measure(results, reference), level)
     rows = _chosen_rows(lines[0].history.names, layers)
     if max(len(line.results) for line in lines) > 1:
-        return _plot_epochs(lines, rows or _evenly_spaced(len(lines[0].history.names)))
+        return _plot_epochs(lines, rows or spread_evenly(range(len(lines[0].history.names)), _MAX_PANELS))
     return _plot_depth(lines, rows or list(range(len(lines[0].history.names))))
 
 
@@ -86,11 +87,6 @@ def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int
     if missing := [name for name in layers or () if name not in names]:
         raise ValueError(f"no values with a layer of the same name for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers or ()]
-
-
-def _evenly_spaced(count: int) -> list[int]:
-    number = min(count, _MAX_PANELS)
-    return [round(place * (count - 1) / max(1, number - 1)) for place in range(number)]
 
 
 def _plot_depth(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Figure, list[Axes]]:

@@ -19,7 +19,7 @@ from lightning_cka.figures.labels import (
     short_labels,
     value_label,
 )
-from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
+from lightning_cka.figures.layer_history import LayerHistory, check_same_layers, layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
@@ -113,7 +113,7 @@ def plot_layer_trend(
     """
     results = [results] if isinstance(results, CKAResult) else results
     history = layer_history(results, level)
-    _check_same_layers(results, history.names)
+    check_same_layers(results, history.names)
     lines = _line_labels(results, labels)
     columns, prefix = short_labels(history.names)
     if ax is None:
@@ -149,12 +149,6 @@ def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[in
     if missing := [name for name in layers if name not in names]:
         raise ValueError(f"no layer of the same name for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers]
-
-
-def _check_same_layers(results: Sequence[CKAResult], names: list[str]) -> None:
-    for result in results:
-        if (other := list(result.same_named_pairs())) != names:
-            raise ValueError(f"the results must have the same layers, but one has {other} and another has {names}")
 
 
 def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> list[str]:

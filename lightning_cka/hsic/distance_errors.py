@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.hsic.packed import PackedGrams, squared_distances
+from lightning_cka.hsic.packed import PackedGrams, squared_distances, widened
 from lightning_cka.hsic.precision import accumulator_dtype
 
 LARGEST_LOSS = 1e-3
@@ -172,7 +172,7 @@ def loses_digits_without(packed: PackedGrams, places: Tensor, norms: Tensor) -> 
     Returns:
         Booleans, ``(L,)``; False for layers that are undefined or have no variance.
     """
-    wide = PackedGrams(*(part.to(accumulator_dtype(part.device)) for part in packed))
+    wide = widened(packed)
     squared = squared_distances(wide)
     entries = squared / 2 + wide.offsets[:, :, None] + wide.offsets[:, None, :]
     variances = packed_variances(packed, squared).single(entries)[:, places][:, :, places] / 4  # D_ij has -2 U_ij.

@@ -1,7 +1,7 @@
 """Where vectors hold the entries of the matrices that they are made of, and vectors of permuted samples.
 
-If the samples of a batch are permuted, the rows and columns of its matrices are. So the entries of a measure's vector
-change their places, and nothing has to be computed anew.
+Permuting the samples of a batch permutes the rows and columns of its matrices. So it only moves the entries of a
+measure's vector, and the measure need not be computed again.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def first_grams(grams: PackedGrams, layers: slice | list[int]) -> CenteredGrams:
 
 def first_packed(grams: PackedGrams, layers: slice | Tensor) -> PackedGrams:
     """Return the packed Gram matrices of the first samples, for some layers."""
-    chosen = PackedGrams(*(part[layers] for part in grams))
+    chosen = select_layers(grams, layers)
     u, offsets = first_samples(chosen, MAX_SAMPLES)
     return PackedGrams(fold(u), offsets, chosen.scales, u.square().sum(2))
 

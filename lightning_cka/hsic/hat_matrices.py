@@ -13,8 +13,7 @@ from lightning_cka.hsic.distance_errors import LARGEST_LOSS, packed_variances
 from lightning_cka.hsic.entry_positions import folded_positions
 from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.kernel_grams import in_chunks, precise_distances
-from lightning_cka.hsic.measure import Measure, with_parameters
-from lightning_cka.hsic.neighbors import part_of_one
+from lightning_cka.hsic.measure import Measure, part_of_one, with_parameters
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
 

@@ -22,8 +22,8 @@ from lightning_cka.hsic.packed import (
     select_layers,
     squared_distances,
     unpack,
+    widened,
 )
-from lightning_cka.hsic.precision import accumulator_dtype
 from lightning_cka.hsic.scaled_kernel import ScaledKernel
 
 _CHUNK_ENTRIES = 2**18
@@ -98,7 +98,7 @@ def _hides_digits(kernel: ScaledKernel, grams: PackedGrams, squared: Tensor, nor
 
 def precise_distances(grams: PackedGrams) -> Tensor:
     """Return the squared distances ``(L, n, n)`` of features / scale, in float64."""
-    wide = PackedGrams(*(part.to(accumulator_dtype(part.device)) for part in grams))
+    wide = widened(grams)
     sizes = wide.offsets.abs()
     magnitude = 2 * (sizes[:, :, None] + sizes[:, None, :])
     return zero_rounding_errors(squared_distances(wide), magnitude, grams.halves.dtype)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 from typing import ClassVar
 
 from torch import Tensor
@@ -54,7 +56,7 @@ class Measure(ABC):
         """Return whether the median distance of all batches fixes a bandwidth."""
         return False
 
-    def grams(self, linear: PackedGrams, medians: Tensor | None = None) -> PackedGrams:  # noqa: ARG002
+    def grams(self, linear: PackedGrams, medians: Tensor | None = None) -> PackedGrams:  # noqa: ARG002  # `CKA` needs it.
         """Return the Gram matrices that `vectors` takes: the linear ones, or for CKA those of the kernel.
 
         Args:
@@ -147,3 +149,18 @@ def measure_title(name: str) -> str:
     """Return a measure's name in texts and figures, from its name in results."""
     key, bracket, parameters = name.partition("(")
     return f"{_TITLES.get(key, key)}{' (' if bracket else ''}{parameters}"
+
+
+def part_of_one(owner: str, argument: str, value: object) -> float:
+    """Return a number between 0 and 1, both excluded.
+
+    Raises:
+        ValueError: The value is not between 0 and 1.
+        TypeError: The value is not a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: {argument} must be a number, but is a {type(value).__name__}")
+    number = float(value)
+    if not (isfinite(number) and 0 < number < 1):
+        raise ValueError(f"{owner}: {argument} must be between 0 and 1, but is {number:g}")
+    return number

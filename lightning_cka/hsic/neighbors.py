@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from lightning_cka.hsic.entry_positions import square_positions
 from lightning_cka.hsic.kernel_grams import in_chunks
-from lightning_cka.hsic.measure import Measure, with_parameters
+from lightning_cka.hsic.measure import Measure, part_of_one, with_parameters
 from lightning_cka.hsic.ordered_distances import OrderedDistances
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import Vectors
@@ -173,18 +171,3 @@ def _lost_part(nearest: Tensor, errors: Tensor, k: int) -> Tensor:
     relative = torch.where(farthest > 0, errors / farthest, torch.zeros_like(errors))
     of_neighbors = torch.maximum(errors / spread * ((m - 1) / k), relative)
     return torch.where(spread > 0, of_neighbors, among_copies).clamp(max=1.0).mean(1)
-
-
-def part_of_one(owner: str, argument: str, value: object) -> float:
-    """Return a number between 0 and 1, both excluded.
-
-    Raises:
-        ValueError: The value is not between 0 and 1.
-        TypeError: The value is not a number.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{owner}: {argument} must be a number, but is a {type(value).__name__}")
-    number = float(value)
-    if not (isfinite(number) and 0 < number < 1):
-        raise ValueError(f"{owner}: {argument} must be between 0 and 1, but is {number:g}")
-    return number

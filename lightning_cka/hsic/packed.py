@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_cka.hsic.centering import exceeds_rounding, u_centered
 from lightning_cka.hsic.folding import fold, unfold
+from lightning_cka.hsic.precision import accumulator_dtype
 
 USABLE, NOT_FINITE, TOO_FAR, MISSING, UNKNOWN = range(5)
 """States of a sample in a layer: it is usable; it has ``nan`` or infinite features; it is so far from the others that
@@ -72,9 +73,14 @@ def row_states(packed: PackedGrams) -> Tensor:
     return states.to(torch.int8)
 
 
-def select_layers(packed: PackedGrams, layers: slice | list[int]) -> PackedGrams:
+def select_layers(packed: PackedGrams, layers: slice | list[int] | Tensor) -> PackedGrams:
     """Return the Gram matrices of the given layers."""
     return PackedGrams(*(part[layers] for part in packed))
+
+
+def widened(packed: PackedGrams) -> PackedGrams:
+    """Return the Gram matrices in float64; in float32 on devices without float64."""
+    return PackedGrams(*(part.to(accumulator_dtype(part.device)) for part in packed))
 
 
 def unpack(packed: PackedGrams) -> Tensor:

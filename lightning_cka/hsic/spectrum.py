@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.centering import doubly_centered
+from lightning_cka.hsic.packed import PackedGrams, has_imprecise_distances
+from lightning_cka.hsic.precision import accumulator_dtype
 
 
 def effective_dimension_numerator(offsets: Tensor, squared_norms: Tensor) -> Tensor:
@@ -28,6 +30,19 @@ def effective_dimension_numerator(offsets: Tensor, squared_norms: Tensor) -> Ten
     # Not (sum s)^2 - sum s^2: with a far outlier, the two terms agree up to rounding, and their difference is noise.
     mixed = 2 * (offsets[:, 1:] * offsets.cumsum(1)[:, :-1]).sum(1)
     return (4 * (n - 3) * mixed + 2 * squared_norms / (n - 2)) / (n - 1)
+
+
+def effective_dimension_terms(packed: PackedGrams) -> Tensor:
+    """Return numerators and denominators of the effective dimensions of L layers on one batch, ``(2, L)``.
+
+    They are weighted by n(n-3), in float64, and have the scale of the features. A numerator is ``nan`` if an outlier
+    hides the distances between the other samples in rounding errors.
+    """
+    dtype = accumulator_dtype(packed.offsets.device)
+    norms, scales = packed.row_squares.to(dtype).sum(1), packed.scales.to(dtype) ** 4
+    numerators = effective_dimension_numerator(packed.offsets.to(dtype), norms)
+    numerators = numerators.where(~has_imprecise_distances(packed), torch.full_like(numerators, torch.nan))
+    return torch.stack([numerators, norms]) * scales
 
 
 def eigenvalue_shares(grams: Tensor) -> Tensor:

@@ -10,22 +10,30 @@ from torch import Tensor
 
 from lightning_cka.hsic.distance_errors import loses_digits_without
 from lightning_cka.hsic.folding import fold, half_size, unfold
-from lightning_cka.hsic.packed import PackedGrams, row_states, select_layers, u_centering_shift
+from lightning_cka.hsic.packed import USABLE, PackedGrams, row_states, select_layers, u_centering_shift
 
 _MAX_ENTRIES = 2**22
 """Largest number of matrix entries that are unpacked at a time."""
 
 
+def usable_places(packed: PackedGrams, places: Sequence[int]) -> list[int]:
+    """Return those of some places in a batch whose samples are usable in the only layer."""
+    states = row_states(packed)[0].tolist()
+    return [place for place in places if states[place] == USABLE]
+
+
 def select_samples(packed: PackedGrams, places: Sequence[int]) -> PackedGrams:
-    """Return the Gram matrices of some samples, as if the batch had no others.
+    """Return the Gram matrices of some samples, as if the batch had no others; all of them as they are.
 
     Features are centered over the chosen samples: rows and columns of the Gram matrix are centered again. The scale is
     ``nan`` for a layer whose other samples are so far away that the rounding errors that they leave would change CKA.
 
     Args:
         packed: Gram matrices of L layers on n samples.
-        places: Places of m samples in the batch, m >= 4.
+        places: Places of m samples in the batch, in ascending order, m >= 4.
     """
+    if len(places) == packed.num_samples:
+        return packed
     size = max(1, _MAX_ENTRIES // packed.num_samples**2)
     if len(packed.halves) > size:
         # Unpacking the matrices of all layers at once would take much memory.

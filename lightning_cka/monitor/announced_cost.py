@@ -31,7 +31,7 @@ _MAX_ENTRIES = 2**24
 def announce_cost(probe: LiveProbe, settings: Settings, run: RunState, trainer: Trainer, device: torch.device) -> None:
     """Log what the comparisons of a run will take on disk and in time, if there are more than 64 layers.
 
-    The space of banks is told by `lightning_cka.monitor.bank_limit.announce_banks`.
+    `lightning_cka.monitor.bank_limit.announce_banks` logs the space of banks.
 
     Args:
         probe: The probe set and the layers.

@@ -27,6 +27,7 @@ from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.file_names import distinct_file_names
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.json_text import parse_json
+from lightning_cka.runtime.spacing import spread_evenly
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ class SamplePictures:
         self._labels = probe.labels(trainer, settings.labels_fn)
         self._seen: set[tuple[str, str]] = set()
         self._bank: GramBank | None = None
-        if trainer.is_global_zero and self._labels is None:
+        if self._labels is None:  # Also on other ranks, which log nothing.
             rank_zero_info(
                 "CKA: the pictures of samples have one colour, because probe batches are not pairs with one integer "
                 "for each sample; labels_fn= can return the labels of a batch"
@@ -183,7 +184,7 @@ class _Drawer:
 
     def end(self, bank: BankSource, step: int, files: Sequence[Path]) -> None:
         """Start to draw an overview, and with several files each layer over epochs, and write the GIF."""
-        chosen = _spaced(self._layers, MAX_LAYERS)
+        chosen = spread_evenly(self._layers, MAX_LAYERS)
         figures = {_OVERVIEW: (self._figure(bank, chosen), self._folder / f"{_OVERVIEW}.png")}
         if len(files) > 1:
             for layer in chosen:
@@ -197,16 +198,10 @@ class _Drawer:
         return lambda: draw_samples(bank, layers, self._labels, self._marks, exclude=self._exclude)[0]
 
     def _animate(self, files: Sequence[Path], path: Path) -> None:
-        layers = _spaced(self._layers, _MAX_ANIMATED)
+        layers = spread_evenly(self._layers, _MAX_ANIMATED)
         write_sample_animation(
             files, layers, path, self._labels, self._marks, exclude=self._exclude, max_frames=_MAX_FRAMES
         )
 
     def _submit(self, figures: Mapping[str, tuple[Callable[[], Figure], Path]], step: int) -> None:
         self._output.draw(SAMPLES, figures, step)
-
-
-def _spaced(layers: Sequence[str], count: int) -> list[str]:
-    """Return at most ``count`` evenly spaced layers, with both ends."""
-    number = min(count, len(layers))
-    return [layers[round(place * (len(layers) - 1) / max(1, number - 1))] for place in range(number)]

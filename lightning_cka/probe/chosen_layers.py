@@ -14,7 +14,7 @@ from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.text import shortened
 
 _MIN_RUN = 3
-"""Number of like names from which on only the first and the last are told."""
+"""Smallest number of names that differ in their numbers only, of which only the first and the last are logged."""
 
 
 def announce_layers(

@@ -50,7 +50,8 @@ def hint_of_dots(pattern: str, names: Collection[str]) -> str:
         pattern: A pattern.
         names: The names that it is matched with.
     """
-    missed = [name for name in names if fnmatchcase(name, pattern) and name not in names_matching(pattern, names)]
+    found = set(names_matching(pattern, names))
+    missed = [name for name in names if fnmatchcase(name, pattern) and name not in found]
     if not missed:
         return ""
     wider = across_dots(pattern)

@@ -99,7 +99,7 @@ class SampleSelection:
             yield replace(
                 batch,
                 index=batch.index * self._num_groups + self._place(label),
-                grams=batch.grams if len(own) == len(batch.samples) else select_samples(batch.grams, own),
+                grams=select_samples(batch.grams, own),
                 fingerprint=f"{batch.fingerprint} {digest(repr(samples).encode())}",
                 samples=samples,
                 bad_inputs=tuple(sample for sample in batch.bad_inputs if sample in samples),

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from lightning_cka.runtime.spacing import spread_evenly
+
 MAX_DEFAULT_LAYERS = 64
 
 _MIN_REPEATS = 3
@@ -43,13 +45,13 @@ def thin_out(names: list[str], usable: Collection[str], layers: Mapping[str, nn.
     families = _families(names, patterns)
     singles = [members[0] for members in families if len(members) == 1]
     first = [name for name in usable if name in {*blocks, *singles}]
-    chosen = set(spread_evenly(first))
+    chosen = set(spread_evenly(first, MAX_DEFAULT_LAYERS))
     is_spread = len(chosen) < len(first)
     for members in families:
         if len(chosen | set(members)) <= MAX_DEFAULT_LAYERS:
             chosen |= set(members)
     if not chosen:
-        chosen, is_spread = set(spread_evenly(names)), True
+        chosen, is_spread = set(spread_evenly(names, MAX_DEFAULT_LAYERS)), True
     return Thinned([name for name in usable if name in chosen], _left_out(names, chosen, patterns), is_spread)
 
 
@@ -72,13 +74,6 @@ def _families(names: list[str], patterns: Mapping[str, str]) -> list[list[str]]:
         _, star, within = patterns[name].rpartition("*.")
         families.setdefault(star + within, []).append(name)
     return list(families.values())
-
-
-def spread_evenly(names: list[str], count: int = MAX_DEFAULT_LAYERS) -> list[str]:
-    """Return at most ``count`` of the names, evenly spaced, with the first and the last one."""
-    if len(names) <= count:
-        return names
-    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
 
 
 def _stacks(layers: Mapping[str, nn.Module]) -> set[str]:

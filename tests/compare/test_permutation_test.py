@@ -83,7 +83,7 @@ def orders(n, index, permutations=PERMUTATIONS, seed=SEED):
 
 
 def naive_null(xs, ys, vector, permutations=PERMUTATIONS, groups=None):
-    """Return values ``(P, L, R)`` of features whose samples are permuted, computed anew, batch by batch."""
+    """Return values ``(P, L, R)`` of features whose samples are permuted: each is computed from its features."""
     chosen = [orders(len(x[0]), index, permutations) for index, x in enumerate(xs)]
     return np.array(
         [

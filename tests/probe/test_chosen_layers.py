@@ -1,4 +1,4 @@
-"""Which layers are compared is told in one line."""
+"""The line that says which layers are compared."""
 
 import warnings
 

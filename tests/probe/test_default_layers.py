@@ -3,6 +3,7 @@
 import pytest
 import torch
 from example_models import plan_of
+from scaled_layers import Scaled
 from torch import nn
 
 N = 8
@@ -170,17 +171,6 @@ class OwnLora(nn.Module):
 
     def forward(self, x):
         return self.wrapped(x) + x @ self.a @ self.b
-
-
-class Scaled(nn.Module):
-    """Scales what a layer gives, as (IA)^3 does."""
-
-    def __init__(self, base):
-        super().__init__()
-        self.inner, self.scale = base, nn.Parameter(torch.ones(base.out_features))
-
-    def forward(self, x):
-        return self.inner(x) * self.scale
 
 
 class Merged(Lora):

@@ -2,8 +2,10 @@
 
 import torch
 from example_models import plan_of
-from lightning_cka.probe.thinning import spread_evenly, thin_out
+from lightning_cka.probe.thinning import thin_out
 from lightning_cka.runtime.module_names import named_layers
+from lightning_cka.runtime.spacing import spread_evenly
+from scaled_layers import Scaled
 from torch import nn
 
 
@@ -18,17 +20,6 @@ class Block(nn.Module):
     def forward(self, x):
         x = x + self.attn["proj"](self.attn["qkv"](self.norm1(x)))
         return x + self.mlp(self.norm2(x))
-
-
-class Scaled(nn.Module):
-    """Adapts a layer by scaling what it gives."""
-
-    def __init__(self, base):
-        super().__init__()
-        self.inner, self.scale = base, nn.Parameter(torch.ones(base.out_features))
-
-    def forward(self, x):
-        return self.inner(x) * self.scale
 
 
 class AdaptedBlock(Block):
@@ -132,7 +123,7 @@ def test_layers_without_repeated_structure_are_spread():
 
 def test_spread_evenly():
     names = [str(i) for i in range(200)]
-    chosen = spread_evenly(names)
+    chosen = spread_evenly(names, 64)
     assert len(set(chosen)) == 64
     assert (chosen[0], chosen[-1]) == ("0", "199")
-    assert spread_evenly(names[:64]) == names[:64]
+    assert spread_evenly(names[:64], 64) == names[:64]
