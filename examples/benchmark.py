@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from benchmarks import epoch, growth, packages, peer_table, peer_task, peers
+from benchmarks import epoch, growth, measures, packages, peer_table, peer_task, peers
 from benchmarks.markdown import table
 from benchmarks.networks import NETWORKS, ON_CPU
 
@@ -102,7 +102,15 @@ def run_growth(args, device, folder):
     return every
 
 
-PARTS = {"epoch": run_epoch, "digits": run_digits, "peers": run_peers, "growth": run_growth}
+def run_measures(args, device, folder):
+    """Print what each measure takes for one batch."""
+    print("\n## Measures, for one batch of two models\n")
+    found = measures.measure(20, args.measure_samples, 64, args.repeats, device)
+    print(table([measures.row(found)]), flush=True)
+    return found
+
+
+PARTS = {"epoch": run_epoch, "digits": run_digits, "peers": run_peers, "growth": run_growth, "measures": run_measures}
 
 
 def print_new_rows(rows, new=1):
@@ -129,6 +137,8 @@ def parse_arguments():
     parser.add_argument("--peer-repeats", type=int, default=3, help="runs of each package")
     parser.add_argument("--peer-references", type=int, nargs="+", default=[1, 3], help="numbers of references")
     parser.add_argument("--peer-limit", type=float, default=100.0, help="longest run of a package, in seconds")
+    parser.add_argument("--measures", action="store_true", help="measure CKA, mutual kNN, RSA and ridge CKA")
+    parser.add_argument("--measure-samples", type=int, default=256, help="samples in a batch for the measures")
     parser.add_argument("--growth", action="store_true", help="measure how the cost grows")
     parser.add_argument("--growth-limit", nargs="*", default=[], metavar="SIZE=N", help="such as layers=100")
     parser.add_argument("--process-samples", type=int, nargs="+", default=[1024, 2048])
@@ -137,6 +147,7 @@ def parse_arguments():
     args = parser.parse_args()
     args.growth_limit = {key: int(value) for key, value in (each.split("=") for each in args.growth_limit)}
     chosen = {"epoch": not args.no_epoch, "digits": not args.no_digits, "peers": args.peers, "growth": args.growth}
+    chosen["measures"] = args.measures
     return args, [part for part, is_chosen in chosen.items() if is_chosen]
 
 

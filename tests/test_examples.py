@@ -37,7 +37,8 @@ def test_the_benchmark_prints_all_its_tables(tmp_path):
     peers = ["--peers", "--peer-samples", "256", "--peer-repeats", "1", "--peer-limit", "1"]
     growth = ["--growth", "--growth-limit", "samples=256", "layers=4", "width=64", "references=2"]
     processes = ["--process-samples", "256", "--process-widths", "64", "--process-layers", "4"]
-    text = run(tmp_path, "benchmark.py", *small, *peers, *growth, *processes).stdout
+    opinions = ["--measures", "--measure-samples", "16"]
+    text = run(tmp_path, "benchmark.py", *small, *peers, *growth, *processes, *opinions).stdout
     assert re.search(r"\| MLP, 50 layers of 512 \(256\) \| 50 \|", text)
     assert re.search(r"\| initial, previous, self \| \d", text)
     error = re.search(r"\| MLP \(50\) \| lightning-cka \|(?:.*\|){6} (\d\S+) \| \S+ \| \S+ \|", text).group(1)
@@ -45,6 +46,7 @@ def test_the_benchmark_prints_all_its_tables(tmp_path):
     assert re.search(r"\| references \|.*\n.*\n\| 1 \|.*\n\| 2 \|", text)
     found = json.loads((tmp_path / "b" / "b.json").read_text())
     assert set(found) >= {"epoch", "digits", "peers", "growth"}
+    assert set(found["measures"]["seconds"]) == {"cka", "mutual_knn", "rsa", "ridge"}
     two = found["growth"]["processes"][0]["processes"]["2"]
     # Both processes send the same: at least the sums of products, a 4 x 4 matrix in float64.
     assert two[0]["bytes"] == two[1]["bytes"] >= 128

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.layer_pairs import LayerPairs
 from lightning_cka.compare.significance import significant_cells
-from lightning_cka.hsic.measure import measure_title
+from lightning_cka.hsic.measure import shared_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,8 +188,7 @@ class CKADifference(LayerPairs):
     @property
     def value_title(self) -> str:
         """The measure of both results in words, or "similarity" if they have different measures."""
-        titles = {measure_title(each.measure) for each in (self.later, self.earlier)}
-        return titles.pop() if len(titles) == 1 else "similarity"
+        return shared_title(each.measure for each in (self.later, self.earlier))
 
     def _families(self) -> list[Tensor]:
         """Return the cells ``(L, R)`` of each family of tests. Of a symmetric matrix, each pair is tested once."""

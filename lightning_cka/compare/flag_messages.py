@@ -7,7 +7,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from lightning_cka.compare.flags import Flag
-from lightning_cka.hsic.measure import measure_title
+from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.text import shortened
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def flag_messages(flags: Sequence[Flag], sample_kind: str, result: CKAResult, su
         suffix: What follows the measure's name in the first words of each warning.
     """
     title = measure_title(result.measure)
-    is_linear = title == "CKA" and result.kernel == "linear"
+    is_linear = result.measure == CKA.key and result.kernel == "linear"
     subject = f"{title}{suffix}{'' if result.kernel == 'linear' else f', kernel {result.kernel}'}"
     or_rbf = " or with kernel='rbf'" if is_linear else ""
     return [

@@ -24,7 +24,7 @@ from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
-from lightning_cka.hsic.measure import measure_title
+from lightning_cka.hsic.measure import shared_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,8 +121,7 @@ def plot_layer_trend(
     for place, (colour, line) in enumerate(zip(line_colours(len(lines)), lines, strict=True)):
         _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
     last = results[-1]
-    titles = {measure_title(result.measure) for result in results}
-    title = titles.pop() if len(titles) == 1 else "similarity"
+    title = shared_title(result.measure for result in results)
     value = shared_value_label(results)
     _finish(ax, columns, axis_title(last.model_name, prefix), value, f"{title} of layers of the same name")
     return figure_of(ax), ax

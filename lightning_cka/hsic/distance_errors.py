@@ -62,6 +62,13 @@ class DistanceVariances(NamedTuple):
             self.relative[:, None, None] * entries.square() + products + self.shifts[:, :, None] + self.shifts[:, None]
         )
 
+    def weighted(self, entries: Tensor, weights: Tensor) -> Tensor:
+        """Return the sums over j of the variances of `single` times weights ``(L, n)``, of the shape of the weights."""
+        of_entries = (entries.square() @ weights[:, :, None])[:, :, 0] * self.relative[:, None]
+        products = self.factors * (self.factors * weights).sum(1, keepdim=True)
+        shifts = self.shifts * weights.sum(1, keepdim=True) + (self.shifts * weights).sum(1, keepdim=True)
+        return of_entries + products + shifts
+
 
 def gram_variances(diagonal: Tensor, dtype: torch.dtype) -> DistanceVariances:
     """Return the variances for distances that were computed in float64 from Gram matrices in ``dtype``.

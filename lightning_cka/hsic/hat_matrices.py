@@ -108,6 +108,6 @@ def _hat_matrices(grams: PackedGrams, alpha: float) -> tuple[Tensor, Tensor]:
     entries = squared / 2 + grams.offsets.to(k)[:, :, None] + grams.offsets.to(k)[:, None, :]
     kept = (shrunk.square().sum(2) - 1 / n).clamp(min=0)
     # D has twice the errors of K. Of an error that all distances of a sample have in common, K_ii keeps all.
-    of_pairs = (variances.single(entries) @ kept[:, :, None])[:, :, 0] / 4
+    of_pairs = variances.weighted(entries, kept) / 4
     errors = (kept * of_pairs).sum(1) + (kept.square() * variances.common).sum(1)
     return identity - shrunk, errors / penalty[:, 0, 0].square()

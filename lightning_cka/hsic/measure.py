@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
@@ -143,6 +144,12 @@ class CKA(Measure):
 def with_parameters(key: str, *parameters: str) -> str:
     """Return a measure's name with the parameters that are not the defaults."""
     return f"{key}({', '.join(parameters)})" if parameters else key
+
+
+def shared_title(names: Iterable[str]) -> str:
+    """Return the title that all measures have, from their names in results, or "similarity" if they differ."""
+    titles = set(map(measure_title, names))
+    return titles.pop() if len(titles) == 1 else "similarity"
 
 
 def measure_title(name: str) -> str:

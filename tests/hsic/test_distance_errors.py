@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning_cka import MinibatchCKA, compare_models, functional
 from lightning_cka.hsic.distance_errors import gram_variances, hides_digits, packed_variances, zero_rounding_errors
-from lightning_cka.hsic.kernel_grams import apply_kernel
+from lightning_cka.hsic.kernel_grams import apply_kernel, precise_distances
 from lightning_cka.hsic.kernels import RBF
 from lightning_cka.hsic.packed import squared_distances
 from lightning_cka.hsic.stack import pack_features
@@ -196,3 +196,13 @@ def test_distances_of_the_size_of_rounding_errors_become_zero():
     found = zero_rounding_errors(squared, torch.ones(2, 2), torch.float32)
     assert torch.equal(found, torch.tensor([[0.0, 0.0], [0.0, 1e-3]]))
     assert zero_rounding_errors(torch.tensor([torch.nan]), torch.ones(1), torch.float32).isnan()
+
+
+def test_weighted_sums_of_variances_equal_those_of_the_matrix():
+    made = torch.Generator().manual_seed(0)
+    packed = pack_features([torch.randn(12, 5, generator=made) * size for size in (1.0, 30.0)])
+    squared = precise_distances(packed)
+    variances = packed_variances(packed, squared)
+    entries, weights = torch.randn(2, 12, 12, generator=made).double(), torch.rand(2, 12, generator=made).double()
+    expected = (variances.single(entries) * weights[:, None]).sum(2)
+    torch.testing.assert_close(variances.weighted(entries, weights), expected, rtol=1e-12, atol=0)
