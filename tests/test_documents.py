@@ -428,6 +428,13 @@ def test_the_blocks_on_comparing_without_a_trainer_run(tmp_path, monkeypatch):
     }
 
 
+def test_the_block_on_cka_as_a_loss_runs():
+    (block,) = blocks(DOCUMENTS["examples/README.md"], "python")
+    namespace = run(block, {})
+    assert namespace["loss"].isfinite()
+    assert namespace["student"].weight.grad is not None
+
+
 def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
