@@ -12,6 +12,7 @@ from lightning_cka.cli import main
 from lightning_cka.cli.imported_objects import modules_of_current_folder
 from torch import nn
 
+pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
 MODULE = """
 import lightning as L
 import torch
@@ -135,7 +136,9 @@ def test_what_is_missing_or_cannot_be_imported_is_named(user, tmp_path, capsys):
 def test_a_checkpoint_of_another_architecture(user, tmp_path, capsys):
     torch.save(nn.Linear(2, 2).state_dict(), "other.pt")
     options = ["--architecture", "nets_of_user:Plain", "--dataloader", "nets_of_user:samples"]
-    assert "'other.pt' has another architecture than Plain" in fails(capsys, "compare", "other.pt", "other.pt", *options)
+    assert "'other.pt' has another architecture than Plain" in fails(
+        capsys, "compare", "other.pt", "other.pt", *options
+    )
 
 
 def test_an_error_in_the_users_code_keeps_its_cause(user, tmp_path):
