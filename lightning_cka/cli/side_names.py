@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from itertools import takewhile
 from pathlib import Path
 
 from lightning_cka.compare.run_files import BANK_SUFFIX, parse_moment
@@ -54,6 +54,6 @@ def _distinct(own: tuple[str, ...], other: tuple[str, ...]) -> str:
     different = [part for part in own if part not in other]
     found = [part for part in different if part not in _CONVENTIONAL] or different
     if not found:
-        start = len(os.path.commonprefix([own, other]))
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False)))
         found = list(own[start:]) or [own[-1]]
     return "/".join(found)
