@@ -128,7 +128,7 @@ def compare_banks(
     selection = SampleSelection(exclude, groups)
     banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair)
     if not banks.is_self:
-        announce_pairing(banks.pairing, len(banks.a.layers), f"the bank of {banks.b.title}")
+        announce_pairing(banks.pairing, len(banks.a.layers), "the bank of the reference")
     comparison = Comparison(
         banks.a.layers,
         {banks.b.title: None if banks.is_self else banks.b},

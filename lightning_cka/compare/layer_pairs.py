@@ -32,8 +32,13 @@ class LayerPairs:
 
     def same_named_pairs(self) -> dict[str, tuple[int, int]]:
         """Return the row and column of each paired layer, by the name of the model's layer."""
+        return self.cells(self.paired())
+
+    def cells(self, pairing: Pairing) -> dict[str, tuple[int, int]]:
+        """Return row and column of the pairs whose layers are here, by the name of the model's layer."""
         rows, columns = ({name: place for place, name in enumerate(n)} for n in (self.layers, self.reference_layers))
-        return {name: (rows[name], columns[other]) for name, other in self.paired().layers.items()}
+        pairs = pairing.layers.items()
+        return {name: (rows[name], columns[other]) for name, other in pairs if name in rows and other in columns}
 
     @property
     def mean_name(self) -> str:
@@ -59,7 +64,7 @@ class LayerPairs:
         """
         if self.mean_name != "mean":
             warnings.warn(
-                "no layers are paired, so that the mean of pairs is nan: mean_all_pairs() averages all pairs, and pair= "
+                "no layers are paired, so that the mean of pairs is nan: mean_all_pairs() averages all pairs. pair= "
                 "pairs layers",
                 stacklevel=2,
             )
@@ -79,4 +84,6 @@ class LayerPairs:
 
     def _all_cells(self) -> Tensor:
         is_defined = ~self.matrix.isnan()
-        return is_defined & ~torch.eye(len(is_defined), dtype=torch.bool, device="cpu") if self.self_comparison else is_defined
+        if self.self_comparison:
+            is_defined &= ~torch.eye(len(is_defined), dtype=torch.bool, device="cpu")
+        return is_defined

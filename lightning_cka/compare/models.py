@@ -14,6 +14,7 @@ from lightning_cka.compare.checked_result import checked_results, one_or_all
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.pairing import Pair, Pairing, announced_pairing, check_pair
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
@@ -58,6 +59,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult: ...
 
 
@@ -85,6 +87,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> dict[str, CKAResult]: ...
 
 
@@ -111,6 +114,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models, or of one model with itself (``reference=model``), on a dataloader.
 
@@ -154,6 +158,9 @@ def compare_models(
             number. If they have one sample each, it must lie along the first dimension of each layer's output. Larger
             batches of a DataLoader are cut. None: one batch.
         progress_bar: Whether to show a progress bar.
+        pair: Which layers are paired, for one value per layer: "name" (also without the one pair of dotted prefixes
+            that pairs most layers), "position", or a mapping {layer of the model: layer of the reference}; see
+            `lightning_cka.compare.pairing.pair_layers`.
 
     Returns:
         The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name.
@@ -189,16 +196,23 @@ def compare_models(
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
+    check_pair(pair)
     is_self = model is reference and reference_selectors == selectors and reference_forward_fn in (None, forward_fn)
     with on_device(model, target), on_device(reference, target):
         plan = dry_run(model, probe, selectors, settings)
         probe, plan = fit_blocks(probe, plan, target)
         announce_layers(plan, model, selectors)
         check_sizes(chosen, [plan.num_samples])
-        bank = None if is_self else _reference_bank(reference, probe, reference_selectors, reference_settings, show)
+        bank, pairings = None, {}
+        reference_name = reference_name or _reference_name(model, reference)
+        if not is_self:
+            pair_with = partial(announced_pairing, plan.names, pair=pair, reference="the reference")
+            bank, pairings[reference_name] = _reference_bank(
+                reference, probe, reference_selectors, reference_settings, show, pair_with
+            )
         comparison = Comparison(
             plan.names,
-            {reference_name or _reference_name(model, reference): bank},
+            {reference_name: bank},
             chosen,
             target,
             model_name=model_name or type(model).__name__,
@@ -207,6 +221,7 @@ def compare_models(
             selection=selection,
             execution_order=plan.execution_order,
             keep_all_pairs=True,
+            pairings=pairings,
         )
         variation = BatchVariation(plan.names, sums_device(target))
         show(model, probe, plan, settings, comparison.add, variation.add)
@@ -221,17 +236,19 @@ def _reference_bank(
     selectors: tuple[LayerSelector, ...] | None,
     settings: ForwardSettings,
     show: Callable[..., None],
-) -> GramBank:
-    """Return the Gram bank of the reference on the probe set."""
+    pair_with: Callable[[Sequence[str]], Pairing],
+) -> tuple[GramBank, Pairing]:
+    """Return the Gram bank of the reference on the probe set, and which of its layers are paired."""
     try:
         plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
         check_blocks(plan, settings.device)
         announce_layers(plan, reference, selectors, "layers of the reference")
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
+    pairing = pair_with(plan.names)  # Before all batches are shown, because it may fail.
     bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))
     show(reference, probe, plan, settings, bank.add)
-    return bank
+    return bank, pairing
 
 
 def _reference_name(model: nn.Module, reference: nn.Module) -> str:

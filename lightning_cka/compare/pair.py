@@ -171,8 +171,7 @@ class ModelPair:
             named: Samples without which the measure is computed again. None for CKA, which has a closed form.
             **attributes: Attributes of the `CKAResult`.
         """
-        metric, distributed = self._metric, self._distributed
-        statistics = self._reference_statistics
+        metric, distributed, statistics = self._metric, self._distributed, self._reference_statistics
         reference_layers, bad_in_reference = {}, bad_samples._replace(places={})
         if statistics is not None:
             reference_layers = statistics.result(distributed=distributed)
@@ -239,8 +238,8 @@ class ModelPair:
         if self._bank is None:
             return [None] * len(self._pairs.rows)
         layers, others, paired = self._metric.layers, self._bank.layers, self._pairing.layers
-        pairs = zip(self._pairs.rows, self._pairs.columns, strict=True)
-        return [layers[row] if paired.get(layers[row]) == others[column] else None for row, column in pairs]
+        pairs = [(layers[row], others[column]) for row, column in zip(*self._pairs, strict=True)]
+        return [name if paired.get(name) == other else None for name, other in pairs]
 
 
 def _largest_standard_errors(result: CKAResult) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`Pairing`: which layer of a reference each layer of a model is compared with, for everything that is one per layer."""
+"""`Pairing`: which layer of a reference belongs to each layer of a model, where there is one value per layer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Pairing:
             for name in names:
                 if name not in known:
                     close = get_close_matches(name, known, n=3) or list(known)
-                    raise ValueError(f"pair: {name!r} is no compared {side}; expected a name such as {shortened(close)}")
+                    raise ValueError(
+                        f"pair: {name!r} is no compared {side}; expected names such as {shortened(close, 4)}"
+                    )
         return None if self == Pairing.of_same_names(layers, reference_layers) else self
 
 
@@ -103,11 +105,18 @@ def pair_layers(layers: Sequence[str], reference_layers: Sequence[str], pair: Pa
         if len(layers) != len(reference_layers):
             raise ValueError(
                 f"pair='position' needs equally many layers on both sides, but the model has {len(layers)} "
-                f"({shortened(layers, 4)}) and the reference {len(reference_layers)} ({shortened(reference_layers, 4)}). "
-                "layers= and reference_layers= choose them"
+                f"({shortened(layers, 4)}) and the reference {len(reference_layers)} "
+                f"({shortened(reference_layers, 4)}). layers= and reference_layers= choose them"
             )
         return Pairing(dict(zip(layers, reference_layers, strict=True)), "position")
     return _by_name(layers, reference_layers)
+
+
+def announced_pairing(layers: Sequence[str], reference_layers: Sequence[str], *, pair: Pair, reference: str) -> Pairing:
+    """Return the result of `pair_layers`, and log it; see `announce_pairing`."""
+    pairing = pair_layers(layers, reference_layers, pair)
+    announce_pairing(pairing, len(layers), reference)
+    return pairing
 
 
 def announce_pairing(pairing: Pairing, number: int, reference: str) -> None:
@@ -126,7 +135,9 @@ def announce_pairing(pairing: Pairing, number: int, reference: str) -> None:
         )
     elif pairing.how != SAME_NAMES:
         named = pairs if len(pairs) < 3 else [pairs[0], "...", pairs[-1]]
-        rank_zero_info(f"CKA pairs {len(pairs)} of {number} layers with {reference} by {pairing.how}: {', '.join(named)}")
+        rank_zero_info(
+            f"CKA pairs {len(pairs)} of {number} layers with {reference} by {pairing.how}: {', '.join(named)}"
+        )
 
 
 _Prefixes = tuple[str, str]

@@ -16,6 +16,7 @@ from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.paired_results import paired_difference
 from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.permutation_test import PermutationTest
+from lightning_cka.compare.result_rows import result_rows
 from lightning_cka.compare.saved_result import SavedResult
 from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.dataframes import dataframe
@@ -242,18 +243,4 @@ class CKAResult(SavedResult):
         The column of the values has the name of the measure, such as "cka" or "mutual_knn". ``paired`` says whether the
         layers are paired; see `paired`.
         """
-        paired = self.paired().layers
-        errors = torch.full_like(self.matrix, torch.nan) if self.standard_error is None else self.standard_error
-        return [
-            {
-                "epoch": self.epoch,
-                "step": self.step,
-                "layer": layer,
-                "reference_layer": other,
-                self.measure: value,
-                "standard_error": error,
-                "paired": paired.get(layer) == other,
-            }
-            for layer, values, layer_errors in zip(self.layers, self.matrix.tolist(), errors.tolist(), strict=True)
-            for other, value, error in zip(self.reference_layers, values, layer_errors, strict=True)
-        ]
+        return result_rows(self)

@@ -74,7 +74,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def result_table(result: CKAResult) -> str:
-    """Return a table with one row per layer: its value with the layer that it is paired with, and with the most similar.
+    """Return a table with one row per layer: its value with the paired layer and with the most similar layer.
 
     The column of the paired layer is omitted if no layers are paired, and for a model compared with itself.
     """
@@ -197,8 +197,7 @@ def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
 def _flags(result: CKAResult, name: str) -> str:
     """Return the reasons for which a layer is flagged, in the model or in the reference."""
     reasons = [
-        flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "")
-        for flag in result.flags_of(name)
+        flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "") for flag in result.flags_of(name)
     ]
     return ", ".join(dict.fromkeys(reasons))
 

@@ -138,11 +138,7 @@ def _draw_map(
     ax.set_title(title, fontsize=font_size("title"), pad=above)
     if flagged:
         layers = {history.names[place] for place in flagged}
-        when = [
-            label
-            for label, result in zip(columns, results, strict=True)
-            if any(map(result.flags_of, layers))
-        ]
+        when = [label for label, result in zip(columns, results, strict=True) if any(map(result.flags_of, layers))]
         write_above_axes(ax, f"at {shortened(when, 6)}: see the heatmap")
 
 

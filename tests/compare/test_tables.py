@@ -27,6 +27,7 @@ def test_a_csv_file_has_a_row_for_each_pair_of_layers(tmp_path):
         "reference_layer": "layer0",
         "cka": repr(float(results[1].matrix[0, 0])),
         "standard_error": repr(float(results[1].standard_error[0, 0])),
+        "paired": "True",
     }
     assert rows[3]["standard_error"] == "nan"
     assert results[0].to_rows()[1]["layer"] == "layer1"
