@@ -52,7 +52,7 @@ def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: 
         ValueError: There is no result, the last one has no paired layers, or a number is out of range.
     """
     if not results or not (pairing := results[-1].paired()).layers:
-        raise ValueError("expected at least one result with paired layers, such as those of the same name")
+        raise ValueError("expected at least one result with layers of the same name, or paired otherwise")
     names = list(pairing.layers)
     values, low, high = np.stack([_values_and_bounds(result, pairing, level) for result in results], axis=-1)
     settled = {} if tolerance is None else settled_since(results, tolerance, level)

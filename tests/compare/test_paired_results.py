@@ -197,7 +197,7 @@ def test_figures_use_the_pairs_of_the_last_result():
     for row, cell in enumerate(PAIRS.values()):
         assert history.values[row].tolist() == [last.matrix[cell].item()] * 2
     assert [label.get_text() for label in plot_drift([first, last])[1].get_yticklabels()] == ["a", "b"]
-    with pytest.raises(ValueError, match="expected at least one result with paired layers"):
+    with pytest.raises(ValueError, match="expected at least one result with layers of the same name, or paired"):
         layer_history([replace(last, pairing=Pairing({}, "mapping"))])
 
 

@@ -53,7 +53,7 @@ def test_layers_without_one_of_the_same_name_have_an_empty_cell():
 def test_differences_without_layers_of_the_same_name_have_no_table():
     one = result()
     difference = CKADifference(one.matrix, one.matrix, 0.1, ("a", "b"), ("c",), one, one, 8.0)
-    with pytest.raises(ValueError, match="no layers of both sides have the same name"):
+    with pytest.raises(ValueError, match="both results have no pair of layers in common"):
         difference_table(difference)
 
 
