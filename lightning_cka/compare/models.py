@@ -43,6 +43,7 @@ def compare_models(
     *,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
+    reference_forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
     measures: OneMeasure = "cka",
@@ -69,6 +70,7 @@ def compare_models(
     *,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
+    reference_forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
     measures: Sequence[OneMeasure],
@@ -94,6 +96,7 @@ def compare_models(
     *,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
+    reference_forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
     measures: Measures = "cka",
@@ -127,6 +130,7 @@ def compare_models(
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
+        reference_forward_fn: The same for the reference; None: ``forward_fn``.
         feature_fn: "flatten", "mean", "cls", "last", "tokens", or a function from a layer's output to features
             ``(n, ...)``; see `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
@@ -174,6 +178,9 @@ def compare_models(
     """
     target = torch.device(device) if device is not None else device_of(model)
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
+    reference_settings = (
+        settings if model is reference and reference_forward_fn is None else settings.of_reference(reference_forward_fn)
+    )
     selection = SampleSelection(exclude, groups)
     seed = check_seed(seed)
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
@@ -182,13 +189,13 @@ def compare_models(
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
-    is_self = model is reference and reference_selectors == selectors
+    is_self = model is reference and reference_selectors == selectors and reference_forward_fn in (None, forward_fn)
     with on_device(model, target), on_device(reference, target):
         plan = dry_run(model, probe, selectors, settings)
         probe, plan = fit_blocks(probe, plan, target)
         announce_layers(plan, model, selectors)
         check_sizes(chosen, [plan.num_samples])
-        bank = None if is_self else _reference_bank(reference, probe, reference_selectors, settings, show)
+        bank = None if is_self else _reference_bank(reference, probe, reference_selectors, reference_settings, show)
         comparison = Comparison(
             plan.names,
             {reference_name or _reference_name(model, reference): bank},
