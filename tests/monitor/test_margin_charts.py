@@ -86,7 +86,7 @@ def test_without_a_request_layers_take_one_key_each(tmp_path):
 def test_each_measure_has_a_chart(tmp_path):
     logger = TensorBoardLogger(tmp_path)
     fit(logger, CKAMonitor("initial", measures=["cka", "mutual_knn"], thresholds=Thresholds.off()))
-    keys = ("initial/linear", "initial/mutual_knn")
+    keys = ("initial/cka", "initial/mutual_knn")
     assert layout(logger) == {MEAN: {key: bands(f"cka/{key}/", "mean") for key in keys}}
 
 
