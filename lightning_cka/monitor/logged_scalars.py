@@ -16,20 +16,19 @@ from lightning_cka.compare.run_files import is_of_training
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
 
-<<<<<<< HEAD
 LOWER, UPPER = "_lower", "_upper"
 """Endings of the keys of confidence bounds."""
 
 LEVEL = 0.95
 
-MEAN_BAND = ("mean", f"mean{LOWER}", f"mean{UPPER}")
+_OF_MEAN = ("", "_se", LOWER, UPPER)
 
-_SUMMARIES = ("mean_se", *MEAN_BAND)
-
-_RESERVED = (*_SUMMARIES, "heatmap", "drift", "evolution")
-=======
-_RESERVED = ("mean", "mean_se", "mean_all_pairs", "mean_all_pairs_se", "heatmap", "drift", "evolution")
->>>>>>> main
+_RESERVED = (
+    *(f"{name}{ending}" for name in ("mean", "mean_all_pairs") for ending in _OF_MEAN),
+    "heatmap",
+    "drift",
+    "evolution",
+)
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
 
@@ -40,35 +39,21 @@ def log_scalars(module: LightningModule | StepLog, key_prefix: str, values: Mapp
 
 
 def cka_scalars(result: CKAResult) -> dict[str, float]:
-<<<<<<< HEAD
-    """Return the mean CKA with its standard error, and the CKA of each layer with the layer of the same name.
-
-    A layer that is called like another value or figure has a number after its name; see `logged_names`. A
-    self-comparison has values of the mean only, because the CKA of a layer with itself is 1.
-
-    Returns:
-        Values by the last part of the logged key: ``mean``; with two batches or more ``mean_se``, ``mean_lower`` and
-        ``mean_upper`` (a 95 % confidence interval, ``nan`` with fewer than about four batches); layer names.
-    """
-    values = {"mean": result.mean()}
-    if (error := result.mean_standard_error) is not None:
-        lower, upper = _bounds(result, torch.tensor(values["mean"]), torch.tensor(error))
-        values |= {"mean_se": error, f"mean{LOWER}": float(lower), f"mean{UPPER}": float(upper)}
-=======
     """Return the mean CKA, its standard error, and the CKA of each layer with the layer that it is paired with.
 
     The mean of all pairs has another name, so that no key has two meanings. A layer that is called like another value
-    or figure has a number after its name; see `logged_names`. A self-comparison has the first two values only, because
+    or figure has a number after its name; see `logged_names`. A self-comparison has values of the mean only, because
     the CKA of a layer with itself is 1.
 
     Returns:
-        Values by the last part of the logged key: ``mean``, or ``mean_all_pairs`` if no layers are paired; its error,
-        with ``_se`` at the end (with two batches or more); layer names.
+        Values by the last part of the logged key: ``mean``, or ``mean_all_pairs`` if no layers are paired; layer
+        names. With two batches or more, also the mean with ``_se`` (its standard error), ``_lower`` and ``_upper`` (a
+        95 % confidence interval, ``nan`` with fewer than about four batches) at the end.
     """
-    values = {result.mean_name: result.summary()}
-    if result.mean_standard_error is not None:
-        values[f"{result.mean_name}_se"] = result.mean_standard_error
->>>>>>> main
+    values, name = {result.mean_name: result.summary()}, result.mean_name
+    if (error := result.mean_standard_error) is not None:
+        lower, upper = _bounds(result, torch.tensor(values[name]), torch.tensor(error))
+        values |= {f"{name}_se": error, f"{name}{LOWER}": float(lower), f"{name}{UPPER}": float(upper)}
     if not result.self_comparison:
         layers = result.same_named()
         names = logged_names(layers)
@@ -119,7 +104,6 @@ def change_names(layers: Iterable[str]) -> dict[str, str]:
     return {layer: distinct[f"{name}_change"] for layer, name in names.items()}
 
 
-<<<<<<< HEAD
 def band_names(layers: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     """Return by layer its names in the keys of `cka_scalars` and `interval_scalars`: value, lower and upper bound."""
     names = logged_names(layers)
@@ -128,14 +112,14 @@ def band_names(layers: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {layer: (name, distinct[name + LOWER], distinct[name + UPPER]) for layer, name in names.items()}
 
 
-def scalar_names(layers: Iterable[str]) -> list[str]:
-    """Return the keys of `cka_scalars`, given the layers that both models have."""
-    return [*_SUMMARIES, *logged_names(layers).values()]
-=======
+def mean_band(mean_name: str) -> tuple[str, str, str]:
+    """Return the names of a mean and of its lower and upper bound."""
+    return mean_name, f"{mean_name}{LOWER}", f"{mean_name}{UPPER}"
+
+
 def scalar_names(layers: Iterable[str], mean_name: str = "mean") -> list[str]:
     """Return the keys of `cka_scalars`, given the paired layers and `LayerPairs.mean_name`."""
-    return [mean_name, f"{mean_name}_se", *logged_names(layers).values()]
->>>>>>> main
+    return [*(f"{mean_name}{ending}" for ending in _OF_MEAN), *logged_names(layers).values()]
 
 
 def logged_names(layers: Iterable[str]) -> dict[str, str]:

@@ -44,14 +44,10 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         own = () if reference.source == "self" else layers
         others = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
         shared = [name for name in own if name in others]
-<<<<<<< HEAD
-        names = scalar_names(shared) + _change_names(settings, shared)
-        if settings.log_intervals:
-            names += [bound for _, *bounds in band_names(shared).values() for bound in bounds]
-=======
         mean = "mean" if shared or reference.source == "self" else "mean_all_pairs"
         names = scalar_names(shared, mean) + _change_names(settings, shared)
->>>>>>> main
+        if settings.log_intervals:
+            names += [bound for _, *bounds in band_names(shared).values() for bound in bounds]
         for measure in settings.measures:
             keys |= {settings.logged(settings.key(reference.name, measure)) + name for name in names}
     return keys

@@ -21,16 +21,16 @@ from lightning_cka.monitor.logged_figures import (
     write_summary,
 )
 from lightning_cka.monitor.logged_scalars import (
-    MEAN_BAND,
     band_names,
     change_scalars,
     cka_scalars,
     interval_scalars,
     log_scalars,
     logged_names,
+    mean_band,
 )
 from lightning_cka.monitor.loggers import LoggerOutput
-from lightning_cka.monitor.margin_charts import MarginCharts
+from lightning_cka.monitor.margin_charts import Bands, MarginCharts
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.step_log import StepLog
@@ -92,16 +92,16 @@ class ResultLogger:
             scalars |= interval_scalars(result)
         log_scalars(module, prefix, scalars)
         if self.writes:
-            self._add_charts(key, scalars, names)
+            self._add_charts(key, scalars, mean_band(result.mean_name), names)
         if self._settings.log_changes:
             log_scalars(module, prefix, change_scalars(history))
 
-    def _add_charts(self, key: str, scalars: Mapping[str, float], layers: Iterable[str]) -> None:
+    def _add_charts(self, key: str, scalars: Mapping[str, float], mean: Bands, layers: Iterable[str]) -> None:
         """Add charts of the values that have confidence intervals."""
         settings = self._settings
         prefix, group = settings.logged(key), settings.log_key_prefix.rstrip("/") or "CKA"
         of_layers = band_names(layers) if settings.log_intervals else {}
-        for category, bands in ((f"{group}: mean", {key: MEAN_BAND}), (f"{prefix.rstrip('/')}: layers", of_layers)):
+        for category, bands in ((f"{group}: mean", {key: mean}), (f"{prefix.rstrip('/')}: layers", of_layers)):
             defined = {title: band for title, band in bands.items() if not isnan(scalars.get(band[1], nan))}
             self.charts.add(category, prefix, defined)
 
