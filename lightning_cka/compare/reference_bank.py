@@ -21,6 +21,7 @@ def reference_bank(
     selectors: tuple[LayerSelector, ...] | None,
     settings: ForwardSettings,
     show: Callable[..., None],
+    num_samples: int,
 ) -> GramBank:
     """Return the Gram bank of a reference on the probe set.
 
@@ -30,9 +31,10 @@ def reference_bank(
         selectors: Its layers; see `dry_run`.
         settings: How it is shown batches.
         show: `show_with_progress`, with the choice of a progress bar.
+        num_samples: Number of samples in the first Gram matrix of the model.
 
     Raises:
-        ValueError: See `dry_run` and `check_blocks`.
+        ValueError: See `dry_run` and `check_blocks`; or the first Gram matrices have different numbers of samples.
     """
     try:
         plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
@@ -40,6 +42,11 @@ def reference_bank(
         announce_layers(plan, reference, selectors, "layers of the reference")
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
+    if plan.num_samples != num_samples:
+        raise ValueError(
+            f"the first batch has {num_samples} samples in dataloader and {plan.num_samples} in reference_dataloader, "
+            "but sample i of the one must belong to sample i of the other"
+        )
     bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))
     show(reference, probe, plan, settings, bank.add)
     return bank
