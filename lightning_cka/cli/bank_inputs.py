@@ -39,6 +39,7 @@ def compare_bank_files(options: Any) -> Mapping[str, CKAResult]:
         b,
         layers=options.layers,
         reference_layers=options.reference_layers,
+        pair=options.pair,
         measures=options.measures,
         kernel=options.kernel,
         unbiased=options.unbiased,
