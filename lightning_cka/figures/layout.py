@@ -119,7 +119,7 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     Returns:
         The axes from left to right, then from top to bottom.
     """
-    across = min(count, across)
+    across = panels_across(count, across)
     lines = -(-count // across)
     total_width = grid_width(columns, rows, count, across)
     left, step_x = _left_room(rows), (total_width - _GRID_RIGHT) / across
@@ -144,9 +144,15 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     ]
 
 
+def panels_across(count: int, across: int) -> int:
+    """Return how many of ``count`` panels are side by side, at most ``across``, so that few places stay empty."""
+    lines = -(-count // across)
+    return -(-count // lines)
+
+
 def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: int) -> float:
     """Return the width of the figure that `new_grid` makes."""
-    across = min(count, across)
+    across = panels_across(count, across)
     if (size := chosen_size()) is not None:
         return max(size[0], across * (_left_room(rows) + _SMALLEST_SIDE + _PANEL_GAP) + _GRID_RIGHT)
     return across * (_left_room(rows) + _panel_side(len(columns)) + _PANEL_GAP) + _GRID_RIGHT

@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from lightning_cka.figures.backgrounds import is_dark
-from lightning_cka.figures.flag_notes import FLAG_COLOUR
+from lightning_cka.figures.flag_notes import FLAG_COLOUR, colour_on
 from lightning_cka.figures.layout import figure_of
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
     from lightning_cka.compare.sample_maps import SampleMap
     from lightning_cka.figures.label_colours import LabelColours
-
-_ON_DARK = "#ff7b6b"
-"""The colour of flags on a dark background."""
 
 _NUMBER_SIZE = 7
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
@@ -67,7 +63,7 @@ def reach(each: SampleMap) -> float:
 
 def flag_colour(ax: Axes) -> str:
     """Return the colour of marks that can be seen on the background of the axes."""
-    return _ON_DARK if is_dark(ax) else FLAG_COLOUR
+    return colour_on(ax) or FLAG_COLOUR
 
 
 def mark_handle(ax: Axes) -> Line2D:
