@@ -18,6 +18,7 @@ ROOMS = {  # Each room, with the rooms that it may import from.
     "compare": {"hsic", "runtime", "probe"},
     "figures": {"hsic", "runtime", "probe", "compare"},
     "monitor": {"hsic", "runtime", "probe", "compare", "figures"},
+    "cli": {"hsic", "runtime", "probe", "compare", "figures", "monitor"},
 }
 LATE = {("compare", "figures")}
 """`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called."""

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.monitor.reference import ReferenceSource, parse_references
+from lightning_cka.monitor.reference import ReferenceSource, check_any_module, parse_references
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
 from lightning_cka.monitor.trainer_events import TrainerEvents
@@ -57,6 +55,7 @@ class CKAMonitor(TrainerEvents):
         dataloader_idx: Index of the validation loader that the probe set is drawn from, if there are several.
         forward_fn: Function of a module and a batch that runs the model. None: ``module(batch)``, or for a tuple or
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
+        reference_forward_fn: The same for references that are modules. None: ``forward_fn``.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
             and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token),
             "last" (the last token that ``attention_mask`` keeps), "tokens" (8 random tokens of each sequence are
@@ -109,12 +108,13 @@ class CKAMonitor(TrainerEvents):
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> import torch
         >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
         >>> from torch.utils.data import DataLoader
         >>> from lightning_cka import CKAMonitor
         >>> model, loader = BoringModel(), DataLoader(RandomDataset(32, 512), batch_size=64)
-        >>> model.layer = nn.Linear(32, 16)
+        >>> model.layer = torch.nn.Linear(32, 16)
         >>> monitor = CKAMonitor(reference="initial")
         >>> quiet = dict.fromkeys(["logger", "enable_progress_bar", "enable_model_summary"], False)
         >>> with TemporaryDirectory() as folder:
@@ -137,6 +137,7 @@ class CKAMonitor(TrainerEvents):
         dataloader: Any = None,
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
+        reference_forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
         call: Call = "first",
         measures: Measures = "cka",
@@ -171,6 +172,7 @@ class CKAMonitor(TrainerEvents):
             seed=seed,
             call=call,
             gram_batch_size=gram_batch_size,
+            reference_forward_fn=reference_forward_fn,
         )
         self._settings = Settings(
             probe,
@@ -190,8 +192,7 @@ class CKAMonitor(TrainerEvents):
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.every_n_epochs)
-        if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
-            raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
+        check_any_module(self.references, reference_layers=reference_layers, reference_forward_fn=reference_forward_fn)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return all values in long format: one row for each comparison, measure and pair of layers."""

@@ -41,6 +41,7 @@ class ProbeOptions:
     seed: int
     call: Call = "first"
     gram_batch_size: int | None = None
+    reference_forward_fn: ForwardFn | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
