@@ -63,7 +63,7 @@ class _Room:
     def choice(self, ax: Axes, renderer: RendererBase) -> tuple[int, float] | None:
         """Return the index of the wording and the font size in points; None if no wording fits."""
         (x0, y0), (x1, y1) = ax.transData.transform([(0, 0), (1, 1)])
-        cell, pixels = (abs(x1 - x0), abs(y1 - y0)), renderer.points_to_pixels(1)
+        cell, pixels = (abs(x1 - x0), abs(y1 - y0)), _pixels_per_point(renderer)
         key = (*cell, pixels, type(renderer))
         if key not in self._known:
             self._known = {key: self._choose(ax, cell, pixels, renderer)}
@@ -84,17 +84,23 @@ class _Room:
         return None
 
 
+def _pixels_per_point(renderer: Any) -> float:
+    return float(renderer.points_to_pixels(1))
+
+
 def _fitting_size(sample: Text, cell: tuple[float, float], renderer: RendererBase) -> float:
     """Make a text smaller until it fits into a cell, and return its font size in points.
 
     Widths are not proportional to the font size, because letters begin at whole pixels.
     """
+    size = font_size("tick")
     for _ in range(4):
         box = sample.get_window_extent(renderer)
         factor = _PART * min(cell[0] / box.width, cell[1] / box.height)
         if factor >= 1:
-            return sample.get_fontsize()
-        sample.set_fontsize(0.99 * factor * sample.get_fontsize())
+            return size
+        size *= 0.99 * factor
+        sample.set_fontsize(size)
     return 0.0
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.cells import colour_bar, draw_cells
-from lightning_cka.figures.colour_range import Bound, colour_range
-from lightning_cka.figures.flag_notes import marked, write_above_axes
+from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
+from lightning_cka.figures.flag_notes import marked, write_above_axes, write_at_height
 from lightning_cka.figures.labels import (
     MAX_AXIS_TITLE,
     MAX_LABEL,
@@ -98,12 +99,15 @@ def plot_drift(
     if ax is not None:
         look = look._replace(max_label=text_lengths(ax)[0], max_titles=text_lengths(ax)[1:])
         _draw_map(ax, results, history, look, tolerance)
-        fit_into_cell(ax, again=lambda: _set_ticks(ax, results, history, look))
+        fit_into_cell(ax, again=partial(_set_ticks, ax, results, history, look))
         return figure_of(ax), ax
     flagged = _flagged(results, history) if flags else set()
     rows, (columns, _) = _row_labels(history, flagged, MAX_LABEL), moment_labels(results)
     notes = mark_label(tolerance).split("\n") if tolerance and _marks(history) else []
-    ax = new_axes(columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM if notes else 0.0)
+    narrow = narrow_range_note([history.values], look.low, look.high)
+    ax = new_axes(
+        columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM * (bool(notes) + len(narrow))
+    )
     _draw_map(ax, results, history, look, tolerance)
     if len(results) > 1:
         trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
@@ -145,6 +149,9 @@ def _draw_map(
     above = 17 if flagged else 6
     if marks and tolerance:
         explain_above_axes(ax, tolerance, _LEVEL, above - 2)
+        above += _NOTE_HEIGHT
+    for note in narrow_range_note([history.values], look.low, look.high, short=True):
+        write_at_height(ax, note, above - 2)
         above += _NOTE_HEIGHT
     title = reference_title(last, wide) if look.title is None else plain(look.title)
     ax.set_title(title, fontsize=font_size("title"), pad=above)

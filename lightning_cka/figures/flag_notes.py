@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.labels import plain
@@ -27,7 +27,7 @@ _CHARACTER = 0.068
 """Mean width in inches of a character of a note."""
 
 
-def colour_on(background: Axes | Figure, colour: str | None = FLAG_COLOUR) -> str | None:
+def colour_on(background: Axes | Figure, colour: Any = FLAG_COLOUR) -> Any:
     """Return the colour of flags that can be seen on a background; other colours are returned as they are."""
     return _ON_DARK if colour == FLAG_COLOUR and is_dark(background) else colour
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning_cka.figures.cells import colour_bar
@@ -102,14 +103,14 @@ def plot_cka(
             write_below_axes(ax, flag_lines, room + notes_height(lines))
     else:
         write_short_notes(ax, [(note, None) for note in notes] + _short(reasons))
-        fit_into_cell(ax, again=lambda: style.set_ticks(result, ax))
+        fit_into_cell(ax, again=partial(style.set_ticks, result, ax))
     return figure_of(ax), ax
 
 
 def _for_own_axes(style: HeatmapStyle, ax: Axes) -> HeatmapStyle:
     """Return a style whose labels and titles leave more than half of the axes to the cells."""
-    longest, *titles = text_lengths(ax)
-    return replace(style, max_label=min(style.max_label, longest), max_titles=tuple(titles))
+    longest, wide, high = text_lengths(ax)
+    return replace(style, max_label=min(style.max_label, longest), max_titles=(wide, high))
 
 
 def _short(reasons: list[str]) -> list[tuple[str, str | None]]:

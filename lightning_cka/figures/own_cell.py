@@ -57,11 +57,11 @@ class _OwnCell:
         """Return the place in the grid, which `tight_layout` arranges."""
         return self._ax.get_subplotspec()
 
-    def __call__(self, ax: Axes, renderer: Any) -> Bbox:
+    def __call__(self, ax: Any, renderer: Any) -> Bbox:
         """Return the part of the figure or subfigure that the axes take."""
         if self._trial is not None:  # While the labels are measured.
             return self._trial
-        box = ax.get_position(original=True)
+        box: Bbox = ax.get_position(original=True)
         if has_layout_engine(ax):
             return box
         cell, room = _cell_and_room(ax)
