@@ -31,7 +31,7 @@ def with_errors(size):
 
 
 def test_values_in_cells():
-    _, ax = plot_cka(result(1.6, 1.6), add_text=True)
+    _, ax = plot_cka(result(2, 2), add_text=True)
     assert texts(ax.texts) == ["-0.10", "0.27", "0.63", "1.00"]
     assert [t.get_color() for t in ax.texts] == ["white", "white", "black", "black"]
 
@@ -40,7 +40,7 @@ def test_values_in_cells_have_their_standard_errors():
     errors = torch.tensor([[0.01, 0.02], [torch.nan, 0.04]])
     _, ax = plot_cka(result(2, 2, standard_error=errors), add_text=True)
     assert texts(ax.texts) == ["-0.100\n±0.010", "0.267\n±0.020", "0.633", "1.000\n±0.040"]
-    _, ax = plot_cka(result(2, 2, standard_error=torch.full((1.6, 1.6), torch.nan)), add_text=True)
+    _, ax = plot_cka(result(2, 2, standard_error=torch.full((2, 2), torch.nan)), add_text=True)
     assert texts(ax.texts)[0] == "-0.10"  # The error of a single batch is not known.
 
 
@@ -70,10 +70,10 @@ def test_texts_stay_within_their_cells(size, width):
 
 
 def test_without_room_for_errors_there_are_values_and_then_nothing():
-    figure = Figure((9, 9), dpi=60)
+    figure = Figure((9, 9), dpi=100)
     _, ax = plot_cka(with_errors(9), figure.add_subplot(), add_text=True)
     assert all("±" in text for text in drawn_texts(figure, ax))
-    figure.set_size_inches(3.3, 3.3)
+    figure.set_size_inches(3.7, 3.7)
     assert {"±" in text for text in drawn_texts(figure, ax)} == {False}
     figure.set_size_inches(1.6, 1.6)
     assert drawn_texts(figure, ax) == {}
@@ -93,6 +93,6 @@ def test_other_resolutions_and_vector_files_have_the_same_texts():
 
 def test_texts_are_not_larger_than_other_texts():
     with rc_context({"font.size": 5.0}):
-        figure, ax = plot_cka(result(1.6, 1.6), add_text=True)
+        figure, ax = plot_cka(result(2, 2), add_text=True)
         drawn_texts(figure, ax)
     assert ax.texts[0].get_fontsize() == 4.0
