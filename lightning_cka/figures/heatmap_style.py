@@ -10,6 +10,7 @@ import numpy as np
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.flags import INPUT
 from lightning_cka.compare.intervals import too_few_batches
+from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.figures.cell_text import write_values
 from lightning_cka.figures.cells import draw_cells
 from lightning_cka.figures.flag_notes import FLAG, marked
@@ -82,7 +83,8 @@ class HeatmapStyle:
         hidden = np.triu(np.ones(values.shape, dtype=bool), 1) if self.triangle else None
         image = draw_cells(ax, values, self.cmap, self.vmin, self.vmax, hidden)
         self.set_ticks(result, ax)
-        moment = "" if result.epoch is None else f", epoch {result.epoch}"
+        when = short_moment_text(result.epoch, result.step)
+        moment = f", {when}" if when else ""
         model = (result.model_name, short_labels(result.layers)[1], moment)
         reference = (result.reference_name, short_labels(result.reference_layers)[1], "")
         ax.set_xlabel(axis_title(*(model if result.self_comparison else reference), self.max_titles[0]))
