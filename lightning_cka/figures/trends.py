@@ -77,8 +77,9 @@ def plot_trend(
     """
     history = layer_history(results, level, tolerance)
     rows = _chosen_rows(history, layers)
-    own = ax is not None
-    labels, _ = short_labels(history.names, MAX_LABEL if ax is None else min(MAX_LABEL, legend_label_length(ax)))
+    own = ax is not None and ax.get_subplotspec() is not None  # The trend of `plot_drift` has the width of its map.
+    longest = legend_label_length(ax) if own and ax is not None else MAX_LABEL
+    labels, _ = short_labels(history.names, min(MAX_LABEL, longest))
     columns, unit = moment_labels(results)
     heading = _heading(history, level, f"{len(rows)} of {len(labels)} layers" if len(rows) < len(labels) else "")
     note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
