@@ -119,7 +119,7 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     Returns:
         The axes from left to right, then from top to bottom.
     """
-    across = min(count, across)
+    across = panels_across(count, across)
     lines = -(-count // across)
     total_width = grid_width(columns, rows, count, across)
     left, step_x = _left_room(rows), (total_width - _GRID_RIGHT) / across
@@ -144,9 +144,15 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     ]
 
 
+def panels_across(count: int, across: int) -> int:
+    """Return how many of ``count`` panels are side by side, at most ``across``, so that few places stay empty."""
+    lines = -(-count // across)
+    return -(-count // lines)
+
+
 def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: int) -> float:
     """Return the width of the figure that `new_grid` makes."""
-    across = min(count, across)
+    across = panels_across(count, across)
     if (size := chosen_size()) is not None:
         return max(size[0], across * (_left_room(rows) + _SMALLEST_SIDE + _PANEL_GAP) + _GRID_RIGHT)
     return across * (_left_room(rows) + _panel_side(len(columns)) + _PANEL_GAP) + _GRID_RIGHT
@@ -160,7 +166,7 @@ def square_grid(
     Args:
         count: Number of panels.
         across: Maximum number of panels side by side.
-        side: Length of a side of a panel.
+        side: Length of a side of a panel. If the user chose the size of the figure, panels fill it instead.
         above: Height of the free room above all panels.
         below: Height of the free room under all panels.
         right: Width of the free room at the right.
@@ -171,17 +177,22 @@ def square_grid(
     """
     across = min(count, across)
     lines = -(-count // across)
-    left, bottom, top = 0.6, 0.45, 0.3
-    step_x = side + (0.2 if shared else left + 0.05)
-    step_y = side + (0.4 if shared else bottom + top)
-    width = left + (across - 1) * step_x + side + 0.05 + right
-    height = top + (lines - 1) * step_y + side + bottom + above + below
+    left, bottom, top = (length * max(1.0, font_scale()) for length in (0.6, 0.45, 0.3))
+    gap_x, gap_y = (0.2, 0.1 + top) if shared else (left + 0.05, bottom + top)
+    width = left + (across - 1) * gap_x + 0.05 + right  # Without the panels.
+    height = top + (lines - 1) * gap_y + bottom + above + below
+    if (size := chosen_size()) is not None:
+        side = max(min((size[0] - width) / across, (size[1] - height) / lines), _SMALLEST_SIDE)
+    step_x, step_y = side + gap_x, side + gap_y
+    width, height = width + across * side, height + lines * side
+    if size is not None:
+        width, height = max(size[0], width), max(size[1], height)
     figure = _new_figure(width, height)
     return [
         figure.add_axes(
             (
                 ((place % across) * step_x + left) / width,
-                (below + (lines - 1 - place // across) * step_y + bottom) / height,
+                1 - (above + top + (place // across) * step_y + side) / height,
                 side / width,
                 side / height,
             )

@@ -14,6 +14,7 @@ from lightning_cka.figures.labels import axis_title, elided, plain, short_labels
 from lightning_cka.figures.layout import figure_of, new_grid
 from lightning_cka.figures.panels import plot_comparison
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.user_style import font_size
 from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def plot_trajectory(result: CKAResult, ax: Axes | None = None, *, cmap: str = "m
     """
     figure, ax = plot_cka(result, ax, cmap=cmap)
     _set_epoch_titles(ax, result.layers)
-    ax.set_title(plain(elided(result.model_name)), fontsize=10)
+    ax.set_title(plain(elided(result.model_name)), fontsize=font_size("title"))
     return figure, ax
 
 
@@ -96,10 +97,12 @@ def plot_convergence(results: Mapping[str, CKAResult], *, cmap: str = "magma") -
         values = np.array([result.matrix[:, column].numpy() for result in results.values()])
         image = draw_cells(ax, values, cmap, 0.0, 1.0)
         set_ticks(ax.xaxis, first.layers)
-        set_ticks(ax.yaxis, layers, flagged)
+        set_ticks(ax.yaxis, layers, flagged, names=list(results))
         _set_epoch_titles(ax, first.layers)
-        ax.set_ylabel(axis_title("layer", prefix))
-        ax.set_title(f"{measure_title(first.measure)} with {_moment(first.layers[column])}", fontsize=10)
+        ax.set_ylabel(axis_title("", prefix))
+        ax.set_title(
+            f"{measure_title(first.measure)} with {_moment(first.layers[column])}", fontsize=font_size("title")
+        )
     write_at_bottom(figure_of(grid[0]), note)
     has_nan = any(bool(result.matrix.isnan().any()) for result in results.values())
     colour_bar(grid[-1], image, value_label(first), with_nan=has_nan)

@@ -34,6 +34,9 @@ LABELS = "labels.json"
 RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory")
 """Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
 
+FROZEN = "(frozen)"
+"""Follows the name of a reference that is another model than the live one."""
+
 OUTPUT_ENDINGS = ("", ".csv", "-evolution.gif")
 """Endings of the names of a reference's folder and files."""
 
@@ -71,6 +74,8 @@ class Reference:
     @property
     def title(self) -> str:
         """Return the name in results and figures."""
+        if self.is_frozen:
+            return f"{self.name} {FROZEN}"
         return f"{self.name}, {self.restarted}" if self.restarted else self.name
 
     @property

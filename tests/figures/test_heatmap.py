@@ -17,7 +17,7 @@ def test_rows_are_the_model_upwards_and_columns_the_reference():
     assert np.allclose(image.get_array(), result().matrix)
     assert image.get_clim() == (0, 1)
     assert image.get_cmap().name == "magma"
-    assert (ax.get_ylabel(), ax.get_xlabel()) == ("Live", "initial")
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("layer of Live, epoch 2", "layer of initial")
     assert texts(ax.get_yticklabels()) == ["layer0", "layer1", "layer2"]
     assert texts(ax.get_xticklabels()) == ["layer0", "layer1", "layer2", "layer3"]
     assert ax.get_title() == "epoch 2, step 30"
