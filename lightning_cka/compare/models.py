@@ -14,6 +14,7 @@ from lightning_cka.compare.compared_models import ComparedModels
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.pairing import Pair, announced_pairing, check_pair
 from lightning_cka.compare.reference_bank import reference_bank
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
@@ -59,6 +60,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult: ...
 
 
@@ -87,6 +89,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> dict[str, CKAResult]: ...
 
 
@@ -114,6 +117,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models, or of one model with itself (``reference=model``), on a dataloader.
 
@@ -160,6 +164,8 @@ def compare_models(
             number. If they have one sample each, it must lie along the first dimension of each layer's output. Larger
             batches of a DataLoader are cut. None: one batch.
         progress_bar: Whether to show a progress bar.
+        pair: Which layers are paired, for one value per layer: "name" (also without prefixes), "position", or a mapping
+            {layer of the model: layer of the reference}; see `lightning_cka.compare.pairing.pair_layers`.
 
     Returns:
         The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name.
@@ -191,6 +197,7 @@ def compare_models(
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
+    check_pair(pair)
     models = ComparedModels.of(model, reference, architecture)
     target = torch.device(device) if device is not None else device_of(models.model)
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
@@ -201,12 +208,15 @@ def compare_models(
         probe, plan = fit_blocks(probe, plan, target)
         announce_layers(plan, models.model, selectors)
         check_sizes(chosen, [plan.num_samples])
-        bank = None
+        bank, pairings = None, {}
+        reference_name = reference_name or models.reference_name
         if not (is_shown_alike and reference_selectors == selectors):
-            bank = reference_bank(models.reference, probe, reference_selectors, reference_settings, show)
+            pair_with = partial(announced_pairing, plan.names, pair=pair, reference="the reference")
+            of_reference = (models.reference, probe, reference_selectors, reference_settings)
+            bank, pairings[reference_name] = reference_bank(*of_reference, show, pair_with)
         comparison = Comparison(
             plan.names,
-            {reference_name or models.reference_name: bank},
+            {reference_name: bank},
             chosen,
             target,
             model_name=model_name or models.model_name,
@@ -215,6 +225,7 @@ def compare_models(
             selection=selection,
             execution_order=plan.execution_order,
             keep_all_pairs=True,
+            pairings=pairings,
         )
         variation = BatchVariation(plan.names, sums_device(target))
         show(models.model, probe, plan, settings, comparison.add, variation.add)

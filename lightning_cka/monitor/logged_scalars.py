@@ -12,9 +12,7 @@ from lightning_cka.compare.run_files import is_of_training
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
 
-_SUMMARIES = ("mean", "mean_se")
-
-_RESERVED = (*_SUMMARIES, "heatmap", "drift", "evolution")
+_RESERVED = ("mean", "mean_se", "mean_all_pairs", "mean_all_pairs_se", "heatmap", "drift", "evolution")
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
 
@@ -25,17 +23,19 @@ def log_scalars(module: LightningModule | StepLog, key_prefix: str, values: Mapp
 
 
 def cka_scalars(result: CKAResult) -> dict[str, float]:
-    """Return the mean CKA, its standard error, and the CKA of each layer with the layer of the same name.
+    """Return the mean CKA, its standard error, and the CKA of each layer with the layer that it is paired with.
 
-    A layer that is called like another value or figure has a number after its name; see `logged_names`. A
-    self-comparison has the first two values only, because the CKA of a layer with itself is 1.
+    The mean of all pairs has another name, so that no key has two meanings. A layer that is called like another value
+    or figure has a number after its name; see `logged_names`. A self-comparison has the first two values only, because
+    the CKA of a layer with itself is 1.
 
     Returns:
-        Values by the last part of the logged key: ``mean``, ``mean_se`` (with two batches or more), layer names.
+        Values by the last part of the logged key: ``mean``, or ``mean_all_pairs`` if no layers are paired; its error,
+        with ``_se`` at the end (with two batches or more); layer names.
     """
-    values = {"mean": result.mean()}
+    values = {result.mean_name: result.summary()}
     if result.mean_standard_error is not None:
-        values["mean_se"] = result.mean_standard_error
+        values[f"{result.mean_name}_se"] = result.mean_standard_error
     if not result.self_comparison:
         layers = result.same_named()
         names = logged_names(layers)
@@ -69,9 +69,9 @@ def change_names(layers: Iterable[str]) -> dict[str, str]:
     return {layer: distinct[f"{name}_change"] for layer, name in names.items()}
 
 
-def scalar_names(layers: Iterable[str]) -> list[str]:
-    """Return the keys of `cka_scalars`, given the layers that both models have."""
-    return [*_SUMMARIES, *logged_names(layers).values()]
+def scalar_names(layers: Iterable[str], mean_name: str = "mean") -> list[str]:
+    """Return the keys of `cka_scalars`, given the paired layers and `LayerPairs.mean_name`."""
+    return [mean_name, f"{mean_name}_se", *logged_names(layers).values()]
 
 
 def logged_names(layers: Iterable[str]) -> dict[str, str]:

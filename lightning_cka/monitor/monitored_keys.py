@@ -43,7 +43,8 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         own = () if reference.source == "self" else layers
         others = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
         shared = [name for name in own if name in others]
-        names = scalar_names(shared) + _change_names(settings, shared)
+        mean = "mean" if shared or reference.source == "self" else "mean_all_pairs"
+        names = scalar_names(shared, mean) + _change_names(settings, shared)
         for measure in settings.measures:
             keys |= {settings.logged(settings.key(reference.name, measure)) + name for name in names}
     return keys
