@@ -69,6 +69,7 @@ def compare_epoch(
         execution_order=probe.plan.execution_order,
         bank=bank or drawn,
         selection=settings.selection,
+        pairings={reference.name: reference.pairing for reference in ready if reference.pairing is not None},
     )
     probe.show(trainer, module, comparison.add)
     # The weights of trainer.validate() can be of any epoch.

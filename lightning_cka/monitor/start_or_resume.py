@@ -15,7 +15,7 @@ from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState
-from lightning_cka.monitor.saved_history import complete_state
+from lightning_cka.monitor.saved_history import complete_state, renamed_messages
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.tidy_folder import tidy_folder
 from lightning_cka.monitor.trainer_state import current_step, validates_after_batch
@@ -48,7 +48,7 @@ def start_run(
     """
     announce_cost(probe, settings, run, trainer, module.device)
     saved, messages = complete_state(saved, run.folder, run.keys, trainer)
-    messages += run.restore_results(saved)
+    messages += [*renamed_messages(saved, run.keys), *run.restore_results(saved)]
     run.store.hold(run.results)
     epoch = _epoch_without_validation(trainer, settings.every_n_epochs, output.warn) if saved else None
     # A second fit() of one Trainer with another model continues at a later step, without a state.

@@ -59,7 +59,10 @@ def test_a_log_message_names_a_reference_that_cannot_be_copied(caplog):
     reference.lock = threading.Lock()
     monitor = CKAMonitor(reference)
     fit(monitor)
-    assert "reference 'Net' is shown the probe set itself, and restored afterwards: Net cannot be copied" in caplog.text
+    assert (
+        "reference 'reference' is shown the probe set itself, and restored afterwards: Net cannot be copied"
+        in caplog.text
+    )
     assert len(monitor.results["Net"]) == 2
 
 
