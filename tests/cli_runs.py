@@ -24,6 +24,7 @@ def write_run(folder, variant=1, epochs=(0, 1), layers=("a", "b.c")):
 
 def fails(capsys, *arguments, lines=1):
     """Run the command line, which must end with status 2 and one line or more, and return the text."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         main(list(map(str, arguments)))
     assert caught.value.code == 2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,7 +12,7 @@ from lightning_cka.cli.label_files import labels_in
 from lightning_cka.cli.side_names import name_runs
 from lightning_cka.compare.models import compare_models
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.runtime.checkpoint_weights import load_weights, read_weights
+from lightning_cka.runtime.checkpoint_models import Architecture
 
 
 def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
@@ -26,15 +25,15 @@ def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
     """
     _check_options(options)
     with modules_of_current_folder():
-        networks = [_network(options.architecture, path) for path in (options.a, options.b)]
-        dataloader = called(imported(options.dataloader, "--dataloader"), options.dataloader, "--dataloader")
-        one, other = (type(network).__name__ for network in networks)
-        names = name_runs((options.a, options.b), (one, other))
+        architecture = _architecture(options.architecture)
+        kind = architecture if isinstance(architecture, type) else type(architecture)
+        names = name_runs((options.a, options.b), (kind.__name__, kind.__name__))
         results: Mapping[str, CKAResult] = compare_models(
-            networks[0],
-            networks[1],
-            dataloader,
+            options.a,
+            options.b,
+            _dataloader(options.dataloader),
             options.layers,
+            architecture=architecture,
             reference_layers=options.reference_layers,
             feature_fn=options.feature_fn,
             measures=options.measures,
@@ -67,14 +66,32 @@ def _check_options(options: Any) -> None:
         raise ValueError(f"{given[0]} is for banks and runs, but the paths are checkpoints")
 
 
-def _network(architecture: str, path: Path) -> nn.Module:
-    """Return the network of a checkpoint."""
-    make = imported(architecture, "--architecture")
-    if hasattr(make, "load_from_checkpoint"):
-        loaded: nn.Module = make.load_from_checkpoint(path, map_location="cpu")
-        return loaded
-    model = called(make, architecture, "--architecture")
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"--architecture: {architecture} must give a torch.nn.Module, but got {type(model).__name__}")
-    load_weights(model, read_weights(path, model))
-    return model
+def _architecture(name: str) -> Architecture:
+    """Import the class of the networks, or a network, or call the function that returns one."""
+    found = imported(name, "--architecture")
+    if isinstance(found, nn.Module) or (isinstance(found, type) and issubclass(found, nn.Module)):
+        return found
+    if not callable(found):
+        raise ValueError(
+            f"--architecture: {name} must be a class of modules, or a function without arguments that returns a "
+            f"module, but is a {type(found).__name__}"
+        )
+    network = called(found, name, "--architecture")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"--architecture: {name}() must return a module, but returned a {type(network).__name__}")
+    return network
+
+
+def _dataloader(name: str) -> Iterable[Any]:
+    make = imported(name, "--dataloader")
+    if not callable(make):
+        raise ValueError(
+            f"--dataloader: {name} must be a function without arguments that returns a DataLoader, but is a "
+            f"{type(make).__name__}"
+        )
+    loader = called(make, name, "--dataloader")
+    if not isinstance(loader, Iterable):
+        raise ValueError(
+            f"--dataloader: {name}() must return batches, such as a DataLoader, but returned a {type(loader).__name__}"
+        )
+    return loader

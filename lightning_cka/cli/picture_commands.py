@@ -9,6 +9,7 @@ from lightning_cka.cli.label_files import labels_in
 from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure, write_line
 from lightning_cka.cli.run_results import results_of_references
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import result_files
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.samples import plot_samples
 from lightning_cka.figures.spectra import plot_spectrum
@@ -60,6 +61,8 @@ def _is_integer(label: str) -> bool:
 def _results_of_one_reference(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+    if files := result_files(folder):
+        return files
     found = dict(results_of_references(folder))
     if not found:
         raise ValueError(f"{str(folder)!r} has no results (.json), which CKAMonitor writes for each reference")

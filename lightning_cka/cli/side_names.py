@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from lightning_cka.compare.run_files import BANK_SUFFIX, parse_moment
@@ -53,6 +54,6 @@ def _distinct(own: tuple[str, ...], other: tuple[str, ...]) -> str:
     different = [part for part in own if part not in other]
     found = [part for part in different if part not in _CONVENTIONAL] or different
     if not found:
-        start = next((place for place, pair in enumerate(zip(own, other, strict=False)) if len(set(pair)) > 1), 0)
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False)))
         found = list(own[start:]) or [own[-1]]
     return "/".join(found)

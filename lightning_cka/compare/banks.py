@@ -129,12 +129,13 @@ def compare_banks(
     banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair)
     if not banks.is_self:
         announce_pairing(banks.pairing, len(banks.a.layers), "the bank of the reference")
+    is_dated = banks.a.epoch is not None or bool(banks.a.step)
     comparison = Comparison(
         banks.a.layers,
         {banks.b.title: None if banks.is_self else banks.b},
         chosen,
         _CPU,
-        model_name=banks.a.title if banks.a.epoch is None else banks.a.model_name,  # The result has the epoch.
+        model_name=banks.a.model_name if is_dated else banks.a.title,  # The result has the epoch or the step.
         thresholds=check_thresholds(thresholds),
         sample_kind=banks.a.sample_kind,
         selection=selection,
@@ -144,7 +145,7 @@ def compare_banks(
     check_sizes(chosen, (batch.grams.num_samples for batch in banks.a))
     for batch in banks.a:
         comparison.add(batch)
-    results = checked_results(comparison, epoch=banks.a.epoch, step=None if banks.a.epoch is None else banks.a.step)
+    results = checked_results(comparison, epoch=banks.a.epoch, step=banks.a.step if is_dated else None)
     found = {
         name: replace(
             result, banks=ComparedBanks(a, b, (layers, reference_layers), selection, chosen[name], strict, pair)

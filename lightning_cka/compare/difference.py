@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.layer_pairs import LayerPairs
 from lightning_cka.compare.pairing import Pairing
+from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.significance import significant_cells
 from lightning_cka.hsic.measure import shared_title
 
@@ -205,7 +206,7 @@ class CKADifference(LayerPairs):
 def _names(later: CKAResult, earlier: CKAResult) -> tuple[str, str]:
     """Return what tells the two results apart: the model, and the epoch, the reference or the measure."""
     candidates = (
-        [None if each.epoch is None else f"epoch {each.epoch}" for each in (later, earlier)],
+        [short_moment_text(each.epoch, each.step) or None for each in (later, earlier)],
         [f"with {each.reference_name}" for each in (later, earlier)],
         [each.measure_label for each in (later, earlier)],
     )

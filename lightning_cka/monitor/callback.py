@@ -12,6 +12,7 @@ from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.monitor.reference import ReferenceSource
 from lightning_cka.monitor.reference_names import check_any_module, parse_references
+from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
 from lightning_cka.monitor.trainer_events import TrainerEvents
@@ -76,8 +77,11 @@ class CKAMonitor(TrainerEvents):
         exclude: Numbers of probe samples to leave out, as flags name them. Banks on disk keep them.
         groups: Labels of the samples, for CKA within groups: a sequence that is indexed by sample numbers, such as the
             labels of the dataset, or a mapping from them. Features are centered within each group of each batch.
-        every_n_epochs: Log in every n-th epoch, at each of its validations. For training by steps on endless data, use
-            1 and set the Trainer's ``val_check_interval``.
+        every_n_epochs: Compare in every n-th epoch, at each of its validations. None: 1, unless there are steps.
+        every_n_train_steps: Compare after every n-th optimizer step, after some steps (a list), or after steps 0, 1, 2,
+            4, 8, ... ("log"), as ``trainer.global_step`` counts them. Validation does not matter then, and the weights
+            in training are compared, not averaged ones.
+        compare_at_start: Whether to compare before the first training step, too, except with "previous".
         seed: Random seed of the choice of samples, and of random operations in the model's forward pass.
         log_key_prefix: Prefix of all logged keys.
         dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
@@ -152,7 +156,9 @@ class CKAMonitor(TrainerEvents):
         thresholds: Thresholds | None = None,
         exclude: Exclude = None,
         groups: Groups = None,
-        every_n_epochs: int = 1,
+        every_n_epochs: int | None = None,
+        every_n_train_steps: TrainSteps | None = None,
+        compare_at_start: bool = False,
         seed: int = 0,
         log_key_prefix: str = "cka/",
         dirpath: str | Path | None = None,
@@ -186,7 +192,7 @@ class CKAMonitor(TrainerEvents):
             measures=safe_measures(check_measures(measures, kernel, unbiased=unbiased)),
             thresholds=check_thresholds(thresholds),
             selection=SampleSelection(exclude, groups),
-            every_n_epochs=every_n_epochs,
+            schedule=parse_schedule(every_n_epochs, every_n_train_steps, compare_at_start),
             log_key_prefix=log_key_prefix,
             dirpath=dirpath,
             save_banks=save_banks,
@@ -198,7 +204,7 @@ class CKAMonitor(TrainerEvents):
             labels_fn=labels_fn,
         )
         self.references = parse_references(reference)
-        check_epochs(self.references, self._settings.every_n_epochs)
+        check_epochs(self.references, self._settings.schedule)
         of_modules = {"reference_layers": reference_layers, "reference_forward_fn": reference_forward_fn}
         check_any_module(self.references, **of_modules, pair=None if pair == "name" else pair)
 

@@ -40,7 +40,7 @@ class GramBank:
         model_name: Class of the model, for titles and axis labels.
         sample_kind: What the sample numbers are, such as "dataset index".
         seed: Seed of the choice of samples, and of all random numbers while they were shown.
-        epoch: Epoch of training, counted from 0. None: before training, or without training.
+        epoch: Epoch of training, counted from 0. None: before training, by steps, or without training.
         step: Step of training, on the axis of Lightning's own scalars.
 
     Attributes:
@@ -70,8 +70,8 @@ class GramBank:
         self._medians = BankMedians(len(layers))
 
     def __repr__(self) -> str:
-        numbers = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
-        return f"GramBank({self.title}: {numbers})"
+        size = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
+        return f"GramBank({self.title}: {size})"
 
     def __iter__(self) -> Iterator[BankBatch]:
         """Iterate over the batches, in order."""
@@ -79,10 +79,9 @@ class GramBank:
 
     @property
     def title(self) -> str:
-        """Return the model's name and the epoch."""
-        if self.epoch is None:
-            return f"{self.model_name}, initial" if self.step == 0 else self.model_name
-        return f"{self.model_name}, epoch {self.epoch}"
+        """Return the model's name and the epoch, or the step if there is no epoch."""
+        step = None if self.step is None else f"step {self.step}" if self.step else "initial"
+        return ", ".join(filter(None, (self.model_name, step if self.epoch is None else f"epoch {self.epoch}")))
 
     @property
     def num_samples(self) -> int:
