@@ -59,8 +59,11 @@ def test_a_log_message_names_a_reference_that_cannot_be_copied(caplog):
     reference.lock = threading.Lock()
     monitor = CKAMonitor(reference)
     fit(monitor)
-    assert "reference 'Net' is shown the probe set itself, and restored afterwards: Net cannot be copied" in caplog.text
-    assert len(monitor.results["Net"]) == 2
+    assert (
+        "reference 'reference' is shown the probe set itself, and restored afterwards: Net cannot be copied"
+        in caplog.text
+    )
+    assert len(monitor.results["reference"]) == 2
 
 
 def test_a_checkpoint_with_extra_state(tmp_path):
