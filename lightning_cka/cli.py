@@ -30,6 +30,9 @@ from lightning_cka.figures.pictures import render, write_picture
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.monitor.logged_figures import trajectory_figures
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.view.page import write_page
+from lightning_cka.view.payload import view_payload
+from lightning_cka.view.run_folders import read_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,12 +204,23 @@ def _show(options: Any) -> None:
     _write_line(diagnostics_table(result))
 
 
+def _report(options: Any) -> None:
+    """Write one page that shows the runs in folders, and print its path."""
+    runs, notes = read_runs(options.folders)
+    for note in notes:
+        warnings.warn(note, stacklevel=1)
+    path = options.output or (options.folders[0] if len(options.folders) == 1 else Path()) / "report.html"
+    write_page(path, view_payload(runs, title=f"CKA of {', '.join(runs)}", notes=notes))
+    _write_line(str(path))
+
+
 _COMMANDS: Mapping[str, Callable[[Any], None]] = {
     "compare": _compare,
     "difference": _difference,
     "trajectory": _trajectory,
     "animate": _animate,
     "show": _show,
+    "report": _report,
 }
 
 

@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_trajectory(commands)
     _add_animate(commands)
     _add_show(commands)
+    _add_report(commands)
     return parser
 
 
@@ -112,6 +113,17 @@ def _add_animate(commands: Any) -> None:
 def _add_show(commands: Any) -> None:
     parser = _command(commands, "show", "print a table of a result (.json) or of a bank (.safetensors)")
     parser.add_argument("file", metavar="FILE", type=Path, help="result or bank to show")
+
+
+def _add_report(commands: Any) -> None:
+    parser = _command(commands, "report", "write one interactive page of runs side by side, which any browser opens")
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="dirpath of a CKAMonitor")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.html",
+        help="file to write (default: report.html in DIR, or in the current folder for several runs)",
+    )
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

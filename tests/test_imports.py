@@ -17,7 +17,8 @@ ROOMS = {  # Each room, with the rooms that it may import from.
     "probe": {"hsic", "runtime"},
     "compare": {"hsic", "runtime", "probe"},
     "figures": {"hsic", "runtime", "probe", "compare"},
-    "monitor": {"hsic", "runtime", "probe", "compare", "figures"},
+    "view": {"hsic", "runtime", "compare"},
+    "monitor": {"hsic", "runtime", "probe", "compare", "figures", "view"},
 }
 LATE = {("compare", "figures")}
 """`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called."""
