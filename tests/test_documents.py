@@ -414,15 +414,25 @@ def test_the_blocks_on_comparing_without_a_trainer_run(tmp_path, monkeypatch):
     loader = small_loader(1, 8, 8, shuffle=True)
     for name, model in (("early", cnn), ("late", other)):
         GramBank.from_model(model, loader, progress_bar=False).save(f"{name}.safetensors")
+    for name, model in (("first", cnn), ("tuned", other)):
+        torch.save({"state_dict": model.state_dict()}, f"{name}.ckpt")
     namespace = {"cnn": cnn, "mlp": mlp, "loader": loader, "early": "early.safetensors", "late": "late.safetensors"}
     for block in blocks(guide("without-a-trainer"), "python"):
         run(block, namespace)
     assert namespace["matrix"].shape == (2, 2)
     assert abs(namespace["value"]) < 0.5
     assert namespace["result"].layers == ("conv1", "conv2")
+    assert (namespace["both"].model_name, namespace["both"].reference_name) == ("tuned", "first")
     assert {path.name for path in Path().glob("*")} >= {
         *("cnn_and_mlp.png", "model.safetensors", "side_by_side.pdf", "by_depth.svg"),
     }
+
+
+def test_the_block_on_cka_as_a_loss_runs():
+    (block,) = blocks(DOCUMENTS["examples/README.md"], "python")
+    namespace = run(block, {})
+    assert namespace["loss"].isfinite()
+    assert namespace["student"].weight.grad is not None
 
 
 def test_the_blocks_on_small_batches_run(tmp_path, monkeypatch):

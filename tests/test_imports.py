@@ -19,6 +19,7 @@ ROOMS = {  # Each room, with the rooms that it may import from.
     "figures": {"hsic", "runtime", "probe", "compare"},
     "view": {"hsic", "runtime", "compare"},
     "monitor": {"hsic", "runtime", "probe", "compare", "figures", "view"},
+    "cli": {"hsic", "runtime", "probe", "compare", "figures", "view", "monitor"},
 }
 LATE = {("compare", "figures")}
 """`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called."""

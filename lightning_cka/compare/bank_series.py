@@ -63,12 +63,13 @@ def check_same_layers_and_probe_set(banks: Sequence[GramBank]) -> None:
 
 
 def moment_names(banks: Sequence[GramBank]) -> tuple[str, ...]:
-    """Return distinct names of the moments: epochs if these are distinct, else steps, else numbers."""
+    """Return distinct names of the moments: epochs if these are known and distinct, else steps, else numbers."""
+    by_steps = any(bank.epoch is None and bank.step for bank in banks)
     for names in (
-        [_epoch_name(bank) for bank in banks],
+        [] if by_steps else [_epoch_name(bank) for bank in banks],
         [f"step {bank.step}" for bank in banks],
     ):
-        if len(set(names)) == len(names):
+        if names and len(set(names)) == len(names):
             return tuple(names)
     return tuple(map(str, range(len(banks))))
 

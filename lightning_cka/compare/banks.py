@@ -119,12 +119,13 @@ def compare_banks(
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     selection = SampleSelection(exclude, groups)
     pair = BankPair.of(a, b, (layers, reference_layers), strict=strict)
+    is_dated = pair.a.epoch is not None or bool(pair.a.step)
     comparison = Comparison(
         pair.a.layers,
         {pair.b.title: None if pair.is_self else pair.b},
         chosen,
         _CPU,
-        model_name=pair.a.title if pair.a.epoch is None else pair.a.model_name,  # The result has the epoch.
+        model_name=pair.a.model_name if is_dated else pair.a.title,  # The result has the epoch or the step.
         thresholds=check_thresholds(thresholds),
         sample_kind=pair.a.sample_kind,
         selection=selection,
@@ -133,7 +134,7 @@ def compare_banks(
     check_sizes(chosen, (batch.grams.num_samples for batch in pair.a))
     for batch in pair.a:
         comparison.add(batch)
-    results = checked_results(comparison, epoch=pair.a.epoch, step=None if pair.a.epoch is None else pair.a.step)
+    results = checked_results(comparison, epoch=pair.a.epoch, step=pair.a.step if is_dated else None)
     found = {
         name: replace(
             result, banks=ComparedBanks(a, b, (layers, reference_layers), selection, chosen[name], strict=strict)

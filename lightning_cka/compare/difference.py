@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.layer_pairs import LayerPairs
+from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.significance import significant_cells
 from lightning_cka.hsic.measure import shared_title
 
@@ -200,14 +201,17 @@ class CKADifference(LayerPairs):
 
 
 def _names(later: CKAResult, earlier: CKAResult) -> tuple[str, str]:
-    """Return what tells the two results apart: the epoch, or the reference, the measure or the model."""
+    """Return what tells the two results apart: the model, and the epoch, the reference or the measure."""
     candidates = (
-        [None if each.epoch is None else f"epoch {each.epoch}" for each in (later, earlier)],
+        [short_moment_text(each.epoch, each.step) or None for each in (later, earlier)],
         [f"with {each.reference_name}" for each in (later, earlier)],
         [each.measure_label for each in (later, earlier)],
-        [each.model_name for each in (later, earlier)],
     )
+    models = later.model_name, earlier.model_name
+    start = (f"{models[0]}, ", f"{models[1]}, ") if models[0] != models[1] else ("", "")
     for one, other in candidates:
         if one != other and one is not None and other is not None:
-            return one, other
+            return start[0] + one, start[1] + other
+    if models[0] != models[1]:
+        return models
     return "later", "earlier"

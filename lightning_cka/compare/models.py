@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, overload
 
 import torch
-from torch import nn
 
 from lightning_cka.compare.checked_result import checked_results, one_or_all
+from lightning_cka.compare.compared_models import ComparedModels
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.reference_bank import reference_bank
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.chosen_layers import announce_layers
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, variation_message
 from lightning_cka.probe.features import FeatureFn
-from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
+from lightning_cka.probe.fit_blocks import fit_blocks
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
-from lightning_cka.probe.layers import Layers, LayerSelector, check_layers
-from lightning_cka.probe.probe_set import ProbeSet
+from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.probe.standalone import show_with_progress
+from lightning_cka.runtime.checkpoint_models import Architecture, ModelSource
 from lightning_cka.runtime.devices import sums_device
 from lightning_cka.runtime.placement import device_of, on_device
 from lightning_cka.runtime.rng import check_seed
@@ -36,13 +36,15 @@ from lightning_cka.runtime.rng import check_seed
 
 @overload
 def compare_models(
-    model: nn.Module,
-    reference: nn.Module,
+    model: ModelSource,
+    reference: ModelSource,
     dataloader: Any,
     layers: Layers = None,
     *,
+    architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
+    reference_forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
     measures: OneMeasure = "cka",
@@ -62,13 +64,15 @@ def compare_models(
 
 @overload
 def compare_models(
-    model: nn.Module,
-    reference: nn.Module,
+    model: ModelSource,
+    reference: ModelSource,
     dataloader: Any,
     layers: Layers = None,
     *,
+    architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
+    reference_forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
     measures: Sequence[OneMeasure],
@@ -87,13 +91,15 @@ def compare_models(
 
 
 def compare_models(
-    model: nn.Module,
-    reference: nn.Module,
+    model: ModelSource,
+    reference: ModelSource,
     dataloader: Any,
     layers: Layers = None,
     *,
+    architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
+    reference_forward_fn: ForwardFn | None = None,
     feature_fn: FeatureFn = None,
     call: Call = "first",
     measures: Measures = "cka",
@@ -116,17 +122,22 @@ def compare_models(
     the layers whose CKA is ``nan`` or can mislead.
 
     Args:
-        model: Model (the rows). Its state is restored, and it returns to its own device.
-        reference: Model to compare with (the columns), of any architecture. It is restored like ``model``.
+        model: Model (the rows), or the path of a checkpoint; see ``architecture``. A model is restored, also its
+            device.
+        reference: Model to compare with (the columns), of any architecture, or the path of a checkpoint.
         dataloader: Batches of samples, such as a DataLoader. Both models are shown all of them, so it must be possible
             to iterate over it several times. Gram matrices of fewer than 4 samples are skipped.
         layers: Names, patterns such as ``"net.*"`` (each child of ``net``) or ``"net.**"`` (all below it), module
             classes or their names, or a list of these; a leading ``!`` takes away; see `CKAMonitor`. None: the
             outputs of repeated blocks (at least 3 of one class) and what is around them; without such blocks the
             innermost modules with parameters; at most 64.
+        architecture: What checkpoints are loaded into: a module of their class, which is copied and not changed, or the
+            class. A class gets the hyperparameters of a Lightning checkpoint, else no arguments. None: a copy of the
+            other model. Checkpoints are read as by `CKAMonitor`, without running code in them.
         reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
+        reference_forward_fn: The same for the reference; None: ``forward_fn``.
         feature_fn: "flatten", "mean", "cls", "last", "tokens", or a function from a layer's output to features
             ``(n, ...)``; see `CKAMonitor`.
         call: Which call of a layer that runs several times in one forward pass counts: "first", "last", or "mean",
@@ -141,9 +152,8 @@ def compare_models(
         groups: Labels of the samples, for CKA within groups: a sequence that is indexed by sample numbers, such as the
             labels of the dataset, or a mapping from them. Features are centered within each group of each batch. Groups
             of fewer than 4 samples in a batch are left out, with a warning.
-        model_name: Name of the model for titles and axis labels; None: its class.
-        reference_name: Name of the reference for titles and axis labels; None: its class, followed by "(reference)" if
-            the model has the same class.
+        model_name: Name of the model for titles and axis labels; None: its class, or the name of its file.
+        reference_name: Name of the reference, likewise; None: followed by "(reference)" if both have the same class.
         seed: Seed of the dataloader's shuffling, and of all randomness while the models are shown the samples.
         device: Device to compute on; None: the device of ``model``.
         gram_batch_size: Number of samples in a Gram matrix, at least 4. Consecutive batches are joined up to this
@@ -156,9 +166,10 @@ def compare_models(
 
     Raises:
         ValueError: A layer does not exist or cannot be compared, a measure, the kernel or ``feature_fn`` is
-            unknown, a model
-            cannot be shown the batches, or the dataloader gives different samples in each iteration.
+            unknown, a model cannot be shown the batches, the dataloader gives different samples in each iteration, or
+            a checkpoint does not fit.
         TypeError: An argument has a wrong type, such as a dataloader without batches.
+        FileNotFoundError: A path does not exist.
 
     Example:
         >>> import torch
@@ -172,8 +183,6 @@ def compare_models(
         >>> result.matrix.diagonal()
         tensor([1., 1.], dtype=torch.float64)
     """
-    target = torch.device(device) if device is not None else device_of(model)
-    settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
     selection = SampleSelection(exclude, groups)
     seed = check_seed(seed)
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
@@ -182,19 +191,25 @@ def compare_models(
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
-    is_self = model is reference and reference_selectors == selectors
-    with on_device(model, target), on_device(reference, target):
-        plan = dry_run(model, probe, selectors, settings)
+    models = ComparedModels.of(model, reference, architecture)
+    target = torch.device(device) if device is not None else device_of(models.model)
+    settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
+    is_shown_alike = models.is_one and reference_forward_fn in (None, forward_fn)
+    reference_settings = settings if is_shown_alike else settings.of_reference(reference_forward_fn)
+    with on_device(models.model, target), on_device(models.reference, target):
+        plan = dry_run(models.model, probe, selectors, settings)
         probe, plan = fit_blocks(probe, plan, target)
-        announce_layers(plan, model, selectors)
+        announce_layers(plan, models.model, selectors)
         check_sizes(chosen, [plan.num_samples])
-        bank = None if is_self else _reference_bank(reference, probe, reference_selectors, settings, show)
+        bank = None
+        if not (is_shown_alike and reference_selectors == selectors):
+            bank = reference_bank(models.reference, probe, reference_selectors, reference_settings, show)
         comparison = Comparison(
             plan.names,
-            {reference_name or _reference_name(model, reference): bank},
+            {reference_name or models.reference_name: bank},
             chosen,
             target,
-            model_name=model_name or type(model).__name__,
+            model_name=model_name or models.model_name,
             thresholds=thresholds,
             sample_kind=settings.sample_kind(probe),
             selection=selection,
@@ -202,31 +217,7 @@ def compare_models(
             keep_all_pairs=True,
         )
         variation = BatchVariation(plan.names, sums_device(target))
-        show(model, probe, plan, settings, comparison.add, variation.add)
+        show(models.model, probe, plan, settings, comparison.add, variation.add)
     if variations := variation.result(distributed=False):
         warnings.warn(variation_message(variations, "the dataloader"), stacklevel=2)
     return one_or_all(checked_results(comparison, flags=variation_flags(variations)), measures)
-
-
-def _reference_bank(
-    reference: nn.Module,
-    probe: ProbeSet,
-    selectors: tuple[LayerSelector, ...] | None,
-    settings: ForwardSettings,
-    show: Callable[..., None],
-) -> GramBank:
-    """Return the Gram bank of the reference on the probe set."""
-    try:
-        plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
-        check_blocks(plan, settings.device)
-        announce_layers(plan, reference, selectors, "layers of the reference")
-    except ValueError as error:
-        raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
-    bank = GramBank(plan.names, type(reference).__name__, settings.sample_kind(probe))
-    show(reference, probe, plan, settings, bank.add)
-    return bank
-
-
-def _reference_name(model: nn.Module, reference: nn.Module) -> str:
-    name = type(reference).__name__
-    return f"{name} (reference)" if type(model) is type(reference) and model is not reference else name

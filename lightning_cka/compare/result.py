@@ -15,6 +15,7 @@ from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.paired_results import paired_difference
 from lightning_cka.compare.permutation_test import PermutationTest
+from lightning_cka.compare.run_files import moment_text
 from lightning_cka.compare.saved_result import SavedResult
 from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.dataframes import dataframe
@@ -44,7 +45,7 @@ class CKAResult(SavedResult):
             batches. None if unknown.
         num_samples: Number of samples behind each value.
         num_batches: Number of batches behind each value.
-        epoch: Training epoch, counted from 0; None for a comparison outside training.
+        epoch: Training epoch, counted from 0. None: by optimizer steps, or outside training.
         step: Training step, as Lightning's logger counts it; None for a comparison outside training.
         model_name: Name of the model for titles and axis labels.
         reference_name: Name of the reference for titles and axis labels.
@@ -117,9 +118,9 @@ class CKAResult(SavedResult):
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        moment = "" if self.epoch is None else f", epoch {self.epoch}, step {self.step}"
+        title = ", ".join(filter(None, (self.model_name, moment_text(self.epoch, self.step))))
         return (
-            f"CKAResult({self.model_name}{moment} and {self.reference_name}: {len(self.layers)} x "
+            f"CKAResult({title} and {self.reference_name}: {len(self.layers)} x "
             f"{len(self.reference_layers)} layers, {self.measure_label}, {self.num_samples} samples, mean "
             f"{self.mean():.3f}, {len(self.flags)} flags)"
         )

@@ -5,24 +5,79 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
 
 BANK_SUFFIX = ".safetensors"
 
 INITIAL = "initial"
-"""The name of the moment before the first training step."""
+"""The name of the moment before the first training step, for banks."""
+
+_EPOCH, _STEP = r"epoch=(\d+)-", r"step=(\d{6,})"
 
 
 def moment(epoch: int | None, step: int | None) -> str:
-    """Return the name of a moment of training, for file names; "validate" outside training."""
-    return "validate" if epoch is None or step is None else f"epoch={epoch:03d}-step={step:06d}"
+    """Return the name of a moment of training, for file names.
+
+    Args:
+        epoch: The epoch. None: the name has the step only.
+        step: The step. None: "validate", outside training.
+    """
+    if step is None:
+        return "validate"
+    return f"step={step:06d}" if epoch is None else f"epoch={epoch:03d}-step={step:06d}"
 
 
 def parse_moment(name: str) -> tuple[int, int] | None:
-    """Return the epoch and step of a name made by `moment`; (-1, -1) for `INITIAL`, None for other names."""
+    """Return the epoch and step of a name made by `moment`.
+
+    Returns:
+        Epoch and step. The epoch is -1 if the name has the step only; (-1, -1) for `INITIAL`. None for other names.
+    """
     if name == INITIAL:
         return (-1, -1)
-    found = re.fullmatch(r"epoch=(\d+)-step=(\d+)", name)
-    return (int(found[1]), int(found[2])) if found else None
+    found = re.fullmatch(rf"({_EPOCH})?{_STEP}", name)
+    return (int(found[2] or -1), int(found[3])) if found else None
+
+
+def find_moment(name: str) -> str:
+    """Return the part of a file's name that `moment` made; empty if there is none."""
+    found = re.search(rf"({_EPOCH})?{_STEP}(?=\.\w+$)", name)
+    return found[0] if found else ""
+
+
+def moment_order(epoch: int | None, step: int | None) -> tuple[int, int]:
+    """Return what sorts moments of a run by time: first the step, then the epoch."""
+    return (-1 if step is None else step, -1 if epoch is None else epoch)
+
+
+def last_moment(results: Iterable[CKAResult]) -> tuple[int, int]:
+    """Return epoch and step of the last of some results, as `parse_moment` does; (-1, -1) without results."""
+    step, epoch = max((moment_order(result.epoch, result.step) for result in results), default=(-1, -1))
+    return epoch, step
+
+
+def is_of_training(result: CKAResult) -> bool:
+    """Whether a result is of a moment of training. Those of ``trainer.validate()`` have neither epoch nor step."""
+    return result.epoch is not None or result.step is not None
+
+
+def is_start(result: CKAResult) -> bool:
+    """Whether a result is of the moment before the first training step."""
+    return result.epoch is None and result.step == 0
+
+
+def moment_text(epoch: int | None, step: int | None) -> str:
+    """Return words for a moment of training, as far as it is known, such as "epoch 3, step 124"."""
+    known = (("epoch", epoch), ("step", step))
+    return ", ".join(f"{word} {value}" for word, value in known if value is not None)
+
+
+def short_moment_text(epoch: int | None, step: int | None) -> str:
+    """Return the epoch in words, or the step if there is no epoch; empty if both are unknown."""
+    return moment_text(epoch, step).split(", ")[0]
 
 
 def bank_files(folder: Path) -> list[Path]:
@@ -38,4 +93,4 @@ def result_files(folder: Path) -> list[Path]:
 def _in_order(paths: Iterable[Path]) -> list[Path]:
     moments = {path: parse_moment(path.stem) for path in paths}
     known = {path: epoch_and_step for path, epoch_and_step in moments.items() if epoch_and_step is not None}
-    return sorted(known, key=lambda path: known[path])
+    return sorted(known, key=lambda path: moment_order(*known[path]))

@@ -13,6 +13,7 @@ from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import moment_text
 from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.files import write_atomically
 
@@ -166,9 +167,9 @@ def trajectory_table(results: Mapping[str, CKAResult]) -> str:
 
 def _heading(result: CKAResult) -> str:
     """Return one line that says what was compared, and how."""
-    moment = "" if result.epoch is None else f", epoch {result.epoch}, step {result.step}"
+    title = ", ".join(filter(None, (result.model_name, moment_text(result.epoch, result.step))))
     return (
-        f"{result.model_name}{moment} and {result.reference_name}: {result.measure_label}, "
+        f"{title} and {result.reference_name}: {result.measure_label}, "
         f"{result.num_samples} samples in {result.num_batches} batches, mean {_format_value(result.mean())}"
     )
 

@@ -103,7 +103,7 @@ def _draw_heatmap(
     names = {difference.later.reference_name, difference.earlier.reference_name}
     reference = names.pop() if len(names) == 1 else "reference"
     ax.set_xlabel(axis_title(reference, short_labels(difference.reference_layers)[1]))
-    ax.set_ylabel(axis_title(difference.later.model_name, short_labels(difference.layers)[1]))
+    ax.set_ylabel(axis_title(_model_name(difference), short_labels(difference.layers)[1]))
     ax.set_title(plain(difference.title), fontsize=10)
     notes = [f"line through a cell: not significant (level {level:g}, Holm)"]
     if (is_defined & ~is_tested).any():
@@ -145,11 +145,17 @@ def _draw_intervals(difference: CKADifference, ax: Axes | None, level: float, ma
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.tick_params(axis="x", labelsize=8)
     ax.set_xlabel(_value_name(difference))
-    ax.set_ylabel(axis_title(difference.later.model_name, prefix))
+    ax.set_ylabel(axis_title(_model_name(difference), prefix))
     ax.set_title(plain(elided(difference.title, 60)), fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     _write_note(ax, difference, f"{100 * level:g} % intervals; filled: significant for all layers together (Holm)", 0.6)
     return ax
+
+
+def _model_name(difference: CKADifference) -> str:
+    """Return the name of the model, or "layer" if both results have different models, which the title names."""
+    later, earlier = difference.later.model_name, difference.earlier.model_name
+    return later if later == earlier else "layer"
 
 
 def _value_name(difference: CKADifference) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lightning_cka.compare.run_files import moment_text
 from lightning_cka.figures.cells import colour_bar
 from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import (
@@ -93,7 +94,7 @@ def plot_cka(
     image = style.draw(result, ax)
     if colorbar:
         colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
-    ax.set_title(_moment(result) if title is None else plain(title), fontsize=font_size("title"))
+    ax.set_title(moment_text(result.epoch, result.step) if title is None else plain(title), fontsize=font_size("title"))
     if own:
         room = label_room(columns, axes_size(ax)[0])
         if lines:
@@ -116,9 +117,3 @@ def _for_own_axes(style: HeatmapStyle, ax: Axes) -> HeatmapStyle:
 def _short(reasons: list[str]) -> list[tuple[str, str | None]]:
     """Return one short line with its colour if there are flags, else none."""
     return [(f"{FLAG} see the result's flags", FLAG_COLOUR)] if reasons else []
-
-
-def _moment(result: CKAResult) -> str:
-    """Return the epoch and the step of a result, as far as they are known."""
-    known = (f"{word} {value}" for word, value in (("epoch", result.epoch), ("step", result.step)) if value is not None)
-    return ", ".join(known)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cka.compare.bank_series import INITIAL_LABEL
 from lightning_cka.compare.intervals import interval
+from lightning_cka.compare.run_files import is_start
 from lightning_cka.compare.settled import settled_since
 
 if TYPE_CHECKING:
@@ -79,12 +81,14 @@ def check_same_layers(results: Sequence[CKAResult], names: list[str]) -> None:
 def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
     """Return one label per result, and what the labels are.
 
-    Labels are epochs, or steps if several results belong to one epoch.
+    Labels are epochs, or steps if several results belong to one epoch, or if the run compares by steps. The start of
+    training is "init" among epochs.
     """
-    epochs = [result.epoch for result in results]
-    if len(set(epochs)) < len(epochs):
+    epochs = [INITIAL_LABEL if is_start(result) else str(result.epoch) for result in results]
+    by_steps = any(result.epoch is None and result.step is not None and not is_start(result) for result in results)
+    if by_steps or len(set(epochs)) < len(epochs) or set(epochs) == {INITIAL_LABEL}:
         return [str(result.step) for result in results], "step"
-    return [str(epoch) for epoch in epochs], "epoch"
+    return epochs, "epoch"
 
 
 def _values_and_bounds(result: CKAResult, names: Sequence[str], level: float) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import is_start
 from lightning_cka.figures.labels import axis_title, elided, plain, short_labels
 from lightning_cka.figures.layer_history import LayerHistory, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes, square_grid
@@ -198,6 +199,8 @@ def _styles(count: int) -> list[tuple[str, str]]:
 def _places(results: Sequence[CKAResult]) -> tuple[NDArray[np.float64], str]:
     """Return where the results are along the x axis, and the unit: epochs, steps, or numbers of the results."""
     labels, unit = moment_labels(results)
+    if any(map(is_start, results)):  # It is before epoch 0.
+        labels, unit = [str(result.step) for result in results], "step"
     if all(label.isdigit() for label in labels):
         return np.array(labels, dtype=float), unit
     return np.arange(len(labels), dtype=float), "result"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.figures.cells import colour_bar
 from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
@@ -116,5 +117,5 @@ def _room(labels: Sequence[str]) -> tuple[int, int]:
 
 def _title(result: CKAResult) -> str:
     """Return the names of model and reference, and the epoch if it is known."""
-    epoch = "" if result.epoch is None else f", epoch {result.epoch}"
-    return f"{result.model_name} and {result.reference_name}{epoch}"
+    names = f"{result.model_name} and {result.reference_name}"
+    return ", ".join(filter(None, (names, short_moment_text(result.epoch, result.step))))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.labels import (
     axis_title,
@@ -159,8 +160,7 @@ def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> 
     if labels is None:
         is_mixed = len({value_label(result) for result in results}) > 1
         labels = [
-            plain(result.reference_name)
-            + ("" if result.epoch is None else f", epoch {result.epoch}")
+            ", ".join(filter(None, (plain(result.reference_name), short_moment_text(result.epoch, result.step))))
             + (f": {value_label(result)}" if is_mixed else "")
             for result in results
         ]

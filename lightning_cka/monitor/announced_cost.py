@@ -47,6 +47,8 @@ def announce_cost(probe: LiveProbe, settings: Settings, run: RunState, trainer: 
     mebibytes = _BYTES_OF_PAIR * pairs / 2**20
     seconds = _seconds_of_block(number, probe.plan.num_samples, device) * len(run.keys)
     blocks, comparisons = probe.probe.num_blocks, number_of_comparisons(settings, trainer)
+    if comparisons is not None and trainer.global_step == 0:
+        comparisons += settings.schedule.at_start
     if blocks is None:
         cost = f"{seconds:.1g} s per Gram matrix, and {mebibytes:.3g} MiB of results per comparison"
     else:

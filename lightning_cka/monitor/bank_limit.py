@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_cka.compare.run_files import INITIAL, parse_moment
+from lightning_cka.compare.run_files import INITIAL, moment_order, parse_moment
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.trainer_state import is_trial, validates
+from lightning_cka.monitor.trainer_state import is_trial, last_train_step, validates
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import sums_device
@@ -26,7 +26,7 @@ class BankLimit:
     Trainer's `ModelCheckpoint` callbacks; of others, the last one counts. Only rank 0 uses it.
 
     Args:
-        keep: Number of logged epochs whose banks are kept.
+        keep: Number of logged epochs, or by steps of comparisons, whose banks are kept.
         run: The run, with its restored banks.
         trainer: The Trainer.
     """
@@ -52,9 +52,13 @@ class BankLimit:
         self._checkpoints = {file: self._checkpoints.get(file, self._run.saved_moments) for file in files}
         needed.update(*self._checkpoints.values())
         moments = {name: moment for name in self._run.banks.records if (moment := parse_moment(name)) is not None}
-        recent = sorted({epoch for epoch, _ in moments.values() if epoch >= 0})[-self._keep :]
-        for name, (epoch, _) in moments.items():
-            if name != INITIAL and epoch not in recent and name not in needed:
+        moments.pop(INITIAL, None)
+        # All banks of an epoch count as one. By steps, each counts.
+        groups = {name: (epoch, 0) if epoch >= 0 else (epoch, step) for name, (epoch, step) in moments.items()}
+        in_order = sorted(moments, key=lambda name: moment_order(*moments[name]))
+        recent = list(dict.fromkeys(groups[name] for name in reversed(in_order)))[: self._keep]
+        for name in in_order:
+            if groups[name] not in recent and name not in needed:
                 self._run.banks.remove(name)
 
 
@@ -92,11 +96,16 @@ def number_of_comparisons(settings: Settings, trainer: Trainer, at_most: int | N
     Args:
         settings: The monitor's settings.
         trainer: The Trainer, before the first step.
-        at_most: Number of epochs to count at most; None: all.
+        at_most: Number of epochs, or by steps of comparisons, to count at most; None: all.
     """
+    schedule = settings.schedule
+    if schedule.every_n_epochs is None:
+        last = last_train_step(trainer)
+        number = None if last is None else schedule.number_of_steps(trainer.global_step, last)
+        return number if at_most is None or number is None else min(number, at_most)
     if trainer.max_epochs is None or trainer.max_epochs < 0:
         return None
-    every = math.lcm(settings.every_n_epochs, (trainer.check_val_every_n_epoch or 1) if validates(trainer) else 1)
+    every = math.lcm(schedule.every_n_epochs, (trainer.check_val_every_n_epoch or 1) if validates(trainer) else 1)
     epochs = max(0, trainer.max_epochs // every - trainer.current_epoch // every)
     if at_most is not None:
         epochs = min(epochs, at_most)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lightning_cka.compare.run_files import BANK_SUFFIX, parse_moment
+from lightning_cka.compare.run_files import BANK_SUFFIX, moment_order, parse_moment
 from lightning_cka.monitor.journal import Journal
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.probe.bank import GramBank
@@ -195,7 +195,7 @@ class BankStore:
     def trajectory(self) -> tuple[list[Path], int]:
         """Return the files of all banks of training in order, and the step of the last one; -1 if there is none."""
         moments = {name: when for name in self.records if (when := parse_moment(name)) is not None}
-        names = sorted(moments, key=lambda name: moments[name])
+        names = sorted(moments, key=lambda name: moment_order(*moments[name]))
         return [Path(self.records[name]["path"]) for name in names], moments[names[-1]][1] if names else -1
 
     def state_dict(self, names: Iterable[str]) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.monitor.reference import ReferenceSource, parse_references
+from lightning_cka.monitor.reference import ReferenceSource, check_any_module, parse_references
+from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
 from lightning_cka.monitor.trainer_events import TrainerEvents
@@ -57,6 +56,7 @@ class CKAMonitor(TrainerEvents):
         dataloader_idx: Index of the validation loader that the probe set is drawn from, if there are several.
         forward_fn: Function of a module and a batch that runs the model. None: ``module(batch)``, or for a tuple or
             list ``module(batch[0])``. From a mapping, ``forward`` gets the entries that it has arguments for.
+        reference_forward_fn: The same for references that are modules. None: ``forward_fn``.
         feature_fn: How a layer's output becomes features ``(n, ...)``: "flatten", "mean" (over all dimensions but batch
             and channel; for token sequences, only tokens that ``attention_mask`` keeps), "cls" (the first token),
             "last" (the last token that ``attention_mask`` keeps), "tokens" (8 random tokens of each sequence are
@@ -72,8 +72,11 @@ class CKAMonitor(TrainerEvents):
         exclude: Numbers of probe samples to leave out, as flags name them. Banks on disk keep them.
         groups: Labels of the samples, for CKA within groups: a sequence that is indexed by sample numbers, such as the
             labels of the dataset, or a mapping from them. Features are centered within each group of each batch.
-        every_n_epochs: Log in every n-th epoch, at each of its validations. For training by steps on endless data, use
-            1 and set the Trainer's ``val_check_interval``.
+        every_n_epochs: Compare in every n-th epoch, at each of its validations. None: 1, unless there are steps.
+        every_n_train_steps: Compare after every n-th optimizer step, after some steps (a list), or after steps 0, 1, 2,
+            4, 8, ... ("log"), as ``trainer.global_step`` counts them. Validation does not matter then, and the weights
+            in training are compared, not averaged ones.
+        compare_at_start: Whether to compare before the first training step, too, except with "previous".
         seed: Random seed of the choice of samples, and of random operations in the model's forward pass.
         log_key_prefix: Prefix of all logged keys.
         dirpath: Folder of figures, results and banks. None: a folder named after ``log_key_prefix`` (``cka``),
@@ -109,12 +112,13 @@ class CKAMonitor(TrainerEvents):
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> import torch
         >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
         >>> from torch.utils.data import DataLoader
         >>> from lightning_cka import CKAMonitor
         >>> model, loader = BoringModel(), DataLoader(RandomDataset(32, 512), batch_size=64)
-        >>> model.layer = nn.Linear(32, 16)
+        >>> model.layer = torch.nn.Linear(32, 16)
         >>> monitor = CKAMonitor(reference="initial")
         >>> quiet = dict.fromkeys(["logger", "enable_progress_bar", "enable_model_summary"], False)
         >>> with TemporaryDirectory() as folder:
@@ -137,6 +141,7 @@ class CKAMonitor(TrainerEvents):
         dataloader: Any = None,
         dataloader_idx: int = 0,
         forward_fn: ForwardFn | None = None,
+        reference_forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
         call: Call = "first",
         measures: Measures = "cka",
@@ -145,7 +150,9 @@ class CKAMonitor(TrainerEvents):
         thresholds: Thresholds | None = None,
         exclude: Exclude = None,
         groups: Groups = None,
-        every_n_epochs: int = 1,
+        every_n_epochs: int | None = None,
+        every_n_train_steps: TrainSteps | None = None,
+        compare_at_start: bool = False,
         seed: int = 0,
         log_key_prefix: str = "cka/",
         dirpath: str | Path | None = None,
@@ -171,13 +178,14 @@ class CKAMonitor(TrainerEvents):
             seed=seed,
             call=call,
             gram_batch_size=gram_batch_size,
+            reference_forward_fn=reference_forward_fn,
         )
         self._settings = Settings(
             probe,
             measures=safe_measures(check_measures(measures, kernel, unbiased=unbiased)),
             thresholds=check_thresholds(thresholds),
             selection=SampleSelection(exclude, groups),
-            every_n_epochs=every_n_epochs,
+            schedule=parse_schedule(every_n_epochs, every_n_train_steps, compare_at_start),
             log_key_prefix=log_key_prefix,
             dirpath=dirpath,
             save_banks=save_banks,
@@ -189,9 +197,8 @@ class CKAMonitor(TrainerEvents):
             labels_fn=labels_fn,
         )
         self.references = parse_references(reference)
-        check_epochs(self.references, self._settings.every_n_epochs)
-        if reference_layers is not None and not any(isinstance(r.source, nn.Module) for r in self.references):
-            raise ValueError("reference_layers are the layers of a reference that is a module, but there is none")
+        check_epochs(self.references, self._settings.schedule)
+        check_any_module(self.references, reference_layers=reference_layers, reference_forward_fn=reference_forward_fn)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return all values in long format: one row for each comparison, measure and pair of layers."""

@@ -1,4 +1,4 @@
-"""Compare the live model with its references at one validation."""
+"""Compare the live model with its references at one moment of training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from lightning_cka.compare.run_files import moment
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.trainer_state import compared_step, is_end_of_epoch, is_validate
+from lightning_cka.monitor.trainer_state import Moment, is_end_of_epoch, is_validate
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.bank import GramBank
 
 
 class EpochComparison(NamedTuple):
-    """The outcome of one validation."""
+    """The outcome of one comparison."""
 
     outcomes: dict[tuple[str, str], Outcome]
     """By names of reference and measure."""
     titles: dict[str, str]
     """Titles of the references, by name."""
-    bank: GramBank | None
+    when: Moment
+    bank: GramBank | None = None
     """The live model's bank, if it is a reference for later epochs or is to be saved."""
     drawn: GramBank | None = None
     """The live model's bank, if pictures of its samples are drawn."""
@@ -39,10 +40,11 @@ def compare_epoch(
     references: Sequence[Reference],
     settings: Settings,
     warn: WarnOnce,
+    when: Moment,
 ) -> EpochComparison | None:
     """Show the live model the probe set, and compare it with all references that are ready.
 
-    Every process must call this.
+    Every process must call this. Before the first training step, there is no "previous" to compare with.
 
     Returns:
         The comparison; None if no reference is ready and the bank is not needed.
@@ -51,12 +53,12 @@ def compare_epoch(
         bank, ready = None, [reference for reference in references if reference.is_ready]
         _warn_about_missing(references, warn)
     else:
-        bank = _bank_to_keep(trainer, module, probe, references, settings)
-        ready = _ready_in_training(trainer, references)
+        bank = _bank_to_keep(module, probe, references, settings, when)
+        ready = _ready_in_training(trainer, references, when)
         _keep_vectors(ready)
     if not ready and bank is None:
         return None
-    drawn = _bank_to_draw(trainer, module, probe, settings, bank)
+    drawn = _bank_to_draw(trainer, module, probe, settings, bank, when)
     comparison = Comparison(
         probe.plan.names,
         {reference.name: reference.bank for reference in ready},
@@ -71,21 +73,24 @@ def compare_epoch(
         selection=settings.selection,
     )
     probe.show(trainer, module, comparison.add)
-    # The weights of trainer.validate() can be of any epoch.
-    epoch, step = (None, None) if is_validate(trainer) else (trainer.current_epoch, compared_step(trainer))
-    outcomes = comparison.results(variation_flags(probe.variation), epoch=epoch, step=step)
+    outcomes = comparison.results(variation_flags(probe.variation), epoch=when.epoch, step=when.step)
     if comparison.message:
         warn(comparison.message)
-    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, bank, drawn)
+    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, when, bank, drawn)
 
 
 def _bank_to_draw(
-    trainer: Trainer, module: LightningModule, probe: LiveProbe, settings: Settings, bank: GramBank | None
+    trainer: Trainer,
+    module: LightningModule,
+    probe: LiveProbe,
+    settings: Settings,
+    bank: GramBank | None,
+    when: Moment,
 ) -> GramBank | None:
     """Return the bank that is kept, or an empty one, if pictures of its samples are drawn; otherwise None."""
     if not settings.plot_samples or is_validate(trainer):
         return None
-    return bank or probe.empty_bank(module, trainer.current_epoch, compared_step(trainer))
+    return bank or probe.empty_bank(module, when.epoch, when.step)
 
 
 def _warn_about_missing(references: Sequence[Reference], warn: WarnOnce) -> None:
@@ -95,22 +100,24 @@ def _warn_about_missing(references: Sequence[Reference], warn: WarnOnce) -> None
 
 
 def _bank_to_keep(
-    trainer: Trainer, module: LightningModule, probe: LiveProbe, references: Sequence[Reference], settings: Settings
+    module: LightningModule, probe: LiveProbe, references: Sequence[Reference], settings: Settings, when: Moment
 ) -> GramBank | None:
     """Return an empty bank for the live model if later epochs or the user need it; otherwise None.
 
     A reference that is this epoch gets the bank at once, before the comparison fills it.
     """
-    epoch, step = trainer.current_epoch, compared_step(trainer)
-    of_this_epoch = [reference for reference in references if reference.epoch == epoch]
+    if when.is_start:
+        return None  # The references have this bank already.
+    of_this_epoch = [reference for reference in references if reference.epoch is not None]
+    of_this_epoch = [reference for reference in of_this_epoch if reference.epoch == when.epoch]
     has_previous = any(reference.source == "previous" for reference in references)
     if not (settings.needs_all_banks or has_previous or of_this_epoch):
         return None
-    bank = probe.empty_bank(module, epoch, step)
+    bank = probe.empty_bank(module, when.epoch, when.step)
     if has_previous or of_this_epoch:
         bank.vectors.keep()
     for reference in of_this_epoch:
-        reference.set_bank(bank, moment(epoch, step))
+        reference.set_bank(bank, moment(when.epoch, when.step))
     return bank
 
 
@@ -121,7 +128,9 @@ def _keep_vectors(references: Sequence[Reference]) -> None:
             reference.bank.vectors.keep()
 
 
-def _ready_in_training(trainer: Trainer, references: Sequence[Reference]) -> list[Reference]:
+def _ready_in_training(trainer: Trainer, references: Sequence[Reference], when: Moment) -> list[Reference]:
     """Return the references that have a bank. An epoch is ready only at its last validation."""
+    if when.is_start:
+        return [reference for reference in references if reference.is_ready and reference.source != "previous"]
     at_end = is_end_of_epoch(trainer)
     return [r for r in references if r.is_ready and (at_end or r.epoch != trainer.current_epoch)]

@@ -15,7 +15,7 @@ from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoc
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.trainer_state import compared_step
+from lightning_cka.monitor.trainer_state import Moment
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.runtime.collectives import gather_objects, synchronized_errors
 from lightning_cka.runtime.devices import sums_device
@@ -29,6 +29,7 @@ def compare_or_warn(
     references: Sequence[Reference],
     settings: Settings,
     warn: WarnOnce,
+    when: Moment,
 ) -> EpochComparison | None:
     """Compare like `compare_epoch`. If that raises on one process, all processes get results that are ``nan``.
 
@@ -37,41 +38,41 @@ def compare_or_warn(
     ready = [reference for reference in references if reference.is_ready]
     try:
         with synchronized_errors(sums_device(module.device), "compare"):
-            return compare_epoch(trainer, module, probe, references, settings, warn)
+            return compare_epoch(trainer, module, probe, references, settings, warn, when)
     except Exception as error:  # A dataset or a model raises anything. The user asked for a warning.
         if "SIGTERMException" in class_names(error):
             raise
         failure = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
         # Frames of the traceback hold tensors, which may be what filled the memory.
         traceback.clear_frames(error.__traceback__)
-    epoch, step = trainer.current_epoch, compared_step(trainer)
     for reference in references:
-        if reference.epoch == epoch:
+        if reference.epoch is not None and reference.epoch == when.epoch:
             reference.clear_bank()  # Its bank is empty, or has a part of the batches.
-    _warn_about(failure, epoch, step, warn)
+    _warn_about(failure, when, warn)
     name = type(module).__name__
     outcomes = {
         (reference.name, key): Outcome(
-            _undefined_result(probe.plan.names, reference, measure, name, (epoch, step)),
+            _undefined_result(probe.plan.names, reference, measure, name, when),
             {},
             0,
         )
         for reference in ready
         for key, measure in settings.measures.items()
     }
-    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, None)
+    return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, when)
 
 
-def _warn_about(failure: str, epoch: int, step: int, warn: WarnOnce) -> None:
+def _warn_about(failure: str, when: Moment, warn: WarnOnce) -> None:
     """Warn once per run, with the error of the process that failed. Every process must call this."""
     failures = gather_objects(failure, distributed=True)
     if not failures or not warn.is_new("comparison failed"):
         return
     # The other processes only know that one has failed.
     own = [each for each in failures if "; see its error" not in each]
+    of_epoch = "" if when.epoch is None else f" of epoch {when.epoch}"
     warn(
-        f"the comparison at step {step} of epoch {epoch} failed: {(own or failures)[0]}. Its CKA is nan, and training "
-        "continues because of on_error='warn'. Later failures give no warning"
+        f"the comparison at step {when.step}{of_epoch} failed: {(own or failures)[0]}. Its CKA is nan, and "
+        "training continues because of on_error='warn'. Later failures give no warning"
     )
 
 
@@ -80,7 +81,7 @@ def _undefined_result(
     reference: Reference,
     measure: Measure,
     model_name: str,
-    when: tuple[int, int],
+    when: Moment,
 ) -> CKAResult:
     """Return a result whose values are all ``nan``."""
     columns = layers if reference.bank is None else reference.bank.layers
@@ -92,8 +93,8 @@ def _undefined_result(
         standard_error=nan,
         num_samples=0,
         num_batches=0,
-        epoch=when[0],
-        step=when[1],
+        epoch=when.epoch,
+        step=when.step,
         model_name=model_name,
         reference_name=reference.name,
         measure=measure.name,

@@ -154,8 +154,10 @@ class LiveProbe:
             ValueError: The reference cannot be loaded, or its layers cannot be compared.
         """
         selectors: tuple[LayerSelector, ...] = self.plan.names
+        settings = self._forward_settings(trainer, module)
         argument, hint = "layers", ""
         if isinstance(reference.source, nn.Module):
+            settings = settings.of_reference(self._options.reference_forward_fn)
             if self._options.reference_selectors:
                 selectors, argument = self._options.reference_selectors, "reference_layers"
             else:
@@ -165,9 +167,9 @@ class LiveProbe:
                 weights = reference.read_weights(module)
             with self._naming_errors(reference, hint):
                 model = stack.enter_context(reference.as_model(module, weights))
-                plan = self._plan_of(model, trainer, module, selectors, argument)
+                plan = self._plan_of(model, trainer, module, selectors, argument, settings)
             bank = GramBank(plan.names, reference.name, self.sample_kind, seed=self.probe.seed)
-            self._show(trainer, module, model, plan, bank.add)
+            self._show(trainer, module, model, plan, bank.add, settings=settings)
         return bank
 
     @contextmanager
@@ -186,6 +188,7 @@ class LiveProbe:
         module: LightningModule,
         selectors: tuple[LayerSelector, ...],
         argument: str,
+        settings: ForwardSettings,
     ) -> LayerPlan:
         """Move a frozen reference to the live model's device and precision, and find its layers."""
         if is_lightning_module(model):
@@ -195,7 +198,7 @@ class LiveProbe:
         if model is not module:
             trainer.precision_plugin.convert_module(model).to(module.device)
         with as_validation(trainer), without_log(model), without_log(module):
-            plan = dry_run(model, self.probe, selectors, self._forward_settings(trainer, module), argument=argument)
+            plan = dry_run(model, self.probe, selectors, settings, argument=argument)
         check_blocks(plan, module.device)
         if argument == "reference_layers":
             announce_layers(plan, model, selectors, "layers of the reference")
@@ -209,6 +212,8 @@ class LiveProbe:
         plan: LayerPlan,
         consume: Consumer,
         observe: Observer | None = None,
+        *,
+        settings: ForwardSettings | None = None,
     ) -> None:
         together = synchronized_errors(self._device, "show the model the probe set")
         with together, as_validation(trainer), without_log(model), without_log(module):
@@ -216,7 +221,7 @@ class LiveProbe:
                 model,
                 self.probe,
                 plan,
-                self._forward_settings(trainer, module),
+                settings or self._forward_settings(trainer, module),
                 consume,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import moment
+from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.compare.tables import write_csv
 from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.drift import plot_drift
@@ -49,7 +49,7 @@ def log_figures(queue: FigureQueue, key_prefix: str, folder: Path, results: Sequ
     figures: dict[str, tuple[Callable[[], Figure], Path]] = {
         "heatmap": (lambda: plot_cka(last)[0], folder / heatmap_file(last))
     }
-    if last.epoch is not None and not last.self_comparison and last.same_named():
+    if is_of_training(last) and not last.self_comparison and last.same_named():
         trained = _of_training(results)
         figures["drift"] = (lambda: plot_drift(trained)[0], folder / "drift.png")
     queue.submit(key_prefix, figures, step)
@@ -63,7 +63,7 @@ def measures_figure(folder: Path, results: Mapping[str, Sequence[CKAResult]]) ->
         results: Results of the reference in order, by measure; the last ones are new.
     """
     last = next(iter(results.values()))[-1]
-    if len(results) < 2 or last.epoch is None or last.self_comparison or not last.same_named():
+    if len(results) < 2 or not is_of_training(last) or last.self_comparison or not last.same_named():
         return {}
     trained = {measure: _of_training(history) for measure, history in results.items()}
     return {"measures": (lambda: plot_measures(trained)[0], folder / "measures.png")}
@@ -122,4 +122,4 @@ def heatmap_file(result: CKAResult) -> str:
 
 def _of_training(results: Sequence[CKAResult]) -> list[CKAResult]:
     """Return the results without those of ``trainer.validate()``."""
-    return [result for result in results if result.epoch is not None]
+    return [result for result in results if is_of_training(result)]

@@ -8,6 +8,8 @@ from math import isnan, nan
 from lightning.pytorch import LightningModule
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
 
 _SUMMARIES = ("mean", "mean_se")
@@ -16,8 +18,8 @@ _RESERVED = (*_SUMMARIES, "heatmap", "drift", "evolution")
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
 
-def log_scalars(module: LightningModule, key_prefix: str, values: Mapping[str, float]) -> None:
-    """Log values through a LightningModule, averaged over processes. Every process must call this."""
+def log_scalars(module: LightningModule | StepLog, key_prefix: str, values: Mapping[str, float]) -> None:
+    """Log values through a LightningModule, averaged over processes, or at a step. Every process must call this."""
     for name, value in values.items():
         module.log(key_prefix + name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
@@ -52,8 +54,8 @@ def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:
         result, for a self-comparison, and for ``trainer.validate()``.
     """
     *earlier, last = history
-    previous = [result for result in earlier if result.epoch is not None]
-    if last.epoch is None or last.self_comparison or not previous:
+    previous = [result for result in earlier if is_of_training(result)]
+    if not is_of_training(last) or last.self_comparison or not previous:
         return {}
     layers, before = last.same_named(), previous[-1].same_named()
     names = change_names(layers)

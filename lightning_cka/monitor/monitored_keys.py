@@ -1,10 +1,12 @@
 """Before training, check that callbacks and schedulers find the CKA values that they monitor.
 
-For example, ``EarlyStopping("cka/initial/mean")`` needs this value at each validation.
+For example, ``EarlyStopping("cka/initial/mean")`` needs this value at each validation. If comparisons follow optimizer
+steps, it sees the last value, and needs one by its first look.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -24,6 +26,8 @@ class Listener(NamedTuple):
     name: str
     key: str
     every_n_epochs: int
+    every_n_train_steps: int
+    """0: it looks at validations or at the ends of epochs."""
 
 
 def logged_keys(settings: Settings, references: Sequence[Reference], layers: Sequence[str]) -> set[str]:
@@ -70,7 +74,9 @@ def check_monitored_keys(
                 continue  # Without a prefix, others may log this key.
             close = get_close_matches(listener.key, keys, n=3) or sorted(keys)
             raise ValueError(f"{name}, which CKAMonitor does not log; it logs {shortened(close)}")
-        if problem := (
+        if settings.schedule.by_steps:
+            _check_first_step(name, listener, settings, trainer, layers)
+        elif problem := (
             _too_rare(listener, settings, trainer)
             or _too_late(listener, settings, references, trainer)
             or _needs_two_results(listener, settings, layers)
@@ -96,11 +102,44 @@ def _listeners(trainer: Trainer) -> Iterator[Listener]:
         key = getattr(owner, "monitor", None)
         if isinstance(key, str) and getattr(owner, "strict", True):
             every = getattr(owner, "_every_n_epochs", getattr(owner, "frequency", 1)) or 1
-            yield Listener(type(getattr(owner, "scheduler", owner)).__name__, key, every)
+            steps = getattr(owner, "_every_n_train_steps", every if getattr(owner, "interval", "") == "step" else 0)
+            yield Listener(type(getattr(owner, "scheduler", owner)).__name__, key, every, steps)
+
+
+def _check_first_step(
+    name: str, listener: Listener, settings: Settings, trainer: Trainer, layers: Sequence[str]
+) -> None:
+    """Reject a listener that looks for its value before the first comparison. Later it sees the last value.
+
+    Raises:
+        ValueError: There is no value by then.
+    """
+    schedule = settings.schedule
+    looks_at = listener.every_n_train_steps or _first_step_of_validation(listener, trainer)
+    is_previous = listener.key.startswith(settings.logged("previous"))
+    first = 0 if schedule.at_start and not is_previous else schedule.first_step
+    if problem := _needs_two_results(listener, settings, layers):
+        raise ValueError(f"{name} from its first look on, but CKAMonitor logs it {problem}")
+    if looks_at is not None and (first is None or first > looks_at):
+        when = "at the start only" if first is None else f"from step {first} on"
+        raise ValueError(
+            f"{name} from step {looks_at} on, but CKAMonitor logs it {when} ({schedule}); compare earlier, or pass "
+            "compare_at_start=True"
+        )
+
+
+def _first_step_of_validation(listener: Listener, trainer: Trainer) -> int | None:
+    """Return the optimizer step at which a listener of validations first looks; None if it is not known."""
+    batches: float = trainer.num_training_batches * max(listener.every_n_epochs, trainer.check_val_every_n_epoch or 1)
+    if validates_within_epochs(trainer):
+        batches = trainer.val_check_batch or math.inf
+    if not math.isfinite(batches) or not trainer.lightning_module.automatic_optimization:
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def _too_rare(listener: Listener, settings: Settings, trainer: Trainer) -> str:
-    every = settings.every_n_epochs
+    every = settings.schedule.every_n_epochs or 1
     if listener.every_n_epochs % every == 0 or (trainer.check_val_every_n_epoch or 1) % every == 0:
         return ""
     return f"every {every} epochs; use every_n_epochs=1, or check_val_every_n_epoch={every} in the Trainer"

@@ -170,6 +170,25 @@ def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> 
     return references
 
 
+_OF_MODULES = {
+    "reference_layers": "are the layers of a reference that is a module",
+    "reference_forward_fn": "shows batches to a reference that is a module",
+}
+
+
+def check_any_module(references: Sequence[Reference], **arguments: object) -> None:
+    """Check that there is a reference for arguments that are about modules. Checkpoints have the live model's class.
+
+    Raises:
+        ValueError: An argument is not None, but no reference is a module.
+    """
+    if any(isinstance(reference.source, nn.Module) for reference in references):
+        return
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name} {_OF_MODULES[name]}, but there is none")
+
+
 def _name(source: ReferenceSource) -> str:
     if isinstance(source, nn.Module):
         return type(source).__name__

@@ -11,6 +11,7 @@ from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.run_output import ResultLogger
+from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
@@ -20,18 +21,25 @@ def warn_about_missing(
     trainer: Trainer,
     references: Sequence[Reference],
     results: Mapping[str, Sequence[CKAResult]],
-    every_n_epochs: int,
+    schedule: Schedule,
     warn: WarnOnce,
 ) -> None:
     """Warn about references that were never compared with, or about a run without results."""
     missing = [reference for reference in references if not reference.is_ready]
     for reference in () if is_trial(trainer) else missing:
         warn(f"'{reference.name}' was not compared with: that epoch had no validation, or its comparison failed")
-    if not results and not missing:
+    if results or missing:
+        return
+    if schedule.by_steps:
         warn(
-            f"CKAMonitor has no results: training ended before a validation in an epoch that was due "
-            f"(every_n_epochs={every_n_epochs}, check_val_every_n_epoch={trainer.check_val_every_n_epoch})"
+            f"CKAMonitor has no results: training ended at step {trainer.global_step}, before a step that was due "
+            f"({schedule})"
         )
+        return
+    warn(
+        f"CKAMonitor has no results: training ended before a validation in an epoch that was due "
+        f"({schedule}, check_val_every_n_epoch={trainer.check_val_every_n_epoch})"
+    )
 
 
 def write_summary_of_run(

@@ -28,6 +28,7 @@ from lightning_cka.monitor.logged_scalars import (
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.settings import Settings
+from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.monitor.trainer_state import current_step, is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
 
@@ -64,11 +65,11 @@ class ResultLogger:
         """Whether this process writes files and figures: rank 0 does, except in a ``fast_dev_run``."""
         return self._trainer.is_global_zero and not is_trial(self._trainer)
 
-    def log(self, module: LightningModule, key: str, history: Sequence[CKAResult]) -> None:
+    def log(self, module: LightningModule | StepLog, key: str, history: Sequence[CKAResult]) -> None:
         """Log the scalars of the last result. Every process must call this.
 
         Args:
-            module: The LightningModule that logs them.
+            module: Its ``log`` gets them.
             key: The key of `Settings.key`.
             history: Results with one reference, by one measure, in order; the last one is new.
         """
@@ -82,11 +83,11 @@ class ResultLogger:
         if self._settings.log_changes:
             log_scalars(module, prefix, change_scalars(history))
 
-    def log_diagnostics(self, module: LightningModule, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
+    def log_diagnostics(self, module: LightningModule | StepLog, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
         """Log the diagnostics of the model's layers. Every process must call this.
 
         Args:
-            module: The LightningModule that logs them.
+            module: Its ``log`` gets them.
             outcomes: Outcomes by names of reference and measure.
         """
         for measure in self._settings.measures:
@@ -94,30 +95,32 @@ class ResultLogger:
             prefix = self._settings.logged(self._settings.key("diagnostics", measure))
             log_scalars(module, prefix, diagnostic_scalars(results))
 
-    def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str]) -> None:
+    def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
         """Log the warnings about the last result as text, and start to draw its figures.
 
         Args:
             key: The key of `Settings.key`.
             history: All results of this key, in order.
             texts: Warnings about the last result.
+            step: The step of the loggers. None: that of the result.
         """
-        result = history[-1]
-        step = current_step(self._trainer) if result.step is None else result.step
+        step = history[-1].step if step is None else step
+        step = current_step(self._trainer) if step is None else step
         for text in texts:
             self._loggers.send("text", f"{self._settings.log_key_prefix}diagnostics", text, step)
         log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
 
-    def write_measures(self, name: str, results: Mapping[str, Sequence[CKAResult]]) -> None:
+    def write_measures(self, name: str, results: Mapping[str, Sequence[CKAResult]], step: int | None = None) -> None:
         """Start to draw the figure of all measures of one reference, if there are several.
 
         Args:
             name: Name of the reference.
             results: All results in order, by the key of `Settings.key`.
+            step: The step of the loggers. None: that of the last result.
         """
         by_measure = {measure: results[self._settings.key(name, measure)] for measure in self._settings.measures}
         last = next(iter(by_measure.values()))[-1]
-        self.draw(name, measures_figure(self.folder / name, by_measure), last.step or 0)
+        self.draw(name, measures_figure(self.folder / name, by_measure), step or last.step or 0)
 
     def draw_missing(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Draw the last heatmap of each history again if its file is missing, because the run was killed meanwhile.

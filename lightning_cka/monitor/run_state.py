@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import is_of_training, last_moment
 from lightning_cka.hsic.measure import CKA, Measure
 from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.journal import Journal
@@ -164,7 +165,7 @@ class RunState:
             if reference.moment
         }
         self.saved_moments = {reference["snapshot"] for reference in references.values()}
-        last = [(r.epoch, r.step) for history in self.results.values() for r in history[-1:] if r.epoch is not None]
+        results = [result for history in self.results.values() for result in history if is_of_training(result)]
         return {
             "folder": str(self.folder.resolve()),
             "banks": self.banks.state_dict(self.saved_moments),
@@ -172,7 +173,7 @@ class RunState:
             "kinds": {key: list(settings) for key, settings in self._histories.items()},
             "results": self.store.unwritten(),
             "journal": self.journal.state(),
-            "last": list(max(last, default=(-1, -1))),
+            "last": list(last_moment(results)),
         }
 
     def full_state(self) -> dict[str, Any]:
@@ -180,7 +181,7 @@ class RunState:
         return self.state_dict() | {
             "banks": self.banks.state_dict(self.banks.records),
             "results": {
-                key: [result.state() for result in history if result.epoch is not None]
+                key: [result.state() for result in history if is_of_training(result)]
                 for key, history in self.results.items()
             },
             "journal": {},

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.flags import INPUT
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import moment
+from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.compare.sample_marks import SampleMarks
 from lightning_cka.figures.sample_animation import write_sample_animation
 from lightning_cka.figures.samples import draw_samples
@@ -125,7 +125,7 @@ def draw_end_of_run(
         settings: The monitor's settings.
         output: Draws the figures.
     """
-    latest = [trained[-1] for history in results.values() if (trained := [r for r in history if r.epoch is not None])]
+    latest = [trained[-1] for history in results.values() if (trained := list(filter(is_of_training, history)))]
     source: BankSource | None = last or (files[-1] if files else None)
     if source is not None:
         header = open_bank(source, batches=())

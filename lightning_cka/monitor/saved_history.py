@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import parse_moment, result_files
+from lightning_cka.compare.run_files import moment_order, parse_moment, result_files
 from lightning_cka.monitor.journal import JOURNAL, entries_of, find_content
 from lightning_cka.runtime.files import digest
 
@@ -66,7 +66,7 @@ def _complete(saved: Mapping[str, Any], folder: Path, keys: Collection[str]) -> 
             f"them: {'; '.join(missing[:MAX_NAMED])}{'; ...' if len(missing) > MAX_NAMED else ''}"
         )
     for states in results.values():
-        states.sort(key=lambda state: (state["epoch"], state["step"]))
+        states.sort(key=lambda state: moment_order(state["epoch"], state["step"]))
     complete = {**saved, "results": results, "banks": _banks(entries) | dict(saved.get("banks", {}))}
     if content is not None and not missing:
         complete["journal_content"] = content
@@ -112,7 +112,7 @@ def _unlisted(folders: Iterable[Path], keys: Collection[str], last: tuple[int, i
         for key in keys:
             for path in result_files(folder / key):
                 when = parse_moment(path.stem)
-                if when is not None and when <= last:
+                if when is not None and moment_order(*when) <= moment_order(*last):
                     file = path.relative_to(folder).as_posix()
                     found.setdefault((key, when), {"result": key, "epoch": when[0], "step": when[1], "file": file})
     return list(found.values())

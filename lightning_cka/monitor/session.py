@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import moment
+from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.hsic.check_measures import check_sizes
 from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
@@ -24,8 +24,9 @@ from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState, history_settings, new_run
 from lightning_cka.monitor.sample_pictures import SamplePictures
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.start_or_resume import start_run
-from lightning_cka.monitor.trainer_state import is_trial, is_validate
+from lightning_cka.monitor.start_or_resume import moment_before_training, start_run
+from lightning_cka.monitor.step_log import StepLog
+from lightning_cka.monitor.trainer_state import Moment, is_trial, is_validate
 from lightning_cka.probe.bank import GramBank
 
 
@@ -94,7 +95,7 @@ class Session:
         return type(None), ()
 
     def start(self, saved: Mapping[str, Any], earlier: RunState | None = None) -> None:
-        """Begin a run, or continue that of a checkpoint or of an earlier ``fit()``.
+        """Begin a run, or continue that of a checkpoint or of an earlier ``fit()``. Compare if that is due by now.
 
         Args:
             saved: The value of `RunState.state_dict` from the checkpoint; empty if there is none.
@@ -118,22 +119,29 @@ class Session:
             self._pictures.write_labels(self._output)
         if settings.keep_banks is not None and self._output.writes:
             self._bank_limit = BankLimit(settings.keep_banks, self.run, trainer)
+        if when := moment_before_training(trainer, self._module, settings.schedule, saved):
+            self.compare(when)
+            self.log()
 
-    def compare(self) -> None:
+    def compare(self, when: Moment) -> None:
         """Show the live model the probe set, and compare it with the references."""
-        arguments = (self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn)
+        arguments = (self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn, when)
         is_tolerant = self._settings.on_error == "warn" and not is_validate(self._trainer)
         self._compared = compare_or_warn(*arguments) if is_tolerant else compare_epoch(*arguments)
 
     def log(self) -> None:
-        """Log and write the results of `compare`, which is called first if it was not, and save the model's bank."""
-        if self._compared is None:
-            self.compare()
+        """Log and write the results of `compare`, and save the model's bank."""
         compared, self._compared = self._compared, None
         if compared is None:
             return  # There is nothing to compare with yet.
         self.deliver(wait=True)  # Otherwise more and more figures could wait in the queue.
-        texts = self._log_results(compared)
+        when = compared.when
+        if when.logged_step is None:
+            texts = self._log_results(compared, self._module)
+        else:
+            scalars = StepLog(self._trainer, self._module, when.logged_step)
+            texts = self._log_results(compared, scalars)
+            scalars.send()
         if compared.bank is not None:
             self._keep_bank(compared.bank)
         if self._pictures is not None and compared.drawn is not None:
@@ -141,12 +149,16 @@ class Session:
         if self._output.writes:  # Last, because the drawing thread slows this one down.
             for key, messages in texts.items():
                 self._save(key, self.results[key][-1])
-                self._output.write(key, self.results[key], messages)
+                self._output.write(key, self.results[key], messages, when.logged_step)
             for name in compared.titles:
-                self._output.write_measures(name, self.results)
+                self._output.write_measures(name, self.results, when.logged_step)
 
-    def _log_results(self, compared: EpochComparison) -> dict[str, list[str]]:
+    def _log_results(self, compared: EpochComparison, scalars: LightningModule | StepLog) -> dict[str, list[str]]:
         """Append the results to their histories, and log their scalars and warnings.
+
+        Args:
+            compared: The comparison.
+            scalars: Its ``log`` gets the scalars.
 
         Returns:
             Warnings to log as text, by the results' key.
@@ -160,13 +172,13 @@ class Session:
             texts[key] = warn_about(
                 self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
-            self._output.log(self._module, key, self.results[key])
-        self._output.log_diagnostics(self._module, compared.outcomes)
+            self._output.log(scalars, key, self.results[key])
+        self._output.log_diagnostics(scalars, compared.outcomes)
         return texts
 
     def _save(self, key: str, result: CKAResult) -> None:
         """Write a result to its file. Results of ``trainer.validate()`` are not listed in the journal."""
-        if self.run is not None and result.epoch is not None:
+        if self.run is not None and is_of_training(result):
             self.run.store.save(key, result)
         else:
             self._output.errors.attempt(lambda: result.save(result_path(self._folder, key, result)))
@@ -197,7 +209,7 @@ class Session:
     def end(self) -> None:
         """Warn about missing results, write tables and animations, and log the trajectories."""
         settings, output = self._settings, self._output
-        warn_about_missing(self._trainer, self._references, self.results, settings.every_n_epochs, output.warn)
+        warn_about_missing(self._trainer, self._references, self.results, settings.schedule, output.warn)
         self.deliver(wait=True)
         if self._pictures is not None:
             files = self.run.banks.trajectory()[0] if self.run is not None and settings.needs_all_banks else []

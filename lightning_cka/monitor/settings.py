@@ -11,6 +11,7 @@ from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
+from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
 from lightning_cka.probe.forward import Call, ForwardFn, check_call
 from lightning_cka.probe.layers import LayerSelector
@@ -41,6 +42,7 @@ class ProbeOptions:
     seed: int
     call: Call = "first"
     gram_batch_size: int | None = None
+    reference_forward_fn: ForwardFn | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -58,16 +60,16 @@ class Settings:
     """Arguments about comparing and logging; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``every_n_epochs`` or ``keep_banks`` is not positive, ``save_banks`` or ``on_error`` is unknown, or
+        ValueError: ``keep_banks`` is not positive, ``save_banks`` or ``on_error`` is unknown, or
             ``labels_fn`` is given without ``plot_samples``.
-        TypeError: ``every_n_epochs`` is not an integer, or ``labels_fn`` is not a function.
+        TypeError: ``keep_banks`` is not an integer, or ``labels_fn`` is not a function.
     """
 
     probe: ProbeOptions
     measures: Mapping[str, Measure]
     thresholds: Thresholds
     selection: SampleSelection
-    every_n_epochs: int
+    schedule: Schedule
     log_key_prefix: str
     dirpath: str | Path | None
     save_banks: bool | Literal["float16"]
@@ -80,7 +82,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        object.__setattr__(self, "every_n_epochs", at_least(1, "every_n_epochs", self.every_n_epochs))
         if self.keep_banks is not None:
             object.__setattr__(self, "keep_banks", at_least(1, "keep_banks", self.keep_banks))
         if self.on_error not in ("raise", "warn"):

@@ -16,9 +16,10 @@ from lightning_cka.monitor.restore_references import restore_banks, set_initial_
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.monitor.saved_history import complete_state
+from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.tidy_folder import tidy_folder
-from lightning_cka.monitor.trainer_state import current_step, validates_after_batch
+from lightning_cka.monitor.trainer_state import START, Moment, current_step, moment_of_step, validates_after_batch
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.bank import GramBank
 
@@ -50,7 +51,8 @@ def start_run(
     saved, messages = complete_state(saved, run.folder, run.keys, trainer)
     messages += run.restore_results(saved)
     run.store.hold(run.results)
-    epoch = _epoch_without_validation(trainer, settings.every_n_epochs, output.warn) if saved else None
+    every = settings.schedule.every_n_epochs
+    epoch = _epoch_without_validation(trainer, every, output.warn) if saved and every is not None else None
     # A second fit() of one Trainer with another model continues at a later step, without a state.
     continues = bool(saved) or current_step(trainer) > 0
     live = None
@@ -101,3 +103,25 @@ def _epoch_without_validation(trainer: Trainer, every_n_epochs: int, warn: WarnO
             "validation, which is skipped on resuming"
         )
     return None
+
+
+def moment_before_training(
+    trainer: Trainer, module: LightningModule, schedule: Schedule, saved: Mapping[str, Any]
+) -> Moment | None:
+    """Return the moment of a comparison that is due before the next training step; None if none is.
+
+    It is due at the start of a new run if the user wants it. It is due after a restart from a checkpoint that was saved
+    at a step that was due, but before its comparison.
+
+    Args:
+        trainer: The Trainer, before the first step.
+        module: The live model.
+        schedule: The monitor's schedule.
+        saved: As in `start_run`.
+    """
+    step = trainer.global_step
+    if step == 0:
+        return START if schedule.at_start and not saved else None
+    _, compared = saved.get("last", (-1, -1))
+    earliest = step - max(1, len(trainer.optimizers))  # All optimizers may have stepped in the last batch.
+    return moment_of_step(trainer, module) if schedule.is_due(max(earliest, compared), step) else None

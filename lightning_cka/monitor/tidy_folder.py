@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import BANK_SUFFIX
+from lightning_cka.compare.run_files import BANK_SUFFIX, find_moment
 from lightning_cka.monitor.journal import JOURNAL, to_lines
 from lightning_cka.monitor.reference import LABELS, OUTPUT_ENDINGS, SAMPLES
 from lightning_cka.monitor.run_folder import has_results, result_path
@@ -95,7 +94,7 @@ class OwnFiles:
     def contains(self, file: Path) -> bool:
         """Whether a file belongs to this run.
 
-        In a resumed run's folder, the name of a figure or result has an epoch and a step. Such a file belongs to the
+        In a resumed run's folder, the name of a figure or result has a step. Such a file belongs to the
         run if there is a result of that moment. Files without a moment, for example tables, belong to the run.
         """
         if file.suffix == BANK_SUFFIX:
@@ -104,12 +103,12 @@ class OwnFiles:
             return False
         if file.name == JOURNAL:
             return file.read_bytes() == self._journal
-        moment = re.search(r"epoch=\d+-step=\d+", file.name)
-        if moment is None or file.parent == self._folder:
+        moment = find_moment(file.name)
+        if not moment or file.parent == self._folder:
             return True
         if file.parent == self._folder / SAMPLES:  # Its pictures belong to no reference.
-            return any(name == moment[0] for _, name in self._moments)
-        return (file.parent, moment[0]) in self._moments
+            return any(name == moment for _, name in self._moments)
+        return (file.parent, moment) in self._moments
 
 
 def _is_resumed(folder: Path, saved: Mapping[str, Any], banks: Collection[Path]) -> bool:

@@ -8,7 +8,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.trainer_state import has_endless_training_data, is_trial, may_never_end, validates
+from lightning_cka.monitor.schedule import Schedule
+from lightning_cka.monitor.trainer_state import (
+    has_endless_training_data,
+    is_trial,
+    last_train_step,
+    may_never_end,
+    validates,
+)
 from lightning_cka.runtime.namespaces import class_names
 
 UNSUPPORTED_STRATEGIES = {
@@ -48,16 +55,20 @@ def check_strategy(trainer: Trainer) -> None:
         )
 
 
-def check_schedule(every_n_epochs: int, trainer: Trainer) -> None:
+def check_schedule(schedule: Schedule, trainer: Trainer) -> None:
     """Reject settings with which nothing would be logged.
 
     Args:
-        every_n_epochs: The monitor's argument.
+        schedule: The monitor's schedule.
         trainer: The Trainer, before the first step.
 
     Raises:
-        ValueError: No epoch would be logged.
+        ValueError: No epoch or step would be logged.
     """
+    every_n_epochs = schedule.every_n_epochs
+    if every_n_epochs is None:
+        _check_steps(schedule, trainer)
+        return
     if every_n_epochs > 1 and may_never_end(trainer):
         raise ValueError(
             f"every_n_epochs={every_n_epochs} would log nothing: {ENDLESS}. With every_n_epochs=1 there is a result "
@@ -73,12 +84,26 @@ def check_schedule(every_n_epochs: int, trainer: Trainer) -> None:
         raise ValueError(f"every_n_epochs={every_n_epochs} would log nothing: max_epochs={last} comes before that")
 
 
-def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: Trainer | None = None) -> None:
+def _check_steps(schedule: Schedule, trainer: Trainer) -> None:
+    first, last = schedule.first_step, last_train_step(trainer)
+    if schedule.at_start or first is None or last is None or is_trial(trainer) or first <= last:
+        return
+    # Without automatic optimization, or with a schedule of accumulation, the number of steps is not known.
+    names = {name for callback in trainer.callbacks for name in class_names(callback)}  # type: ignore[attr-defined]  # Set by a connector.
+    if not trainer.lightning_module.automatic_optimization or "GradientAccumulationScheduler" in names:
+        return
+    raise ValueError(
+        f"{schedule} would log nothing: training ends at step {last}, before step {first}. Pass smaller steps, or "
+        "compare_at_start=True"
+    )
+
+
+def check_epochs(references: Sequence[Reference], schedule: Schedule, trainer: Trainer | None = None) -> None:
     """Reject reference epochs that will not be logged.
 
     Args:
         references: The monitor's references.
-        every_n_epochs: The monitor's argument.
+        schedule: The monitor's schedule.
         trainer: The Trainer before the first step; None: check only what is known without it.
 
     Raises:
@@ -88,13 +113,19 @@ def check_epochs(references: Sequence[Reference], every_n_epochs: int, trainer: 
         epoch = reference.epoch
         if epoch is None:
             continue
-        problem = _off_schedule(epoch, every_n_epochs) or (_not_reached(epoch, trainer) if trainer is not None else "")
+        problem = _off_schedule(epoch, schedule) or (_not_reached(epoch, trainer) if trainer is not None else "")
         if problem:
             raise ValueError(f"epoch {epoch} cannot be a reference: {problem}")
 
 
-def _off_schedule(epoch: int, every_n_epochs: int) -> str:
-    if (epoch + 1) % every_n_epochs == 0:
+def _off_schedule(epoch: int, schedule: Schedule) -> str:
+    every_n_epochs = schedule.every_n_epochs
+    if every_n_epochs is None:
+        return (
+            f"with {schedule}, the model is compared after steps, not at the ends of epochs. Pass the path of a "
+            "checkpoint of that epoch, or use every_n_epochs="
+        )
+    if schedule.is_due_epoch(epoch):
         return ""
     return (
         f"with every_n_epochs={every_n_epochs}, counted from 0, epochs {every_n_epochs - 1}, {2 * every_n_epochs - 1}, "

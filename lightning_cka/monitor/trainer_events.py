@@ -16,7 +16,15 @@ from lightning_cka.monitor.saved_state import read_state, sealed
 from lightning_cka.monitor.session import Session
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_checks import check_epochs, check_schedule, check_strategy
-from lightning_cka.monitor.trainer_state import is_last_validation_batch, is_trial, is_validate, validates
+from lightning_cka.monitor.trainer_state import (
+    is_last_training_batch,
+    is_last_validation_batch,
+    is_trial,
+    is_validate,
+    moment_of_step,
+    moment_of_validation,
+    validates,
+)
 
 
 class TrainerEvents(Callback):
@@ -36,6 +44,7 @@ class TrainerEvents(Callback):
         self._run: RunState | None = None
         self._earlier: RunState | None = None
         self._saved: dict[str, Any] = {}
+        self._step = 0
 
     @property
     def state_key(self) -> str:
@@ -61,13 +70,14 @@ class TrainerEvents(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check all settings, and take or restore the banks of all references, before the first step."""
-        every_n_epochs = self._settings.every_n_epochs
-        check_schedule(every_n_epochs, trainer)
-        check_epochs(self.references, every_n_epochs, trainer)
+        schedule = self._settings.schedule
+        check_schedule(schedule, trainer)
+        check_epochs(self.references, schedule, trainer)
         session = self._open_session(trainer, pl_module)
         check_monitored_keys(trainer, self._settings, self.references, session.probe.plan.names)
         session.start(self._saved, self._earlier)
         self.results, self._run, self._earlier = session.results, session.run, None
+        self._step = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare for ``trainer.validate()``, which has no start of training."""
@@ -80,7 +90,7 @@ class TrainerEvents(Callback):
         A callback that averages weights may restore the model's own ones at the end of the validation epoch.
         """
         if (session := self._due_session(trainer)) and is_last_validation_batch(trainer):
-            session.compare()
+            session.compare(moment_of_validation(trainer))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Log the results of the comparison."""
@@ -94,9 +104,23 @@ class TrainerEvents(Callback):
         if self._session is not None:
             self._session.deliver(wait=False)
 
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_args: Any, **_kwargs: Any) -> None:
+        """Compare and log after an optimizer step that is due.
+
+        The compared weights are those that are trained, not averaged ones, which Lightning uses in validation only.
+        """
+        before, self._step = self._step, trainer.global_step
+        session, schedule = self._session, self._settings.schedule
+        if session is None or not schedule.by_steps or self._step == before:
+            return
+        if schedule.is_due(before, self._step) or (is_trial(trainer) and is_last_training_batch(trainer)):
+            session.compare(moment_of_step(trainer, pl_module))
+            session.log()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Compare and log if there is no validation loop."""
         if not validates(trainer) and (session := self._due_session(trainer)):
+            session.compare(moment_of_validation(trainer))
             session.log()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
@@ -119,8 +143,9 @@ class TrainerEvents(Callback):
 
     def _due_session(self, trainer: Trainer) -> Session | None:
         """Return the session if this epoch is to be logged; otherwise None."""
-        is_due = (trainer.current_epoch + 1) % self._settings.every_n_epochs == 0
-        is_due = is_due or is_validate(trainer) or is_trial(trainer)
+        schedule = self._settings.schedule
+        is_due = schedule.is_due_epoch(trainer.current_epoch) or (is_trial(trainer) and not schedule.by_steps)
+        is_due = is_due or is_validate(trainer)
         return self._session if is_due and not trainer.sanity_checking else None
 
     def _open_session(self, trainer: Trainer, module: LightningModule) -> Session:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank_batch import BankBatch
@@ -21,8 +20,9 @@ from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_like, probe_set_of_loader
 from lightning_cka.probe.layers import Layers, check_layers
-from lightning_cka.probe.probe_identity import BatchInputs, ProbeIdentity
+from lightning_cka.probe.probe_identity import BatchInputs, ProbeIdentity, unlike_message
 from lightning_cka.probe.standalone import collect_batches
+from lightning_cka.runtime.checkpoint_models import Architecture, ModelSource, check_sources, source_name, to_model
 from lightning_cka.runtime.devices import to_device
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.placement import device_of
@@ -40,7 +40,7 @@ class GramBank:
         model_name: Class of the model, for titles and axis labels.
         sample_kind: What the sample numbers are, such as "dataset index".
         seed: Seed of the choice of samples, and of all random numbers while they were shown.
-        epoch: Epoch of training, counted from 0. None: before training, or without training.
+        epoch: Epoch of training, counted from 0. None: before training, by steps, or without training.
         step: Step of training, on the axis of Lightning's own scalars.
 
     Attributes:
@@ -70,8 +70,8 @@ class GramBank:
         self._medians = BankMedians(len(layers))
 
     def __repr__(self) -> str:
-        numbers = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
-        return f"GramBank({self.title}: {numbers})"
+        size = f"{len(self.layers)} layers, {self.num_samples} samples in {len(self.batches)} batches"
+        return f"GramBank({self.title}: {size})"
 
     def __iter__(self) -> Iterator[BankBatch]:
         """Iterate over the batches, in order."""
@@ -79,10 +79,9 @@ class GramBank:
 
     @property
     def title(self) -> str:
-        """Return the model's name and the epoch."""
-        if self.epoch is None:
-            return f"{self.model_name}, initial" if self.step == 0 else self.model_name
-        return f"{self.model_name}, epoch {self.epoch}"
+        """Return the model's name and the epoch, or the step if there is no epoch."""
+        step = None if self.step is None else f"step {self.step}" if self.step else "initial"
+        return ", ".join(filter(None, (self.model_name, step if self.epoch is None else f"epoch {self.epoch}")))
 
     @property
     def num_samples(self) -> int:
@@ -151,10 +150,11 @@ class GramBank:
     @classmethod
     def from_model(
         cls,
-        model: nn.Module,
+        model: ModelSource,
         dataloader: Any,
         layers: Layers = None,
         *,
+        architecture: Architecture | None = None,
         like: GramBank | str | Path | None = None,
         forward_fn: ForwardFn | None = None,
         feature_fn: FeatureFn = None,
@@ -167,9 +167,10 @@ class GramBank:
         """Show a model a probe set, and return its Gram matrices.
 
         Args:
-            model: The model. It is restored afterwards, on its own device.
+            model: The model, or the path of a checkpoint. A model is restored afterwards, on its own device.
             dataloader: The batches; see `compare_models`.
             layers: The layers; see `compare_models`.
+            architecture: A module of a checkpoint's class, or the class; see `compare_models`.
             like: A bank or its file, such as one that `CKAMonitor` saved. The model is shown the same samples in the
                 same Gram matrices, by their indices in the dataloader's dataset.
             forward_fn: Passes a batch to the model; see `compare_models`.
@@ -182,7 +183,10 @@ class GramBank:
 
         Raises:
             ValueError: As `compare_models`, or the samples of ``like`` are not identified by dataset index.
+            FileNotFoundError: There is no such checkpoint.
         """
+        check_sources({"model": model}, architecture)
+        name, model = source_name(model), to_model(model, architecture)
         target = device_of(model) if device is None else torch.device(device)
         forward_settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
         like = None if like is None else open_bank(like)
@@ -192,26 +196,20 @@ class GramBank:
             else probe_set_of_loader(dataloader, seed=check_seed(seed), gram_batch_size=gram_batch_size)
         )
         collected = collect_batches(model, probe, check_layers(layers), forward_settings, progress_bar=progress_bar)
-        bank = cls(collected.layers, type(model).__name__, forward_settings.sample_kind(probe), seed=probe.seed)
+        bank = cls(collected.layers, name, forward_settings.sample_kind(probe), seed=probe.seed)
         for batch in collected.batches:
             bank._add_without_copy(batch)
         if like is None and collected.variation:
             warnings.warn(variation_message(collected.variation, "the dataloader"), stacklevel=2)
         if like is not None and (differences := bank.probe_differences(like)):
-            warnings.warn(
-                f"the probe set differs from that of like= in {'; '.join(differences)}. Check that the dataset and its "
-                "transforms are the same",
-                stacklevel=2,
-            )
+            warnings.warn(unlike_message(differences), stacklevel=2)
         return bank
 
     def save(self, path: str | Path, *, float16: bool = False) -> bytes:
         """Write the bank to a safetensors file; `lightning_cka.probe.bank_format` describes its content.
 
-        An error or a killed process leaves no partial file.
-
         Args:
-            path: Path of the file. Missing folders are created.
+            path: Path of the file. Missing folders are created. An error or a killed process leaves no partial file.
             float16: Store the Gram matrices in half precision, relative to each layer's largest entry. The file takes
                 half the space. Linear CKA changes by less than 1e-4, that of others by 2e-3, or it is ``nan``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -44,6 +44,8 @@ class ForwardSettings:
         context: Entered around each forward pass, such as the context of a precision plugin.
         call: Which call of a layer that runs several times in one forward pass is read: "first", "last" or "mean", the
             mean of the features over all calls.
+        argument: The user's name of the argument that is for this model, for messages.
+        is_shared: Whether ``forward_fn`` was given for another model.
 
     Raises:
         ValueError: ``feature_fn`` or ``call`` is not a known name.
@@ -55,11 +57,20 @@ class ForwardSettings:
     transfer: Callable[[Any], Any] | None = None
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     call: Call = "first"
+    argument: Literal["forward_fn", "reference_forward_fn"] = "forward_fn"
+    is_shared: bool = False
 
     def __post_init__(self) -> None:
         """Check the arguments that are names."""
         check_feature_fn(self.feature_fn)
         check_call(self.call)
+
+    def of_reference(self, forward_fn: ForwardFn | None) -> ForwardSettings:
+        """Return the settings for a reference that is another module; None: it is shown batches as the model is."""
+        shared = forward_fn is None
+        return replace(
+            self, forward_fn=forward_fn or self.forward_fn, argument="reference_forward_fn", is_shared=shared
+        )
 
     @property
     def leaves_out_padding(self) -> bool:

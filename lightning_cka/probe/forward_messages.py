@@ -26,18 +26,24 @@ def why_forward_failed(model: nn.Module, data: Any, forward_settings: ForwardSet
     name = type(model).__name__
     first_line = (str(error).splitlines() or [""])[0][:300]
     cause = f"it raised {type(error).__name__}: {first_line}"
+    argument = forward_settings.argument
     if _has_arrays(data):
-        cause += ". Batches with NumPy arrays must be converted to tensors, for example in forward_fn="
+        cause += f". Batches with NumPy arrays must be converted to tensors, for example in {argument}="
+    if forward_settings.forward_fn is not None and not forward_settings.is_shared:
+        return f"{name} could not be shown a probe batch with this {argument}. The batch is a {describe(data)}; {cause}"
     if forward_settings.forward_fn is not None:
-        return f"{name} could not be shown a probe batch with this forward_fn. The batch is a {describe(data)}; {cause}"
+        return (
+            f"{name} could not be shown a probe batch with forward_fn=, which shows batches to the model: pass "
+            f"{argument}=, a function of the reference and the batch. The batch is a {describe(data)}; {cause}"
+        )
     if not _defines_forward(model):
         return (
-            f"{name} could not be shown a probe batch, since it defines no forward: pass forward_fn=, a function of "
-            f"the module and the batch, such as forward_fn=lambda module, batch: {_suggested_call(model, data)}. The "
+            f"{name} could not be shown a probe batch, since it defines no forward: pass {argument}=, a function of "
+            f"the module and the batch, such as {argument}=lambda module, batch: {_suggested_call(model, data)}. The "
             f"batch is a {describe(data)}"
         )
     return (
-        f"{name} could not be shown a probe batch: pass forward_fn=, a function of the module and the batch. Its "
+        f"{name} could not be shown a probe batch: pass {argument}=, a function of the module and the batch. Its "
         f"forward takes ({_parameters(model)}), the batch is a {describe(data)}; {cause}"
     )
 

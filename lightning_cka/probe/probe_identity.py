@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+
+def unlike_message(differences: Sequence[str]) -> str:
+    """Return a warning that a probe set is not like another one, for the value of `ProbeIdentity.differences`."""
+    return (
+        f"the probe set differs from that of like= in {'; '.join(differences)}. Check that the dataset and its "
+        "transforms are the same. If sample i of one dataset belongs to sample i of the other, such as a corrupted "
+        "image, compare the banks with compare_banks(strict=False)"
+    )
 
 
 class BatchInputs(NamedTuple):

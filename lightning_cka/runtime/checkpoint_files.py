@@ -48,6 +48,16 @@ def read_state_dict(path: Path) -> Mapping[str, Any]:
     return state
 
 
+def is_lightning_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of a Lightning Trainer, which may have hyperparameters.
+
+    Raises:
+        ValueError: The file cannot be read without running code in it; see `read_state_dict`.
+    """
+    content = _read(path)
+    return isinstance(content, Mapping) and "pytorch-lightning_version" in content
+
+
 def _read(path: Path) -> Any:
     try:
         if path.is_file() and path.stat().st_size == 0:

@@ -29,17 +29,22 @@ def detached_copy(model: nn.Module) -> nn.Module:
         raise ValueError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error})") from error
     # Compiling a LightningModule sets these methods on the instance. In the copy they would run the original model.
     for name in ("forward", "training_step", "validation_step", "test_step", "predict_step"):
-        duplicate.__dict__.pop(name, None)
+        # The module that torch.compile returns has no other forward, and its copy makes a new one.
+        if getattr(type(duplicate), name, None) is not nn.Module.forward:
+            duplicate.__dict__.pop(name, None)
     return duplicate
 
 
-def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+def read_weights(
+    path: Path, model: nn.Module, *, advice: str = "Pass the reference as a module, with reference_layers="
+) -> dict[str, Any]:
     """Return the weights in a Lightning checkpoint, or in a file with a plain ``state_dict``.
 
     Args:
         path: The file, of `torch.save` or of safetensors. Its keys are those of the model, or those of the only child
             of the model that has weights.
         model: Model of the architecture of the checkpoint.
+        advice: What to do if it is of another one, for messages.
 
     Returns:
         Dense weights on the CPU, by the keys of the model's ``state_dict``.
@@ -65,8 +70,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     if any(problems.values()):
         listed = "; ".join(f"{what}: {shortened(_short(keys))}" for what, keys in problems.items() if keys)
         raise ValueError(
-            f"checkpoint {path.name!r} has another architecture than {type(model).__name__}: {listed}. "
-            "Pass the reference as a module, with reference_layers="
+            f"checkpoint {path.name!r} has another architecture than {type(model).__name__}: {listed}. {advice}"
         )
     return {key: weights[unwrap(key)] for key in state}
 

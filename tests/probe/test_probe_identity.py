@@ -17,7 +17,7 @@ def test_banks_of_different_probe_sets_raise_unless_strict_is_false():
     assert a.probe_differences(make_bank(2)) == []
     other = make_bank(2, seed=5)
     with pytest.raises(
-        ValueError, match=r"they differ in the seed \(0 and 5\). strict=False \(--loose\) compares batches"
+        ValueError, match=r"they differ in the seed \(0 and 5\). strict=False \(--no-strict\) compares batches"
     ):
         compare_banks(a, other)
     shown = other.batches[1]

@@ -35,6 +35,17 @@ def test_the_copy_of_a_compiled_module_runs_its_own_weights():
         assert model.eval()(x).abs().max() > 0
 
 
+def test_the_copy_of_what_torch_compile_returns_runs_its_own_weights():
+    model = torch.compile(Net(), backend="eager")
+    copied = detached_copy(model)
+    x = torch.randn(4, 8)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert copied(x).abs().max() == 0
+        assert model.eval()(x).abs().max() > 0
+
+
 def test_a_model_that_cannot_be_copied_is_named():
     model = nn.Linear(3, 2)
     model.generator = (number for number in range(3))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli_runs import SIZES, fails
 from gram_banks import make_bank
 from lightning_cka import CKAResult, compare_banks
 from lightning_cka.cli import main
@@ -16,7 +17,6 @@ from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.kernels import RBF
 from PIL import Image
 
-SIZES = (16, 16, 16, 16, 9)
 pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
 
 
@@ -38,17 +38,6 @@ def files(tmp_path):
 
 
 A, B = "run/banks/initial.safetensors", "run/banks/epoch=001-step=000019.safetensors"
-
-
-def fails(capsys, *arguments):
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    assert caught.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("lightning-cka")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_compare_prints_a_table_and_writes_the_requested_file(files, capsys, tmp_path):
@@ -118,7 +107,7 @@ def test_animate_takes_a_run_a_reference_or_files(files, capsys, tmp_path):
 def test_difference_prints_a_table_and_writes_the_requested_file(files, capsys, tmp_path):
     _, results = files
     later, earlier = (f"run/initial/epoch=00{r.epoch}-step={r.step:06d}.json" for r in reversed(results))
-    for ending in ("png", "csv"):
+    for ending in ("png", "pdf", "svg", "csv"):
         assert main(["difference", later, earlier, "--level", "0.9", "--output", f"out.{ending}"]) == 0
         out = capsys.readouterr().out
         assert out.endswith(f"\n\nout.{ending}\n")
@@ -134,8 +123,8 @@ def test_difference_prints_a_table_and_writes_the_requested_file(files, capsys, 
     assert rows[1]["standard_error"] == "nan"  # Files have no records of other pairs.
     with Image.open("out.png") as image:
         assert image.width > 300
-    assert "--output must end with .png or .csv, but got 'x.pdf'" in fails(
-        capsys, "difference", later, earlier, "--output", "x.pdf"
+    assert "--output must end with one of .png, .pdf, .svg, .csv, but got 'x.json'" in fails(
+        capsys, "difference", later, earlier, "--output", "x.json"
     )
     replace(results[0], left_out_batches=None).save("old.json")
     assert "the earlier result has no left_out_batches" in fails(capsys, "difference", later, "old.json")
@@ -184,11 +173,12 @@ def test_show_a_model_compared_with_itself_and_layers_without_the_same_name(file
 
 
 def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
-    assert "there is no bank 'nope'" in fails(capsys, "compare", "nope", B)
+    assert "there is no file or folder 'nope'" in fails(capsys, "compare", "nope", B)
     (tmp_path / "text.json").write_text("{}")
     assert "'text.json' is not a result of lightning_cka" in fails(capsys, "show", "text.json")
-    assert "'text.json' cannot be read as a bank" in fails(capsys, "compare", "text.json", B)
-    assert "No such file" in fails(capsys, "show", "missing.json")
+    (tmp_path / "text.safetensors").write_text("{}")
+    assert "'text.safetensors' cannot be read as a bank" in fails(capsys, "compare", "text.safetensors", B)
+    assert "there is no file or folder 'missing.json'" in fails(capsys, "show", "missing.json")
     assert "unknown kernel 'cubic'; expected linear, distance, rbf or rbf:T" in fails(
         capsys, "compare", A, B, "--kernel", "cubic"
     )
@@ -205,7 +195,7 @@ def test_bad_input_gives_one_line_and_status_2(files, capsys, tmp_path):
     assert "there is no folder 'missing'" in fails(capsys, "trajectory", "missing")
     assert "invalid choice: 'paint'" in fails(capsys, "paint")
     make_bank(2, sizes=SIZES, seed=8).save("seed.safetensors")
-    assert "they differ in the seed (0 and 8). strict=False (--loose)" in fails(
+    assert "they differ in the seed (0 and 8). strict=False (--no-strict)" in fails(
         capsys, "compare", A, "seed.safetensors"
     )
     assert main(["compare", A, "seed.safetensors", "--loose"]) == 0
@@ -240,7 +230,7 @@ def test_without_arguments_the_help_is_shown(capsys):
     with pytest.raises(SystemExit) as raised:
         main([])
     assert raised.value.code == 2
-    assert "compute CKA between the layers of two banks" in capsys.readouterr().err
+    assert "compute CKA between the layers of two networks" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("files")

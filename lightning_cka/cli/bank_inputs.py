@@ -1,0 +1,69 @@
+"""Compare banks: files, or the banks of an epoch or a step in the folders of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_cka.cli.label_files import labels_in
+from lightning_cka.cli.run_banks import Axis, RunBanks, choice_of
+from lightning_cka.cli.side_names import name_runs
+from lightning_cka.compare.banks import compare_banks
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.probe.bank import GramBank
+
+
+def compare_bank_files(options: Any) -> Mapping[str, CKAResult]:
+    """Compare the two banks that the options of ``compare`` name. A path given twice compares a model with itself.
+
+    Raises:
+        ValueError: An option is for checkpoints, there is no such bank, or the banks cannot be compared.
+        ChoiceNeededError: A path is the folder of a run, and no option chooses its bank.
+    """
+    given = [
+        name
+        for name in ("architecture", "dataloader", "feature_fn", "gram_batch_size", "seed", "device")
+        if getattr(options, name) is not None
+    ]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for checkpoints, but the paths are banks or runs")
+    paths = _chosen_files(options)
+    a = GramBank.load(paths[0])
+    b = a if paths[0] == paths[1] else GramBank.load(paths[1])
+    names = name_runs(paths, (a.model_name, b.model_name))
+    for bank, given_name, name in ((b, options.reference_name, names[1]), (a, options.name, names[0])):
+        bank.model_name = given_name or name
+    results: Mapping[str, CKAResult] = compare_banks(
+        a,
+        b,
+        layers=options.layers,
+        reference_layers=options.reference_layers,
+        measures=options.measures,
+        kernel=options.kernel,
+        unbiased=options.unbiased,
+        strict=options.strict,
+        exclude=options.exclude,
+        groups=None if options.groups is None else labels_in(options.groups),
+    )
+    return results
+
+
+def _chosen_files(options: Any) -> tuple[Path, Path]:
+    """Return the files of both banks."""
+    paths = options.a, options.b
+    runs = [RunBanks.in_folder(path) if path.is_dir() else None for path in paths]
+    folders = [run for run in runs if run is not None]
+    axis: Axis = "epoch" if options.step is None else "step"
+    chosen: list[str] | None = options.epoch if options.step is None else options.step
+    if not folders:
+        if chosen is not None:
+            raise ValueError(f"--{axis} chooses banks in the folders of runs, but both paths are banks")
+        return paths
+    if chosen is None:
+        raise choice_of(axis, paths, folders)
+    if len(chosen) > len(folders):
+        raise ValueError(f"--{axis} takes one value for each folder, but got {len(chosen)} for {len(folders)}")
+    wanted = iter(chosen if len(chosen) == len(folders) else chosen * 2)
+    one, other = (path if run is None else run.find(axis, next(wanted)) for path, run in zip(paths, runs, strict=True))
+    return one, other

@@ -1,0 +1,46 @@
+"""`StepLog`: log scalars at a step of training, whatever hook of Lightning runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+
+class StepLog:
+    """Takes the place of a LightningModule's ``log`` outside validation, and sends all values to the loggers together.
+
+    In a hook of training, ``LightningModule.log`` drops values of steps that ``log_every_n_steps`` leaves out, or
+    averages them until the end of the epoch.
+
+    Args:
+        trainer: The Trainer.
+        module: The live model.
+        step: The step of the loggers.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        self._trainer = trainer
+        self._device = module.device
+        self._step = step
+        self._values: dict[str, float] = {}
+
+    def log(self, name: str, value: float, **_options: Any) -> None:
+        """Add a value, which is the same on all processes. The options are those of ``LightningModule.log``."""
+        self._values[name] = value
+
+    def send(self) -> None:
+        """Hand the values to the loggers, and to callbacks that monitor them. Every process must call this."""
+        if not self._values:
+            return
+        metrics = {
+            name: torch.tensor(value, device=self._device, dtype=torch.get_default_dtype())
+            for name, value in self._values.items()
+        }
+        self._trainer.callback_metrics.update(metrics)
+        self._trainer.logged_metrics.update(metrics)
+        for logger in self._trainer.loggers:
+            # As Lightning does, each scalar comes with the epoch. Loggers log on rank 0 only.
+            logger.log_metrics(self._values | {"epoch": self._trainer.current_epoch}, self._step)
+            logger.save()
