@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from lightning_cka.compare.pairing import Pair, Pairing, check_pair, pair_layers
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank, open_bank
@@ -36,6 +37,8 @@ class BankPair:
     b: GramBank
     is_self: bool
     """Whether the model is compared with itself. Then both banks are the same."""
+    pairing: Pairing
+    """Which layers are paired."""
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class BankPair:
         layers: tuple[Layers, Layers],
         *,
         strict: bool,
+        pair: Pair = "name",
         stacklevel: int = 3,
     ) -> BankPair:
         """Return the chosen layers of two banks.
@@ -54,11 +58,14 @@ class BankPair:
             b: Bank of the reference, or the path of its file. ``a`` again compares the model with itself.
             layers: Patterns of the layers of both; None for all of the model, and for those of the model.
             strict: Whether to raise an error if the probe sets differ; see `with_one_probe_set`.
+            pair: How to pair layers; see `pair_layers`. A model's layers are paired with themselves.
             stacklevel: Place of a warning, as in `warnings.warn`. 3: the caller of the function that calls this one.
 
         Raises:
-            ValueError: The probe sets differ, or a pattern matches no layer.
+            ValueError: The probe sets differ, a pattern matches no layer, or the layers cannot be paired.
+            TypeError: ``pair`` has a wrong type.
         """
+        check_pair(pair)
         a, b = open_bank(a), open_bank(b)
         own, others = layers
         is_self = a is b and others is None
@@ -66,10 +73,11 @@ class BankPair:
             a, b = with_one_probe_set(a, b, strict=strict, stacklevel=stacklevel + 1)
         if is_self:
             chosen = bank_of_layers(a, own)
-            return cls(chosen, chosen, is_self)
+            return cls(chosen, chosen, is_self, Pairing.of_same_names(chosen.layers, chosen.layers))
         names = own if others is None else others
         argument = "layers" if others is None else "reference_layers"
-        return cls(bank_of_layers(a, own), bank_of_layers(b, names, argument), is_self)
+        a, b = bank_of_layers(a, own), bank_of_layers(b, names, argument)
+        return cls(a, b, is_self, pair_layers(a.layers, b.layers, pair))
 
     def selected(self, selection: SampleSelection) -> BankPair:
         """Return the chosen samples of both banks, in their groups.
@@ -81,7 +89,7 @@ class BankPair:
         a = selection.bank(self.a)
         b = a if self.is_self else selection.bank(self.b)
         selection.message(torch.device("cpu"), distributed=False)  # It raises if an excluded sample is unknown.
-        return BankPair(a, b, self.is_self)
+        return replace(self, a=a, b=b)
 
     def batches(self) -> list[PairedBatch]:
         """Return the batches, in order."""

@@ -14,6 +14,7 @@ from lightning_cka.compare.checked_result import checked_results, one_or_all
 from lightning_cka.compare.compared_banks import ComparedBanks
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.pairing import Pair, announce_pairing
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
@@ -38,6 +39,7 @@ def compare_banks(  # type: ignore[overload-overlap]
     exclude: Exclude = None,
     groups: Groups = None,
     strict: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult: ...
 
 
@@ -55,6 +57,7 @@ def compare_banks(
     exclude: Exclude = None,
     groups: Groups = None,
     strict: bool = True,
+    pair: Pair = "name",
 ) -> dict[str, CKAResult]: ...
 
 
@@ -71,6 +74,7 @@ def compare_banks(
     exclude: Exclude = None,
     groups: Groups = None,
     strict: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models that were shown the same probe set.
 
@@ -95,14 +99,18 @@ def compare_banks(
         strict: Whether to raise an error if the probe sets differ. False compares the batches that have the same number
             of samples in both banks, and warns. It assumes that sample i of a batch is the same in both; otherwise the
             values are meaningless.
+        pair: Which layers are paired, for `CKAResult.same_named` and `CKAResult.mean`: "name" (of the same names, also
+            after the one pair of prefixes is removed that pairs most layers), "position", or a mapping {layer of ``a``:
+            layer of ``b``}; see `lightning_cka.compare.pairing.pair_layers`.
 
     Returns:
         The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name. A
         result refers to the banks, for `CKAResult.null`.
 
     Raises:
-        ValueError: The probe sets differ, a pattern matches no layer, or a measure or the kernel is unknown.
-        TypeError: The kernel is neither a name nor a function, or ``thresholds`` has another type.
+        ValueError: The probe sets differ, a pattern matches no layer, layers cannot be paired, or a measure or the
+            kernel is unknown.
+        TypeError: The kernel is neither a name nor a function, or ``thresholds`` or ``pair`` has another type.
         FileNotFoundError: A file does not exist.
 
     Example:
@@ -118,26 +126,29 @@ def compare_banks(
     """
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     selection = SampleSelection(exclude, groups)
-    pair = BankPair.of(a, b, (layers, reference_layers), strict=strict)
-    is_dated = pair.a.epoch is not None or bool(pair.a.step)
+    banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair)
+    if not banks.is_self:
+        announce_pairing(banks.pairing, len(banks.a.layers), "the bank of the reference")
+    is_dated = banks.a.epoch is not None or bool(banks.a.step)
     comparison = Comparison(
-        pair.a.layers,
-        {pair.b.title: None if pair.is_self else pair.b},
+        banks.a.layers,
+        {banks.b.title: None if banks.is_self else banks.b},
         chosen,
         _CPU,
-        model_name=pair.a.model_name if is_dated else pair.a.title,  # The result has the epoch or the step.
+        model_name=banks.a.model_name if is_dated else banks.a.title,  # The result has the epoch or the step.
         thresholds=check_thresholds(thresholds),
-        sample_kind=pair.a.sample_kind,
+        sample_kind=banks.a.sample_kind,
         selection=selection,
         keep_all_pairs=True,
+        pairings={banks.b.title: banks.pairing},
     )
-    check_sizes(chosen, (batch.grams.num_samples for batch in pair.a))
-    for batch in pair.a:
+    check_sizes(chosen, (batch.grams.num_samples for batch in banks.a))
+    for batch in banks.a:
         comparison.add(batch)
-    results = checked_results(comparison, epoch=pair.a.epoch, step=pair.a.step if is_dated else None)
+    results = checked_results(comparison, epoch=banks.a.epoch, step=banks.a.step if is_dated else None)
     found = {
         name: replace(
-            result, banks=ComparedBanks(a, b, (layers, reference_layers), selection, chosen[name], strict=strict)
+            result, banks=ComparedBanks(a, b, (layers, reference_layers), selection, chosen[name], strict, pair)
         )
         for name, result in results.items()
     }

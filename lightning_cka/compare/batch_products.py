@@ -98,8 +98,8 @@ def with_jackknife_errors(
         products: Products of all batches.
         of_bandwidths: By how much CKA changes without each batch because bandwidths change, ``(k, L, R)``; None: the
             kernel has no bandwidth.
-        keep_all_pairs: Whether the result keeps CKA without each batch for all pairs of layers, not only for those of
-            the same name.
+        keep_all_pairs: Whether the result keeps CKA without each batch for all pairs of layers, not only for those
+            that are paired.
     """
     value, left_out = without_each_batch(products.pairs, products.layers, products.references)
     if of_bandwidths is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.bank_pair import BankPair
+from lightning_cka.compare.pairing import Pair
 from lightning_cka.compare.permutation_test import PermutationTest, sample_orders
 from lightning_cka.hsic.packed import PackedGrams, unpack, widened
 from lightning_cka.hsic.predictivity import check_alpha, error_weights, errors_of_mean
@@ -32,6 +33,7 @@ def procrustes(
     min_samples: int = MIN_BLOCK,
     exclude: Exclude = None,
     strict: bool = True,
+    pair: Pair = "name",
 ) -> PermutationTest:
     """Return the angular Procrustes distances of the layers of two models, with a permutation test.
 
@@ -54,6 +56,7 @@ def procrustes(
         min_samples: Fewest samples in a block, at least 4. Smaller batches are left out, such as a last one.
         exclude: Numbers of samples to leave out, as flags name them. The other samples are centered again.
         strict: Whether to raise an error if the probe sets differ; see `compare_banks`.
+        pair: Which layers are paired, for `PermutationTest.same_named` and `PermutationTest.mean`; see `compare_banks`.
 
     Returns:
         Distances in radians, ``(L, R)``, with their values for permuted samples.
@@ -76,8 +79,9 @@ def procrustes(
         >>> [round(value.item(), 2) for value in (result.matrix, result.null_mean, result.p_value)]
         [0.95, 1.48, 0.05]
     """
-    pair = BankPair.of(a, b, (layers, reference_layers), strict=strict).selected(SampleSelection(exclude, None))
-    batches = pair.large_batches(min_samples, "procrustes")
+    banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair)
+    banks = banks.selected(SampleSelection(exclude, None))
+    batches = banks.large_batches(min_samples, "procrustes")
     orders = [sample_orders(each.batch, permutations, seed) for each in batches]
     own = [_factors(each.batch.grams) for each in batches]
     others = [_factors(each.reference_grams) for each in batches]
@@ -86,7 +90,7 @@ def procrustes(
         squared.append(_stacked(squared_distance, xs, ys))
         cosines.append(torch.stack([_stacked(nuclear_norm, [x[order] for x in xs], ys) for order in permuted]))
     matrix, angles = angle_of(torch.stack(squared).sum(0)), angle_of_cosine(torch.stack(cosines).sum(0))
-    return PermutationTest.of(pair, batches, "procrustes", matrix, angles, is_distance=True)
+    return PermutationTest.of(banks, batches, "procrustes", matrix, angles, is_distance=True)
 
 
 def predictivity(
@@ -101,6 +105,7 @@ def predictivity(
     min_samples: int = MIN_BLOCK,
     exclude: Exclude = None,
     strict: bool = True,
+    pair: Pair = "name",
 ) -> PermutationTest:
     """Return how well the layers of a reference are linearly predicted from those of a model, with a permutation test.
 
@@ -123,6 +128,7 @@ def predictivity(
         min_samples: Fewest samples in a block, at least 4. Smaller batches are left out, such as a last one.
         exclude: Numbers of samples to leave out, as flags name them. The other samples are centered again.
         strict: Whether to raise an error if the probe sets differ; see `compare_banks`.
+        pair: Which layers are paired, for `PermutationTest.same_named` and `PermutationTest.mean`; see `compare_banks`.
 
     Returns:
         Values of at most 1, ``(L, R)``, with those for permuted samples. 0 is as good as the mean.
@@ -145,8 +151,9 @@ def predictivity(
         (1.0, 0.52)
     """
     check_alpha(alpha)
-    pair = BankPair.of(a, b, (layers, reference_layers), strict=strict).selected(SampleSelection(exclude, None))
-    batches = pair.large_batches(min_samples, "predictivity")
+    banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair)
+    banks = banks.selected(SampleSelection(exclude, None))
+    batches = banks.large_batches(min_samples, "predictivity")
     errors, errors_of_means = [], []
     for batch, reference_grams in batches:
         orders = sample_orders(batch, permutations, seed)
@@ -156,7 +163,7 @@ def predictivity(
         errors.append(torch.stack(permuted))
         errors_of_means.append(errors_of_mean(others))
     values = 1 - torch.stack(errors).sum(0) / torch.stack(errors_of_means).sum(0)
-    return PermutationTest.of(pair, batches, "predictivity", values[0], values)
+    return PermutationTest.of(banks, batches, "predictivity", values[0], values)
 
 
 def _stacked(function: Callable[[Tensor, Tensor], Tensor], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.bank_pair import BankPair
+from lightning_cka.compare.pairing import Pair
 from lightning_cka.compare.permutation_test import PermutationTest, sample_orders
 from lightning_cka.hsic.entry_positions import permuted_products
 from lightning_cka.hsic.measure import CKA, Measure, with_parameters
@@ -38,6 +39,7 @@ class ComparedBanks:
     selection: SampleSelection
     measure: Measure
     strict: bool
+    pair: Pair = "name"
 
     def __repr__(self) -> str:
         return f"ComparedBanks({self.a!r}, {self.b!r})"
@@ -67,7 +69,8 @@ class ComparedBanks:
             FileNotFoundError: The file of a bank does not exist any more.
         """
         at_least(0, "permutations", permutations)
-        pair = BankPair.of(self.a, self.b, self.layers, strict=self.strict, stacklevel=4).selected(self.selection)
+        pair = BankPair.of(self.a, self.b, self.layers, strict=self.strict, pair=self.pair, stacklevel=4)
+        pair = pair.selected(self.selection)
         values = self._permuted_values(pair, permutations, seed)
         if matrix.shape != values.shape[1:] or not torch.allclose(
             values[0], matrix, rtol=0, atol=_TOLERANCE, equal_nan=True

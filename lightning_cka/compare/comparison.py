@@ -13,6 +13,7 @@ from lightning_cka.compare.copied_inputs import CopiedInputs
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.measure_comparison import MeasureComparison
 from lightning_cka.compare.pair import Outcome
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.without_sample import Named
 from lightning_cka.hsic.measure import CKA, Measure
 from lightning_cka.hsic.packed import PackedGrams
@@ -48,6 +49,7 @@ class Comparison:
         bank: Empty bank to fill with the model's Gram matrices. It may also be among ``banks``: then the model is
             compared with itself as with another model.
         selection: Which samples are compared, and in which groups. None: all of them.
+        pairings: Which layers are paired with those of a reference, by its name. Without one: layers of the same names.
 
     Attributes:
         sample_kind: Kind of the sample numbers.
@@ -69,6 +71,7 @@ class Comparison:
         keep_all_pairs: bool = False,
         bank: GramBank | None = None,
         selection: SampleSelection | None = None,
+        pairings: Mapping[str, Pairing] | None = None,
     ) -> None:
         self.sample_kind = sample_kind
         self._clusters = TokenClusters(sample_kind)
@@ -96,6 +99,7 @@ class Comparison:
                 distributed=distributed,
                 execution_order=execution_order,
                 keep_all_pairs=keep_all_pairs,
+                pairings=pairings,
             )
             for key, measure in _with_linear_cka(measures, banks).items()
         }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.layer_pairs import LayerPairs
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.significance import significant_cells
 from lightning_cka.hsic.measure import shared_title
@@ -33,15 +34,16 @@ class CKADifference(LayerPairs):
         matrix: Later CKA minus earlier CKA, ``(L, R)`` float64, for the layers that both results have. ``nan`` where a
             value is.
         standard_error: Paired standard errors of ``matrix``, ``(L, R)`` float64; ``nan`` for fewer than 2 batches.
-            Results that were saved, and those of a monitor, keep what it takes for layers of the same name only: there,
-            the other pairs are ``nan``. Results of `compare_banks` and `compare_models` have all pairs.
-        mean_standard_error: Paired standard error of `mean`.
+            Results that were saved, and those of a monitor, keep what it takes for paired layers only: there, the other
+            pairs are ``nan``. Results of `compare_banks` and `compare_models` have all pairs.
+        mean_standard_error: Paired standard error of `mean`, or of `mean_all_pairs` if no layers are paired.
         layers: Names of the rows.
         reference_layers: Names of the columns.
         later: The later result.
         earlier: The earlier result.
         effective_batches: Number of batches of equal size with the same variance.
         self_comparison: Whether both results compare a model with itself.
+        pairing: The pairs of layers that both results have. None: layers of the same names.
 
     Example:
         >>> import torch
@@ -68,11 +70,12 @@ class CKADifference(LayerPairs):
     earlier: CKAResult
     effective_batches: float
     self_comparison: bool = False
+    pairing: Pairing | None = None
 
     def __repr__(self) -> str:
         return (
-            f"CKADifference({self.title}: {len(self.layers)} x {len(self.reference_layers)} layers, mean "
-            f"{self.mean():+.3f} ± {self.mean_standard_error:.3f})"
+            f"CKADifference({self.title}: {len(self.layers)} x {len(self.reference_layers)} layers, "
+            f"{self.mean_name} {self.summary():+.3f} ± {self.mean_standard_error:.3f})"
         )
 
     @property
@@ -102,8 +105,8 @@ class CKADifference(LayerPairs):
     def significant(self, level: float = 0.95) -> Tensor:
         """Return which differences are not zero, corrected for the number of layers by the method of Holm.
 
-        With probability ``level``, no layer without a difference is among the significant ones. Layers of the same name
-        are one family of tests, so that the other pairs do not cost them power. All other pairs are a second family.
+        With probability ``level``, no layer without a difference is among the significant ones. Paired layers are one
+        family of tests, so that the other pairs do not cost them power. All other pairs are a second family.
         Differences of at most 1e-6, the rounding error of Gram matrices in float32, are never significant. That a
         difference is not significant does not mean that there is none: see `within`. Paper: Holm 1979
         (https://www.jstor.org/stable/4615733).

@@ -22,8 +22,8 @@ class LeftOutBatches:
     Attributes:
         batches: Hash of each batch's samples and inputs, k texts.
         weights: Weights of the batches in the sums of HSIC, ``(k,)`` float64.
-        names: Names of the P layers that the reference also has.
-        values: CKA of these layers with the layer of the same name, without each batch, ``(P, k)`` float64.
+        names: Names of the model's P layers that are paired with a layer of the reference.
+        values: CKA of these layers with their partners, without each batch, ``(P, k)`` float64.
         all_pairs: CKA of all pairs of layers without each batch, ``(k, L, R)`` float64. None: they are not kept. Files
             and checkpoints do not have them.
     """
@@ -35,25 +35,23 @@ class LeftOutBatches:
     all_pairs: Tensor | None = None
 
     def __repr__(self) -> str:
-        pairs = "all pairs" if self.all_pairs is not None else "pairs of the same name"
+        pairs = "all pairs" if self.all_pairs is not None else "paired layers"
         return f"LeftOutBatches({len(self.batches)} batches, {len(self.names)} layers, {pairs})"
 
-    def matrices(self, layers: Sequence[str], reference_layers: Sequence[str]) -> Tensor:
+    def matrices(self, shape: Sequence[int], cells: Mapping[str, tuple[int, int]]) -> Tensor:
         """Return CKA without each batch, ``(k, L, R)``; ``nan`` for pairs of layers that are not kept.
 
         Args:
-            layers: Names of all L layers of the result.
-            reference_layers: Names of all R layers of the result's reference.
+            shape: Shape of the result's matrix, L and R.
+            cells: Row and column of each paired layer of the result, by name.
         """
         if self.all_pairs is not None:
             return self.all_pairs
-        found = torch.full(
-            (len(self.batches), len(layers), len(reference_layers)), torch.nan, dtype=torch.float64, device="cpu"
-        )
-        rows, columns = ({name: place for place, name in enumerate(names)} for names in (layers, reference_layers))
+        found = torch.full((len(self.batches), *shape), torch.nan, dtype=torch.float64, device="cpu")
         for name, values in zip(self.names, self.values, strict=True):
-            if name in rows and name in columns:
-                found[:, rows[name], columns[name]] = values
+            if name in cells:
+                row, column = cells[name]
+                found[:, row, column] = values
         return found
 
     def batch_differences(self, other: LeftOutBatches) -> str:

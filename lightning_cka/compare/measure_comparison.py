@@ -11,6 +11,7 @@ from lightning_cka.compare.bandwidth_gradient import NUM_BATCHES, STEP
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.pair import MeasuredBatch, ModelPair, Outcome
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.without_sample import Named
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.probe.bank import GramBank
@@ -31,6 +32,7 @@ class MeasureComparison:
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
         keep_all_pairs: As for `ModelPair`.
+        pairings: As for `ModelPair`, by reference name.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class MeasureComparison:
         distributed: bool,
         execution_order: Sequence[str] = (),
         keep_all_pairs: bool = False,
+        pairings: Mapping[str, Pairing] | None = None,
     ) -> None:
         self.measure = measure
         self._device = device
@@ -58,6 +61,7 @@ class MeasureComparison:
                 distributed=distributed,
                 execution_order=execution_order,
                 keep_all_pairs=keep_all_pairs,
+                pairing=(pairings or {}).get(name),
             )
             for name, bank in banks.items()
         }

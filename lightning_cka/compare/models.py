@@ -14,6 +14,7 @@ from lightning_cka.compare.compared_models import ComparedModels
 from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.pairing import Pair, announced_pairing, check_pair
 from lightning_cka.compare.reference_bank import reference_bank
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
@@ -26,6 +27,7 @@ from lightning_cka.probe.fit_blocks import fit_blocks
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, check_layers
+from lightning_cka.probe.paired_loaders import paired_batches, paired_probe_set
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.probe.standalone import show_with_progress
 from lightning_cka.runtime.checkpoint_models import Architecture, ModelSource
@@ -41,6 +43,7 @@ def compare_models(
     dataloader: Any,
     layers: Layers = None,
     *,
+    reference_dataloader: Any = None,
     architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
@@ -59,6 +62,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult: ...
 
 
@@ -69,6 +73,7 @@ def compare_models(
     dataloader: Any,
     layers: Layers = None,
     *,
+    reference_dataloader: Any = None,
     architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
@@ -87,6 +92,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> dict[str, CKAResult]: ...
 
 
@@ -96,6 +102,7 @@ def compare_models(
     dataloader: Any,
     layers: Layers = None,
     *,
+    reference_dataloader: Any = None,
     architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
@@ -114,6 +121,7 @@ def compare_models(
     device: torch.device | str | None = None,
     gram_batch_size: int | None = None,
     progress_bar: bool = True,
+    pair: Pair = "name",
 ) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models, or of one model with itself (``reference=model``), on a dataloader.
 
@@ -131,6 +139,9 @@ def compare_models(
             classes or their names, or a list of these; a leading ``!`` takes away; see `CKAMonitor`. None: the
             outputs of repeated blocks (at least 3 of one class) and what is around them; without such blocks the
             innermost modules with parameters; at most 64.
+        reference_dataloader: Batches for the reference, whose sample i belongs to sample i of ``dataloader``, such as
+            the same images corrupted. Map-style datasets are matched by index; other loaders must not shuffle. Batches
+            must have the same sizes. None: ``dataloader``.
         architecture: What checkpoints are loaded into: a module of their class, which is copied and not changed, or the
             class. A class gets the hyperparameters of a Lightning checkpoint, else no arguments. None: a copy of the
             other model. Checkpoints are read as by `CKAMonitor`, without running code in them.
@@ -160,14 +171,16 @@ def compare_models(
             number. If they have one sample each, it must lie along the first dimension of each layer's output. Larger
             batches of a DataLoader are cut. None: one batch.
         progress_bar: Whether to show a progress bar.
+        pair: Which layers are paired, for one value per layer: "name" (also without prefixes), "position", or a mapping
+            {layer of the model: layer of the reference}; see `lightning_cka.compare.pairing.pair_layers`.
 
     Returns:
         The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name.
 
     Raises:
         ValueError: A layer does not exist or cannot be compared, a measure, the kernel or ``feature_fn`` is
-            unknown, a model cannot be shown the batches, the dataloader gives different samples in each iteration, or
-            a checkpoint does not fit.
+            unknown, a model cannot be shown the batches, the dataloader gives different samples in each iteration, the
+            samples of two loaders do not belong together, or a checkpoint does not fit.
         TypeError: An argument has a wrong type, such as a dataloader without batches.
         FileNotFoundError: A path does not exist.
 
@@ -191,22 +204,28 @@ def compare_models(
     reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
-    models = ComparedModels.of(model, reference, architecture)
+    check_pair(pair)
+    reference_probe = paired_probe_set(probe, dataloader, reference_dataloader, gram_batch_size=gram_batch_size)
+    has_two_loaders = reference_probe is not probe
+    models = ComparedModels.of(model, reference, architecture, has_two_loaders=has_two_loaders)
     target = torch.device(device) if device is not None else device_of(models.model)
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
-    is_shown_alike = models.is_one and reference_forward_fn in (None, forward_fn)
+    is_shown_alike = models.is_one and not has_two_loaders and reference_forward_fn in (None, forward_fn)
     reference_settings = settings if is_shown_alike else settings.of_reference(reference_forward_fn)
     with on_device(models.model, target), on_device(models.reference, target):
         plan = dry_run(models.model, probe, selectors, settings)
-        probe, plan = fit_blocks(probe, plan, target)
+        _, plan = fit_blocks(probe, plan, target)  # Blocks of given batches are not made smaller.
         announce_layers(plan, models.model, selectors)
         check_sizes(chosen, [plan.num_samples])
-        bank = None
+        bank, pairings = None, {}
+        reference_name = reference_name or models.reference_name
         if not (is_shown_alike and reference_selectors == selectors):
-            bank = reference_bank(models.reference, probe, reference_selectors, reference_settings, show)
+            pair_with = partial(announced_pairing, plan.names, pair=pair, reference="the reference")
+            of_reference = (models.reference, reference_probe, reference_selectors, reference_settings)
+            bank, pairings[reference_name] = reference_bank(*of_reference, show, pair_with, plan.num_samples)
         comparison = Comparison(
             plan.names,
-            {reference_name or models.reference_name: bank},
+            {reference_name: bank},
             chosen,
             target,
             model_name=model_name or models.model_name,
@@ -215,9 +234,11 @@ def compare_models(
             selection=selection,
             execution_order=plan.execution_order,
             keep_all_pairs=True,
+            pairings=pairings,
         )
         variation = BatchVariation(plan.names, sums_device(target))
-        show(models.model, probe, plan, settings, comparison.add, variation.add)
+        with paired_batches(bank, comparison.add, has_two_loaders=has_two_loaders) as add:
+            show(models.model, probe, plan, settings, add, variation.add)
     if variations := variation.result(distributed=False):
         warnings.warn(variation_message(variations, "the dataloader"), stacklevel=2)
     return one_or_all(checked_results(comparison, flags=variation_flags(variations)), measures)

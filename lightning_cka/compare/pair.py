@@ -25,6 +25,7 @@ from lightning_cka.compare.flags import INPUT, Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.minibatch_measure import MinibatchMeasure
 from lightning_cka.compare.pair_flags import influence_flags
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.partners import partners
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.without_sample import Named
@@ -71,6 +72,7 @@ class ModelPair:
         distributed: Whether several processes share the batches.
         execution_order: Names of layers in the order in which they ran.
         keep_all_pairs: Whether the result keeps what differences need for all pairs of layers; see `LeftOutBatches`.
+        pairing: The reference's layer of each layer. None: layers of the same names.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class ModelPair:
         distributed: bool,
         execution_order: Sequence[str] = (),
         keep_all_pairs: bool = False,
+        pairing: Pairing | None = None,
     ) -> None:
         reference_layers = layers if bank is None else bank.layers
+        self._pairing = pairing or Pairing.of_same_names(layers, reference_layers)
         self._bank = bank
         self._measure = measure
         self._device = device
@@ -96,7 +100,7 @@ class ModelPair:
             metric = MinibatchMeasure(layers, reference_layers, measure=measure, sync_on_compute=distributed)
         self._metric = metric.to(device)
         self._reference_statistics = None if bank is None else LayerStatistics(bank.layers, device, execution_order)
-        self._pairs = partners(layers, None if bank is None else bank.layers)
+        self._pairs = partners(layers, None if bank is None else bank.layers, self._pairing.layers)
         self._checks: CKAChecks | None = None
         if isinstance(measure, CKA):
             unbiased = measure.unbiased
@@ -130,12 +134,12 @@ class ModelPair:
             medians = None if self._reference_bandwidths is None else self._reference_bandwidths.medians
             reference_grams = self._measure.grams(linear, medians)
             reference_vectors = self._bank.vectors.of(self._measure, batch.index, reference_grams)
-            directions = self._bank.batches[batch.index].directions if reference_grams is linear else None
+            other = self._bank.batches[batch.index]
+            directions = other.directions if reference_grams is linear else None
             if medians is not None and measured.shifted is not None:
                 shifted = self._measure.grams(linear, medians * (1 + STEP))
-            self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
-        products = measured.vectors.products(reference_vectors)
-        n = measured.vectors.num_samples
+            self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs + other.bad_inputs)
+        products, n = measured.vectors.products(reference_vectors), measured.vectors.num_samples
         self._metric.add_products(*products, n)
         identity, weight = batch_identity(batch.samples, batch.fingerprint), self._measure.weight(n)
         place = batch.index if batch.cluster is None else batch.cluster
@@ -167,8 +171,7 @@ class ModelPair:
             named: Samples without which the measure is computed again. None for CKA, which has a closed form.
             **attributes: Attributes of the `CKAResult`.
         """
-        metric, distributed = self._metric, self._distributed
-        statistics = self._reference_statistics
+        metric, distributed, statistics = self._metric, self._distributed, self._reference_statistics
         reference_layers, bad_in_reference = {}, bad_samples._replace(places={})
         if statistics is not None:
             reference_layers = statistics.result(distributed=distributed)
@@ -180,7 +183,7 @@ class ModelPair:
                 bad_samples.reasons,
                 bad_in_reference.reasons,
             )
-            result = metric.as_result(self_comparison=self._bank is None, **attributes)
+            result = metric.as_result(self_comparison=self._bank is None, pairing=self._pairing, **attributes)
             sums = (metric.pair_sum, metric.layer_sum, metric.reference_sum)
         checked = self._checked(sums, named)
         shape = (len(metric.layers), len(metric.reference_layers))
@@ -188,7 +191,7 @@ class ModelPair:
         result = with_jackknife_errors(
             result, products, self._of_bandwidths(products), keep_all_pairs=self._keep_all_pairs
         )
-        is_known = INPUT in bad_samples.places  # Both models have the same inputs.
+        is_known = bad_samples.names_inputs_of(bad_in_reference)  # Both models have the same inputs, as a rule.
         of_samples = find_flags(
             layers if self._checks else {},
             thresholds,
@@ -231,15 +234,12 @@ class ModelPair:
         return self._gradient.changes(products.members, *bandwidths, distributed=self._distributed)
 
     def _names_of_pairs(self) -> list[str | None]:
-        """Return the name of each pair of layers of the same name, and None for other pairs."""
+        """Return the name of the model's layer for pairs of `Pairing`, and None for other pairs."""
         if self._bank is None:
             return [None] * len(self._pairs.rows)
-        names = zip(
-            (self._metric.layers[row] for row in self._pairs.rows),
-            (self._bank.layers[column] for column in self._pairs.columns),
-            strict=True,
-        )
-        return [one if one == other else None for one, other in names]
+        layers, others, paired = self._metric.layers, self._bank.layers, self._pairing.layers
+        pairs = [(layers[row], others[column]) for row, column in zip(*self._pairs, strict=True)]
+        return [name if paired.get(name) == other else None for name, other in pairs]
 
 
 def _largest_standard_errors(result: CKAResult) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 
 from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.left_out_batches import LeftOutBatches
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.hsic.jackknife import effective_batches, jackknife_error
 from lightning_cka.runtime.text import shortened
 
@@ -27,13 +28,14 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
             f"the two results have no {side} in common: expected some of {shortened(getattr(later, side))}, but the "
             f"earlier result has {shortened(names)}"
         )
-    _check_kept_pairs(later, earlier, set(layers) & set(columns))
+    pairing = _common_pairs(later, earlier)
+    _check_kept_pairs(later, earlier, pairing)
     matrices, left_out = [], []
     for result, record in zip((later, earlier), records, strict=True):
         rows = [result.layers.index(name) for name in layers]
         places = [result.reference_layers.index(name) for name in columns]
         matrices.append(result.matrix[rows][:, places])
-        left_out.append(record.matrices(result.layers, result.reference_layers)[:, rows][:, :, places])
+        left_out.append(record.matrices(result.matrix.shape, result.same_named_pairs())[:, rows][:, :, places])
     matrix, without = matrices[0] - matrices[1], left_out[0] - left_out[1]
     weights = records[0].weights
     error = jackknife_error(matrix, without, weights)
@@ -47,31 +49,38 @@ def paired_difference(later: CKAResult, earlier: CKAResult) -> CKADifference:
         earlier,
         effective_batches(weights),
         later.self_comparison and earlier.self_comparison,
+        pairing,
     )
     cells = difference.mean_cells()
     mean_error = jackknife_error(matrix[cells].mean(), without[:, cells].mean(1), weights)
     return replace(difference, mean_standard_error=float(mean_error))
 
 
-def _check_kept_pairs(later: CKAResult, earlier: CKAResult, names: set[str]) -> None:
+def _common_pairs(later: CKAResult, earlier: CKAResult) -> Pairing:
+    """Return the pairs of layers that both results have."""
+    own, others = later.paired(), earlier.paired().layers
+    return Pairing({name: other for name, other in own.layers.items() if others.get(name) == other}, own.how)
+
+
+def _check_kept_pairs(later: CKAResult, earlier: CKAResult, pairing: Pairing) -> None:
     """Raise a `ValueError` if no pair of layers that can differ has records in both results.
 
     Args:
         later: The later result.
         earlier: The earlier result.
-        names: Names that layers of both sides have in both results.
+        pairing: The pairs of layers that both results have.
     """
     records = (later.left_out_batches, earlier.left_out_batches)
     if all(record is not None and record.all_pairs is not None for record in records):
         return
     if later.self_comparison and earlier.self_comparison:
         problem = "in a model that is compared with itself, CKA of these is always 1"
-    elif not names:
-        problem = "the two results have no such layers in common"
+    elif not pairing.layers:
+        problem = "the two results have no such pairs in common"
     else:
         return
     raise ValueError(
-        f"saved results, and those of a monitor, keep errors for layers of the same name only, but {problem}. Results "
+        f"saved results, and those of a monitor, keep errors for paired layers only, but {problem}. Results "
         "of compare_banks and compare_models have errors for all pairs"
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_cka.compare.bank_pair import BankPair, PairedBatch
 from lightning_cka.compare.layer_pairs import LayerPairs
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.runtime.integers import at_least
 from lightning_cka.runtime.rng import check_seed
@@ -53,6 +54,7 @@ class PermutationTest(LayerPairs):
         reference_name: Name of the reference.
         self_comparison: Whether the model is compared with itself. One side is permuted: on the diagonal, a layer is
             compared with its own permuted samples.
+        pairing: The reference's layer of each layer, for `mean` and `same_named`. None: layers of the same names.
     """
 
     matrix: Tensor
@@ -69,12 +71,13 @@ class PermutationTest(LayerPairs):
     model_name: str = "model"
     reference_name: str = "reference"
     self_comparison: bool = False
+    pairing: Pairing | None = None
 
     def __repr__(self) -> str:
         return (
             f"PermutationTest({self.measure} of {self.model_name} and {self.reference_name}: {len(self.layers)} x "
-            f"{len(self.reference_layers)} layers, {self.num_samples} samples in {len(self.block_sizes)} blocks, mean "
-            f"{self.mean():.3f}, {self.num_permutations} permutations)"
+            f"{len(self.reference_layers)} layers, {self.num_samples} samples in {len(self.block_sizes)} blocks, "
+            f"{self.mean_name} {self.summary():.3f}, {self.num_permutations} permutations)"
         )
 
     @classmethod
@@ -111,6 +114,7 @@ class PermutationTest(LayerPairs):
             model_name=pair.a.title,
             reference_name=pair.b.title,
             self_comparison=pair.is_self,
+            pairing=pair.pairing,
         )
 
     @property

@@ -14,7 +14,9 @@ from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.paired_results import paired_difference
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.permutation_test import PermutationTest
+from lightning_cka.compare.result_rows import result_rows
 from lightning_cka.compare.run_files import moment_text
 from lightning_cka.compare.saved_result import SavedResult
 from lightning_cka.hsic.measure import CKA, measure_title
@@ -55,14 +57,17 @@ class CKAResult(SavedResult):
         self_comparison: Whether the model is compared with itself.
         unbiased: Whether the HSIC is unbiased. Values of the biased HSIC depend on the batch size.
         effective_batches: Number of batches of equal size with the same variance, at least 1.
-        mean_standard_error: Standard error of `mean`; ``nan`` for fewer than 2 batches. None if unknown.
+        mean_standard_error: Standard error of `mean`, or of `mean_all_pairs` if no layers are paired; ``nan`` for fewer
+            than 2 batches. None if unknown.
         diagnostics: Diagnostics and flags that show which values can mislead; None if there are none.
         left_out_batches: CKA without each probe batch in turn, for `difference`. None if unknown.
         banks: What `compare_banks` compared, for `null`: references to the banks, or the paths of their files. None
             for other results. Neither files nor checkpoints have it.
+        pairing: Which layers are paired, for `mean`, `same_named` and all else that is one value per layer, and how the
+            pairs were found. None: layers of the same names. `paired` returns them, too.
 
     Raises:
-        ValueError: The shape of a matrix does not fit the layers.
+        ValueError: The shape of a matrix or a name in ``pairing`` does not fit the layers.
 
     Example:
         >>> import torch
@@ -96,15 +101,12 @@ class CKAResult(SavedResult):
     left_out_batches: LeftOutBatches | None = None
     measure: str = "cka"
     banks: ComparedBanks | None = None
+    pairing: Pairing | None = None
 
     within = renamed_attribute("within", "self_comparison")
 
     def __post_init__(self) -> None:
-        """Convert the types of the attributes, and check the shapes.
-
-        Raises:
-            ValueError: The shape of a matrix is not ``(L, R)``.
-        """
+        """Convert the types of the attributes, and check the shapes and the pairing."""
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "reference_layers", tuple(self.reference_layers))
         shape = (len(self.layers), len(self.reference_layers))
@@ -116,13 +118,15 @@ class CKAResult(SavedResult):
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape} to fit the layers, but has {tuple(value.shape)}")
             object.__setattr__(self, name, value)
+        if self.pairing is not None:
+            object.__setattr__(self, "pairing", self.pairing.checked(self.layers, self.reference_layers))
 
     def __repr__(self) -> str:
         title = ", ".join(filter(None, (self.model_name, moment_text(self.epoch, self.step))))
         return (
             f"CKAResult({title} and {self.reference_name}: {len(self.layers)} x "
-            f"{len(self.reference_layers)} layers, {self.measure_label}, {self.num_samples} samples, mean "
-            f"{self.mean():.3f}, {len(self.flags)} flags)"
+            f"{len(self.reference_layers)} layers, {self.measure_label}, {self.num_samples} samples, "
+            f"{self.mean_name} {self.summary():.3f}, {len(self.flags)} flags)"
         )
 
     @property
@@ -136,6 +140,11 @@ class CKAResult(SavedResult):
     def flags(self) -> tuple[Flag, ...]:
         """The layers whose values can mislead, with the reason; empty if there are none or no diagnostics."""
         return self.diagnostics.flags if self.diagnostics else ()
+
+    def flags_of(self, layer: str) -> list[Flag]:
+        """Return the flags of a layer of the model, and those of the reference's layer that it is paired with."""
+        other = self.paired().layers.get(layer)
+        return [flag for flag in self.flags if flag.layer == (other if flag.of_reference else layer)]
 
     def confidence_interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Return confidence intervals, from Student's t with ``effective_batches`` - 1 degrees of freedom.
@@ -232,18 +241,7 @@ class CKAResult(SavedResult):
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the values in long format: one row for each pair of layers, as for `pandas.DataFrame`.
 
-        The column of the values has the name of the measure, such as "cka" or "mutual_knn".
+        The column of the values has the name of the measure, such as "cka" or "mutual_knn". ``paired`` says whether the
+        layers are paired; see `paired`.
         """
-        errors = torch.full_like(self.matrix, torch.nan) if self.standard_error is None else self.standard_error
-        return [
-            {
-                "epoch": self.epoch,
-                "step": self.step,
-                "layer": layer,
-                "reference_layer": other,
-                self.measure: value,
-                "standard_error": error,
-            }
-            for layer, values, layer_errors in zip(self.layers, self.matrix.tolist(), errors.tolist(), strict=True)
-            for other, value, error in zip(self.reference_layers, values, layer_errors, strict=True)
-        ]
+        return result_rows(self)

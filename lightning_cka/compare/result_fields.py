@@ -103,7 +103,7 @@ _LEFT_OUT_BATCHES = record(
 LATER_FIELDS = ("left_out_batches",)
 """Fields that the checksum over a result leaves out, because files without them have a checksum, too."""
 
-LATER_DEFAULTS = {"measure": "cka"}
+LATER_DEFAULTS = {"measure": "cka", "pairing": None}
 """Fields that the checksum leaves out where they have these values, which older files do not have."""
 
 
@@ -141,6 +141,7 @@ _FIELDS = record(
         "mean_standard_error": optional(number(0)),
         "diagnostics": optional(_DIAGNOSTICS),
         "left_out_batches": optional(_left_out_batches),
+        "pairing": optional(record({"layers": map_of(text), "how": text})),
     },
     {
         "standard_error": None,
@@ -158,6 +159,7 @@ _FIELDS = record(
         "mean_standard_error": None,
         "diagnostics": None,
         "left_out_batches": None,
+        "pairing": None,
     },
     NEW_NAMES,
 )

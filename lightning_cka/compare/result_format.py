@@ -21,6 +21,7 @@ import torch
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.left_out_batches import LeftOutBatches
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.result_fields import LATER_DEFAULTS, LATER_FIELDS, checked_result_fields
 from lightning_cka.runtime.checked_values import Place, optional, record, text, whole
 from lightning_cka.runtime.json_text import checksum, parse_json
@@ -72,6 +73,8 @@ def from_plain(state: Mapping[str, Any], place: Place | None = None) -> dict[str
         content["diagnostics"] = _read_diagnostics(content["diagnostics"])
     if content["left_out_batches"] is not None:
         content["left_out_batches"] = LeftOutBatches.from_checked(content["left_out_batches"])
+    if content["pairing"] is not None:
+        content["pairing"] = Pairing(**content["pairing"])
     return content
 
 

@@ -25,7 +25,7 @@ def settled_since(
         level: Level of the confidence intervals, in (0, 1). There is no correction for the number of layers.
 
     Returns:
-        Index of the first such result, by layer, for the layers that the last result has on both sides. None: not even
+        Index of the first such result, by layer, for the layers that are paired in the last result. None: not even
         the last but one is within the tolerance, or the results before the first such one have no records of their
         batches, so that it is unknown when the layer settled.
 

@@ -34,7 +34,7 @@ def write_csv(results: Iterable[CKAResult], path: str | Path) -> None:
     """
     found = list(results)
     measures = dict.fromkeys(result.measure for result in found) or (CKA.key,)
-    columns = (*_CELL_COLUMNS, *measures, "standard_error")
+    columns = (*_CELL_COLUMNS, *measures, "standard_error", "paired")
     write_rows(columns, (row for result in found for row in result.to_rows()), path)
 
 
@@ -75,22 +75,23 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def result_table(result: CKAResult) -> str:
-    """Return a table with one row per layer: its value with the layer of the same name and with the most similar layer.
+    """Return a table with one row per layer: its value with the paired layer and with the most similar layer.
 
-    The column for the layer of the same name is omitted if no layer has one, and for a model compared with itself.
+    The column of the paired layer is omitted if no layers are paired, and for a model compared with itself.
     """
     pairs = {} if result.self_comparison else result.same_named_pairs()
     most_similar = [_most_similar(result, row) for row in range(len(result.layers))]
     title = measure_title(result.measure)
+    paired = f"{title}, {'same name' if result.pairing is None else 'paired layer'}"
     columns = {
         "layer": result.layers,
-        f"{title}, same name": [_value_with_error(result, pairs.get(name)) for name in result.layers],
+        paired: [_value_with_error(result, pairs.get(name)) for name in result.layers],
         "most similar": [result.reference_layers[column] for _, column in most_similar],
         title: [_value_with_error(result, cell) for cell in most_similar],
         "flags": [_flags(result, name) for name in result.layers],
     }
     if not pairs:
-        del columns[f"{title}, same name"]
+        del columns[paired]
     notes = [too_few_batches(result.effective_batches), *_bad_samples(result)]
     return "\n\n".join([_heading(result), table(columns, zip(*columns.values(), strict=True)), *filter(None, notes)])
 
@@ -103,18 +104,18 @@ def _bad_samples(result: CKAResult) -> list[str]:
 
 
 def difference_table(difference: CKADifference, level: float = 0.95) -> str:
-    """Return a table with one row per layer: by how much its CKA with the layer of the same name differs.
+    """Return a table with one row per layer: by how much its CKA with the layer that it is paired with differs.
 
     Args:
         difference: Difference of two results.
         level: Level of the intervals and of significance, in (0, 1).
 
     Raises:
-        ValueError: No layers have the same name, or the level is out of range.
+        ValueError: No layers are paired, or the level is out of range.
     """
     pairs = difference.same_named_pairs()
     if not pairs:
-        raise ValueError("no layers of both sides have the same name, and saved results keep errors for those only")
+        raise ValueError("both results have no pair of layers in common, and saved results keep errors for pairs only")
     (low, high), significant = difference.bounds(level), difference.tested_cells(level)
     rows = (
         (
@@ -126,7 +127,7 @@ def difference_table(difference: CKADifference, level: float = 0.95) -> str:
         )
         for name, cell in pairs.items()
     )
-    mean = f"mean {difference.mean():+.4f} ± {difference.mean_standard_error:.4f}"
+    mean = f"mean {difference.summary():+.4f} ± {difference.mean_standard_error:.4f}"
     lines = table(("layer", "difference", "standard error", f"{100 * level:g} % interval", "significant (Holm)"), rows)
     few = too_few_batches(difference.effective_batches)
     return "\n\n".join([f"{difference.value_title}, {difference.title}: {mean}", lines, *([few] if few else [])])
@@ -168,9 +169,12 @@ def trajectory_table(results: Mapping[str, CKAResult]) -> str:
 def _heading(result: CKAResult) -> str:
     """Return one line that says what was compared, and how."""
     title = ", ".join(filter(None, (result.model_name, moment_text(result.epoch, result.step))))
+    mean = "mean" if result.mean_name == "mean" else "mean of all pairs"
+    if result.pairing is not None and result.pairing.layers:
+        mean = f"layers paired by {result.pairing.how}, mean"
     return (
         f"{title} and {result.reference_name}: {result.measure_label}, "
-        f"{result.num_samples} samples in {result.num_batches} batches, mean {_format_value(result.mean())}"
+        f"{result.num_samples} samples in {result.num_batches} batches, {mean} {_format_value(result.summary())}"
     )
 
 
@@ -194,9 +198,7 @@ def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
 def _flags(result: CKAResult, name: str) -> str:
     """Return the reasons for which a layer is flagged, in the model or in the reference."""
     reasons = [
-        flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "")
-        for flag in result.flags
-        if flag.layer == name
+        flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "") for flag in result.flags_of(name)
     ]
     return ", ".join(dict.fromkeys(reasons))
 

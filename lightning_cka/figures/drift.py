@@ -138,11 +138,7 @@ def _draw_map(
     ax.set_title(title, fontsize=font_size("title"), pad=above)
     if flagged:
         layers = {history.names[place] for place in flagged}
-        when = [
-            label
-            for label, result in zip(columns, results, strict=True)
-            if any(flag.layer in layers for flag in result.flags)
-        ]
+        when = [label for label, result in zip(columns, results, strict=True) if any(map(result.flags_of, layers))]
         write_above_axes(ax, f"at {shortened(when, 6)}: see the heatmap")
 
 
@@ -158,5 +154,4 @@ def _row_labels(history: LayerHistory, flagged: set[int]) -> list[str]:
 
 def _flagged(results: Sequence[CKAResult], history: LayerHistory) -> set[int]:
     """Return the indices of layers that are flagged in at least one result."""
-    flagged = {flag.layer for result in results for flag in result.flags}
-    return {place for place, name in enumerate(history.names) if name in flagged}
+    return {place for place, name in enumerate(history.names) if any(result.flags_of(name) for result in results)}

@@ -1,4 +1,4 @@
-"""CKA between layers of the same name, collected from the results of a run."""
+"""CKA of paired layers, collected from the results of a run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from lightning_cka.compare.run_files import is_start
 from lightning_cka.compare.settled import settled_since
 
 if TYPE_CHECKING:
+    from lightning_cka.compare.pairing import Pairing
     from lightning_cka.compare.result import CKAResult
 
 
 @dataclass(frozen=True)
 class LayerHistory:
-    """CKA of each layer with the reference's layer of the same name, for several results.
+    """CKA of each layer with the reference's layer that it is paired with, for several results.
 
     Attributes:
-        names: Names of the L layers: those of the last result.
+        names: Names of the L paired layers of the last result, which all values are of.
         values: CKA ``(L, results)``; ``nan`` where a result lacks the layer.
         low: Lower bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
         high: Upper bounds of confidence intervals ``(L, results)``; ``nan`` where the error is not known.
@@ -42,7 +43,7 @@ class LayerHistory:
 
 
 def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: float | None = None) -> LayerHistory:
-    """Collect the CKA of layers of the same name.
+    """Collect the CKA of the layers that are paired in the last result.
 
     Args:
         results: At least one result, in order.
@@ -50,12 +51,12 @@ def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: 
         tolerance: Tolerance of `lightning_cka.compare.settled.settled_since`. None: no layer counts as settled.
 
     Raises:
-        ValueError: There is no result, the last one has no layers of the same name, or a number is out of range.
+        ValueError: There is no result, the last one has no paired layers, or a number is out of range.
     """
-    if not results or not (pairs := results[-1].same_named_pairs()):
-        raise ValueError("expected at least one result with layers of the same name on both sides")
-    names = list(pairs)
-    values, low, high = np.stack([_values_and_bounds(result, names, level) for result in results], axis=-1)
+    if not results or not (pairing := results[-1].paired()).layers:
+        raise ValueError("expected at least one result with layers of the same name, or paired otherwise")
+    names = list(pairing.layers)
+    values, low, high = np.stack([_values_and_bounds(result, pairing, level) for result in results], axis=-1)
     settled = {} if tolerance is None else settled_since(results, tolerance, level)
     opinions = values + np.stack([_disagreements(result, names) for result in results], axis=-1)
     return LayerHistory(names, values, low, high, [settled.get(name) for name in names], opinions)
@@ -68,7 +69,7 @@ def _disagreements(result: CKAResult, names: Sequence[str]) -> NDArray[np.float6
 
 
 def check_same_layers(results: Sequence[CKAResult], names: list[str]) -> None:
-    """Check that results have these layers of the same name on both sides.
+    """Check that results have these paired layers.
 
     Raises:
         ValueError: One has others.
@@ -91,14 +92,14 @@ def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
     return epochs, "epoch"
 
 
-def _values_and_bounds(result: CKAResult, names: Sequence[str], level: float) -> NDArray[np.float64]:
-    """Return CKA, lower bound and upper bound ``(3, names)`` of one result; ``nan`` where one is not known."""
+def _values_and_bounds(result: CKAResult, pairing: Pairing, level: float) -> NDArray[np.float64]:
+    """Return CKA, lower bound and upper bound ``(3, pairs)`` of one result; ``nan`` where one is not known."""
     matrices = [result.matrix]
     if result.standard_error is not None and result.effective_batches is not None:
         matrices += interval(result.matrix, result.standard_error, result.effective_batches, level)
-    pairs = result.same_named_pairs()
-    found = np.full((3, len(names)), np.nan)
-    for place, name in enumerate(names):
+    pairs = result.cells(pairing)
+    found = np.full((3, len(pairing.layers)), np.nan)
+    for place, name in enumerate(pairing.layers):
         if name in pairs:
             found[: len(matrices), place] = [float(matrix[pairs[name]]) for matrix in matrices]
     return found

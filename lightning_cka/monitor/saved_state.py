@@ -162,4 +162,5 @@ def _checksum(known: Mapping[str, Any]) -> str:
 
 def _without_later_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a result that a checksum covers: states of older versions have no others."""
-    return {name: value for name, value in result.items() if name not in LATER_FIELDS}
+    unset = () if result["pairing"] is not None else ("pairing",)
+    return {name: value for name, value in result.items() if name not in (*LATER_FIELDS, *unset)}

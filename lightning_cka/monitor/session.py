@@ -147,6 +147,7 @@ class Session:
         if self._pictures is not None and compared.drawn is not None:
             self._pictures.draw_flagged(compared.drawn, [self.results[key][-1] for key in texts], self._output)
         if self._output.writes:  # Last, because the drawing thread slows this one down.
+            self._output.charts.write()
             for key, messages in texts.items():
                 self._save(key, self.results[key][-1])
                 self._output.write(key, self.results[key], messages, when.logged_step)
@@ -173,7 +174,7 @@ class Session:
                 self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
             self._output.log(scalars, key, self.results[key])
-        self._output.log_diagnostics(scalars, compared.outcomes)
+        self._output.log_diagnostics(scalars, compared.outcomes, self.results)
         return texts
 
     def _save(self, key: str, result: CKAResult) -> None:

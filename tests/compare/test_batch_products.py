@@ -71,8 +71,8 @@ def test_the_error_of_the_mean_of_other_pairs(case):
         return compare_banks(bank, bank, thresholds=OFF)
 
     result = result_of(xs, ys)
-    left_out = [result_of(xs[:i] + xs[i + 1 :], ys[:i] + ys[i + 1 :]).mean() for i in range(6)]
-    jackknife = np.sqrt(5 / 6 * ((np.array(left_out) - result.mean()) ** 2).sum())
+    left_out = [result_of(xs[:i] + xs[i + 1 :], ys[:i] + ys[i + 1 :]).mean_all_pairs() for i in range(6)]
+    jackknife = np.sqrt(5 / 6 * ((np.array(left_out) - result.mean_all_pairs()) ** 2).sum())
     assert result.mean_standard_error == pytest.approx(jackknife, rel=1e-9)
 
 

@@ -204,7 +204,7 @@ def test_saved_results_without_layers_of_the_same_name_are_refused(tmp_path):
     assert difference.mean_standard_error > 0
     for one, other in ((saved(later, tmp_path), earlier), (later, saved(earlier, tmp_path))):
         with pytest.raises(
-            ValueError, match=r"of the same name only, but the two results have no such .*compare_banks"
+            ValueError, match=r"paired layers only, but the two results have no such pairs .*compare_banks"
         ):
             one.difference(other)
     banks = [bank_of_features(model, LAYERS) for model in (end, middle)]

@@ -85,7 +85,7 @@ def test_flipped_bits_of_the_measure_are_found(tmp_path):
 @over_measures
 def test_rows_tables_and_csv_name_the_measure(measure, tmp_path):
     one = result(measure)
-    assert list(one.to_rows()[0]) == ["epoch", "step", "layer", "reference_layer", measure, "standard_error"]
+    assert list(one.to_rows()[0]) == ["epoch", "step", "layer", "reference_layer", measure, "standard_error", "paired"]
     write_csv([one], tmp_path / "r.csv")
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
     assert [float(row[measure]) for row in rows] == one.matrix.flatten().tolist()
@@ -100,7 +100,7 @@ def test_a_csv_file_of_several_measures_has_a_column_for_each(tmp_path):
     results = [result(measure) for measure in MEASURES]
     write_csv(results, tmp_path / "r.csv")
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["epoch", "step", "layer", "reference_layer", *MEASURES, "standard_error"]
+    assert list(rows[0]) == ["epoch", "step", "layer", "reference_layer", *MEASURES, "standard_error", "paired"]
     assert [[bool(row[name]) for name in MEASURES] for row in rows[::4]] == torch.eye(4).bool().tolist()
     write_csv([], tmp_path / "none.csv")
     assert (tmp_path / "none.csv").read_text() == "epoch,step,layer,reference_layer,cka,standard_error\n"

@@ -43,11 +43,11 @@ def test_all_pairs_are_not_saved(tmp_path):
     pairs = torch.rand(3, 2, 3, dtype=torch.float64)
     record = type(record)(**(vars(record) | {"all_pairs": pairs}))
     result = make_result(left_out_batches=record)
-    assert torch.equal(record.matrices(result.layers, result.reference_layers), pairs)
+    assert torch.equal(record.matrices((2, 3), result.same_named_pairs()), pairs)
     result.save(tmp_path / "r.json")
     loaded = CKAResult.load(tmp_path / "r.json").left_out_batches
     assert content_of(loaded) == content_of(record)
-    matrices = loaded.matrices(result.layers, result.reference_layers)
+    matrices = loaded.matrices((2, 3), result.same_named_pairs())
     assert torch.equal(matrices[:, 0, 2].nan_to_num(7), record.values[0].nan_to_num(7))
     assert torch.equal(matrices[:, 1, 0], record.values[1])
     assert matrices.isnan().sum() == 3 * 4 + 1

@@ -1,5 +1,6 @@
 """`CKAResult`: shapes, summaries, confidence intervals."""
 
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -12,7 +13,9 @@ def test_summaries():
     assert make_result().same_named() == {"a": pytest.approx(-0.01), "b": 0.5}
     assert make_result().mean() == pytest.approx(0.245)
     other = CKAResult(make_result().matrix, ("x", "y"), ("b", "c", "a"))
-    assert other.mean() == pytest.approx((1 + 0.25 - 0.01 + 0.5 + 1 / 3) / 5, abs=1e-6)
+    assert other.mean_all_pairs() == pytest.approx((1 + 0.25 - 0.01 + 0.5 + 1 / 3) / 5, abs=1e-6)
+    with pytest.warns(UserWarning, match=r"no layers are paired, .*mean_all_pairs\(\) averages all pairs"):
+        assert math.isnan(other.mean())
     own = CKAResult(torch.tensor([[1, 0.2], [0.2, 1]]), ("a", "b"), ("a", "b"), self_comparison=True)
     assert own.mean() == pytest.approx(0.2)
 

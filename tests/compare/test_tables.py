@@ -27,6 +27,7 @@ def test_a_csv_file_has_a_row_for_each_pair_of_layers(tmp_path):
         "reference_layer": "layer0",
         "cka": repr(float(results[1].matrix[0, 0])),
         "standard_error": repr(float(results[1].standard_error[0, 0])),
+        "paired": "True",
     }
     assert rows[3]["standard_error"] == "nan"
     assert results[0].to_rows()[1]["layer"] == "layer1"
@@ -52,7 +53,7 @@ def test_layers_without_one_of_the_same_name_have_an_empty_cell():
 def test_differences_without_layers_of_the_same_name_have_no_table():
     one = result()
     difference = CKADifference(one.matrix, one.matrix, 0.1, ("a", "b"), ("c",), one, one, 8.0)
-    with pytest.raises(ValueError, match="no layers of both sides have the same name"):
+    with pytest.raises(ValueError, match="both results have no pair of layers in common"):
         difference_table(difference)
 
 
