@@ -64,11 +64,16 @@ def block_content(results: Sequence[CKAResult]) -> dict[str, Any]:
         "batches": [result.num_batches for result in results],
         "effective": [_finite(result.effective_batches, 2) for result in results],
         "factors": factors,
-        "means": [_finite(result.mean(), DECIMALS) for result in results],
+        "mean": first.mean_name.replace("_", " "),
+        "means": [_finite(_mean(result), DECIMALS) for result in results],
         "values": packed_integers(digits),
         **_errors(results, values, digits, factors),
         "paired": _paired(results, values, digits),
     }
+
+
+def _mean(result: CKAResult) -> float:
+    return result.mean() if result.mean_name == "mean" else result.mean_all_pairs()
 
 
 def _shortened(names: list[str]) -> list[str]:
@@ -152,5 +157,5 @@ def _left_out(result: CKAResult) -> NDArray[np.float64]:
     """Return the values without each batch ``(k, L, R)``; ``nan`` for pairs of layers that are not kept."""
     records = result.left_out_batches
     assert records is not None
-    found: NDArray[np.float64] = records.matrices(result.layers, result.reference_layers).numpy()
+    found: NDArray[np.float64] = records.matrices(result.matrix.shape, result.same_named_pairs()).numpy()
     return found

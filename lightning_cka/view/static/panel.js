@@ -109,7 +109,7 @@ export class Panel {
       this.map.layout(this.rowLabels.labels, this.columnLabels.labels, width, 0.6 * innerHeight, 1);
     }
     const values = rows.flatMap((row) => columns.map((column) => this.number(frame, row, column)));
-    const mean = frame.mean === null ? "" : `mean ${digits(frame.mean)}`;
+    const mean = frame.mean === null ? "" : `${frame.block.raw.mean} ${digits(frame.mean)}`;
     this.title.textContent = [this.name, mean].filter(Boolean).join(", ");
     this.map.draw({
       ...{ values, range, theme: this.theme, picked: this.rowNames.indexOf(this.picked) },

@@ -43,7 +43,7 @@ export function readPayload(payload) {
 class Block {
   /** @param {any} raw Plain values. */
   constructor(raw) {
-    expect(raw && isList(raw.rows, isText) && isList(raw.columns, isText), "names of layers");
+    expect(raw && isText(raw.mean) && isList(raw.rows, isText) && isList(raw.columns, isText), "names of layers");
     expect(Array.isArray(raw.epochs), "epochs");
     const size = raw.epochs.length;
     for (const name of ["epochs", "steps", "samples", "batches", "effective", "factors", "means"]) {
