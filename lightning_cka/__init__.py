@@ -57,6 +57,7 @@ _MODULES = {
     "plotting",
     "probe",
     "runtime",
+    "view",
 }
 
 __all__ = [*_MODULE_OF, "functional"]

@@ -17,8 +17,9 @@ ROOMS = {  # Each room, with the rooms that it may import from.
     "probe": {"hsic", "runtime"},
     "compare": {"hsic", "runtime", "probe"},
     "figures": {"hsic", "runtime", "probe", "compare"},
-    "monitor": {"hsic", "runtime", "probe", "compare", "figures"},
-    "cli": {"hsic", "runtime", "probe", "compare", "figures", "monitor"},
+    "view": {"hsic", "runtime", "compare"},
+    "monitor": {"hsic", "runtime", "probe", "compare", "figures", "view"},
+    "cli": {"hsic", "runtime", "probe", "compare", "figures", "view", "monitor"},
 }
 LATE = {("compare", "figures")}
 """`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called."""

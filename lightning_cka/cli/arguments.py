@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_samples(commands)
     _add_spectrum(commands)
     _add_show(commands)
+    _add_report(commands)
     return parser
 
 
@@ -155,6 +156,22 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="result or bank to show")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="file for the heatmap of a result: .png, .pdf or .svg"
+    )
+
+
+def _add_report(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "report",
+        "write one interactive page of runs side by side, for any browser",
+        "lightning-cka report runs/seed0 runs/seed1 --output both.html",
+    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="dirpath of a CKAMonitor")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.html",
+        help="file to write (default: report.html in DIR; for several runs, in the current folder)",
     )
 
 

@@ -22,6 +22,7 @@ _MODULE_OF = {
     "trajectory": "run_commands",
     "animate": "run_commands",
     "show": "show_command",
+    "report": "report_command",
 }
 """The module that has the function of each command. It is imported when the command runs, so that help is fast."""
 

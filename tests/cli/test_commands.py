@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import torch
@@ -230,3 +231,37 @@ def test_without_arguments_the_help_is_shown(capsys):
         main([])
     assert raised.value.code == 2
     assert "compute CKA between the layers of two networks" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("files")
+def test_report_writes_a_page_of_the_run(capsys):
+    main(["report", "run"])
+    assert capsys.readouterr().out == "run/report.html\n"
+    text = Path("run/report.html").read_text()
+    assert "<title>CKA of run</title>" in text
+    assert "earlier-1" not in text
+
+
+@pytest.mark.usefixtures("files")
+def test_report_puts_several_runs_into_one_page(capsys, tmp_path):
+    (tmp_path / "run" / "initial").rename(tmp_path / "second")
+    main(["report", "run", "second", "--output", "both.html"])
+    assert capsys.readouterr().out == "both.html\n"
+    assert "<title>CKA of run, second</title>" in (tmp_path / "both.html").read_text()
+
+
+@pytest.mark.usefixtures("files")
+def test_report_warns_about_damaged_files_and_leaves_them_out(capsys, tmp_path):
+    for file in (tmp_path / "run" / "initial").glob("*.json"):
+        file.write_text("{}")
+    main(["report", "run"])
+    assert capsys.readouterr().err.count("is not a result of lightning_cka") == 2
+    assert "is not a result of lightning_cka" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_report_needs_folders_with_results(capsys, tmp_path):
+    for folder, problem in (("missing", "there is no folder"), (str(tmp_path), "there are no results")):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["report", folder])
+        assert exit_info.value.code == 2
+        assert problem in capsys.readouterr().err

@@ -1,0 +1,101 @@
+"""Read the results of runs from their folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import result_files
+
+_EARLIER = "earlier-"
+"""Start of the names of folders that hold earlier runs."""
+
+_JOURNAL = "history.jsonl"
+"""A file that each run's folder has."""
+
+
+class FoundRuns(NamedTuple):
+    """What was read from folders.
+
+    Attributes:
+        runs: By name of the run and key of the reference: results in order of time.
+        notes: One sentence for each file that could not be read.
+    """
+
+    runs: dict[str, dict[str, list[CKAResult]]]
+    notes: list[str]
+
+
+def read_runs(folders: Sequence[Path]) -> FoundRuns:
+    """Read all results in folders. Files that are damaged are left out, with a note.
+
+    Args:
+        folders: Folders of runs, of one reference, or folders that contain such folders. Folders of earlier runs
+            (``earlier-1``, ...) inside are left out.
+
+    Raises:
+        ValueError: A folder has no results.
+        NotADirectoryError: There is no such folder.
+    """
+    notes: list[str] = []
+    found: dict[Path, dict[str, list[CKAResult]]] = {}
+    for folder in map(_resolved, folders):
+        if not folder.is_dir():
+            raise NotADirectoryError(f"there is no folder {str(folder)!r}; expected the dirpath of a CKAMonitor")
+        places = list(_result_folders(folder))
+        if not places:
+            raise ValueError(f"there are no results in {str(folder)!r}; expected the dirpath of a CKAMonitor")
+        for place in places:
+            run = _run_folder(place, folder)
+            found.setdefault(run, {})[_key(place, run)] = _results(place, notes)
+    return FoundRuns(dict(zip(distinct_names(list(found)), found.values(), strict=True)), notes)
+
+
+def _resolved(folder: Path) -> Path:
+    return Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow links to other names.
+
+
+def _result_folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders that have results of one reference."""
+    for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
+        is_earlier = any(part.startswith(_EARLIER) for part in place.relative_to(folder).parts)
+        if not is_earlier and result_files(place):
+            yield place
+
+
+def _run_folder(place: Path, folder: Path) -> Path:
+    """Return the folder of a run: the nearest one with a list of the run's files, else the one that was given."""
+    for parent in (place, *place.parents):
+        if (parent / _JOURNAL).is_file():
+            return parent
+        if parent == folder:
+            break
+    return folder
+
+
+def _key(place: Path, run: Path) -> str:
+    return place.name if place == run else place.relative_to(run).as_posix()
+
+
+def _results(place: Path, notes: list[str]) -> list[CKAResult]:
+    results = []
+    for file in result_files(place):
+        try:
+            results.append(CKAResult.load(file))
+        except (ValueError, OSError) as error:
+            notes.append(f"{place.name}: {error}")
+    return results
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return names of folders without the parts that all of them share at the start and at the end."""
+    parts = [folder.parts for folder in folders]
+    if len(parts) == 1:
+        return [folders[0].name]
+    shortest = min(map(len, parts))
+    start = next((i for i in range(shortest) if len({each[i] for each in parts}) > 1), shortest)
+    end = next((i for i in range(shortest - start) if len({each[-1 - i] for each in parts}) > 1), shortest - start)
+    return ["/".join(each[start : len(each) - end]) or "." for each in parts]

@@ -1,0 +1,66 @@
+/** Unpack the texts that `lightning_cka/view/packing.py` makes. */
+
+/** Stands for an undefined number among unpacked integers. */
+export const UNDEFINED = -(2 ** 31);
+
+const MOST_JSON = 2 ** 28;
+
+/** An error in the payload, with a message for the user. */
+export class PayloadError extends Error {}
+
+/**
+ * Decode base64 and zlib.
+ * @param {string} text The packed text.
+ * @param {number} most Largest number of bytes that the text may unpack to.
+ * @returns {Promise<Uint8Array>} The bytes.
+ */
+async function unpacked(text, most) {
+  const parts = [];
+  let size = 0;
+  try {
+    const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const reader = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      size += part.value.length;
+      if (size > most) throw new RangeError("too long");
+      parts.push(part.value);
+    }
+  } catch (error) {
+    throw new PayloadError(`its numbers are damaged and cannot be unpacked (${error.message})`);
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+/**
+ * Unpack integers.
+ * @param {string} text The packed text.
+ * @param {number} count How many integers it must have.
+ * @param {number} stride How many of them belong to one step of time.
+ * @returns {Promise<Int32Array>} The integers.
+ */
+export async function unpackIntegers(text, count, stride) {
+  const planes = await unpacked(text.slice(1), 4 * count);
+  if (planes.length !== 4 * count) throw new PayloadError(`expected ${count} numbers, but it has ${planes.length / 4}`);
+  const found = new Int32Array(count);
+  const areDifferences = text[0] === "d";
+  for (let i = 0; i < count; i++) {
+    const folded = planes[i] | (planes[i + count] << 8) | (planes[i + 2 * count] << 16) | (planes[i + 3 * count] << 24);
+    const value = (folded >>> 1) ^ -(folded & 1);
+    found[i] = areDifferences && i >= stride ? found[i - stride] + value : value;
+  }
+  return found;
+}
+
+/**
+ * Unpack plain values.
+ * @param {string} text The packed text.
+ * @returns {Promise<any>} The values.
+ */
+export async function unpackJson(text) {
+  const bytes = await unpacked(text, MOST_JSON);
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch (error) {
+    throw new PayloadError(`its flags are damaged (${error.message})`);
+  }
+}
