@@ -416,12 +416,15 @@ def test_the_blocks_on_comparing_without_a_trainer_run(tmp_path, monkeypatch):
         GramBank.from_model(model, loader, progress_bar=False).save(f"{name}.safetensors")
     for name, model in (("first", cnn), ("tuned", other)):
         torch.save({"state_dict": model.state_dict()}, f"{name}.ckpt")
+    noisy = small_loader(1, 8, 8, shuffle=True)
     namespace = {"cnn": cnn, "mlp": mlp, "loader": loader, "early": "early.safetensors", "late": "late.safetensors"}
+    namespace["corrupted_loader"] = noisy
     for block in blocks(guide("without-a-trainer"), "python"):
         run(block, namespace)
     assert namespace["matrix"].shape == (2, 2)
     assert abs(namespace["value"]) < 0.5
     assert namespace["result"].layers == ("conv1", "conv2")
+    assert namespace["robust"].reference_name == "Convolutions (reference_dataloader)"
     assert (namespace["both"].model_name, namespace["both"].reference_name) == ("tuned", "first")
     assert {path.name for path in Path().glob("*")} >= {
         *("cnn_and_mlp.png", "model.safetensors", "side_by_side.pdf", "by_depth.svg"),

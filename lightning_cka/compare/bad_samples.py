@@ -26,6 +26,12 @@ class BadSamples(NamedTuple):
     """For the input and for each layer where samples are the first time not finite: the number of these samples, and
     the lowest of their numbers, at most 8. Layers in which all samples are bad are left out."""
 
+    def names_inputs_of(self, other: BadSamples) -> bool:
+        """Whether the samples with bad inputs that are named for another model are named here, too."""
+        count, samples = self.places.get(INPUT, (0, ()))
+        other_count, other_samples = other.places.get(INPUT, (0, ()))
+        return other_count <= count and set(other_samples) <= set(samples)
+
     def flags(self, *, of_reference: bool, known: Collection[str] = ()) -> list[Flag]:
         """Return a flag for each place, except those in ``known``."""
         return [

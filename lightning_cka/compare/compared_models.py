@@ -16,6 +16,8 @@ from lightning_cka.runtime.checkpoint_models import (
     to_model,
 )
 
+_SUFFIX = " (reference)"
+
 
 @dataclass(frozen=True)
 class ComparedModels:
@@ -39,13 +41,21 @@ class ComparedModels:
         return self.model is self.reference
 
     @classmethod
-    def of(cls, model: ModelSource, reference: ModelSource, architecture: Architecture | None) -> ComparedModels:
+    def of(
+        cls,
+        model: ModelSource,
+        reference: ModelSource,
+        architecture: Architecture | None,
+        *,
+        has_two_loaders: bool = False,
+    ) -> ComparedModels:
         """Return the models that two arguments of `compare_models` stand for.
 
         Args:
             model: A module or a path, as for the next argument.
             reference: The other one.
             architecture: What a path is loaded into; None: a copy of the other model.
+            has_two_loaders: Whether the reference is shown other data, which its name says.
 
         Raises:
             ValueError: A checkpoint cannot be loaded; see `to_model`.
@@ -53,12 +63,14 @@ class ComparedModels:
             FileNotFoundError: A path does not exist.
         """
         check_sources({"model": model, "reference": reference}, architecture)
-        names = _names(model, reference)
+        name, other_name = _names(model, reference)
+        if has_two_loaders:
+            other_name = f"{other_name.removesuffix(_SUFFIX)} (reference_dataloader)"
         if architecture is None:
             architecture = next((each for each in (model, reference) if isinstance(each, nn.Module)), None)
         own = to_model(model, architecture)
         other = own if _is_one_source(model, reference) else to_model(reference, architecture, "reference")
-        return cls(own, other, *names)
+        return cls(own, other, name, other_name)
 
 
 def _is_one_source(a: ModelSource, b: ModelSource) -> bool:
@@ -73,7 +85,7 @@ def _names(model: ModelSource, reference: ModelSource) -> tuple[str, str]:
     if name != other or _is_one_source(model, reference):
         return name, other
     if isinstance(model, nn.Module) or isinstance(reference, nn.Module):
-        return name, f"{other} (reference)"
+        return name, f"{other}{_SUFFIX}"
     folder, other_folder = _first_difference(Path(model).absolute().parent, Path(reference).absolute().parent)
     return f"{name}, {folder}", f"{name}, {other_folder}"
 

@@ -27,6 +27,7 @@ from lightning_cka.probe.fit_blocks import fit_blocks
 from lightning_cka.probe.forward import Call, ForwardFn, ForwardSettings
 from lightning_cka.probe.given_batches import probe_set_of_loader
 from lightning_cka.probe.layers import Layers, check_layers
+from lightning_cka.probe.paired_loaders import paired_batches, paired_probe_set
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
 from lightning_cka.probe.standalone import show_with_progress
 from lightning_cka.runtime.checkpoint_models import Architecture, ModelSource
@@ -42,6 +43,7 @@ def compare_models(
     dataloader: Any,
     layers: Layers = None,
     *,
+    reference_dataloader: Any = None,
     architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
@@ -71,6 +73,7 @@ def compare_models(
     dataloader: Any,
     layers: Layers = None,
     *,
+    reference_dataloader: Any = None,
     architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
@@ -99,6 +102,7 @@ def compare_models(
     dataloader: Any,
     layers: Layers = None,
     *,
+    reference_dataloader: Any = None,
     architecture: Architecture | None = None,
     reference_layers: Layers = None,
     forward_fn: ForwardFn | None = None,
@@ -135,6 +139,9 @@ def compare_models(
             classes or their names, or a list of these; a leading ``!`` takes away; see `CKAMonitor`. None: the
             outputs of repeated blocks (at least 3 of one class) and what is around them; without such blocks the
             innermost modules with parameters; at most 64.
+        reference_dataloader: Batches for the reference, whose sample i belongs to sample i of ``dataloader``, such as
+            the same images corrupted. Map-style datasets are matched by index; other loaders must not shuffle. Batches
+            must have the same sizes. None: ``dataloader``.
         architecture: What checkpoints are loaded into: a module of their class, which is copied and not changed, or the
             class. A class gets the hyperparameters of a Lightning checkpoint, else no arguments. None: a copy of the
             other model. Checkpoints are read as by `CKAMonitor`, without running code in them.
@@ -172,8 +179,8 @@ def compare_models(
 
     Raises:
         ValueError: A layer does not exist or cannot be compared, a measure, the kernel or ``feature_fn`` is
-            unknown, a model cannot be shown the batches, the dataloader gives different samples in each iteration, or
-            a checkpoint does not fit.
+            unknown, a model cannot be shown the batches, the dataloader gives different samples in each iteration, the
+            samples of two loaders do not belong together, or a checkpoint does not fit.
         TypeError: An argument has a wrong type, such as a dataloader without batches.
         FileNotFoundError: A path does not exist.
 
@@ -198,22 +205,24 @@ def compare_models(
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
     check_pair(pair)
-    models = ComparedModels.of(model, reference, architecture)
+    reference_probe = paired_probe_set(probe, dataloader, reference_dataloader, gram_batch_size=gram_batch_size)
+    has_two_loaders = reference_probe is not probe
+    models = ComparedModels.of(model, reference, architecture, has_two_loaders=has_two_loaders)
     target = torch.device(device) if device is not None else device_of(models.model)
     settings = ForwardSettings(target, forward_fn, feature_fn, call=call)
-    is_shown_alike = models.is_one and reference_forward_fn in (None, forward_fn)
+    is_shown_alike = models.is_one and not has_two_loaders and reference_forward_fn in (None, forward_fn)
     reference_settings = settings if is_shown_alike else settings.of_reference(reference_forward_fn)
     with on_device(models.model, target), on_device(models.reference, target):
         plan = dry_run(models.model, probe, selectors, settings)
-        probe, plan = fit_blocks(probe, plan, target)
+        _, plan = fit_blocks(probe, plan, target)  # Blocks of given batches are not made smaller.
         announce_layers(plan, models.model, selectors)
         check_sizes(chosen, [plan.num_samples])
         bank, pairings = None, {}
         reference_name = reference_name or models.reference_name
         if not (is_shown_alike and reference_selectors == selectors):
             pair_with = partial(announced_pairing, plan.names, pair=pair, reference="the reference")
-            of_reference = (models.reference, probe, reference_selectors, reference_settings)
-            bank, pairings[reference_name] = reference_bank(*of_reference, show, pair_with)
+            of_reference = (models.reference, reference_probe, reference_selectors, reference_settings)
+            bank, pairings[reference_name] = reference_bank(*of_reference, show, pair_with, plan.num_samples)
         comparison = Comparison(
             plan.names,
             {reference_name: bank},
@@ -228,7 +237,8 @@ def compare_models(
             pairings=pairings,
         )
         variation = BatchVariation(plan.names, sums_device(target))
-        show(models.model, probe, plan, settings, comparison.add, variation.add)
+        with paired_batches(bank, comparison.add, has_two_loaders=has_two_loaders) as add:
+            show(models.model, probe, plan, settings, add, variation.add)
     if variations := variation.result(distributed=False):
         warnings.warn(variation_message(variations, "the dataloader"), stacklevel=2)
     return one_or_all(checked_results(comparison, flags=variation_flags(variations)), measures)

@@ -134,12 +134,12 @@ class ModelPair:
             medians = None if self._reference_bandwidths is None else self._reference_bandwidths.medians
             reference_grams = self._measure.grams(linear, medians)
             reference_vectors = self._bank.vectors.of(self._measure, batch.index, reference_grams)
-            directions = self._bank.batches[batch.index].directions if reference_grams is linear else None
+            other = self._bank.batches[batch.index]
+            directions = other.directions if reference_grams is linear else None
             if medians is not None and measured.shifted is not None:
                 shifted = self._measure.grams(linear, medians * (1 + STEP))
-            self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs)
-        products = measured.vectors.products(reference_vectors)
-        n = measured.vectors.num_samples
+            self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs + other.bad_inputs)
+        products, n = measured.vectors.products(reference_vectors), measured.vectors.num_samples
         self._metric.add_products(*products, n)
         identity, weight = batch_identity(batch.samples, batch.fingerprint), self._measure.weight(n)
         place = batch.index if batch.cluster is None else batch.cluster
@@ -191,7 +191,7 @@ class ModelPair:
         result = with_jackknife_errors(
             result, products, self._of_bandwidths(products), keep_all_pairs=self._keep_all_pairs
         )
-        is_known = INPUT in bad_samples.places  # Both models have the same inputs.
+        is_known = bad_samples.names_inputs_of(bad_in_reference)  # Both models have the same inputs, as a rule.
         of_samples = find_flags(
             layers if self._checks else {},
             thresholds,

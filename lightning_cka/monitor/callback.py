@@ -92,6 +92,10 @@ class CKAMonitor(TrainerEvents):
             the epoch's results ``nan``.
         log_changes: Whether to log ``<layer>_change`` too, from the second logged epoch on: the CKA of a layer minus
             that of the previous logged epoch.
+        log_intervals: Whether to log ``<layer>_lower`` and ``<layer>_upper`` too, the ends of the 95 % confidence
+            interval. TensorBoard draws them as bands.
+        log_diagnostics: Which layers' diagnostics are logged: "flagged" (those that have had a flag, from then on) or
+            "all".
         plot_samples: Whether to log pictures of where the samples lie in the layers: at the end of training, and of a
             layer when a flag first names samples in it. One epoch's Gram matrices stay in host memory. With
             ``save_banks``, the end is also drawn over epochs, and as a GIF.
@@ -161,6 +165,8 @@ class CKAMonitor(TrainerEvents):
         keep_banks: int | None = None,
         on_error: Literal["raise", "warn"] = "raise",
         log_changes: bool = False,
+        log_intervals: bool = False,
+        log_diagnostics: Literal["flagged", "all"] = "flagged",
         plot_samples: bool = False,
         labels_fn: LabelsFn | None = None,
     ) -> None:
@@ -193,6 +199,8 @@ class CKAMonitor(TrainerEvents):
             keep_banks=keep_banks,
             on_error=on_error,
             log_changes=log_changes,
+            log_intervals=log_intervals,
+            log_diagnostics=log_diagnostics,
             plot_samples=plot_samples,
             labels_fn=labels_fn,
         )

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isnan, nan
+from dataclasses import replace
+from math import nan
 
+import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
+from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
 
-_RESERVED = ("mean", "mean_se", "mean_all_pairs", "mean_all_pairs_se", "heatmap", "drift", "evolution")
+LOWER, UPPER = "_lower", "_upper"
+"""Endings of the keys of confidence bounds."""
+
+LEVEL = 0.95
+
+_OF_MEAN = ("", "_se", LOWER, UPPER)
+
+_RESERVED = (
+    *(f"{name}{ending}" for name in ("mean", "mean_all_pairs") for ending in _OF_MEAN),
+    "heatmap",
+    "drift",
+    "evolution",
+)
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
 
@@ -26,16 +42,18 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
     """Return the mean CKA, its standard error, and the CKA of each layer with the layer that it is paired with.
 
     The mean of all pairs has another name, so that no key has two meanings. A layer that is called like another value
-    or figure has a number after its name; see `logged_names`. A self-comparison has the first two values only, because
+    or figure has a number after its name; see `logged_names`. A self-comparison has values of the mean only, because
     the CKA of a layer with itself is 1.
 
     Returns:
-        Values by the last part of the logged key: ``mean``, or ``mean_all_pairs`` if no layers are paired; its error,
-        with ``_se`` at the end (with two batches or more); layer names.
+        Values by the last part of the logged key: ``mean``, or ``mean_all_pairs`` if no layers are paired; layer
+        names. With two batches or more, also the mean with ``_se`` (its standard error), ``_lower`` and ``_upper`` (a
+        95 % confidence interval, ``nan`` with fewer than about four batches) at the end.
     """
-    values = {result.mean_name: result.summary()}
-    if result.mean_standard_error is not None:
-        values[f"{result.mean_name}_se"] = result.mean_standard_error
+    values, name = {result.mean_name: result.summary()}, result.mean_name
+    if (error := result.mean_standard_error) is not None:
+        lower, upper = _bounds(result, torch.tensor(values[name]), torch.tensor(error))
+        values |= {f"{name}_se": error, f"{name}{LOWER}": float(lower), f"{name}{UPPER}": float(upper)}
     if not result.self_comparison:
         layers = result.same_named()
         names = logged_names(layers)
@@ -62,6 +80,23 @@ def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:
     return {names[layer]: value - before.get(layer, nan) for layer, value in layers.items()}
 
 
+def interval_scalars(result: CKAResult) -> dict[str, float]:
+    """Return 95 % confidence intervals of the CKA of each layer with the layer of the same name.
+
+    Returns:
+        Values by the last part of the logged key, such as ``head_lower`` and ``head_upper``; see `band_names`. ``nan``
+        with fewer than about four batches. None for a self-comparison, or for a single batch.
+    """
+    if result.self_comparison or result.standard_error is None:
+        return {}
+    bounds = _bounds(result, result.matrix, result.standard_error)
+    lower, upper = (replace(result, matrix=bound).same_named() for bound in bounds)
+    names = band_names(lower)
+    return {names[layer][1]: value for layer, value in lower.items()} | {
+        names[layer][2]: value for layer, value in upper.items()
+    }
+
+
 def change_names(layers: Iterable[str]) -> dict[str, str]:
     """Return the name of each layer in the keys of `change_scalars`: "head_change", or with a number at the end."""
     names = logged_names(layers)
@@ -69,9 +104,22 @@ def change_names(layers: Iterable[str]) -> dict[str, str]:
     return {layer: distinct[f"{name}_change"] for layer, name in names.items()}
 
 
+def band_names(layers: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return by layer its names in the keys of `cka_scalars` and `interval_scalars`: value, lower and upper bound."""
+    names = logged_names(layers)
+    taken = {*_RESERVED, *names.values(), *change_names(names).values()}
+    distinct = distinct_names((name + ending for ending in (LOWER, UPPER) for name in names.values()), taken)
+    return {layer: (name, distinct[name + LOWER], distinct[name + UPPER]) for layer, name in names.items()}
+
+
+def mean_band(mean_name: str) -> tuple[str, str, str]:
+    """Return the names of a mean and of its lower and upper bound."""
+    return mean_name, f"{mean_name}{LOWER}", f"{mean_name}{UPPER}"
+
+
 def scalar_names(layers: Iterable[str], mean_name: str = "mean") -> list[str]:
     """Return the keys of `cka_scalars`, given the paired layers and `LayerPairs.mean_name`."""
-    return [mean_name, f"{mean_name}_se", *logged_names(layers).values()]
+    return [*(f"{mean_name}{ending}" for ending in _OF_MEAN), *logged_names(layers).values()]
 
 
 def logged_names(layers: Iterable[str]) -> dict[str, str]:
@@ -79,25 +127,5 @@ def logged_names(layers: Iterable[str]) -> dict[str, str]:
     return distinct_names(layers, _RESERVED)
 
 
-def diagnostic_scalars(results: Iterable[CKAResult]) -> dict[str, float]:
-    """Return the diagnostics of a model's layers.
-
-    Args:
-        results: Results of one model with several references, by one measure.
-
-    Returns:
-        Values by ``layer/diagnostic``; ``leave_one_out`` is the largest change over all references. An undefined
-        change, which is ``nan``, counts as the largest.
-    """
-    values: dict[str, float] = {}
-    diagnostics = [result.diagnostics for result in results if result.diagnostics is not None]
-    names = distinct_names((name for each in diagnostics for name in (*each.layers, *each.leave_one_out)), ())
-    for each in diagnostics:
-        for name, layer in each.layers.items():
-            values[f"{names[name]}/effective_dimension"] = layer.effective_dimension
-            values[f"{names[name]}/trace_ratio"] = layer.trace_ratio
-            values[f"{names[name]}/hsic_ratio"] = layer.hsic_ratio
-        for name, (_, _, change) in each.leave_one_out.items():
-            key = f"{names[name]}/leave_one_out"
-            values[key] = max(values.get(key, change), change, key=lambda each: (isnan(each), each))
-    return values
+def _bounds(result: CKAResult, value: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    return interval(value, error, nan if result.effective_batches is None else result.effective_batches, LEVEL)

@@ -1,6 +1,6 @@
 """Warnings about a comparison: undefined values, flagged layers, batches that were not compared.
 
-Warnings about flagged layers are also logged as text, under the key ``diagnostics``.
+Warnings about flagged layers are also logged as text; see `Settings.diagnostics_prefix`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`LoggerOutput`: how TensorBoard, W&B, MLflow and other loggers take images, texts and videos."""
+"""`LoggerOutput`: how TensorBoard, W&B, MLflow, Comet, LitLogger and others take images, texts and videos."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -87,6 +88,38 @@ def _video_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:
         logger.experiment.log_artifact(logger.run_id, str(copy), _artifact_path(key))
 
 
+def _image_to_comet(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+    logger.experiment.log_image(Image.fromarray(pixels), name=key, step=step)
+
+
+def _text_to_comet(logger: Any, key: str, text: str, step: int) -> None:
+    logger.experiment.log_text(text, step=step, metadata={"key": key})
+
+
+def _video_to_comet(logger: Any, key: str, path: Path, step: int) -> None:
+    logger.experiment.log_video(str(path), name=key, format=path.suffix[1:], step=step)
+
+
+def _image_to_litlogger(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+    # A series keeps all that it gets. So it gets the path of a file, which it uploads at once, and not the pixels.
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "image.png")
+        Image.fromarray(pixels).save(path)
+        _append_to_litlogger(logger, key, "Image", str(path), step)
+
+
+def _text_to_litlogger(logger: Any, key: str, text: str, step: int) -> None:
+    _append_to_litlogger(logger, key, "Text", text, step)
+
+
+def _video_to_litlogger(logger: Any, key: str, path: Path, step: int) -> None:
+    _append_to_litlogger(logger, key, "Video", str(path), step)
+
+
+def _append_to_litlogger(logger: Any, key: str, kind: str, content: str, step: int) -> None:
+    logger.experiment[key].append(getattr(import_module("litlogger"), kind)(content), step=step)
+
+
 def _artifact_path(key: str) -> str:
     """Return a key as a path in MLflow: without the characters that it rejects, and inside the run's artifacts.
 
@@ -106,11 +139,17 @@ _SEND: dict[tuple[Kind, str], Send] = {
     ("image", "TensorBoardLogger"): _image_to_tensorboard,
     ("image", "WandbLogger"): _image_to_wandb,
     ("image", "MLFlowLogger"): _tried_twice(_image_to_mlflow),
+    ("image", "CometLogger"): _image_to_comet,
+    ("image", "LitLogger"): _image_to_litlogger,
     ("text", "TensorBoardLogger"): _text_to_tensorboard,
     ("text", "WandbLogger"): _text_to_wandb,
     ("text", "MLFlowLogger"): _tried_twice(_text_to_mlflow),
+    ("text", "CometLogger"): _text_to_comet,
+    ("text", "LitLogger"): _text_to_litlogger,
     ("video", "WandbLogger"): _video_to_wandb,
     ("video", "MLFlowLogger"): _tried_twice(_video_to_mlflow),
+    ("video", "CometLogger"): _video_to_comet,
+    ("video", "LitLogger"): _video_to_litlogger,
 }
 
 

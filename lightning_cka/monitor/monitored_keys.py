@@ -7,13 +7,14 @@ steps, it sees the last value, and needs one by its first look.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 
-from lightning_cka.monitor.logged_scalars import change_names, scalar_names
+from lightning_cka.monitor.logged_diagnostics import diagnostic_keys
+from lightning_cka.monitor.logged_scalars import band_names, change_names, scalar_names
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import validates_within_epochs
@@ -45,6 +46,8 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         shared = [name for name in own if name in others]
         mean = "mean" if shared or reference.source == "self" else "mean_all_pairs"
         names = scalar_names(shared, mean) + _change_names(settings, shared)
+        if settings.log_intervals:
+            names += [bound for _, *bounds in band_names(shared).values() for bound in bounds]
         for measure in settings.measures:
             keys |= {settings.logged(settings.key(reference.name, measure)) + name for name in names}
     return keys
@@ -64,13 +67,14 @@ def check_monitored_keys(
     Raises:
         ValueError: The monitor does not log a monitored key, or not at each validation.
     """
-    keys = logged_keys(settings, references, layers)
+    keys, diagnostics = logged_keys(settings, references, layers), diagnostic_keys(settings, layers)
     for listener in _listeners(trainer):
-        if not listener.key.startswith(settings.log_key_prefix):
+        if not listener.key.startswith((settings.log_key_prefix, settings.diagnostics_prefix)):
             continue
         name = f"{listener.name} looks for {listener.key!r}"
-        is_diagnostic = listener.key.startswith(f"{settings.log_key_prefix}diagnostics/")
-        if listener.key not in keys and not is_diagnostic:
+        if problem := _problem_of_diagnostic(listener.key, settings, diagnostics):
+            raise ValueError(f"{name}, {problem}")
+        if listener.key not in keys | diagnostics:
             if not settings.log_key_prefix:
                 continue  # Without a prefix, others may log this key.
             close = get_close_matches(listener.key, keys, n=3) or sorted(keys)
@@ -87,6 +91,18 @@ def check_monitored_keys(
 
 def _change_names(settings: Settings, layers: Sequence[str]) -> list[str]:
     return list(change_names(layers).values()) if settings.log_changes else []
+
+
+def _problem_of_diagnostic(key: str, settings: Settings, diagnostics: Collection[str]) -> str:
+    """Return why the key of a diagnostic may have no value; empty if it has one, or is no such key."""
+    old = f"{settings.log_key_prefix}diagnostics/"
+    new = settings.diagnostics_prefix + key.removeprefix(old) if key.startswith(old) else key
+    if new not in diagnostics:
+        return ""
+    problems = [f"which is called {new!r} now"] if new != key else []
+    if settings.log_diagnostics != "all":
+        problems.append("which CKAMonitor logs only after the layer had a flag; log_diagnostics='all' logs it always")
+    return ", ".join(problems)
 
 
 def _needs_two_results(listener: Listener, settings: Settings, layers: Sequence[str]) -> str:

@@ -34,6 +34,14 @@ def check_outputs_differ(
         shared = {reference.name for reference in references} & {reference.name for reference in other_references}
         keys = sorted(shared) or "the diagnostics of layers"
         raise ValueError(f"two CKAMonitors would log to the same keys for {keys}: set log_key_prefix=")
+    if settings.diagnostics_prefix in (other.diagnostics_prefix, other.log_key_prefix) or (
+        settings.log_key_prefix == other.diagnostics_prefix
+    ):
+        raise ValueError(
+            f"two CKAMonitors would log to the same keys for the diagnostics of layers, under "
+            f"{settings.diagnostics_prefix!r}: log_key_prefix={settings.log_key_prefix!r} and "
+            f"{other.log_key_prefix!r} are too similar"
+        )
     one, two = (monitor_folder(trainer, each).resolve() for each in (settings, other))
     if one == two or one in two.parents or two in one.parents:
         raise ValueError("two CKAMonitors would write to one folder, or into each other's: set dirpath=")

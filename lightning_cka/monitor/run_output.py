@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.monitor.figure_queue import FigureQueue
+from lightning_cka.monitor.logged_diagnostics import FlaggedLayers, diagnostic_scalars
 from lightning_cka.monitor.logged_figures import (
     heatmap_file,
     log_figures,
@@ -19,13 +21,16 @@ from lightning_cka.monitor.logged_figures import (
     write_summary,
 )
 from lightning_cka.monitor.logged_scalars import (
+    band_names,
     change_scalars,
     cka_scalars,
-    diagnostic_scalars,
+    interval_scalars,
     log_scalars,
     logged_names,
+    mean_band,
 )
 from lightning_cka.monitor.loggers import LoggerOutput
+from lightning_cka.monitor.margin_charts import Bands, MarginCharts
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.step_log import StepLog
@@ -49,6 +54,7 @@ class ResultLogger:
         warn: Issues warnings, each once.
         errors: Turns errors of files and loggers into warnings.
         figures: Draws figures in a thread.
+        charts: Charts with confidence bands in TensorBoard.
     """
 
     def __init__(self, trainer: Trainer, settings: Settings, folder: Path) -> None:
@@ -59,6 +65,8 @@ class ResultLogger:
         self.errors = OutputErrors(folder, self.warn)
         self._loggers = LoggerOutput(trainer.loggers, self.errors)
         self.figures = FigureQueue(self._loggers)
+        self.charts = MarginCharts(trainer.loggers, self.errors)
+        self._flagged = FlaggedLayers()
 
     @property
     def writes(self) -> bool:
@@ -79,21 +87,46 @@ class ResultLogger:
         for layer, name in names.items():
             if name != layer:
                 self.warn(f"the CKA of layer '{layer}' is logged as '{prefix}{name}'")
-        log_scalars(module, prefix, cka_scalars(result))
+        scalars = cka_scalars(result)
+        if self._settings.log_intervals:
+            scalars |= interval_scalars(result)
+        log_scalars(module, prefix, scalars)
+        if self.writes:
+            self._add_charts(key, scalars, mean_band(result.mean_name), names)
         if self._settings.log_changes:
             log_scalars(module, prefix, change_scalars(history))
 
-    def log_diagnostics(self, module: LightningModule | StepLog, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
-        """Log the diagnostics of the model's layers. Every process must call this.
+    def _add_charts(self, key: str, scalars: Mapping[str, float], mean: Bands, layers: Iterable[str]) -> None:
+        """Add charts of the values that have confidence intervals."""
+        settings = self._settings
+        prefix, group = settings.logged(key), settings.log_key_prefix.rstrip("/") or "CKA"
+        of_layers = band_names(layers) if settings.log_intervals else {}
+        for category, bands in ((f"{group}: mean", {key: mean}), (f"{prefix.rstrip('/')}: layers", of_layers)):
+            defined = {title: band for title, band in bands.items() if not isnan(scalars.get(band[1], nan))}
+            self.charts.add(category, prefix, defined)
+
+    def log_diagnostics(
+        self,
+        module: LightningModule | StepLog,
+        outcomes: Mapping[tuple[str, str], Outcome],
+        results: Mapping[str, Sequence[CKAResult]],
+    ) -> None:
+        """Log the diagnostics of the model's layers: of those that have ever had a flag, or of all.
+
+        Every process must call this.
 
         Args:
             module: Its ``log`` gets them.
-            outcomes: Outcomes by names of reference and measure.
+            outcomes: New outcomes by names of reference and measure.
+            results: All results in order, by the key of `Settings.key`; the last ones are new.
         """
-        for measure in self._settings.measures:
-            results = [outcome.result for (_, other), outcome in outcomes.items() if other == measure]
-            prefix = self._settings.logged(self._settings.key("diagnostics", measure))
-            log_scalars(module, prefix, diagnostic_scalars(results))
+        settings = self._settings
+        flagged = self._flagged.update(results, settings) if settings.log_diagnostics == "flagged" else None
+        for measure in settings.measures:
+            scalars = diagnostic_scalars(outcome.result for (_, other), outcome in outcomes.items() if other == measure)
+            for layer, values in scalars.items():
+                if flagged is None or layer in flagged[measure]:
+                    log_scalars(module, settings.logged_diagnostics(measure), values)
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
         """Log the warnings about the last result as text, and start to draw its figures.
@@ -107,7 +140,7 @@ class ResultLogger:
         step = history[-1].step if step is None else step
         step = current_step(self._trainer) if step is None else step
         for text in texts:
-            self._loggers.send("text", f"{self._settings.log_key_prefix}diagnostics", text, step)
+            self._loggers.send("text", f"{self._settings.diagnostics_prefix}warnings", text, step)
         log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
 
     def write_measures(self, name: str, results: Mapping[str, Sequence[CKAResult]], step: int | None = None) -> None:

@@ -60,7 +60,7 @@ class Settings:
     """Arguments about comparing and logging; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``keep_banks`` is not positive, ``save_banks`` or ``on_error`` is unknown, or
+        ValueError: ``keep_banks`` is not positive; ``save_banks``, ``on_error`` or ``log_diagnostics`` is unknown; or
             ``labels_fn`` is given without ``plot_samples``.
         TypeError: ``keep_banks`` is not an integer, or ``labels_fn`` is not a function.
     """
@@ -79,6 +79,8 @@ class Settings:
     log_changes: bool = False
     plot_samples: bool = False
     labels_fn: LabelsFn | None = None
+    log_diagnostics: Literal["flagged", "all"] = "flagged"
+    log_intervals: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -88,6 +90,8 @@ class Settings:
             raise ValueError(f"on_error must be 'raise' or 'warn', but is {self.on_error!r}")
         if self.save_banks not in (True, False, "float16"):
             raise ValueError(f"save_banks must be True, False or 'float16', but is {self.save_banks!r}")
+        if self.log_diagnostics not in ("flagged", "all"):
+            raise ValueError(f"log_diagnostics must be 'flagged' or 'all', but is {self.log_diagnostics!r}")
         if self.labels_fn is not None and not callable(self.labels_fn):
             raise TypeError(f"labels_fn must be a function of a batch, but is a {type(self.labels_fn).__name__}")
         if self.labels_fn is not None and not self.plot_samples:
@@ -105,6 +109,16 @@ class Settings:
     def logged(self, key: str) -> str:
         """Return the prefix of all values that are logged under a key of `key`."""
         return f"{self.log_key_prefix}{key}/"
+
+    @property
+    def diagnostics_prefix(self) -> str:
+        """The prefix of logged diagnostics, such as "cka_diagnostics/": their own group beside "cka/"."""
+        base = self.log_key_prefix.rstrip("/")
+        return f"{base}{'_' if base[-1:].isalnum() else ''}diagnostics/"
+
+    def logged_diagnostics(self, measure: str) -> str:
+        """Return the prefix of the diagnostics by a measure; it ends with the measure if there are several."""
+        return f"{self.diagnostics_prefix}{measure}/" if len(self.measures) > 1 else self.diagnostics_prefix
 
 
 def safe_measures(measures: Mapping[str, Measure]) -> dict[str, Measure]:

@@ -90,7 +90,10 @@ def with_one_probe_set(a: GramBank, b: GramBank, *, strict: bool, stacklevel: in
         return a, b
     problem = f"the banks have different probe sets: they differ in {'; '.join(differences)}"
     if strict:
-        raise ValueError(f"{problem}. strict=False (--no-strict) compares batches of equal size anyway")
+        raise ValueError(
+            f"{problem}. strict=False (--no-strict) compares batches of equal size anyway, which is right if sample i "
+            "of one belongs to sample i of the other"
+        )
     a, b = aligned(a, b)
     if not a.batches:
         raise ValueError(f"{problem}. No batch has the same number of samples in both")

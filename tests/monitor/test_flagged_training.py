@@ -56,7 +56,7 @@ def test_healthy_data_give_no_warning():
     with pytest.warns(UserWarning, match="layer 'mean' is logged as"):  # A positive control.
         _, used = fit(monitor, max_epochs=3)
     assert all(result.flags == () for results in monitor.results.values() for result in results)
-    assert used.callback_metrics["cka/diagnostics/linear/first/effective_dimension"] > 5
+    assert not any("diagnostics" in key for key in used.callback_metrics)
 
 
 def test_an_outlier_is_reported_in_the_console_in_tensorboard_and_in_figures(tmp_path):
@@ -86,13 +86,13 @@ def test_an_outlier_is_reported_in_the_console_in_tensorboard_and_in_figures(tmp
 
     events = EventAccumulator(logger.log_dir, size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
-    key = "cka/diagnostics/first/trace_ratio"
+    key = "cka_diagnostics/first/trace_ratio"
     values = [event.value for event in events.Scalars(key)]
     assert values == pytest.approx([r.diagnostics.layers["first"].trace_ratio for r in monitor.results["initial"]])
     assert min(values) > 20
     for name in ("effective_dimension", "hsic_ratio", "leave_one_out"):
-        assert len(events.Scalars(f"cka/diagnostics/first/{name}")) == 3
-    text = events.Tensors("cka/diagnostics/text_summary")
+        assert len(events.Scalars(f"cka_diagnostics/first/{name}")) == 3
+    text = events.Tensors("cka_diagnostics/warnings/text_summary")
     assert b"dataset index 123" in text[0].tensor_proto.string_val[0]
     assert text[0].step == 7
 
@@ -155,10 +155,10 @@ def test_thresholds_of_another_type_raise():
 
 
 def test_own_thresholds():
-    monitor = CKAMonitor(thresholds=Thresholds.off(), layers="first")
+    monitor = CKAMonitor(thresholds=Thresholds.off(), layers="first", log_diagnostics="all")
     _, used = fit(monitor, outlier=123)
     assert monitor.results["initial"][-1].flags == ()
-    assert used.callback_metrics["cka/diagnostics/first/trace_ratio"] > 20
+    assert used.callback_metrics["cka_diagnostics/first/trace_ratio"] > 20
 
 
 def test_each_kernel_has_its_own_keys_from_one_pass(tmp_path):
@@ -192,8 +192,7 @@ def test_each_kernel_has_its_own_keys_from_one_pass(tmp_path):
         "distance",
         "cauchy",
     ]
-    for name in names:
-        assert f"cka/diagnostics/{name}/first/trace_ratio" in used.callback_metrics
+    assert not any("diagnostics" in key for key in used.callback_metrics)  # No layer has a flag.
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "distance"])
@@ -236,8 +235,12 @@ def test_means_are_logged_with_their_standard_error():
 
 
 def test_layers_named_like_other_keys():
-    result = CKAResult(torch.eye(3), ("mean", "mean_se", "x"), ("mean", "mean_se", "x"), mean_standard_error=0.5)
-    assert cka_scalars(result) == {"mean": 1.0, "mean_se": 0.5, "mean-2": 1.0, "mean_se-2": 1.0, "x": 1.0}
+    layers = ("mean", "mean_se", "x", "mean_lower")
+    result = CKAResult(torch.eye(4), layers, layers, mean_standard_error=0.5, effective_batches=8)
+    scalars = cka_scalars(result)
+    assert scalars.pop("mean_lower") < 0.5 < 1.5 < scalars.pop("mean_upper")
+    named = {"mean-2": 1.0, "mean_se-2": 1.0, "x": 1.0, "mean_lower-2": 1.0}
+    assert scalars == {"mean": 1.0, "mean_se": 0.5} | named
 
 
 def test_a_reference_named_diagnostics_has_another_key(tmp_path):

@@ -124,8 +124,8 @@ def test_wandb_gets_texts_and_two_fits(tmp_path, monkeypatch):
     rows, run = wandb_rows(tmp_path)
     for key in ("heatmap", "drift", "mean", "net.0", "evolution"):
         assert [row["trainer/global_step"] for row in rows if f"cka/initial/{key}" in row] == [7, 7], key
-    assert {row["trainer/global_step"] for row in rows if "cka/diagnostics" in row} == {7}
-    tables = [json.loads(path.read_text()) for path in run.glob("files/media/table/cka/diagnostics_*")]
+    assert {row["trainer/global_step"] for row in rows if "cka_diagnostics/warnings" in row} == {7}
+    tables = [json.loads(path.read_text()) for path in run.glob("files/media/table/cka_diagnostics/warnings_*")]
     assert sum("single samples dominate" in table["data"][0][0] for table in tables) == 2
     assert len(list(tmp_path.glob("test/*/cka/initial/heatmap-*.png"))) == 1  # The second run has a folder of its own.
 
@@ -214,7 +214,7 @@ def test_mlflow_has_images_texts_and_animations_as_artifacts(tmp_path, caplog):
     for name in ("initial", "self"):
         evolution = found.pop(f"cka/{name}/evolution/step=000015.gif")
         assert evolution.read_bytes() == (folder / f"{name}-evolution.gif").read_bytes()
-    assert {path[: len("cka/diagnostics/step=0000")] for path in found} == {"cka/diagnostics/step=0000"}, found
+    assert {path.rpartition("=")[0] for path in found} == {"cka_diagnostics/warnings/step"}, found
     texts = [path.read_text() for path in found.values()]
     assert any("single samples dominate" in text and "net.0" in text for text in texts)
     for key, values in (("mean", [r.mean() for r in monitor.results["initial"]]), ("net.0", None)):
@@ -256,7 +256,7 @@ def test_names_that_differ_in_punctuation_alone_stay_apart_in_mlflow(tmp_path):
     names = ["w#1", "w1", "w(1)", "w"]
     for name in names:
         torch.save(Punctuated().state_dict(), tmp_path / f"{name}.pt")
-    monitor = CKAMonitor([f"{name}.pt" for name in names], layers=["parts.*", "слой"])
+    monitor = CKAMonitor([f"{name}.pt" for name in names], layers=["parts.*", "слой"], log_diagnostics="all")
     logger = MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs")
     trainer(monitor, logger=logger, max_epochs=1).fit(Punctuated(), *loaders())
     metrics = logger.experiment.get_run(logger.run_id).data.metrics
@@ -267,8 +267,8 @@ def test_names_that_differ_in_punctuation_alone_stay_apart_in_mlflow(tmp_path):
     for name, path in zip(found, ("w1", "w1-2", "w1-3", "w"), strict=True):
         values = {layer: metrics[f"cka/{path}/{key}"] for layer, key in logged.items()}
         assert values == pytest.approx(found[name], abs=1e-6)
-    diagnostics = {key for key in metrics if key.startswith("cka/diagnostics/") and key.endswith("/trace_ratio")}
-    assert diagnostics == {f"cka/diagnostics/{key}/trace_ratio" for key in logged.values()}
+    diagnostics = {key for key in metrics if key.startswith("cka_diagnostics/") and key.endswith("/trace_ratio")}
+    assert diagnostics == {f"cka_diagnostics/{key}/trace_ratio" for key in logged.values()}
     images = {path for path in artifacts(logger) if path.endswith("png")}
     assert len({path.split("/")[1] for path in images}) == 4
 
@@ -325,15 +325,15 @@ def test_a_logger_that_raises_stops_neither_training_nor_the_others(tmp_path):
     assert all(torch.equal(value, watched[name]) for name, value in plain.items())
     # One warning for images, one for texts.
     assert sorted(str(w.message) for w in caught if "training continues" in str(w.message)) == [
-        f"Raises could not log the CKA {kind}s, training continues: ConnectionError: cannot log cka/{key}; "
+        f"Raises could not log the CKA {kind}s, training continues: ConnectionError: cannot log {key}; "
         f"the folder is {tmp_path / 'figures'}"
-        for kind, key in (("image", "initial/heatmap"), ("text", "diagnostics"))
+        for kind, key in (("image", "cka/initial/heatmap"), ("text", "cka_diagnostics/warnings"))
     ]
     assert len(list((tmp_path / "figures" / "initial").glob("*.png"))) == 3
     events = EventAccumulator(good.log_dir, size_guidance={"images": 0, "tensors": 0}).Reload()
     assert set(events.Tags()["images"]) == KEYS
     assert [event.step for event in events.Images("cka/initial/heatmap")] == [7, 15]
-    assert "cka/diagnostics/text_summary" in events.Tags()["tensors"]
+    assert "cka_diagnostics/warnings/text_summary" in events.Tags()["tensors"]
 
 
 @pytest.mark.usefixtures("_mlflow", "_without_figures")
@@ -385,7 +385,7 @@ def test_mlflow_gets_a_value_again_while_a_metric_is_written(monkeypatch, tmp_pa
 
     monkeypatch.setattr("lightning_cka.monitor.loggers.time.sleep", wait)
     output = LoggerOutput([logger], OutputErrors(tmp_path, WarnOnce()))
-    output.send("text", "cka/diagnostics", "a text", 1)
+    output.send("text", "cka_diagnostics/warnings", "a text", 1)
     output.finish()
     assert len(waits) == 1
     (text,) = (tmp_path / "mlruns").rglob("step=000001-*.txt")
@@ -409,7 +409,7 @@ def test_other_errors_of_mlflow_are_not_tried_again(monkeypatch, tmp_path, messa
             raise ValueError(message)
 
     output = LoggerOutput([MLFlowLogger()], OutputErrors(tmp_path, WarnOnce()))
-    output.send("text", "cka/diagnostics", "a text", 1)
+    output.send("text", "cka_diagnostics/warnings", "a text", 1)
     with pytest.warns(UserWarning, match=f"MLFlowLogger could not log the CKA texts.*{message}"):
         output.finish()
     assert len(calls) == (2 if "malformed" in message else 1)

@@ -28,3 +28,9 @@ def test_monitors_that_would_overwrite_each_other_raise():
         fit(CKAMonitor(layers="net.0"), CKAMonitor(["initial", "self"]))
     with pytest.raises(ValueError, match=r"two CKAMonitors would write to one folder, .*: set dirpath="):
         fit(CKAMonitor(dirpath="a"), CKAMonitor(dirpath="a", log_key_prefix="b/"))
+
+
+@pytest.mark.parametrize("prefix", ["cka", "cka_diagnostics/"])
+def test_prefixes_whose_diagnostics_are_the_same_raise(prefix):
+    with pytest.raises(ValueError, match=r"same keys for the diagnostics of layers, .*'cka/'.* too similar"):
+        fit(CKAMonitor("self", log_key_prefix=prefix, dirpath="a"), CKAMonitor("initial", dirpath="b"))

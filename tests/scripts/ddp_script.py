@@ -100,7 +100,8 @@ def run(devices, strategy, samples, own, layers):
         "errors": {name: errors(results) for name, results in monitor.results.items()},
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "effective batches": [r.effective_batches for r in monitor.results["initial/linear"]],
-        "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka/")},
+        "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka")},
+        "keys of each process": all_gather_objects(sorted(trainer.callback_metrics)),
     }
 
 
