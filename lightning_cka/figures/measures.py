@@ -14,8 +14,9 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_start
 from lightning_cka.figures.labels import axis_title, elided, short_labels, similarity_title
 from lightning_cka.figures.layer_history import LayerHistory, moment_labels
-from lightning_cka.figures.layout import figure_of, new_axes, square_grid
+from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.measure_lines import MeasureLine, measure_lines, results_by_measure
+from lightning_cka.figures.square_grid import square_grid
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.figures.user_style import font_size
 from lightning_cka.probe.bank import GramBank

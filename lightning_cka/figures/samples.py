@@ -11,8 +11,9 @@ from lightning_cka.compare.sample_marks import SampleMarks
 from lightning_cka.figures.flag_notes import FLAG, notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.label_colours import LabelColours
 from lightning_cka.figures.labels import elided, plain
-from lightning_cka.figures.layout import figure_of, square_grid
+from lightning_cka.figures.layout import figure_of
 from lightning_cka.figures.sample_panel import draw_map, mark_handle, reach
+from lightning_cka.figures.square_grid import square_grid
 from lightning_cka.figures.user_style import font_size, text_scale
 from lightning_cka.runtime.text import shortened
 

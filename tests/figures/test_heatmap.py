@@ -85,7 +85,7 @@ def test_one_triangle_of_a_symmetric_matrix():
     cells, cover = ax.get_images()
     assert not cells.get_array().mask.any()
     assert (~cover.get_array().mask).tolist() == [[False, True, True], [False, False, True], [False, False, False]]
-    assert cover.get_cmap().colors == ["white"]
+    assert cover.get_cmap().colors == ["#ffffff"]
     assert [t.get_position() for t in ax.texts] == [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)]
     with pytest.raises(ValueError, match="half of a symmetric matrix, but this one compares two models"):
         plot_cka(result(), triangle=True)
