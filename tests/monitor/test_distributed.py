@@ -18,6 +18,7 @@ SCENARIOS = {
     "several forward passes for each Gram matrix": (64, "small"),
     "several batches of the user's loader for each Gram matrix": (94, "joined"),
     "three tokens of each sequence": (64, "tokens"),
+    "after each optimizer step": (64, "steps"),
 }
 
 
