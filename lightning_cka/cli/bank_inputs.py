@@ -39,6 +39,7 @@ def compare_bank_files(options: Any) -> Mapping[str, CKAResult]:
         b,
         layers=options.layers,
         reference_layers=options.reference_layers,
+        pair=options.pair,
         measures=options.measures,
         kernel=options.kernel,
         unbiased=options.unbiased,
@@ -54,7 +55,8 @@ def _chosen_files(options: Any) -> tuple[Path, Path]:
     paths = options.a, options.b
     runs = [RunBanks.in_folder(path) if path.is_dir() else None for path in paths]
     folders = [run for run in runs if run is not None]
-    axis: Axis = "epoch" if options.step is None else "step"
+    by_steps = options.step is not None or (options.epoch is None and any(run.is_by_steps for run in folders))
+    axis: Axis = "step" if by_steps else "epoch"
     chosen: list[str] | None = options.epoch if options.step is None else options.step
     if not folders:
         if chosen is not None:

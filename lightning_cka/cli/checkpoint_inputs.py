@@ -35,6 +35,7 @@ def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
             options.layers,
             architecture=architecture,
             reference_layers=options.reference_layers,
+            pair=options.pair,
             feature_fn=options.feature_fn,
             measures=options.measures,
             kernel=options.kernel,

@@ -32,6 +32,12 @@ def add_compare(commands: Any) -> None:
         metavar="PATTERN",
         help="name patterns of the reference's layers (default: the patterns of --layers)",
     )
+    parser.add_argument(
+        "--pair",
+        choices=("name", "position"),
+        default="name",
+        help="which layers are paired: those of the same name (default), or those at the same position",
+    )
     add_measures(parser)
     add_exclude(parser)
     parser.add_argument(

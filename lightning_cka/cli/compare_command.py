@@ -13,6 +13,7 @@ from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure,
 from lightning_cka.cli.result_inputs import advice_on_results
 from lightning_cka.cli.sources import Kind, kind_of
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.tables import result_table, write_csv
 from lightning_cka.figures.heatmap import plot_cka
 
@@ -58,8 +59,8 @@ def _comparison(options: Any) -> Callable[[Any], Mapping[str, CKAResult]]:
 
 def _write_heatmap(result: CKAResult, path: Path) -> None:
     """Draw a heatmap whose axes have the epochs of both sides: they can be different, so none is the title."""
-    if result.epoch is not None:
-        name = f"{result.model_name}, epoch {result.epoch}"
+    if moment := short_moment_text(result.epoch, result.step):
+        name = f"{result.model_name}, {moment}"
         result = replace(result, model_name=name, epoch=None, step=None)
     write_figure(plot_cka(result)[0], path)
 

@@ -9,7 +9,7 @@ from lightning_cka.cli.label_files import labels_in
 from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure, write_line
 from lightning_cka.cli.run_results import results_of_references
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import result_files
+from lightning_cka.compare.run_files import is_of_training, result_files
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.samples import plot_samples
 from lightning_cka.figures.spectra import plot_spectrum
@@ -23,7 +23,7 @@ def drift(options: Any) -> None:
     """
     check_ending(options.output, PICTURES)
     files = _results_of_one_reference(options.folder)
-    results = [result for file in files if (result := CKAResult.load(file)).epoch is not None]
+    results = list(filter(is_of_training, map(CKAResult.load, files)))
     _write(plot_drift(results)[0], options.output)
 
 

@@ -62,7 +62,12 @@ class RunBanks:
 
     def by(self, axis: Axis) -> dict[str, Path]:
         """Return the banks by the number of their epoch or step, in order of time; the last bank of each epoch."""
-        return {_name(path, axis): path for path in self.files}
+        return {name: path for path in self.files if (name := _name(path, axis))}
+
+    @property
+    def is_by_steps(self) -> bool:
+        """Whether the run was compared by optimizer steps, so that its banks have no epochs."""
+        return any(not _name(path, "epoch") for path in self.files)
 
     def find(self, axis: Axis, name: str) -> Path:
         """Return one bank.
@@ -79,12 +84,14 @@ class RunBanks:
         found = self.by(axis)
         if name not in found:
             raise ValueError(
-                f"{str(self.folder)!r} has no bank of {axis} {name}, but of {_listed(list(found))}{self._hint()}"
+                f"{str(self.folder)!r} has no bank of {axis} {name}, but of {_listed(list(found))}{self._hint(axis)}"
             )
         return found[name]
 
-    def _hint(self) -> str:
-        """Return what to do if there is only the bank of the moment before training."""
+    def _hint(self, axis: Axis) -> str:
+        """Return what to do if there is no bank of an epoch."""
+        if axis == "epoch" and self.is_by_steps:
+            return ". The run was compared by steps: use --step"
         return ". CKAMonitor(save_banks=True) keeps one for each epoch" if list(self.by("epoch")) == [INITIAL] else ""
 
 
@@ -106,7 +113,7 @@ def choice_of(option: Axis, arguments: tuple[Path, Path], runs: Sequence[RunBank
         for run, own in zip(runs, names, strict=True):
             only = [name for name in own if name not in both]
             found += [f"{plural} in {run.folder} only: {_listed(only)}"] if only else []
-    found += sorted({f"{run.folder}:{hint[1:]}" for run in runs if (hint := run._hint())})
+    found += sorted({f"{run.folder}:{hint[1:]}" for run in runs if (hint := run._hint(option))})
     command = ["compare", *map(str, arguments), f"--{option}"]
     pairs = [[names[0][-1]]] if len(runs) == 1 else _suggested(names, both, is_one_run=arguments[0] == arguments[1])
     question = f"--{option} chooses which banks to compare, or pass two banks (.safetensors)"
@@ -121,10 +128,12 @@ def _suggested(names: Sequence[Sequence[str]], both: Sequence[str], *, is_one_ru
 
 
 def _name(path: Path, axis: Axis) -> str:
+    """Return the number of the epoch or step of a bank; empty if it has no epoch."""
     moment = parse_moment(path.stem)
     if path.stem == INITIAL or moment is None:
         return path.stem
-    return str(moment[0] if axis == "epoch" else moment[1])
+    number = moment[0] if axis == "epoch" else moment[1]
+    return "" if number < 0 else str(number)
 
 
 def _is_of_a_run(banks: Path, folder: Path) -> bool:

@@ -15,6 +15,9 @@ BankSource = str | Path | GramBank
 INITIAL_LABEL = "init"
 """Name of the moment before training."""
 
+STEP_LABEL = "step "
+"""Start of the names of steps."""
+
 
 def sources_of_run(banks: str | Path | Sequence[BankSource], purpose: str, least: int) -> Sequence[BankSource]:
     """Return the banks of a run, in order of time.
@@ -67,7 +70,7 @@ def moment_names(banks: Sequence[GramBank]) -> tuple[str, ...]:
     by_steps = any(bank.epoch is None and bank.step for bank in banks)
     for names in (
         [] if by_steps else [_epoch_name(bank) for bank in banks],
-        [f"step {bank.step}" for bank in banks],
+        [f"{STEP_LABEL}{bank.step}" for bank in banks],
     ):
         if names and len(set(names)) == len(names):
             return tuple(names)

@@ -41,18 +41,24 @@ def colour_range(
     return smallest if vmin == "auto" else float(vmin), largest if vmax == "auto" else float(vmax)
 
 
-def narrow_range_note(matrices: Sequence[NDArray[np.float64]], low: float, high: float) -> list[str]:
+def narrow_range_note(
+    matrices: Sequence[NDArray[np.float64]], low: float, high: float, *, short: bool = False
+) -> list[str]:
     """Return a line that says in which small part of the colour map all values lie; empty if it is no small part.
 
     Args:
         matrices: All values of the figure.
         low: Value at the lower end of the colour map.
         high: Value at the upper end of the colour map.
+        short: Whether to say it in few words.
     """
     extremes = _extremes(matrices)
     if extremes is None or not _SMALLEST <= extremes[1] - extremes[0] <= _NARROW * (high - low):
         return []
-    return [f'all values lie in {extremes[0]:.3f} to {extremes[1]:.3f}: vmin="auto" shows their differences']
+    where = f"{extremes[0]:.3f} to {extremes[1]:.3f}"
+    if short:
+        return [f'only {where}: see vmin="auto"']
+    return [f'all values lie in {where}: vmin="auto" shows their differences']
 
 
 def _extremes(matrices: Sequence[NDArray[np.float64]]) -> tuple[float, float] | None:

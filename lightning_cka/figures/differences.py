@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +10,23 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
 from lightning_cka.compare.intervals import too_few_batches
+from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.cells import colour_bar, draw_cells
-from lightning_cka.figures.labels import axis_title, elided, plain, short_labels, value_label
+from lightning_cka.figures.flag_notes import write_short_notes
+from lightning_cka.figures.labels import (
+    MAX_AXIS_TITLE,
+    MAX_LABEL,
+    MAX_TITLE,
+    axis_title,
+    elided,
+    plain,
+    short_labels,
+    value_label,
+)
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, label_room, new_axes
-from lightning_cka.figures.own_cell import fit_into_cell
+from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +35,7 @@ if TYPE_CHECKING:
 
     from lightning_cka.compare.difference import CKADifference
 
-_COLOUR, _GREY = "#1f4e9c", "#8a8f94"
-_FONT_SIZE = 7
+_COLOUR, _ON_DARK, _GREY = "#1f4e9c", "#7fb0ff", "#8a8f94"
 _VALUE_LABELS = [" " * 6] * 12
 """Stand-ins for the tick labels of the x axis, which give the axes their width."""
 
@@ -63,13 +75,10 @@ def plot_difference(
     """
     if all_pairs is None:
         all_pairs = _knows_other_pairs(difference)
-    own = ax is not None
     if all_pairs:
         ax = _draw_heatmap(difference, ax, level, cmap, limit, max_ticks)
     else:
         ax = _draw_intervals(difference, ax, level, max_ticks)
-    if own:
-        fit_into_cell(ax)
     return figure_of(ax), ax
 
 
@@ -87,7 +96,9 @@ def _draw_heatmap(
 ) -> Axes:
     values = difference.matrix.numpy()
     significant = difference.tested_cells(level).numpy()
-    rows, columns = short_labels(difference.layers)[0], short_labels(difference.reference_layers)[0]
+    own = ax is not None
+    longest, wide, tall = (MAX_LABEL, MAX_AXIS_TITLE, MAX_AXIS_TITLE) if ax is None else text_lengths(ax)
+    rows, columns = (short_labels(names, longest)[0] for names in (difference.layers, difference.reference_layers))
     if ax is None:
         ax = new_axes(columns, rows, below=0.2)
     if limit is None:
@@ -98,17 +109,23 @@ def _draw_heatmap(
     _mark_cells(ax, is_defined & is_tested & ~significant)
     _dot_cells(ax, is_defined & ~is_tested)
     colour_bar(ax, image, f"difference of {value_label(difference.later)}", with_nan=bool(np.isnan(values).any()))
-    set_ticks(ax.xaxis, columns, max_ticks=max_ticks)
-    set_ticks(ax.yaxis, rows, max_ticks=max_ticks)
     names = {difference.later.reference_name, difference.earlier.reference_name}
-    reference = names.pop() if len(names) == 1 else "reference"
-    ax.set_xlabel(axis_title(reference, short_labels(difference.reference_layers)[1]))
-    ax.set_ylabel(axis_title(_model_name(difference), short_labels(difference.layers)[1]))
-    ax.set_title(plain(difference.title), fontsize=10)
+    reference = names.pop() if len(names) == 1 else "the reference"
+    ax.set_xlabel(axis_title(reference, short_labels(difference.reference_layers)[1], max_length=wide))
+    ax.set_ylabel(axis_title(_model_name(difference), short_labels(difference.layers)[1], max_length=tall))
+    ax.set_title(plain(elided(difference.title, 60)), fontsize=font_size("title"))
     notes = [f"line through a cell: not significant (level {level:g}, Holm)"]
     if (is_defined & ~is_tested).any():
         notes.append("dot: no standard error")
-    _write_note(ax, difference, "; ".join(notes), label_room(columns))
+    _write_note(ax, difference, notes, None if own else label_room(columns))
+
+    def label() -> None:
+        set_ticks(ax.xaxis, columns, max_ticks=max_ticks, names=difference.reference_layers)
+        set_ticks(ax.yaxis, rows, max_ticks=max_ticks, names=difference.layers)
+
+    label()
+    if own:
+        fit_into_cell(ax, again=label)
     return ax
 
 
@@ -129,45 +146,69 @@ def _draw_intervals(difference: CKADifference, ax: Axes | None, level: float, ma
     pairs = difference.same_named_pairs()
     if not pairs:
         raise ValueError("no layers of both sides have the same name: draw the heatmap with all_pairs=True")
-    names, prefix = short_labels(list(pairs))
+    own = ax is not None
+    longest, wide, tall = (MAX_LABEL, MAX_TITLE, MAX_AXIS_TITLE) if ax is None else text_lengths(ax)
+    names, prefix = short_labels(list(pairs), longest)
     if ax is None:
         ax = new_axes(_VALUE_LABELS, names, below=0.2)
     cells = tuple(zip(*pairs.values(), strict=True))
     low, high = (bound.numpy()[cells] for bound in difference.bounds(level))
     values, significant = difference.matrix.numpy()[cells], difference.tested_cells(level).numpy()[cells]
     places = np.arange(len(names))
-    ax.axvline(0, color="black", linewidth=0.8)
-    for chosen, colour, face in ((~significant, _GREY, "white"), (significant, _COLOUR, _COLOUR)):
+    ax.axvline(0, color=ax.spines["left"].get_edgecolor(), linewidth=0.8)
+    strong = _ON_DARK if is_dark(ax) else _COLOUR
+    for chosen, colour, face in ((~significant, _GREY, ax.get_facecolor()), (significant, strong, strong)):
         ax.hlines(places[chosen], low[chosen], high[chosen], color=colour, linewidth=1.6)
         ax.plot(values[chosen], places[chosen], "o", color=colour, markerfacecolor=face, markersize=5, linestyle="")
-    set_ticks(ax.yaxis, names, max_ticks=max_ticks)
     ax.set_ylim(-0.6, len(names) - 0.4)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.tick_params(axis="x", labelsize=8)
-    ax.set_xlabel(_value_name(difference))
-    ax.set_ylabel(axis_title(_model_name(difference), prefix))
-    ax.set_title(plain(elided(difference.title, 60)), fontsize=10)
+    ax.xaxis.set_major_locator(MaxNLocator(2 if own else 5))
+    ax.tick_params(axis="x", labelsize=font_size("tick"))
+    ax.set_xlabel(_value_name(difference, wide))
+    ax.set_ylabel(axis_title(_model_name(difference), prefix, max_length=tall))
+    ax.set_title(plain(elided(difference.title, 60)), fontsize=font_size("title"))
     ax.spines[["top", "right"]].set_visible(False)
-    _write_note(ax, difference, f"{100 * level:g} % intervals; filled: significant for all layers together (Holm)", 0.6)
+    notes = [f"{100 * level:g} % intervals", "filled: significant for all layers together (Holm)"]
+    _write_note(ax, difference, notes, None if own else 0.6)
+
+    def label() -> None:
+        set_ticks(ax.yaxis, names, max_ticks=max_ticks, names=list(pairs))
+
+    label()
+    if own:
+        fit_into_cell(ax, again=label)
     return ax
 
 
 def _model_name(difference: CKADifference) -> str:
-    """Return the name of the model, or "layer" if both results have different models, which the title names."""
+    """Return the name of the model, or "" if both results have different models, which the title names."""
     later, earlier = difference.later.model_name, difference.earlier.model_name
-    return later if later == earlier else "layer"
+    return later if later == earlier else ""
 
 
-def _value_name(difference: CKADifference) -> str:
+def _value_name(difference: CKADifference, max_length: int) -> str:
     """Return what the figure shows, with the reference if both results have the same one."""
     later, earlier = difference.later, difference.earlier
     same = later.reference_name == earlier.reference_name and not difference.self_comparison
     value = value_label(later) if value_label(later) == value_label(earlier) else difference.value_title
-    return f"difference of {value}" + (f" with {plain(elided(later.reference_name))}" if same else "")
+    text = f"difference of {value} with {elided(later.reference_name)}" if same else f"difference of {value}"
+    return plain(text if len(text) <= max_length else f"difference of {value}")
 
 
-def _write_note(ax: Axes, difference: CKADifference, text: str, distance: float) -> None:
-    """Write below the axes what the marks mean, or why there are none."""
-    note = too_few_batches(difference.effective_batches) or text
+def _write_note(ax: Axes, difference: CKADifference, notes: Sequence[str], distance: float | None) -> None:
+    """Write below the axes what the marks mean, or why there are none; in the user's axes, above them and shorter."""
+    few = too_few_batches(difference.effective_batches)
+    if distance is None:
+        short = ["too few batches to test"] if few else [note.split(" (")[0].split(" for all")[0] for note in notes]
+        write_short_notes(ax, [(each, None) for each in short])
+        return
+    note = few or "; ".join(notes)
     height = ax.get_position().height * figure_of(ax).get_figheight()
-    ax.text(0.5, -(distance - 0.02) / height, note, transform=ax.transAxes, ha="center", va="top", fontsize=_FONT_SIZE)
+    ax.text(
+        0.5,
+        -(distance - 0.02) / height,
+        note,
+        transform=ax.transAxes,
+        ha="center",
+        va="top",
+        fontsize=font_size("note"),
+    )

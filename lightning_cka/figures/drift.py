@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.cells import colour_bar, draw_cells
-from lightning_cka.figures.colour_range import Bound, colour_range
-from lightning_cka.figures.flag_notes import marked, write_above_axes
-from lightning_cka.figures.labels import axis_title, plain, reference_title, short_labels, value_label
+from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
+from lightning_cka.figures.flag_notes import marked, write_above_axes, write_at_height
+from lightning_cka.figures.labels import (
+    MAX_AXIS_TITLE,
+    MAX_LABEL,
+    MAX_TITLE,
+    axis_title,
+    plain,
+    reference_title,
+    short_labels,
+    value_label,
+)
 from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
 from lightning_cka.figures.layout import axes_below, figure_of, label_room, new_axes
-from lightning_cka.figures.own_cell import fit_into_cell
+from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
 from lightning_cka.figures.settled_marks import draw_marks, explain_above_axes, mark_label
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.figures.trends import plot_trend
@@ -87,13 +97,17 @@ def plot_drift(
     history = layer_history(results, _LEVEL, tolerance)
     look = _MapLook(cmap, *colour_range([history.values], vmin, vmax), flags, colorbar, title)
     if ax is not None:
+        look = look._replace(max_label=text_lengths(ax)[0], max_titles=text_lengths(ax)[1:])
         _draw_map(ax, results, history, look, tolerance)
-        fit_into_cell(ax)
+        fit_into_cell(ax, again=partial(_set_ticks, ax, results, history, look))
         return figure_of(ax), ax
     flagged = _flagged(results, history) if flags else set()
-    rows, (columns, _) = _row_labels(history, flagged), moment_labels(results)
+    rows, (columns, _) = _row_labels(history, flagged, MAX_LABEL), moment_labels(results)
     notes = mark_label(tolerance).split("\n") if tolerance and _marks(history) else []
-    ax = new_axes(columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM if notes else 0.0)
+    narrow = narrow_range_note([history.values], look.low, look.high)
+    ax = new_axes(
+        columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM * (bool(notes) + len(narrow))
+    )
     _draw_map(ax, results, history, look, tolerance)
     if len(results) > 1:
         trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
@@ -112,6 +126,9 @@ class _MapLook(NamedTuple):
     flags: bool
     colorbar: bool
     title: str | None
+    max_label: int = MAX_LABEL
+    max_titles: tuple[int, int] | None = None
+    """Maximum number of characters of the title of the map and of the y axis. None: as in a new figure."""
 
 
 def _draw_map(
@@ -119,22 +136,24 @@ def _draw_map(
 ) -> None:
     """Draw cells, colour bar, ticks and titles."""
     last = results[-1]
-    flagged = _flagged(results, history) if look.flags else set()
     columns, unit = moment_labels(results)
     image = draw_cells(ax, history.values, look.cmap, look.low, look.high)
     if look.colorbar:
         colour_bar(ax, image, value_label(last), with_nan=bool(np.isnan(history.values).any()))
-    set_ticks(ax.xaxis, columns)
-    set_ticks(ax.yaxis, _row_labels(history, flagged), flagged)
+    flagged = _set_ticks(ax, results, history, look)
+    wide, high = look.max_titles or (MAX_TITLE, MAX_AXIS_TITLE)
     ax.set_xlabel(unit)
-    ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1]))
+    ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1], max_length=high))
     marks = _marks(history)
     draw_marks(ax, marks)
     above = 17 if flagged else 6
     if marks and tolerance:
         explain_above_axes(ax, tolerance, _LEVEL, above - 2)
         above += _NOTE_HEIGHT
-    title = reference_title(last) if look.title is None else plain(look.title)
+    for note in narrow_range_note([history.values], look.low, look.high, short=True):
+        write_at_height(ax, note, above - 2)
+        above += _NOTE_HEIGHT
+    title = reference_title(last, wide) if look.title is None else plain(look.title)
     ax.set_title(title, fontsize=font_size("title"), pad=above)
     if flagged:
         layers = {history.names[place] for place in flagged}
@@ -147,9 +166,17 @@ def _marks(history: LayerHistory) -> list[tuple[float, float]]:
     return [(place, row) for row, place in enumerate(history.settled) if place is not None]
 
 
-def _row_labels(history: LayerHistory, flagged: set[int]) -> list[str]:
+def _set_ticks(ax: Axes, results: Sequence[CKAResult], history: LayerHistory, look: _MapLook) -> set[int]:
+    """Label both axes, and return the indices of the layers that are marked as flagged."""
+    flagged = _flagged(results, history) if look.flags else set()
+    set_ticks(ax.xaxis, moment_labels(results)[0])
+    set_ticks(ax.yaxis, _row_labels(history, flagged, look.max_label), flagged, names=history.names)
+    return flagged
+
+
+def _row_labels(history: LayerHistory, flagged: set[int], max_label: int) -> list[str]:
     """Return the labels of the layers, with a sign before flagged ones."""
-    return marked(short_labels(history.names)[0], flagged)
+    return marked(short_labels(history.names, max_label)[0], flagged)
 
 
 def _flagged(results: Sequence[CKAResult], history: LayerHistory) -> set[int]:

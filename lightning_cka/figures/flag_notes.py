@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.labels import plain
 from lightning_cka.figures.layout import figure_of
 from lightning_cka.figures.user_style import font_size, text_scale
@@ -18,10 +19,17 @@ FLAG = "⚠"
 """Sign in the label of a flagged layer."""
 
 FLAG_COLOUR = "#b3261e"
+_ON_DARK = "#ff7b6b"
+"""The colour of flags on a dark background."""
 
 _LINE_HEIGHT = 0.14
 _CHARACTER = 0.068
 """Mean width in inches of a character of a note."""
+
+
+def colour_on(background: Axes | Figure, colour: Any = FLAG_COLOUR) -> Any:
+    """Return the colour of flags that can be seen on a background; other colours are returned as they are."""
+    return _ON_DARK if colour == FLAG_COLOUR and is_dark(background) else colour
 
 
 def marked(labels: Sequence[str], flagged: Collection[int]) -> list[str]:
@@ -66,7 +74,7 @@ def write_below_axes(ax: Axes, lines: Sequence[str], distance: float, colour: st
         transform=ax.transAxes,
         va="top",
         fontsize=font_size("note"),
-        color=colour,
+        color=colour_on(figure, colour),
         linespacing=1.25,
     )
 
@@ -85,7 +93,7 @@ def write_at_bottom(
         "\n".join(lines),
         va="bottom",
         fontsize=font_size("note"),
-        color=colour,
+        color=colour_on(figure, colour),
     )
 
 
@@ -111,14 +119,14 @@ def write_short_notes(ax: Axes, lines: Sequence[tuple[str, str | None]]) -> None
     ax.set_title(ax.get_title(), fontsize=font_size("title"), pad=5 + len(lines) * step)
 
 
-def write_at_height(ax: Axes, text: str, height: float, colour: str | None = "black") -> None:
+def write_at_height(ax: Axes, text: str, height: float, colour: str | None = None) -> None:
     """Write one line above the axes.
 
     Args:
         ax: The axes.
         text: The line.
         height: Distance of the line from the axes, in points.
-        colour: Colour of the line.
+        colour: Colour of the line. None: that of other texts.
     """
     ax.annotate(
         text,
@@ -129,6 +137,6 @@ def write_at_height(ax: Axes, text: str, height: float, colour: str | None = "bl
         ha="center",
         va="bottom",
         fontsize=font_size("note"),
-        color=colour,
+        color=colour_on(figure_of(ax), colour),
         annotation_clip=False,
     ).set_in_layout(False)

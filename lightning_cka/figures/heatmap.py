@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning_cka.compare.run_files import moment_text
@@ -19,7 +20,7 @@ from lightning_cka.figures.flag_notes import (
 from lightning_cka.figures.heatmap_style import HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, plain, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
-from lightning_cka.figures.own_cell import axes_size, fit_into_cell
+from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
 from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def plot_cka(
     if ax is not None:
         style = _for_own_axes(style, ax)
     rows, columns, reasons = style.labels(result)
-    notes = narrow_range_note(values, low, high)
+    notes = narrow_range_note(values, low, high, short=ax is not None)
     own = ax is None
     if ax is None:
         width = figure_width(columns, rows)
@@ -102,16 +103,15 @@ def plot_cka(
         if flag_lines:
             write_below_axes(ax, flag_lines, room + notes_height(lines))
     else:
-        write_short_notes(ax, [(note.split(":")[0], None) for note in notes] + _short(reasons))
-        fit_into_cell(ax)
+        write_short_notes(ax, [(note, None) for note in notes] + _short(reasons))
+        fit_into_cell(ax, again=partial(style.set_ticks, result, ax))
     return figure_of(ax), ax
 
 
 def _for_own_axes(style: HeatmapStyle, ax: Axes) -> HeatmapStyle:
     """Return a style whose labels and titles leave more than half of the axes to the cells."""
-    width, height = (int(length / 0.1) for length in axes_size(ax))
-    longest = max(8, min(width, height) * 2 // 5)
-    return replace(style, max_label=min(style.max_label, longest), max_titles=(max(8, width), max(8, height)))
+    longest, wide, high = text_lengths(ax)
+    return replace(style, max_label=min(style.max_label, longest), max_titles=(wide, high))
 
 
 def _short(reasons: list[str]) -> list[tuple[str, str | None]]:

@@ -10,7 +10,9 @@ import numpy as np
 from lightning_cka.compare.flag_messages import flag_summary
 from lightning_cka.compare.flags import INPUT
 from lightning_cka.compare.intervals import too_few_batches
-from lightning_cka.figures.cells import draw_cells, write_values
+from lightning_cka.compare.run_files import short_moment_text
+from lightning_cka.figures.cell_text import write_values
+from lightning_cka.figures.cells import draw_cells
 from lightning_cka.figures.flag_notes import FLAG, marked
 from lightning_cka.figures.labels import MAX_LABEL, axis_title, short_labels
 from lightning_cka.figures.layout import MAX_TICKS
@@ -77,18 +79,26 @@ class HeatmapStyle:
         """
         if self.triangle and not result.self_comparison:
             raise ValueError("triangle=True draws half of a symmetric matrix, but this one compares two models")
-        rows, columns, _ = self.labels(result)
-        flagged_rows, flagged_columns = self._flagged(result)
         values = result.matrix.numpy()
         hidden = np.triu(np.ones(values.shape, dtype=bool), 1) if self.triangle else None
         image = draw_cells(ax, values, self.cmap, self.vmin, self.vmax, hidden)
-        set_ticks(ax.xaxis, columns, flagged_columns, self.max_ticks)
-        set_ticks(ax.yaxis, rows, flagged_rows, self.max_ticks)
-        ax.set_xlabel(axis_title(result.reference_name, short_labels(result.reference_layers)[1], self.max_titles[0]))
-        ax.set_ylabel(axis_title(result.model_name, short_labels(result.layers)[1], self.max_titles[1]))
+        self.set_ticks(result, ax)
+        when = short_moment_text(result.epoch, result.step)
+        moment = f", {when}" if when else ""
+        model = (result.model_name, short_labels(result.layers)[1], moment)
+        reference = (result.reference_name, short_labels(result.reference_layers)[1], "")
+        ax.set_xlabel(axis_title(*(model if result.self_comparison else reference), self.max_titles[0]))
+        ax.set_ylabel(axis_title(*model, self.max_titles[1]))
         if self.add_text:
             write_values(ax, image, values, _known_errors(result), hidden)
         return image
+
+    def set_ticks(self, result: CKAResult, ax: Axes) -> None:
+        """Label as many layers along both axes as there is room for."""
+        rows, columns, _ = self.labels(result)
+        flagged_rows, flagged_columns = self._flagged(result)
+        set_ticks(ax.xaxis, columns, flagged_columns, self.max_ticks, result.reference_layers)
+        set_ticks(ax.yaxis, rows, flagged_rows, self.max_ticks, result.layers)
 
     def _flagged(self, result: CKAResult) -> tuple[set[int], set[int]]:
         """Return the indices of flagged rows and columns; empty if ``flags`` is False."""

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 MAX_LABEL = 32
 """Default maximum number of characters in the label of a layer."""
 
-_MAX_AXIS_TITLE = 40
+MAX_AXIS_TITLE = 40
 """Maximum number of characters in the title of an axis."""
+
+MAX_TITLE = 44
+"""Maximum number of characters in the title of a figure."""
 
 
 def short_labels(names: Sequence[str], max_length: int = MAX_LABEL) -> tuple[list[str], str]:
@@ -54,16 +57,43 @@ def plain(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\\$", text)
 
 
-def axis_title(name: str, prefix: str, max_length: int = _MAX_AXIS_TITLE) -> str:
-    """Return the title of an axis of layers: the model's name, and the common prefix of the layers if it fits."""
-    name = elided(name, min(MAX_LABEL, max_length))
-    title = f"{name}: {prefix}.*" if prefix else name
-    return plain(title if len(title) <= max_length or not prefix else f"{name}: …")
+def axis_title(name: str, prefix: str, moment: str = "", max_length: int = MAX_AXIS_TITLE) -> str:
+    """Return the title of an axis of layers, as complete as its length allows.
+
+    Args:
+        name: Name of the model; "" for none.
+        prefix: Common prefix of the layers, which their labels lack.
+        moment: The moment of training after the name, such as ", epoch 3".
+        max_length: Maximum number of characters, as far as at least 6 of the name are shown.
+    """
+    subject = f"layer of {name}" if name else "layer"
+    short = elided(name, max(6, max_length - len("layer of : …")))
+    ends = [f": {prefix}.*", ": …"] if prefix else [""]
+    titles = [f"{subject}{when}{end}" for when in dict.fromkeys([moment, ""]) for end in ends]
+    titles.append(f"layer of {short}{ends[-1]}")
+    return plain(next((title for title in titles if len(title) <= max_length), titles[-1]))
 
 
-def reference_title(result: CKAResult) -> str:
-    """Return the title of a figure that shows the similarity with one reference."""
-    return f"{measure_title(result.measure)} with {plain(elided(result.reference_name))}"
+def reference_title(result: CKAResult, max_length: int = MAX_TITLE) -> str:
+    """Return the title of a figure that shows the similarity of a model with one reference."""
+    return similarity_title(measure_title(result.measure), result, max_length)
+
+
+def similarity_title(value: str, result: CKAResult, max_length: int = MAX_TITLE, moment: str = "") -> str:
+    """Return the title of a figure with values of layers of the same name: "CKA of model with reference".
+
+    Args:
+        value: What the figure shows.
+        result: Has the names. Long ones lose their middle.
+        max_length: Maximum number of characters, as far as at least 6 of each name are shown.
+        moment: The moment of training after the model's name, such as ", epoch 3".
+    """
+    for length in range(MAX_LABEL, 5, -1):
+        names = elided(result.model_name, length) + moment, elided(result.reference_name, length)
+        title = f"{value} of {names[0]} with {names[1]}"
+        if len(title) <= max_length:
+            break
+    return plain(title)
 
 
 def shared_value_label(results: Sequence[CKAResult]) -> str:

@@ -27,7 +27,7 @@ _MAX_PANEL = 3.6
 """Bound on a side of a heatmap that is one of several."""
 _CHARACTER = 0.065
 """Mean width of a character of a tick label."""
-_SMALLEST_SIDE = 0.8
+SMALLEST_SIDE = 0.8
 """Bound on a side of a heatmap in a figure whose size the user chose."""
 _LABEL_HEIGHT = 0.125
 """Distance between the labels of neighbouring ticks of the y axis."""
@@ -65,9 +65,9 @@ def new_axes(
     left = _left_room(rows)
     width = total_width - left - _right_room(legend)
     bottom, top = label_room(columns, width) + below, 0.4 * max(1.0, font_scale()) + above
-    height = _side(len(rows)) if (size := chosen_size()) is None else max(size[1] - bottom - top, _SMALLEST_SIDE)
+    height = _side(len(rows)) if (size := chosen_size()) is None else max(size[1] - bottom - top, SMALLEST_SIDE)
     total_height = bottom + height + top
-    figure = _new_figure(total_width, total_height)
+    figure = new_figure(total_width, total_height)
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
@@ -75,7 +75,7 @@ def figure_width(columns: Sequence[str], rows: Sequence[str], legend: Sequence[s
     """Return the width of the figure that `new_axes` makes."""
     left, right = _left_room(rows), _right_room(legend)
     if (size := chosen_size()) is not None:
-        return max(size[0], left + _SMALLEST_SIDE + right)
+        return max(size[0], left + SMALLEST_SIDE + right)
     return left + _side(len(columns)) + right
 
 
@@ -93,8 +93,8 @@ def axes_below(ax: Axes, height: float, gap: float) -> Axes:
     width, old = figure.get_size_inches()
     box = ax.get_position()
     if chosen_size() is not None:
-        upper = max(0.6 * (box.height * old - gap), _SMALLEST_SIDE)
-        height = max(box.height * old - gap - upper, _SMALLEST_SIDE)
+        upper = max(0.6 * (box.height * old - gap), SMALLEST_SIDE)
+        height = max(box.height * old - gap - upper, SMALLEST_SIDE)
         grown = upper + gap + height - box.height * old
         figure.set_size_inches(width, old + grown)
         ax.set_position((box.x0, (box.y0 * old + height + gap) / (old + grown), box.width, upper / (old + grown)))
@@ -119,7 +119,7 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     Returns:
         The axes from left to right, then from top to bottom.
     """
-    across = min(count, across)
+    across = panels_across(count, across)
     lines = -(-count // across)
     total_width = grid_width(columns, rows, count, across)
     left, step_x = _left_room(rows), (total_width - _GRID_RIGHT) / across
@@ -127,10 +127,10 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     bottom, top = label_room(columns, width) + 0.1, 0.3 * max(1.0, font_scale())
     height = _panel_side(len(rows))
     if (size := chosen_size()) is not None:
-        height = max((size[1] - below) / lines - bottom - top, _SMALLEST_SIDE)
+        height = max((size[1] - below) / lines - bottom - top, SMALLEST_SIDE)
     step_y = bottom + height + top
     total_height = lines * step_y + below
-    figure = _new_figure(total_width, total_height)
+    figure = new_figure(total_width, total_height)
     return [
         figure.add_axes(
             (
@@ -144,50 +144,18 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
     ]
 
 
+def panels_across(count: int, across: int) -> int:
+    """Return how many of ``count`` panels are side by side, at most ``across``, so that few places stay empty."""
+    lines = -(-count // across)
+    return -(-count // lines)
+
+
 def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: int) -> float:
     """Return the width of the figure that `new_grid` makes."""
-    across = min(count, across)
+    across = panels_across(count, across)
     if (size := chosen_size()) is not None:
-        return max(size[0], across * (_left_room(rows) + _SMALLEST_SIDE + _PANEL_GAP) + _GRID_RIGHT)
+        return max(size[0], across * (_left_room(rows) + SMALLEST_SIDE + _PANEL_GAP) + _GRID_RIGHT)
     return across * (_left_room(rows) + _panel_side(len(columns)) + _PANEL_GAP) + _GRID_RIGHT
-
-
-def square_grid(
-    count: int, across: int, *, side: float, above: float, below: float, right: float, shared: bool = False
-) -> list[Axes]:
-    """Return square axes with numbers as tick labels in a new figure.
-
-    Args:
-        count: Number of panels.
-        across: Maximum number of panels side by side.
-        side: Length of a side of a panel.
-        above: Height of the free room above all panels.
-        below: Height of the free room under all panels.
-        right: Width of the free room at the right.
-        shared: Whether only the panels at the left and at the bottom have tick labels, so that panels can be closer.
-
-    Returns:
-        The axes from left to right, then from top to bottom.
-    """
-    across = min(count, across)
-    lines = -(-count // across)
-    left, bottom, top = 0.6, 0.45, 0.3
-    step_x = side + (0.2 if shared else left + 0.05)
-    step_y = side + (0.4 if shared else bottom + top)
-    width = left + (across - 1) * step_x + side + 0.05 + right
-    height = top + (lines - 1) * step_y + side + bottom + above + below
-    figure = _new_figure(width, height)
-    return [
-        figure.add_axes(
-            (
-                ((place % across) * step_x + left) / width,
-                (below + (lines - 1 - place // across) * step_y + bottom) / height,
-                side / width,
-                side / height,
-            )
-        )
-        for place in range(count)
-    ]
 
 
 def label_room(columns: Sequence[str], width: float | None = None) -> float:
@@ -240,7 +208,7 @@ def _panel_side(cells: int) -> float:
     return min(_side(cells), _MAX_PANEL)
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return a figure that pyplot does not know."""
     figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)

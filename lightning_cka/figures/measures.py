@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_start
-from lightning_cka.figures.labels import axis_title, elided, plain, short_labels
+from lightning_cka.figures.labels import axis_title, elided, short_labels, similarity_title
 from lightning_cka.figures.layer_history import LayerHistory, moment_labels
-from lightning_cka.figures.layout import figure_of, new_axes, square_grid
+from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.measure_lines import MeasureLine, measure_lines, results_by_measure
+from lightning_cka.figures.square_grid import square_grid
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.user_style import font_size
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.runtime.spacing import spread_evenly
 
@@ -98,13 +100,13 @@ def _plot_depth(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Figu
     for line, style in zip(lines, _styles(len(lines)), strict=True):
         history = line.history
         _draw(ax, np.arange(len(rows)), line.label, [part[rows, -1] for part in _parts(history)], style, 4.0)
-    set_ticks(ax.xaxis, labels)
-    ax.tick_params(axis="y", labelsize=8)
+    set_ticks(ax.xaxis, labels, names=[lines[0].history.names[row] for row in rows])
+    ax.tick_params(axis="y", labelsize=font_size("tick"))
     ax.set_xlabel(axis_title(result.model_name, prefix))
     ax.set_ylabel("similarity")
-    ax.set_title(_title(result), fontsize=10)
+    ax.set_title(_title(result, result.epoch), fontsize=font_size("title"))
     _finish([ax])
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=font_size("tick"), frameon=False)
     return figure_of(ax), [ax]
 
 
@@ -119,8 +121,8 @@ def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Fig
     for ax, row, label in zip(grid, rows, labels, strict=True):
         for line, (places, _), style in zip(lines, moments, _styles(len(lines)), strict=True):
             _draw(ax, places, line.label, [part[row] for part in _parts(line.history)], style, 2.5)
-        ax.set_title(elided(label, _MAX_PANEL_TITLE), fontsize=8)
-        ax.tick_params(labelsize=7)
+        ax.set_title(elided(label, _MAX_PANEL_TITLE), fontsize=font_size("tick"))
+        ax.tick_params(labelsize=font_size("note"))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     _finish(grid)
     _label_outer(grid, moments[0][1])
@@ -130,8 +132,8 @@ def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Fig
     which = "" if len(rows) == len(names) else f"{len(rows)} of {len(names)} layers"
     model = axis_title(result.model_name, prefix)
     subtitle = ", ".join(text for text in (model, which) if text)
-    figure.text(left, 1 - 0.12 / height, _title(result), fontsize=10, va="top")
-    figure.text(left, 1 - 0.32 / height, subtitle, fontsize=8, va="top", color="0.35")
+    figure.text(left, 1 - 0.12 / height, _title(result), fontsize=font_size("title"), va="top")
+    figure.text(left, 1 - 0.32 / height, subtitle, fontsize=font_size("tick"), va="top", alpha=0.7)
     last = grid[min(len(grid), _ACROSS) - 1].get_position()
     handles, texts = grid[0].get_legend_handles_labels()
     figure.legend(
@@ -140,7 +142,7 @@ def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Fig
         loc="upper left",
         bbox_to_anchor=(last.x1 + 0.05 / width, last.y1),
         borderaxespad=0.0,
-        fontsize=8,
+        fontsize=font_size("tick"),
         frameon=False,
     )
     return figure, grid
@@ -152,9 +154,9 @@ def _label_outer(grid: Sequence[Axes], unit: str) -> None:
         if place % _ACROSS:
             ax.tick_params(labelleft=False)
         else:
-            ax.set_ylabel("similarity", fontsize=8)
+            ax.set_ylabel("similarity", fontsize=font_size("tick"))
         if place + _ACROSS >= len(grid):
-            ax.set_xlabel(unit, fontsize=8)
+            ax.set_xlabel(unit, fontsize=font_size("tick"))
         else:
             ax.tick_params(labelbottom=False)
 
@@ -206,5 +208,5 @@ def _places(results: Sequence[CKAResult]) -> tuple[NDArray[np.float64], str]:
     return np.arange(len(labels), dtype=float), "result"
 
 
-def _title(result: CKAResult) -> str:
-    return f"similarity with {plain(elided(result.reference_name))}"
+def _title(result: CKAResult, epoch: int | None = None) -> str:
+    return similarity_title("similarity", result, 50, "" if epoch is None else f", epoch {epoch}")

@@ -2,58 +2,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.layout_engine import PlaceHolderLayoutEngine, TightLayoutEngine
 from matplotlib.transforms import Bbox
 
 from lightning_cka.figures.layout import figure_of
+from lightning_cka.figures.user_style import font_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.gridspec import SubplotSpec
 
 _SMALLEST_SHARE = 0.42
 """Part of the width and of the height of its cell that the axes keep at least."""
+_CHARACTER = 0.1
+"""Width in inches of a wide character of a title."""
 _TITLE_ROOM = 0.35
 """Height in inches for the title of axes below."""
 _PAD = 0.04
 """Free room in inches between the labels and the next axes."""
 
 
-def fit_into_cell(ax: Axes) -> None:
+def fit_into_cell(ax: Axes, again: Callable[[], object] | None = None) -> None:
     """Shrink axes so that their labels and their colour bar do not cover other axes.
 
     Labels may use the gap at the left and at the bottom of the axes, and the title the gap above. The colour bar stays
-    in what were the axes. In a figure with a layout engine, nothing happens: the engine makes room for everything.
+    in what were the axes. The axes fit again whenever the figure is drawn, such as after ``figure.tight_layout()``. In
+    a figure with constrained layout, nothing happens: it makes room for everything.
 
     Args:
         ax: Axes with everything drawn. Axes without a place in a grid only make room for what is at their right.
+        again: Draws what depends on the size of the axes once more, for the smaller axes.
     """
-    if has_layout_engine(ax) or ax.get_axes_locator() is not None:
+    locator = ax.get_axes_locator()
+    if locator is not None and not isinstance(locator, _OwnCell):
         return
-    cell, room = _cell_and_room(ax)
-    to_pixels = ax.figure.transSubfigure
-    for _ in range(2):
-        drawn = ax.get_tightbbox()
-        if drawn is None:
-            return
-        drawn, box = drawn.transformed(to_pixels.inverted()), ax.get_position()
-        x0, x1 = _shrunk((box.x0, box.x1), (drawn.x0, drawn.x1), (room.x0, room.x1), _SMALLEST_SHARE * cell.width)
-        y0, y1 = _shrunk((box.y0, box.y1), (drawn.y0, drawn.y1), (room.y0, room.y1), _SMALLEST_SHARE * cell.height)
-        ax.set_position((x0, y0, x1 - x0, y1 - y0))
-        ax.set_in_layout(True)  # Else `tight_layout` would leave these axes out from now on.
+    ax.set_axes_locator(_OwnCell(ax))
+    ax.get_tightbbox()  # It moves the axes.
+    if again is not None:
+        again()
+
+
+class _OwnCell:
+    """Says where axes are, whenever matplotlib asks for it (an "axes locator")."""
+
+    def __init__(self, ax: Axes) -> None:
+        self._ax = ax
+        self._trial: Bbox | None = None
+        self._known: tuple[Any, Bbox] | None = None
+
+    def get_subplotspec(self) -> SubplotSpec | None:
+        """Return the place in the grid, which `tight_layout` arranges."""
+        return self._ax.get_subplotspec()
+
+    def __call__(self, ax: Any, renderer: Any) -> Bbox:
+        """Return the part of the figure or subfigure that the axes take."""
+        if self._trial is not None:  # While the labels are measured.
+            return self._trial
+        box: Bbox = ax.get_position(original=True)
+        if has_layout_engine(ax):
+            return box
+        cell, room = _cell_and_room(ax)
+        drawn_for = (*box.bounds, *room.bounds, *ax.figure.bbox.bounds, figure_of(ax).dpi, _contents(ax))
+        if self._known is None or self._known[0] != drawn_for:
+            self._known = drawn_for, self._fitted(ax, renderer, cell, room)
+        return self._known[1]
+
+    def _fitted(self, ax: Axes, renderer: Any, cell: Bbox, room: Bbox) -> Bbox:
+        """Measure what is drawn, and return where the axes fit."""
+        box = ax.get_position(original=True)
+        try:
+            for _ in range(2):
+                self._trial = box
+                drawn = ax.get_tightbbox(renderer)
+                if drawn is None:
+                    break
+                drawn = drawn.transformed(ax.figure.transSubfigure.inverted())
+                x = _shrunk((box.x0, box.x1), (drawn.x0, drawn.x1), (room.x0, room.x1), _SMALLEST_SHARE * cell.width)
+                y = _shrunk((box.y0, box.y1), (drawn.y0, drawn.y1), (room.y0, room.y1), _SMALLEST_SHARE * cell.height)
+                box = Bbox.from_extents(x[0], y[0], x[1], y[1])
+        finally:
+            self._trial = None
+        return box
+
+
+def _contents(ax: Axes) -> tuple[Any, ...]:
+    """Return values that change when the user changes a title, a label, a tick, the legend or the number of artists."""
+    texts = tuple(text.get_text() for text in (ax.title, ax.xaxis.label, ax.yaxis.label))
+    ticks = tuple(axis.get_ticklocs().tobytes() for axis in (ax.xaxis, ax.yaxis))
+    return texts, ticks, id(ax.get_legend()), len(ax.get_children())
 
 
 def axes_size(ax: Axes) -> tuple[float, float]:
     """Return the width and the height of axes in inches, or a part of it if a layout engine can still shrink them."""
-    dpi, share = figure_of(ax).dpi, 0.75 if has_layout_engine(ax) else 1.0
+    dpi, share = figure_of(ax).dpi, 0.6 if has_layout_engine(ax) else 1.0
     return share * ax.bbox.width / dpi, share * ax.bbox.height / dpi
 
 
+def text_lengths(ax: Axes) -> tuple[int, int, int]:
+    """Return how many characters fit: into a label of a layer, and into the titles of the x and the y axis.
+
+    Labels of layers take less than half of the axes.
+    """
+    width, height = (int(length / (_CHARACTER * font_scale())) for length in axes_size(ax))
+    return max(8, min(width, height) * 2 // 5), max(8, width), max(8, height)
+
+
 def has_layout_engine(ax: Axes) -> bool:
-    """Return whether the figure arranges its axes when it is drawn, as with ``layout="constrained"``."""
+    """Return whether the figure has room for what is around the axes when it is drawn: a constrained layout."""
     engine = figure_of(ax).get_layout_engine()
-    return engine is not None and not isinstance(engine, PlaceHolderLayoutEngine)
+    return engine is not None and not isinstance(engine, PlaceHolderLayoutEngine | TightLayoutEngine)
 
 
 def _shrunk(
@@ -79,6 +139,8 @@ def _cell_and_room(ax: Axes) -> tuple[Bbox, Bbox]:
     row, column, last_row = place.rowspan.start, place.colspan.start, place.rowspan.stop - 1
     width, height = (length / figure_of(ax).dpi for length in (ax.figure.bbox.width, ax.figure.bbox.height))
     cell = place.get_position(figure)
+    if isinstance(figure_of(ax).get_layout_engine(), TightLayoutEngine):
+        return cell, cell  # It makes the cells larger, and the gaps between them small.
     left = rights[column - 1] if column > 0 else 0.0
     top = 1.0
     if row > 0:

@@ -11,7 +11,7 @@ from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, elided, plain, shared_value_label, value_label
-from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid
+from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid, panels_across
 from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def plot_comparison(
         max_ticks: As in `plot_cka`.
         max_label: As in `plot_cka`.
         flags: As in `plot_cka`.
-        colorbar: Whether to draw colour bars at the right.
+        colorbar: Whether to draw a colour bar at the right.
 
     Returns:
         The figure, and the axes of each heatmap.
@@ -69,11 +69,11 @@ def plot_comparison(
     grid = _labelled_grid([style.labels(result) for result in results], titles, across, notes)
     label = shared_value_label(results)
     has_nan = any(bool(result.matrix.isnan().any()) for result in results)
-    for place, (ax, result, title) in enumerate(zip(grid, results, titles, strict=True)):
+    for ax, result, title in zip(grid, results, titles, strict=True):
         image = style.draw(result, ax)
         ax.set_title(elided(title), fontsize=font_size("title"))
-        if colorbar and (place % across == across - 1 or place == len(results) - 1):
-            colour_bar(ax, image, label, with_nan=has_nan)
+    if colorbar:
+        colour_bar(grid[panels_across(len(grid), across) - 1], image, label, with_nan=has_nan, down_to=grid[-1])
     return figure_of(grid[0]), grid
 
 
@@ -117,5 +117,9 @@ def _room(labels: Sequence[str]) -> tuple[int, int]:
 
 def _title(result: CKAResult) -> str:
     """Return the names of model and reference, and the epoch if it is known."""
-    names = f"{result.model_name} and {result.reference_name}"
-    return ", ".join(filter(None, (names, short_moment_text(result.epoch, result.step))))
+    moment = short_moment_text(result.epoch, result.step)
+    return (
+        f"{result.model_name}, {moment}, and {result.reference_name}"
+        if moment
+        else f"{result.model_name} and {result.reference_name}"
+    )

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from lightning_cka.figures.backgrounds import is_dark
-from lightning_cka.figures.flag_notes import FLAG_COLOUR
+from lightning_cka.figures.flag_notes import colour_on
 from lightning_cka.figures.layout import figure_of
+from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from lightning_cka.compare.sample_maps import SampleMap
     from lightning_cka.figures.label_colours import LabelColours
 
-_ON_DARK = "#ff7b6b"
-"""The colour of flags on a dark background."""
-
-_NUMBER_SIZE = 7
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 _DISTANCES = (4, 11, 19, 27)
 """Where a number is written beside its point: in the first direction and at the first distance, in points, where it is
@@ -48,7 +44,7 @@ def draw_map(ax: Axes, each: SampleMap, colours: LabelColours, limit: float) -> 
     ax.set_xlim(-limit, limit)
     ax.set_ylim(-limit, limit)
     ax.set_aspect("equal")
-    ax.tick_params(labelsize=7, length=2)
+    ax.tick_params(labelsize=font_size("note"), length=2)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if each.problem:
@@ -56,8 +52,8 @@ def draw_map(ax: Axes, each: SampleMap, colours: LabelColours, limit: float) -> 
         return
     _draw_points(ax, each, colours)
     _draw_marks(ax, each)
-    ax.set_xlabel(_axis_label(1, each.shares[0]), fontsize=8, labelpad=2)
-    ax.set_ylabel(_axis_label(2, each.shares[1]), fontsize=8, labelpad=2)
+    ax.set_xlabel(_axis_label(1, each.shares[0]), fontsize=font_size("tick"), labelpad=2)
+    ax.set_ylabel(_axis_label(2, each.shares[1]), fontsize=font_size("tick"), labelpad=2)
 
 
 def reach(each: SampleMap) -> float:
@@ -67,7 +63,7 @@ def reach(each: SampleMap) -> float:
 
 def flag_colour(ax: Axes) -> str:
     """Return the colour of marks that can be seen on the background of the axes."""
-    return _ON_DARK if is_dark(ax) else FLAG_COLOUR
+    return str(colour_on(ax))
 
 
 def mark_handle(ax: Axes) -> Line2D:
@@ -79,7 +75,15 @@ def mark_handle(ax: Axes) -> Line2D:
 def _say(ax: Axes, problem: str) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.text(0.5, 0.5, textwrap.fill(problem, 26), transform=ax.transAxes, ha="center", va="center", fontsize=8)
+    ax.text(
+        0.5,
+        0.5,
+        textwrap.fill(problem, 26),
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=font_size("tick"),
+    )
 
 
 def _axis_label(number: int, share: float) -> str:
@@ -133,7 +137,7 @@ def _draw_marks(ax: Axes, each: SampleMap) -> None:
             textcoords="offset points",
             ha=_HORIZONTAL[_sign(dx)],
             va=_VERTICAL[_sign(dy)],
-            fontsize=_NUMBER_SIZE,
+            fontsize=font_size("note"),
             color=colour,
             annotation_clip=False,
             zorder=5,
@@ -174,7 +178,8 @@ def _free_place(
 
     It overlaps no number and no ring and is inside the area; if there is no such place, it overlaps no number.
     """
-    (x, y), width, height = point, 0.6 * _NUMBER_SIZE * len(text), 1.1 * _NUMBER_SIZE
+    size = font_size("note")
+    (x, y), width, height = point, 0.6 * size * len(text), 1.1 * size
     places = []
     for distance in _DISTANCES:
         for dx, dy in _DIRECTIONS:

@@ -11,8 +11,10 @@ from lightning_cka.compare.sample_marks import SampleMarks
 from lightning_cka.figures.flag_notes import FLAG, notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.label_colours import LabelColours
 from lightning_cka.figures.labels import elided, plain
-from lightning_cka.figures.layout import figure_of, square_grid
+from lightning_cka.figures.layout import figure_of
 from lightning_cka.figures.sample_panel import draw_map, mark_handle, reach
+from lightning_cka.figures.square_grid import square_grid
+from lightning_cka.figures.user_style import font_size, text_scale
 from lightning_cka.runtime.text import shortened
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ def draw_sample_maps(
     limits = axis_limits(maps) if limits is None else limits
     for each, panel in zip(panels, grid, strict=True):
         draw_map(panel, each, colours, limits[each.layer])
-        panel.set_title(_title(maps, each), fontsize=9)
+        panel.set_title(_title(maps, each), fontsize=0.9 * font_size("title"))
     _write_legend(grid[across - 1], legend)
     return figure_of(grid[0]), grid
 
@@ -156,10 +158,10 @@ def _new_grid(maps: SampleMaps, panels: Sequence[SampleMap], across: int, legend
     """Return axes in a new figure, with its title, with notes below them, and with room for the legend."""
     side = _SIDE if len(panels) == 1 else _SMALL_SIDE
     columns = _legend_columns(len(legend), side)
-    right = 0.1 + columns * (0.3 + _LEGEND_CHARACTER * max(map(len, legend), default=-4))
+    right = 0.1 + columns * (0.3 + _LEGEND_CHARACTER * text_scale("legend") * max(map(len, legend), default=-4))
     width = across * (side + 0.65) + right
     lines = wrap_notes(_notes(maps, panels), width)
-    above = 0.0 if len(panels) == 1 else 0.3
+    above = 0.0 if len(panels) == 1 else 0.3 * max(1.0, text_scale("title"))
     grid = square_grid(len(panels), across, side=side, above=above, below=notes_height(lines), right=right)
     figure = figure_of(grid[0])
     write_at_bottom(figure, lines, None)
@@ -167,7 +169,12 @@ def _new_grid(maps: SampleMaps, panels: Sequence[SampleMap], across: int, legend
         names = list(maps.by_layer)
         title = maps.title if len(names) > 1 else f"{maps.title}: {names[0]}"
         figure.text(
-            0.5, 1 - 0.08 / figure.get_figheight(), plain(elided(title, 70)), ha="center", va="top", fontsize=10
+            0.5,
+            1 - 0.08 / figure.get_figheight(),
+            plain(elided(title, 70)),
+            ha="center",
+            va="top",
+            fontsize=font_size("title"),
         )
     return grid
 
@@ -202,7 +209,7 @@ def _notes(maps: SampleMaps, panels: Sequence[SampleMap]) -> list[str]:
 
 
 def _legend_columns(count: int, side: float) -> int:
-    return -(-count // int(side / _LEGEND_LINE))
+    return -(-count // max(1, int(side / (_LEGEND_LINE * text_scale("legend")))))
 
 
 def _legend(maps: SampleMaps, colours: LabelColours) -> list[tuple[Line2D | None, str]]:
@@ -224,7 +231,7 @@ def _write_legend(ax: Axes, legend: Sequence[tuple[Line2D | None, str]]) -> None
         ncols=_legend_columns(len(legend), height),
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
-        fontsize=7,
+        fontsize=font_size("legend"),
         frameon=False,
         borderaxespad=0.3,
         handletextpad=0.3,

@@ -9,9 +9,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lightning_cka.compare.layer_spectra import LayerSpectrum, layer_spectra
 from lightning_cka.figures.backgrounds import is_dark
-from lightning_cka.figures.labels import plain, short_labels
+from lightning_cka.figures.labels import MAX_LABEL, MAX_TITLE, elided, plain, short_labels
 from lightning_cka.figures.layout import figure_of, new_axes
+from lightning_cka.figures.legends import draw_legend, legend_label_length
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
+from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
+from lightning_cka.figures.user_style import font_size
 from lightning_cka.probe.bank import open_bank
 from lightning_cka.probe.bank_selection import bank_of_layers
 from lightning_cka.probe.sample_selection import SampleSelection
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 _SMALLEST = 1e-4
 """Smallest share that is drawn. Rounding errors of float32 are below 1e-6."""
 
-_TITLE = "layer (effective dimension ◇)"
+_TITLE = ("layer (effective", "dimension ◇)")
 
 _LABELS = [" " * 6] * 12
 """Stand-ins for tick labels, which give the axes their size."""
@@ -65,9 +68,10 @@ def plot_spectrum(
     spectra = layer_spectra(bank, names, SampleSelection(exclude, None, bank.sample_kind))
     if not any(len(each.shares) for each in spectra.values()):
         raise ValueError(f"no spectrum to draw: the samples of {', '.join(names)} are all equal or not usable")
-    texts = _texts(spectra)
+    own = ax is not None
+    texts = _texts(spectra, MAX_LABEL if ax is None else legend_label_length(ax) - 6)
     if ax is None:
-        ax = new_axes(_LABELS, _LABELS, legend=[_TITLE, *texts])
+        ax = new_axes(_LABELS, _LABELS, legend=[*_TITLE, *texts])
     for name, colour, text in zip(spectra, line_colours(len(names), on_dark=is_dark(ax)), texts, strict=True):
         _draw_line(ax, spectra[name], colour, text)
     ax.set_xscale("log")
@@ -77,17 +81,19 @@ def plot_spectrum(
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.tick_params(labelsize=8)
+    ax.tick_params(labelsize=font_size("tick"))
     ax.set_xlabel("direction, by variance")
     ax.set_ylabel("share of variance")
-    ax.set_title(plain(bank.title), fontsize=10)
+    ax.set_title(plain(elided(bank.title, text_lengths(ax)[1] if own else MAX_TITLE)), fontsize=font_size("title"))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(title=_TITLE, title_fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    draw_legend(ax, *ax.get_legend_handles_labels(), _TITLE)
+    if own:
+        fit_into_cell(ax)
     return figure_of(ax), ax
 
 
-def _texts(spectra: dict[str, LayerSpectrum]) -> list[str]:
-    labels, _ = short_labels(list(spectra))
+def _texts(spectra: dict[str, LayerSpectrum], max_length: int) -> list[str]:
+    labels, _ = short_labels(list(spectra), max_length)
     return [
         f"{label} ({each.effective_dimension:.1f})" if len(each.shares) else f"{label} (no variance)"
         for label, each in zip(labels, spectra.values(), strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_cka.compare.bank_series import STEP_LABEL
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.flag_notes import FLAG, marked, notes_height, write_at_bottom
 from lightning_cka.figures.heatmap import plot_cka
@@ -14,10 +15,12 @@ from lightning_cka.figures.labels import axis_title, elided, plain, short_labels
 from lightning_cka.figures.layout import figure_of, new_grid
 from lightning_cka.figures.panels import plot_comparison
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.user_style import font_size
 from lightning_cka.hsic.measure import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
@@ -38,8 +41,8 @@ def plot_trajectory(result: CKAResult, ax: Axes | None = None, *, cmap: str = "m
         KeyError: ``cmap`` is not the name of a colour map.
     """
     figure, ax = plot_cka(result, ax, cmap=cmap)
-    _set_epoch_titles(ax, result.layers)
-    ax.set_title(plain(elided(result.model_name)), fontsize=10)
+    _set_moment_titles((ax.xaxis, ax.yaxis), result.layers)
+    ax.set_title(plain(elided(result.model_name)), fontsize=font_size("title"))
     return figure, ax
 
 
@@ -63,7 +66,7 @@ def plot_trajectories(
     titles = [plain(name) for name in results]
     figure, grid = plot_comparison(list(results.values()), titles, across=across, cmap=cmap)
     for ax, result in zip(grid, results.values(), strict=True):
-        _set_epoch_titles(ax, result.layers)
+        _set_moment_titles((ax.xaxis, ax.yaxis), result.layers)
     return figure, grid
 
 
@@ -96,10 +99,12 @@ def plot_convergence(results: Mapping[str, CKAResult], *, cmap: str = "magma") -
         values = np.array([result.matrix[:, column].numpy() for result in results.values()])
         image = draw_cells(ax, values, cmap, 0.0, 1.0)
         set_ticks(ax.xaxis, first.layers)
-        set_ticks(ax.yaxis, layers, flagged)
-        _set_epoch_titles(ax, first.layers)
-        ax.set_ylabel(axis_title("layer", prefix))
-        ax.set_title(f"{measure_title(first.measure)} with {_moment(first.layers[column])}", fontsize=10)
+        set_ticks(ax.yaxis, layers, flagged, names=list(results))
+        _set_moment_titles((ax.xaxis,), first.layers)
+        ax.set_ylabel(axis_title("", prefix))
+        ax.set_title(
+            f"{measure_title(first.measure)} with {_moment(first.layers[column])}", fontsize=font_size("title")
+        )
     write_at_bottom(figure_of(grid[0]), note)
     has_nan = any(bool(result.matrix.isnan().any()) for result in results.values())
     colour_bar(grid[-1], image, value_label(first), with_nan=has_nan)
@@ -113,8 +118,12 @@ def _moment(name: str) -> str:
     return f"epoch {name}" if name.isdigit() else name
 
 
-def _set_epoch_titles(ax: Axes, moments: Sequence[str]) -> None:
-    """Title both axes "epoch", or not at all if the moments are not numbers."""
+def _set_moment_titles(axes: Sequence[Axis], moments: Sequence[str]) -> None:
+    """Title axes "epoch" or "step", whose labels become numbers, or not at all if the moments are neither."""
     title = "epoch" if any(name.isdigit() for name in moments) else ""
-    ax.set_xlabel(title)
-    ax.set_ylabel(title)
+    if all(name.startswith(STEP_LABEL) for name in moments):
+        title = "step"
+        for axis in axes:
+            axis.set_ticklabels([label.get_text().replace(STEP_LABEL, "") for label in axis.get_ticklabels()])
+    for axis in axes:
+        axis.set_label_text(title)

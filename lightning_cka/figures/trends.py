@@ -11,20 +11,27 @@ from numpy.typing import NDArray
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
+from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.labels import (
+    MAX_AXIS_TITLE,
+    MAX_LABEL,
     axis_title,
     elided,
     plain,
     reference_title,
     shared_value_label,
     short_labels,
+    similarity_title,
     value_label,
 )
 from lightning_cka.figures.layer_history import LayerHistory, check_same_layers, layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
+from lightning_cka.figures.legends import draw_legend, legend_label_length
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
+from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.user_style import font_size
 from lightning_cka.hsic.measure import shared_title
 
 if TYPE_CHECKING:
@@ -70,21 +77,25 @@ def plot_trend(
     """
     history = layer_history(results, level, tolerance)
     rows = _chosen_rows(history, layers)
-    labels, _ = short_labels(history.names)
+    own = ax is not None and ax.get_subplotspec() is not None  # The trend of `plot_drift` has the width of its map.
+    longest = legend_label_length(ax) if own and ax is not None else MAX_LABEL
+    labels, _ = short_labels(history.names, min(MAX_LABEL, longest))
     columns, unit = moment_labels(results)
-    heading = _heading(history, level, len(rows))
+    heading = _heading(history, level, f"{len(rows)} of {len(labels)} layers" if len(rows) < len(labels) else "")
     note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
     if ax is None:
         ax = new_axes(
             columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n"), *heading]
         )
-    colours = line_colours(len(rows))
+    colours = line_colours(len(rows), on_dark=is_dark(ax))
     for colour, row in zip(colours, rows, strict=True):
         _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), colour)
         if (place := history.settled[row]) is not None:
             draw_marks(ax, [(place, history.values[row, place])], colour)
     _draw_opinions(ax, history.opinions[rows], colours)
-    _finish(ax, columns, unit, value_label(results[-1]), reference_title(results[-1]), note, heading)
+    title = reference_title(results[-1], text_lengths(ax)[1]) if own else reference_title(results[-1])
+    _finish(ax, unit, value_label(results[-1]), title, note, heading)
+    _label(ax, columns, own)
     return figure_of(ax), ax
 
 
@@ -115,24 +126,40 @@ def plot_layer_trend(
     results = [results] if isinstance(results, CKAResult) else results
     history = layer_history(results, level)
     check_same_layers(results, history.names)
-    lines = _line_labels(results, labels)
-    columns, prefix = short_labels(history.names)
+    own = ax is not None
+    lines = _line_labels(results, labels, MAX_LABEL if ax is None else legend_label_length(ax))
+    columns, prefix = short_labels(history.names, MAX_LABEL if ax is None else text_lengths(ax)[0])
+    heading = _heading(history, level)
     if ax is None:
-        ax = new_axes(columns, _VALUE_LABELS, legend=lines)
-    for place, (colour, line) in enumerate(zip(line_colours(len(lines)), lines, strict=True)):
+        ax = new_axes(columns, _VALUE_LABELS, legend=[*lines, *heading])
+    colours = line_colours(len(lines), on_dark=is_dark(ax))
+    for place, (colour, line) in enumerate(zip(colours, lines, strict=True)):
         _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
-    last = results[-1]
-    title = shared_title(result.measure for result in results)
-    value = shared_value_label(results)
-    _finish(ax, columns, axis_title(last.model_name, prefix), value, f"{title} of layers of the same name")
+    value, wide = shared_value_label(results), text_lengths(ax)[1] if own else MAX_AXIS_TITLE
+    _finish(
+        ax, axis_title(results[-1].model_name, prefix, max_length=wide), value, _depth_title(results), None, heading
+    )
+    _label(ax, columns, own, history.names)
     return figure_of(ax), ax
 
 
-def _heading(history: LayerHistory, level: float, drawn: int) -> list[str]:
-    """Return what the legend says of all lines: how many layers are left out, and the level of the bands."""
-    count = len(history.names)
-    some = [f"{drawn} of {count} layers"] if drawn < count else []
-    return some + ([f"bands: {100 * level:g} % CI"] if np.isfinite(history.low).any() else [])
+def _depth_title(results: Sequence[CKAResult]) -> str:
+    """Return the title of `plot_layer_trend`, with the reference if all results have the same one."""
+    title = shared_title(result.measure for result in results)
+    names = {(result.model_name, result.reference_name) for result in results}
+    return similarity_title(title, results[-1]) if len(names) == 1 else f"{title} of layers of the same name"
+
+
+def _label(ax: Axes, columns: Sequence[str], own: bool, names: Sequence[str] | None = None) -> None:
+    """Draw the ticks of the x axis, and keep the user's own axes within their part of the figure."""
+    set_ticks(ax.xaxis, columns, names=names)
+    if own:
+        fit_into_cell(ax, again=lambda: set_ticks(ax.xaxis, columns, names=names))
+
+
+def _heading(history: LayerHistory, level: float, some: str = "") -> list[str]:
+    """Return what the legend says of all lines: which layers are drawn, and the level of the bands."""
+    return ([some] if some else []) + ([f"bands: {100 * level:g} % CI"] if np.isfinite(history.low).any() else [])
 
 
 def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[int]:
@@ -151,7 +178,7 @@ def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[in
     return [names.index(name) for name in layers]
 
 
-def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> list[str]:
+def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None, max_length: int) -> list[str]:
     """Return one label per result.
 
     Raises:
@@ -166,7 +193,7 @@ def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None) -> 
         ]
     if len(labels) != len(results):
         raise ValueError(f"expected one label per result, but got {len(results)} results and {len(labels)} labels")
-    return [elided(label) for label in labels]
+    return [elided(label, max_length) for label in labels]
 
 
 def _draw_line(
@@ -193,34 +220,23 @@ def _draw_opinions(ax: Axes, opinions: NDArray[np.float64], colours: Sequence[Co
 
 def _finish(
     ax: Axes,
-    columns: Sequence[str],
     x_title: str,
     y_title: str,
     title: str,
-    note: str | None = None,
-    heading: Sequence[str] = (),
+    note: str | None,
+    heading: Sequence[str],
 ) -> None:
-    """Draw ticks, titles, and a legend in the order of the lines from top to bottom; ``note`` explains the marks.
+    """Draw titles, and a legend in the order of the lines from top to bottom; ``note`` explains the marks.
 
     The lines of ``heading`` are above the legend.
     """
-    set_ticks(ax.xaxis, columns)
-    ax.tick_params(axis="y", labelsize=8)
+    ax.tick_params(axis="y", labelsize=font_size("tick"))
     ax.set_xlabel(x_title)
     ax.set_ylabel(y_title)
-    ax.set_title(title, fontsize=10)
+    ax.set_title(title, fontsize=font_size("title"))
     ax.spines[["top", "right"]].set_visible(False)
     handles, texts = ax.get_legend_handles_labels()
     handles, texts = handles[::-1], texts[::-1]
     if note is not None:
         handles, texts = [*handles, legend_mark()], [*texts, note]
-    ax.legend(
-        handles,
-        texts,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        fontsize=7,
-        frameon=False,
-        title="\n".join(heading) or None,
-        title_fontsize=7,
-    )
+    draw_legend(ax, handles, texts, heading)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.pairing import Pair
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.monitor.reference import ReferenceSource, check_any_module, parse_references
+from lightning_cka.monitor.reference import ReferenceSource
+from lightning_cka.monitor.reference_names import check_any_module, parse_references
 from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
@@ -36,13 +38,16 @@ class CKAMonitor(TrainerEvents):
     Args:
         reference: What to compare with: "initial" (the weights at the start of training), "previous" (the weights at
             the last logged epoch), the number of an epoch, counted from 0 (the weights at its last validation), "self"
-            (the model's own other layers), the path of a checkpoint of the same architecture, a module, or a sequence
-            of these. The first comparison with "previous" uses "initial".
+            (the model's own other layers), the path of a checkpoint of the same architecture, a module, a sequence of
+            these, or a mapping {name: reference}. The first comparison with "previous" uses "initial".
         layers: Names, patterns, module classes or their names, or a sequence of these. ``*`` stays within one dotted
             level, ``**`` crosses levels: ``"net.*"`` is each child of ``net``, ``"net.**"`` all below. ``!`` in front
             takes away. None: repeated blocks and what is around them, else innermost modules with parameters. A layer
             chosen by its full name must run.
         reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
+        pair: Which layers of a reference that is a module are paired, for all that is logged by layer: "name" (the same
+            names, or without the one pair of prefixes that pairs most layers, as of ``bert.encoder`` and ``encoder``),
+            "position", or a mapping {layer of the model: layer of the reference}. An empty mapping pairs none.
         num_samples: Maximum number of samples in the probe set. None: the whole validation dataset.
             ``limit_val_batches`` and ``overfit_batches`` do not restrict the choice.
         batch_size: Number of samples in a forward pass over the probe set. None: the validation loader's batch size.
@@ -135,10 +140,11 @@ class CKAMonitor(TrainerEvents):
 
     def __init__(
         self,
-        reference: ReferenceSource | Sequence[ReferenceSource] = "initial",
+        reference: ReferenceSource | Sequence[ReferenceSource] | Mapping[str, ReferenceSource] = "initial",
         layers: Layers = None,
         *,
         reference_layers: Layers = None,
+        pair: Pair = "name",
         num_samples: int | None = 2048,
         batch_size: int | None = None,
         gram_batch_size: int | None = None,
@@ -184,6 +190,7 @@ class CKAMonitor(TrainerEvents):
             seed=seed,
             call=call,
             gram_batch_size=gram_batch_size,
+            pair=pair,
             reference_forward_fn=reference_forward_fn,
         )
         self._settings = Settings(
@@ -206,7 +213,8 @@ class CKAMonitor(TrainerEvents):
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.schedule)
-        check_any_module(self.references, reference_layers=reference_layers, reference_forward_fn=reference_forward_fn)
+        of_modules = {"reference_layers": reference_layers, "reference_forward_fn": reference_forward_fn}
+        check_any_module(self.references, **of_modules, pair=None if pair == "name" else pair)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return all values in long format: one row for each comparison, measure and pair of layers."""

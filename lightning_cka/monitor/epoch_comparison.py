@@ -71,6 +71,7 @@ def compare_epoch(
         execution_order=probe.plan.execution_order,
         bank=bank or drawn,
         selection=settings.selection,
+        pairings={reference.name: reference.pairing for reference in ready if reference.pairing is not None},
     )
     probe.show(trainer, module, comparison.add)
     outcomes = comparison.results(variation_flags(probe.variation), epoch=when.epoch, step=when.step)

@@ -102,4 +102,5 @@ def _undefined_result(
         self_comparison=reference.source == "self",
         unbiased=measure.is_unbiased,
         mean_standard_error=torch.nan,
+        pairing=reference.pairing,
     )

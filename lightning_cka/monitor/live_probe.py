@@ -151,7 +151,7 @@ class LiveProbe:
         """Return the bank of a frozen reference. Its weights are released afterwards.
 
         Raises:
-            ValueError: The reference cannot be loaded, or its layers cannot be compared.
+            ValueError: The reference cannot be loaded, or its layers cannot be compared or paired.
         """
         selectors: tuple[LayerSelector, ...] = self.plan.names
         settings = self._forward_settings(trainer, module)
@@ -168,6 +168,8 @@ class LiveProbe:
             with self._naming_errors(reference, hint):
                 model = stack.enter_context(reference.as_model(module, weights))
                 plan = self._plan_of(model, trainer, module, selectors, argument, settings)
+            with self._naming_errors(reference, ""):
+                reference.pair_layers(self.plan.names, plan.names, self._options.pair)
             bank = GramBank(plan.names, reference.name, self.sample_kind, seed=self.probe.seed)
             self._show(trainer, module, model, plan, bank.add, settings=settings)
         return bank

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from lightning_cka.figures.trajectories import plot_convergence, plot_trajectori
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.runtime.file_names import distinct_file_names
+from lightning_cka.runtime.spacing import spread_evenly
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,9 @@ def write_summary(loggers: LoggerOutput, key_prefix: str, path: Path, results: S
 
 
 def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figures:
-    """Return the figures of trajectories: one for each of the first 16 layers, an overview, and the convergence.
+    """Return the figures of trajectories: one for each of up to 16 layers, an overview, and the convergence.
+
+    Of more layers, evenly spaced ones are drawn.
 
     Args:
         folder: Folder of the PNG files.
@@ -102,7 +104,7 @@ def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figure
         By layer name, and by ``overview`` and ``convergence``: a function that draws the figure, and its file. A layer
         that has one of these two names gets "-2" after it. A name that is not safe as a file name is changed.
     """
-    drawn = dict(islice(results.items(), MAX_LAYERS))
+    drawn = dict(spread_evenly(list(results.items()), MAX_LAYERS))
 
     def draw_layer(result: CKAResult) -> Figure:
         return plot_trajectory(result)[0]

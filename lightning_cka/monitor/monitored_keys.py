@@ -42,8 +42,7 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
     keys = set()
     for reference in references:
         own = () if reference.source == "self" else layers
-        others = reference.bank.layers if reference.is_frozen and reference.bank is not None else own
-        shared = [name for name in own if name in others]
+        shared = own if reference.pairing is None else tuple(reference.pairing.layers)
         mean = "mean" if shared or reference.source == "self" else "mean_all_pairs"
         names = scalar_names(shared, mean) + _change_names(settings, shared)
         if settings.log_intervals:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from lightning_cka.compare.pairing import SAME_NAMES, Pair, Pairing, announced_pairing
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.fingerprint import fingerprint
 from lightning_cka.runtime.checkpoint_weights import detached_copy, load_weights, read_weights
 from lightning_cka.runtime.eval_mode import temporary_eval_mode
-from lightning_cka.runtime.file_names import file_key, take_file_name
 from lightning_cka.runtime.lazy_modules import check_initialized
-from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.placement import kept_placement
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 
@@ -34,6 +33,9 @@ LABELS = "labels.json"
 RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory")
 """Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
 
+FROZEN = "(frozen)"
+"""Follows the name of a reference that is another model than the live one."""
+
 OUTPUT_ENDINGS = ("", ".csv", "-evolution.gif")
 """Endings of the names of a reference's folder and files."""
 
@@ -49,20 +51,26 @@ class Reference:
     """One reference and its Gram bank.
 
     Attributes:
-        name: Name in logged keys and file names, unique in one monitor.
+        usual_name: Name that follows from the source.
         source: "initial", "previous", "self", the number of an epoch, the path of a checkpoint, or a module.
         bank: The Gram bank; None while there is none, and for "self".
         identity: Hash of a frozen reference's weights.
         moment: The moment of training of the bank, for an earlier state of the model. It names the bank's file.
         restarted: "restarted at step N" if the bank was lost and replaced by that of step N; otherwise empty.
+        label: The name that the user gave, in titles; None: there is none.
+        name: Name in logged keys and file names, unique in one monitor; see `name_references`.
+        pairing: Which layers are paired with those of a frozen reference. None: layers of the same names.
     """
 
-    name: str
+    usual_name: str
     source: ReferenceSource
     bank: GramBank | None = None
     identity: str = ""
     moment: str = ""
     restarted: str = ""
+    label: str | None = None
+    name: str = ""
+    pairing: Pairing | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles have: not the bank, which belongs to the run in progress."""
@@ -71,7 +79,19 @@ class Reference:
     @property
     def title(self) -> str:
         """Return the name in results and figures."""
-        return f"{self.name}, {self.restarted}" if self.restarted else self.name
+        name = self.name if self.label is None else self.label
+        if self.is_frozen:
+            return f"{name} {FROZEN}"
+        return f"{name}, {self.restarted}" if self.restarted else name
+
+    @property
+    def description(self) -> str:
+        """Return what identifies a frozen reference: its weights, its layers and how they are paired; else ""."""
+        if not self.is_frozen or self.bank is None:
+            return ""
+        # Earlier versions paired layers of the same names only.
+        is_usual = self.pairing is None or self.pairing.how == SAME_NAMES
+        return f"{self.identity} {self.bank.layers}{'' if is_usual else f' {self.pairing}'}"
 
     @property
     def is_frozen(self) -> bool:
@@ -100,6 +120,20 @@ class Reference:
     def clear_bank(self) -> None:
         """Remove the bank, as before training."""
         self.bank, self.moment, self.restarted = None, "", ""
+
+    def pair_layers(self, layers: Sequence[str], reference_layers: Sequence[str], pair: Pair) -> None:
+        """Set and log which layers of the live model and of a frozen reference are paired.
+
+        Args:
+            layers: Names of the live model's layers.
+            reference_layers: Names of the reference's layers.
+            pair: How to pair the layers of a module. A checkpoint has the same layers as the live model.
+
+        Raises:
+            ValueError: The layers cannot be paired.
+        """
+        pair = pair if isinstance(self.source, nn.Module) else "name"
+        self.pairing = announced_pairing(layers, reference_layers, pair=pair, reference=f"reference '{self.title}'")
 
     def read_weights(self, live: nn.Module) -> dict[str, Any] | None:
         """Return a checkpoint's weights by the keys of the live model; None if the reference is a module."""
@@ -146,71 +180,3 @@ def _used_in_place(model: nn.Module, weights: dict[str, Any] | None) -> Iterator
         if weights is not None:
             stack.enter_context(temporary_weights(model, weights))
         yield model
-
-
-def parse_references(reference: ReferenceSource | Sequence[ReferenceSource]) -> list[Reference]:
-    """Return the references of a `CKAMonitor` argument, with unique names.
-
-    Raises:
-        ValueError: There is no reference, or one is neither a known name nor a file.
-        FileNotFoundError: A path does not exist.
-        TypeError: A reference has an unsupported type.
-    """
-    sources: tuple[ReferenceSource, ...] = listed(reference)
-    if not sources:
-        raise ValueError(
-            "reference is empty; expected 'initial', 'previous', 'self', an epoch, a checkpoint or a module"
-        )
-    references: list[Reference] = []
-    taken = set(RESERVED)
-    for source in sources:
-        base = _name(source)
-        base = f"reference-{base}" if file_key(base).startswith("earlier-") else base
-        references.append(Reference(take_file_name(base, taken, OUTPUT_ENDINGS), source))
-    return references
-
-
-_OF_MODULES = {
-    "reference_layers": "are the layers of a reference that is a module",
-    "reference_forward_fn": "shows batches to a reference that is a module",
-}
-
-
-def check_any_module(references: Sequence[Reference], **arguments: object) -> None:
-    """Check that there is a reference for arguments that are about modules. Checkpoints have the live model's class.
-
-    Raises:
-        ValueError: An argument is not None, but no reference is a module.
-    """
-    if any(isinstance(reference.source, nn.Module) for reference in references):
-        return
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"{name} {_OF_MODULES[name]}, but there is none")
-
-
-def _name(source: ReferenceSource) -> str:
-    if isinstance(source, nn.Module):
-        return type(source).__name__
-    if isinstance(source, int) and not isinstance(source, bool):
-        if source < 0:
-            raise ValueError(f"a reference epoch must be at least 0, but is {source}")
-        return f"epoch-{source}"
-    if isinstance(source, str | Path):
-        return str(source) if source in LIVE_NAMES else _checkpoint_name(source)
-    raise TypeError(
-        "a reference must be a name, the number of an epoch, a path or a module (an instance, not a class), but is "
-        f"{source!r}"
-    )
-
-
-def _checkpoint_name(source: str | Path) -> str:
-    path = Path(source)
-    if path.exists():
-        return path.stem
-    if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
-    raise ValueError(
-        f"unknown reference {str(source)!r}; expected one of {LIVE_NAMES}, the number of an epoch, the path of a "
-        "checkpoint or a module"
-    )

@@ -48,7 +48,7 @@ def restore_banks(run: RunState, saved: Mapping[str, Any], live: GramBank, epoch
         if _is_bank_of(reference, live):
             reference.set_bank(live, moment(live.epoch, live.step))
             continue
-        before = saved.get("references", {}).get(reference.name, {})
+        before = _state_of(saved, reference)
         name = before.get("snapshot") or _find_moment(run, reference)
         if not name and reference.epoch is not None and reference.epoch >= epoch:
             continue  # Training has yet to reach this epoch.
@@ -58,6 +58,12 @@ def restore_banks(run: RunState, saved: Mapping[str, Any], live: GramBank, epoch
         else:
             reference.set_bank(bank, name, restarted_title(before))
     return messages
+
+
+def _state_of(saved: Mapping[str, Any], reference: Reference) -> Mapping[str, Any]:
+    """Return the saved state of a reference, also if it had no name of its own in the checkpoint."""
+    states: Mapping[str, Any] = saved.get("references", {})
+    return states.get(reference.name) or states.get(reference.usual_name) or {}
 
 
 def _is_bank_of(reference: Reference, live: GramBank) -> bool:

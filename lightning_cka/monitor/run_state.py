@@ -37,7 +37,7 @@ class HistorySettings(NamedTuple):
     probe: str
     """Description of the probe set."""
     reference: str
-    """Hash of the weights and layer names of a frozen reference; empty for other references."""
+    """Hash of the weights, layer names and pairing of a frozen reference; empty for other references."""
 
 
 class RunState:
@@ -128,10 +128,9 @@ class RunState:
                 continue
             before = HistorySettings(*saved["kinds"][key])
             if changed := [name for name, value in settings._asdict().items() if getattr(before, name) != value]:
-                messages.append(
-                    f"the history of '{key}' restarts, because the checkpoint has other settings than now: "
-                    f"{', '.join(changed)}".replace("kernel", "kernel or measure")
-                )
+                problem = "restarts, because the checkpoint has other settings than now"
+                names = ", ".join(changed).replace("kernel", "kernel or measure")
+                messages.append(f"the history of '{key}' {problem}: {names.replace('reference', 'reference or pair')}")
             else:
                 self.results[key] = history
         return messages
@@ -204,7 +203,7 @@ def history_settings(
             list(probe.plan.names),
             features,
             " ".join(filter(None, (probe.probe.description, settings.selection.description))),
-            f"{reference.identity} {reference.bank.layers}" if reference.is_frozen and reference.bank else "",
+            reference.description,
         )
 
     return {

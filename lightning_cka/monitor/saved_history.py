@@ -12,6 +12,7 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment_order, parse_moment, result_files
 from lightning_cka.monitor.journal import JOURNAL, entries_of, find_content
 from lightning_cka.runtime.files import digest
+from lightning_cka.runtime.text import shortened
 
 MAX_NAMED = 5
 """Number of missing results that a warning names."""
@@ -37,6 +38,17 @@ def complete_state(
         return dict(saved), []
     found = _complete(saved, folder, keys) if trainer.is_global_zero else ({}, [])
     return trainer.strategy.broadcast(found)
+
+
+def renamed_messages(saved: Mapping[str, Any], keys: Collection[str]) -> list[str]:
+    """Return a warning if a checkpoint's histories have other names than the references now; else nothing."""
+    before = saved.get("kinds", {})
+    gone, new = [key for key in before if key not in keys], [key for key in keys if key not in before]
+    if not gone or not new:
+        return []
+    problem = f"the checkpoint has no history of {shortened(new)}, but of {shortened(gone)}"
+    hint = f"reference={{{gone[0].split('/')[0]!r}: ...}} gives it the earlier name"
+    return [f"{problem}. A reference with another name begins a new history; {hint}"]
 
 
 def _complete(saved: Mapping[str, Any], folder: Path, keys: Collection[str]) -> tuple[dict[str, Any], list[str]]:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.hsic.check_measures import check_sizes
+from lightning_cka.monitor.announced_files import announce_files
 from lightning_cka.monitor.bank_limit import BankLimit
 from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoch
 from lightning_cka.monitor.failed_comparison import compare_or_warn
@@ -115,6 +116,7 @@ class Session:
         self.results = self.run.results
         start_run(self.run, saved, self.probe, trainer, self._module, settings, self._output)
         self.run.banks.use_memory({})
+        announce_files(trainer, self._folder, self.run.keys)
         if self._pictures is not None:
             self._pictures.write_labels(self._output)
         if settings.keep_banks is not None and self._output.writes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_cka.compare.flags import Thresholds
+from lightning_cka.compare.pairing import Pair, check_pair
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
@@ -27,8 +28,8 @@ class ProbeOptions:
     """Arguments about the probe set, the layers and the forward pass; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: A number is too small or too large, or ``feature_fn`` is unknown.
-        TypeError: A number is not an integer.
+        ValueError: A number is too small or too large, or ``feature_fn`` or ``pair`` is unknown.
+        TypeError: A number is not an integer, or ``pair`` has another type.
     """
 
     selectors: tuple[LayerSelector, ...] | None
@@ -42,6 +43,7 @@ class ProbeOptions:
     seed: int
     call: Call = "first"
     gram_batch_size: int | None = None
+    pair: Pair = "name"
     reference_forward_fn: ForwardFn | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class ProbeOptions:
         object.__setattr__(self, "seed", check_seed(self.seed))
         check_feature_fn(self.feature_fn)
         check_call(self.call)
+        check_pair(self.pair)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState
-from lightning_cka.monitor.saved_history import complete_state
+from lightning_cka.monitor.saved_history import complete_state, renamed_messages
 from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.tidy_folder import tidy_folder
@@ -49,7 +49,7 @@ def start_run(
     """
     announce_cost(probe, settings, run, trainer, module.device)
     saved, messages = complete_state(saved, run.folder, run.keys, trainer)
-    messages += run.restore_results(saved)
+    messages += [*renamed_messages(saved, run.keys), *run.restore_results(saved)]
     run.store.hold(run.results)
     every = settings.schedule.every_n_epochs
     epoch = _epoch_without_validation(trainer, every, output.warn) if saved and every is not None else None

@@ -11,6 +11,7 @@ from lightning_cka.monitor.finish_resumed import finish_run
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
 from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.reference_names import name_references
 from lightning_cka.monitor.run_state import RunState, saved_probes
 from lightning_cka.monitor.saved_state import read_state, sealed
 from lightning_cka.monitor.session import Session
@@ -25,6 +26,7 @@ from lightning_cka.monitor.trainer_state import (
     moment_of_validation,
     validates,
 )
+from lightning_cka.runtime.module_names import unwrapped
 
 
 class TrainerEvents(Callback):
@@ -62,8 +64,9 @@ class TrainerEvents(Callback):
         self._saved = read_state(checkpoint, type(self).__qualname__, self.state_key, self._settings.log_key_prefix)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002  # Lightning passes it by position.
-        """Clear the state of an earlier run. Lightning reads the checkpoint to resume from after this."""
+        """Name the references, and clear the state of an earlier run. Lightning reads the checkpoint after this."""
         self._saved = {}
+        name_references(self.references, type(unwrapped(pl_module)).__name__)
         if stage == "fit":
             # A tuner saves and reads a checkpoint before training, which must not contain an earlier run.
             self._earlier, self._run, self._session = self._run or self._earlier, None, None

@@ -136,3 +136,10 @@ def test_options_that_do_not_fit(runs, capsys):
         assert f"{option} is for checkpoints" in fails(
             capsys, "compare", "seed0", "seed1", "--epoch", "1", option, value
         )
+
+
+def test_layers_are_paired_by_position_on_request(runs, tmp_path):
+    write_run(tmp_path / "other", 9, epochs=(1,), layers=("x", "y"))
+    with pytest.raises(KeyError):
+        compared("seed0", "other", "--epoch", "1").same_named()["a"]
+    assert list(compared("seed0", "other", "--epoch", "1", "--pair", "position").same_named()) == ["a", "b.c"]

@@ -18,7 +18,9 @@ def result(rows=3, columns=4, pattern="layer{}", **kwargs):
     """Compare two models, with CKA from -0.1 to 1."""
     matrix = torch.linspace(-0.1, 1, rows * columns).reshape(rows, columns)
     names = [[pattern.format(i) for i in range(n)] for n in (rows, columns)]
-    return CKAResult(matrix, *names, model_name="Live", reference_name="initial", **({"epoch": 2, "step": 30} | kwargs))
+    return CKAResult(
+        matrix, *names, model_name="Live", **({"epoch": 2, "step": 30, "reference_name": "initial"} | kwargs)
+    )
 
 
 def self_result(size=3, **kwargs):

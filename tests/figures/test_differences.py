@@ -45,7 +45,7 @@ def test_the_heatmap_is_white_at_zero_and_marks_what_is_not_significant():
     assert difference.significant().sum() == 3
     assert ax.get_title() == "epoch 6 minus epoch 5"
     assert ax.texts[0].get_text() == "line through a cell: not significant (level 0.95, Holm)"
-    assert ax.get_xlabel() == "initial"
+    assert ax.get_xlabel() == "layer of initial"
     assert figure.axes[0] is ax
 
 
@@ -105,4 +105,4 @@ def test_two_references_and_two_kernels_have_their_own_titles():
     later = type(difference.later)(**(vars(difference.later) | {"reference_name": "other", "kernel": "rbf"}))
     changed = type(difference)(**(vars(difference) | {"later": later}))
     assert changed.plot(all_pairs=False)[1].get_xlabel() == "difference of CKA"
-    assert changed.plot()[1].get_xlabel() == "reference"
+    assert changed.plot()[1].get_xlabel() == "layer of the reference"

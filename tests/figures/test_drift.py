@@ -99,3 +99,10 @@ def test_marks_and_their_line_are_in_the_users_axes():
     _, ax = plot_drift(settling_history(), Figure().add_subplot(), tolerance=0.02)
     assert len(marks(ax)) == 3
     assert texts(ax.texts) == ["◇ from here within ±0.02 of the last value (95%)"]
+
+
+def test_the_trend_is_as_wide_as_the_map():
+    figure, ax = plot_drift(history(5, 12, "encoder.layer.{}.attention"))
+    trend = figure.axes[-1]
+    lay_out(figure)
+    assert (trend.bbox.x0, trend.bbox.x1) == pytest.approx((ax.bbox.x0, ax.bbox.x1))

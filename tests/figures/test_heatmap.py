@@ -17,7 +17,7 @@ def test_rows_are_the_model_upwards_and_columns_the_reference():
     assert np.allclose(image.get_array(), result().matrix)
     assert image.get_clim() == (0, 1)
     assert image.get_cmap().name == "magma"
-    assert (ax.get_ylabel(), ax.get_xlabel()) == ("Live", "initial")
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("layer of Live, epoch 2", "layer of initial")
     assert texts(ax.get_yticklabels()) == ["layer0", "layer1", "layer2"]
     assert texts(ax.get_xticklabels()) == ["layer0", "layer1", "layer2", "layer3"]
     assert ax.get_title() == "epoch 2, step 30"
@@ -85,7 +85,7 @@ def test_one_triangle_of_a_symmetric_matrix():
     cells, cover = ax.get_images()
     assert not cells.get_array().mask.any()
     assert (~cover.get_array().mask).tolist() == [[False, True, True], [False, False, True], [False, False, False]]
-    assert cover.get_cmap().colors == ["white"]
+    assert cover.get_cmap().colors == ["#ffffff"]
     assert [t.get_position() for t in ax.texts] == [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)]
     with pytest.raises(ValueError, match="half of a symmetric matrix, but this one compares two models"):
         plot_cka(result(), triangle=True)

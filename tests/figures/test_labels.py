@@ -1,7 +1,15 @@
 """Labels are short, distinct, and no mathematics."""
 
 import pytest
-from lightning_cka.figures.labels import axis_title, elided, plain, reference_title, short_labels, value_label
+from lightning_cka.figures.labels import (
+    axis_title,
+    elided,
+    plain,
+    reference_title,
+    short_labels,
+    similarity_title,
+    value_label,
+)
 from synthetic_results import LONG, result
 
 
@@ -32,9 +40,26 @@ def test_dollar_signs_are_escaped_once():
 def test_long_texts_and_axis_titles_are_shortened():
     assert elided("a" * 32) == "a" * 32
     assert elided("abcdefghij", 6) == "ab…hij"
-    assert axis_title("Net", "") == "Net"
-    assert axis_title("Net", "encoder") == "Net: encoder.*"
-    assert axis_title("Net", "encoder." * 6) == "Net: …"
+
+
+def test_titles_of_axes_are_as_complete_as_their_length_allows():
+    assert axis_title("Net", "") == "layer of Net"
+    assert axis_title("", "net") == "layer: net.*"
+    assert axis_title("Net", "encoder") == "layer of Net: encoder.*"
+    assert axis_title("Net", "encoder." * 6) == "layer of Net: …"
+    assert axis_title("Net", "encoder", ", epoch 3") == "layer of Net, epoch 3: encoder.*"
+    assert axis_title("Net", "encoder", ", epoch 3", 30) == "layer of Net, epoch 3: …"
+    assert axis_title("Net", "", ", epoch 3", 15) == "layer of Net"
+    assert axis_title("N" * 50, "encoder", "", 30) == f"layer of {'N' * 8}…{'N' * 9}: …"
+    for length in range(18, 60):
+        assert len(axis_title("N" * 50, "encoder", ", epoch 3", length)) <= length
+
+
+def test_titles_of_figures_name_both_sides():
+    one = result(reference_name="pretrained (frozen)")
+    assert reference_title(one) == "CKA of Live with pretrained (frozen)"
+    assert similarity_title("RSA", one, moment=", epoch 2") == "RSA of Live, epoch 2 with pretrain… (frozen)"
+    assert len(reference_title(result(reference_name="r" * 90), 30)) <= 30
 
 
 @pytest.mark.parametrize(
@@ -47,4 +72,4 @@ def test_long_texts_and_axis_titles_are_shortened():
 )
 def test_values_are_named_by_kernel_and_estimator(attributes, label):
     assert value_label(result(**attributes)) == label
-    assert reference_title(result(**attributes)) == "CKA with initial"
+    assert reference_title(result(**attributes)) == "CKA of Live with initial"

@@ -54,7 +54,7 @@ def test_over_depth_there_is_a_line_and_a_band_per_measure():
         assert (edges.min(), edges.max()) == pytest.approx((low.diagonal().min().item(), high.diagonal().max().item()))
     drawn = ax.get_lines()[:4]
     assert len({line.get_color() for line in drawn}) == len({line.get_marker() for line in drawn}) == 4
-    assert ax.get_title() == "similarity with initial"
+    assert ax.get_title() == "similarity of Live, epoch 2 with initial"
     assert all_texts_are_inside(figure)
 
 

@@ -3,6 +3,7 @@
 import pytest
 from figure_contents import all_texts_are_inside, texts
 from lightning_cka.compare.flags import Flag
+from lightning_cka.figures.layout import panels_across
 from lightning_cka.plotting import plot_comparison
 from synthetic_results import LONG, result, with_flags
 
@@ -13,14 +14,24 @@ def test_several_heatmaps_share_a_range_and_fit(count, across, rows, columns, pa
     results = [result(rows, columns, pattern, epoch=epoch) for epoch in range(count)]
     results[-1] = with_flags(results[-1], Flag(results[-1].layers[1], "effective_dimension", 1.5, 2.0, ()))
     figure, grid = plot_comparison(results, across=across)
-    assert [ax.get_title() for ax in grid] == [f"Live and initial, epoch {epoch}" for epoch in range(count)]
+    assert [ax.get_title() for ax in grid] == [f"Live, epoch {epoch}, and initial" for epoch in range(count)]
     assert {ax.get_images()[0].get_clim() for ax in grid} == {(0, 1)}
     assert all_texts_are_inside(figure)
+    assert texts(figure.texts)[0].startswith(f"Live, epoch {count - 1}, and initial: ⚠ effective dimension < 2")
+    (bar,) = (child for ax in grid for child in ax.child_axes)
+    assert (bar.bbox.y0, bar.bbox.y1) == pytest.approx((grid[-1].bbox.y0, grid[0].bbox.y1))
+    bar.set_in_layout(False)
     boxes = [ax.get_tightbbox() for ax in grid]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert texts(figure.texts)[0].startswith(f"Live and initial, epoch {count - 1}: ⚠ effective dimension < 2")
-    # One bar for each line of panels.
-    assert sum(len(ax.child_axes) for ax in grid) == -(-count // across)
+    assert bar.bbox.x0 > max(ax.bbox.x1 for ax in grid)
+
+
+@pytest.mark.parametrize(
+    ("count", "lines", "across"), [(1, 1, 1), (4, 1, 4), (5, 2, 3), (6, 2, 3), (9, 3, 3), (13, 4, 4)]
+)
+def test_less_than_a_quarter_of_the_panels_is_empty(count, lines, across):
+    assert panels_across(count, 4) == across
+    assert lines * across - count < lines * across / 4
 
 
 def test_each_result_needs_one_title():

@@ -1,5 +1,8 @@
 """Which cells of an axis have a label."""
 
+import itertools
+
+import pytest
 from figure_contents import texts
 from lightning_cka.figures.layout import new_axes
 from lightning_cka.figures.ticks import set_ticks, tick_places
@@ -21,3 +24,23 @@ def test_only_labels_along_x_are_rotated():
         set_ticks(axis, names)
         assert texts(axis.get_ticklabels()) == names
         assert {label.get_rotation() for label in axis.get_ticklabels()} == {rotation}
+
+
+@pytest.mark.parametrize("count", [6, 12, 24])
+@pytest.mark.parametrize("most", [25, 40])
+def test_each_repeated_block_has_a_label(count, most):
+    names = ["embed", *(f"encoder.layer.{i}.{part}" for i in range(count) for part in "abcdefgh"), "norm", "head"]
+    places = tick_places(len(names), max_ticks=most, names=names)
+    assert {names[place].rsplit(".", 1)[0] for place in places} >= {f"encoder.layer.{i}" for i in range(count)}
+    assert len(places) <= most
+    step = -(-len(names) // most)
+    assert all(b - a >= step for a, b in itertools.pairwise(places))
+
+
+def test_blocks_of_more_than_one_number_and_none():
+    assert tick_places(100, names=[f"net.{i}" for i in range(100)]) == tick_places(100)
+    swin = [f"layers.{i}.blocks.{j}.{part}.0" for i in range(4) for j in range(3) for part in "abcdef"]
+    places = tick_places(len(swin), names=swin)
+    assert {swin[place].rsplit(".", 2)[0] for place in places} == {name.rsplit(".", 2)[0] for name in swin}
+    flagged = {7, 20}
+    assert flagged <= set(tick_places(len(swin), flagged, names=swin))

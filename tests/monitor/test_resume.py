@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, CKAResult, GramBank
 from torch.utils.data import DataLoader, TensorDataset
 
-NAMES = ("initial", "epoch-1", "previous", "self", "Net")
+NAMES = ("initial", "epoch-1", "previous", "self", "reference")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA:UserWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -397,10 +397,10 @@ def test_a_frozen_reference_with_other_weights_has_a_new_history(tmp_path):
     fit(CKAMonitor(["self", module(1)]), tmp_path / "run", 2)
     same, other = (CKAMonitor(["self", module(seed)]) for seed in (1, 2))
     fit(same, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
-    assert [r.epoch for r in same.results["Net"]] == [0, 1, 2]
-    with pytest.warns(UserWarning, match="the history of 'Net' restarts, .* than now: reference"):
+    assert [r.epoch for r in same.results["reference"]] == [0, 1, 2]
+    with pytest.warns(UserWarning, match="the history of 'reference' restarts, .* than now: reference"):
         fit(other, tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
-    assert [r.epoch for r in other.results["Net"]] == [2]
+    assert [r.epoch for r in other.results["reference"]] == [2]
     assert [r.epoch for r in other.results["self"]] == [0, 1, 2]
 
 

@@ -18,7 +18,7 @@ def test_a_fast_dev_run_tries_all_references(tmp_path):
     monitor = CKAMonitor(["initial", "previous", "self", 3, tmp_path / "a.pt", Net()], every_n_epochs=4)
     run(monitor, fast_dev_run=3)
     assert {name: len(results) for name, results in monitor.results.items()} == dict.fromkeys(
-        ("initial", "previous", "self", "a", "Net"), 1
+        ("initial", "previous", "self", "a", "reference"), 1
     )
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
@@ -32,7 +32,7 @@ def test_validate_with_a_checkpoint_compares_the_weights_of_the_checkpoint(tmp_p
     monitor = CKAMonitor([reference, "self"], dirpath=tmp_path / "cka")
     trainer(monitor).validate(other, loaders()[1], ckpt_path=tmp_path / "trained.ckpt", verbose=False)
     batches = [batch.data for batch in monitor._session.probe.probe.batches()]
-    (result,), (own,) = monitor.results["Net"], monitor.results["self"]
+    (result,), (own,) = monitor.results["reference"], monitor.results["self"]
     expected = compare_models(trained, reference, batches, progress_bar=False).matrix
     torch.testing.assert_close(result.matrix, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(
