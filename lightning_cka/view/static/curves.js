@@ -25,8 +25,9 @@ function knownParts(points, name) {
 }
 
 /**
- * Draw curves over time. `lines` have points `{value, low, high}`, a colour, a name or none, and may be dashed; `strips` have for each
- * run the number of columns and the most alike one at each moment. The figure has `placeAt` and `showCursor`.
+ * Draw curves over time. `lines` have points `{value, low, high}`, a colour, a name or none, and may be dashed.
+ * `strips` have for each run the number of columns and the most alike one at each moment. The figure has `placeAt`,
+ * the moment at an offset, and `showCursor`.
  */
 export function curveFigure({ width, height, theme, lines, low, high, moments, strips }) {
   const last = Math.max(1, moments.length - 1);

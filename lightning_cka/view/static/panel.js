@@ -104,7 +104,7 @@ export class Panel {
     this.rowNames = rows.map((row) => block.rows[row]);
     this.columnNames = columns.map((column) => block.columns[column]);
     [this.rowLabels, this.columnLabels] = [labelsOf(this.rowNames, width), labelsOf(this.columnNames, width)];
-    this.map.layout(this.rowLabels.labels, this.columnLabels.labels, width, 0.6 * innerHeight, 1);
+    this.map.layout(this.rowLabels.labels, this.columnLabels.labels, width, 0.58 * innerHeight, 1);
     this.arranged = block;
   }
 
