@@ -52,6 +52,22 @@ export async function unpackIntegers(text, count, stride) {
 }
 
 /**
+ * Join integers.
+ * @param {Int32Array[]} parts The parts in order.
+ * @returns {Int32Array} All of them.
+ */
+export function joinedIntegers(parts) {
+  if (parts.length === 1) return parts[0];
+  const found = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let place = 0;
+  for (const part of parts) {
+    found.set(part, place);
+    place += part.length;
+  }
+  return found;
+}
+
+/**
  * Unpack plain values.
  * @param {string} text The packed text.
  * @returns {Promise<any>} The values.

@@ -1,11 +1,12 @@
 /** `Series`: the results of one reference and one measure in order of time, read from the payload. */
 
-import { PayloadError, UNDEFINED, unpackIntegers, unpackJson } from "./packed.js";
+import { joinedIntegers, PayloadError, UNDEFINED, unpackIntegers, unpackJson } from "./packed.js";
 
 export const DECIMALS = 4;
 const UNIT = 10 ** -DECIMALS;
 const FINE_UNIT = 1e-8;
 const MOST_NUMBERS = 1e8;
+const IN_TIME = ["epochs", "steps", "samples", "batches", "effective", "factors", "means"];
 
 const isText = (value) => typeof value === "string";
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
@@ -39,31 +40,70 @@ export function readPayload(payload) {
   return { title: payload.title, notes: payload.notes, runs };
 }
 
+/**
+ * Check the plain values of a block.
+ * @param {any} raw The values.
+ * @returns {object} The same values.
+ */
+function checkedBlock(raw) {
+  expect(raw && isText(raw.mean) && isList(raw.rows, isText) && isList(raw.columns, isText), "names of layers");
+  expect(Array.isArray(raw.epochs), "epochs");
+  const size = raw.epochs.length;
+  for (const name of IN_TIME) {
+    expect(isList(raw[name], isNumberOrNull) && raw[name].length === size, `${size} numbers as ${name}`);
+  }
+  for (const name of ["model", "reference"]) {
+    expect(isList(raw[name], isText) && [1, size].includes(raw[name].length), `names of the ${name}`);
+  }
+  const isCell = (cell) =>
+    Array.isArray(cell) && cell.length === 2 && isText(raw.rows[cell[0]]) && isText(raw.columns[cell[1]]);
+  expect(isList(raw.pairs, isCell), "pairs of layers");
+  expect(isText(raw.values) && isTextOrNull(raw.errors) && isTextOrNull(raw.bounds), "packed numbers");
+  const paired = raw.paired;
+  const isPaired = paired && isText(paired.fine) && isText(paired.left_out) && isNumber(paired.batches);
+  const hasScale = isPaired && isNumber(paired.scale) && isNumberOrNull(paired.factor) && isNumber(paired.decimals);
+  expect(paired === null || (hasScale && isText(paired.probe)), "records of paired layers");
+  return raw;
+}
+
+/**
+ * Join consecutive blocks that differ only in time. A run that is still going on packs its results in such parts.
+ * @param {object[]} blocks Checked values of blocks.
+ * @returns {Block[]} The joined blocks.
+ */
+function joinedBlocks(blocks) {
+  const shared = ({ rows, columns, pairs, mean, errors, paired }) => {
+    const records = paired && [paired.probe, paired.batches, paired.scale, paired.factor];
+    return JSON.stringify([rows, columns, pairs, mean, errors === null, records]);
+  };
+  const groups = [];
+  let last = null;
+  for (const block of blocks) {
+    const key = shared(block);
+    if (key === last) groups.at(-1).push(block);
+    else groups.push([block]);
+    last = key;
+  }
+  return groups.map((parts) => new Block(parts));
+}
+
 /** Results that share their layers and their probe set. */
 class Block {
-  /** @param {any} raw Plain values. */
-  constructor(raw) {
-    expect(raw && isText(raw.mean) && isList(raw.rows, isText) && isList(raw.columns, isText), "names of layers");
-    expect(Array.isArray(raw.epochs), "epochs");
-    const size = raw.epochs.length;
-    for (const name of ["epochs", "steps", "samples", "batches", "effective", "factors", "means"]) {
-      expect(isList(raw[name], isNumberOrNull) && raw[name].length === size, `${size} numbers as ${name}`);
-    }
-    for (const name of ["model", "reference"]) {
-      expect(isList(raw[name], isText) && [1, size].includes(raw[name].length), `names of the ${name}`);
-    }
+  /** @param {object[]} parts Checked values of blocks that differ only in time. */
+  constructor(parts) {
+    const [first] = parts;
+    const sizes = parts.map((part) => part.epochs.length);
+    const size = sizes.reduce((sum, one) => sum + one, 0);
+    const inTime = IN_TIME.map((name) => [name, parts.flatMap((part) => part[name])]);
+    const names = (part, name) => (part[name].length === 1 ? part.epochs.map(() => part[name][0]) : part[name]);
+    const named = ["model", "reference"].map((name) => [name, parts.flatMap((part) => names(part, name))]);
+    const raw = { ...first, ...Object.fromEntries([...inTime, ...named]) };
     const [height, width] = [raw.rows.length, raw.columns.length];
-    const isCell = (cell) =>
-      Array.isArray(cell) && cell.length === 2 && isText(raw.rows[cell[0]]) && isText(raw.columns[cell[1]]);
-    expect(isList(raw.pairs, isCell), "pairs of layers");
-    expect(isText(raw.values) && isTextOrNull(raw.errors) && isTextOrNull(raw.bounds), "packed numbers");
-    const paired = raw.paired;
-    const isPaired = paired && isText(paired.fine) && isText(paired.left_out) && isNumber(paired.batches);
-    const hasScale = isPaired && isNumber(paired.scale) && isNumberOrNull(paired.factor) && isNumber(paired.decimals);
-    expect(paired === null || hasScale, "records of paired layers");
-    const most = size * Math.max(height * width, (paired?.batches ?? 0) * raw.pairs.length);
+    const most = size * Math.max(height * width, (raw.paired?.batches ?? 0) * raw.pairs.length);
     expect(most <= MOST_NUMBERS, `at most ${MOST_NUMBERS} numbers, but there are ${most}`);
-    Object.assign(this, { raw, size, height, width, rows: raw.rows, columns: raw.columns, pairs: raw.pairs });
+    Object.assign(this, { raw, parts, size, height, width, rows: raw.rows, columns: raw.columns, pairs: raw.pairs });
+    const decimals = parts.map((part) => part.paired?.decimals ?? 0);
+    [this.decimals, this.leastDecimals] = [Math.max(...decimals), Math.min(...decimals)];
     this.pairOfRow = new Map(raw.pairs.map(([row], place) => [row, place]));
     this.pairOfName = new Map(raw.pairs.map((cell) => [raw.rows[cell[0]], cell]));
   }
@@ -71,18 +111,34 @@ class Block {
   /** Unpack the numbers. */
   async load() {
     if (this.values) return;
-    const { raw, size } = this;
+    const joined = async (textOf, stride) => {
+      if (textOf(this.parts[0]) === null) return null;
+      const found = this.parts.map((part) => unpackIntegers(textOf(part), part.epochs.length * stride, stride));
+      return joinedIntegers(await Promise.all(found));
+    };
     const area = this.height * this.width;
-    const cells = (text) => (text === null ? null : unpackIntegers(text, size * area, area));
     const count = this.pairs.length;
-    const parts = [cells(raw.errors), cells(raw.bounds)];
-    if (raw.paired) {
-      const stride = count * raw.paired.batches;
-      parts.push(unpackIntegers(raw.paired.fine, size * count, count));
-      parts.push(unpackIntegers(raw.paired.left_out, size * stride, stride));
+    const kinds = [joined((part) => part.errors, area), joined((part) => part.bounds, area)];
+    if (this.raw.paired) {
+      kinds.push(joined((part) => part.paired.fine, count));
+      kinds.push(this.loadLeftOut(count * this.raw.paired.batches));
     }
-    [this.errors, this.bounds, this.fine, this.leftOut] = await Promise.all(parts);
-    this.values = await cells(raw.values);
+    [this.errors, this.bounds, this.fine, this.leftOut] = await Promise.all(kinds);
+    this.values = await joined((part) => part.values, area);
+  }
+
+  /**
+   * Unpack the values without each batch, all with the same decimals.
+   * @param {number} stride How many there are of each result.
+   * @returns {Promise<Int32Array>} The values as integers.
+   */
+  async loadLeftOut(stride) {
+    const found = this.parts.map(async ({ paired, epochs }) => {
+      const integers = await unpackIntegers(paired.left_out, epochs.length * stride, stride);
+      const unit = 10 ** (this.decimals - paired.decimals);
+      return unit === 1 ? integers : integers.map((number) => (number === UNDEFINED ? number : unit * number));
+    });
+    return joinedIntegers(await Promise.all(found));
   }
 }
 
@@ -100,8 +156,7 @@ class Frame {
       (numbers) => numbers[place],
     );
     [this.effective, this.factor, this.mean] = [raw.effective, raw.factors, raw.means].map((numbers) => numbers[place]);
-    this.model = raw.model[place] ?? raw.model[0];
-    this.reference = raw.reference[place] ?? raw.reference[0];
+    [this.model, this.reference] = [raw.model[place], raw.reference[place]];
   }
 
   /** @returns {string} Epoch and step in words. */
@@ -180,13 +235,13 @@ class Frame {
       const other = block.leftOut[(base.place * paired.batches + batch) * count + pair];
       sum += one === UNDEFINED || other === UNDEFINED ? NaN : (one - other) ** 2;
     }
-    const unit = 10 ** -paired.decimals;
+    const [unit, slackUnit] = [10 ** -block.decimals, 10 ** -block.leastDecimals];
     const scale = Math.sqrt(paired.scale);
     return {
       change: change + fine * FINE_UNIT,
       slack: 1.1 * FINE_UNIT,
       error: scale * unit * Math.sqrt(sum),
-      errorSlack: this === base ? 0 : scale * unit * Math.sqrt(paired.batches),
+      errorSlack: this === base ? 0 : scale * slackUnit * Math.sqrt(paired.batches),
       factor: paired.factor ?? NaN,
     };
   }
@@ -214,7 +269,7 @@ export class Series {
     expect(raw && isText(raw.reference) && isText(raw.measure) && isText(raw.flags), "series with names and flags");
     expect(Array.isArray(raw.blocks) && raw.blocks.length > 0, "series with results");
     Object.assign(this, { raw, reference: raw.reference, measure: raw.measure, isSelf: raw.self === true });
-    this.blocks = raw.blocks.map((block) => new Block(block));
+    this.blocks = joinedBlocks(raw.blocks.map(checkedBlock));
     this.frames = [];
     for (const block of this.blocks) {
       for (let place = 0; place < block.size; place++) this.frames.push(new Frame(block, place, this.frames.length));
