@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.view.blocks import block_content, blocks_of
-from lightning_cka.view.payload import flag_rows, payload_of_series, series_content, series_names
+from lightning_cka.view.payload import flag_rows, packed_series, payload_of_series, series_names
 
 PART = 20
 """Number of results that are packed together. Only the last, incomplete part is packed again."""
@@ -43,7 +43,7 @@ class GrowingPayload:
         if history is None or not history.is_start_of(results):
             history = self._histories[key] = _History()
         blocks, flags = history.add(results)
-        return series_content(name, results, blocks, flags)
+        return packed_series(name, results, blocks, flags)
 
 
 class _History:

@@ -46,7 +46,7 @@ def payload_of_series(
     """Return the payload of series that are plain values already.
 
     Args:
-        runs: By name of the run: values of `series_content`. Runs without series are left out.
+        runs: By name of the run: values of `packed_series`. Runs without series are left out.
         title: Title of the page.
         notes: Sentences to show above the view.
     """
@@ -57,7 +57,7 @@ def payload_of_series(
 def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]]:
     names = series_names(found)
     return [
-        series_content(names[key], results, map(block_content, blocks_of(results)), flag_rows(results))
+        packed_series(names[key], results, map(block_content, blocks_of(results)), flag_rows(results))
         for key, results in found.items()
     ]
 
@@ -69,7 +69,7 @@ def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:
     return {key: f"{name[0]} ({key})" if all_names.count(name) > 1 else name[0] for key, name in names.items()}
 
 
-def series_content(
+def packed_series(
     reference: str, results: Sequence[CKAResult], blocks: Iterable[Mapping[str, Any]], flags: Sequence[Sequence[Any]]
 ) -> dict[str, Any]:
     """Return the plain values of one series.

@@ -130,7 +130,7 @@ def test_difference_prints_a_table_and_writes_the_requested_file(files, capsys, 
     assert "the earlier result has no left_out_batches" in fails(capsys, "difference", later, "old.json")
     for result, name in zip(results, ("x.json", "y.json"), strict=True):
         replace(result, reference_layers=("p", "q"), diagnostics=None).save(name)
-    assert "keep errors for layers of the same name only" in fails(capsys, "difference", "x.json", "y.json")
+    assert "keep errors for paired layers only" in fails(capsys, "difference", "x.json", "y.json")
 
 
 def test_a_difference_from_few_batches_has_no_interval(capsys, tmp_path):

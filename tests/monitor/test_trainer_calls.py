@@ -18,7 +18,7 @@ def test_a_fast_dev_run_tries_all_references(tmp_path):
     monitor = CKAMonitor(["initial", "previous", "self", 3, tmp_path / "a.pt", Net()], every_n_epochs=4)
     run(monitor, fast_dev_run=3)
     assert {name: len(results) for name, results in monitor.results.items()} == dict.fromkeys(
-        ("initial", "previous", "self", "a", "Net"), 1
+        ("initial", "previous", "self", "a", "reference"), 1
     )
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
