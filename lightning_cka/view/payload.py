@@ -17,10 +17,7 @@ from lightning_cka.compare.flag_messages import flag_messages, flag_summary
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.view.blocks import block_content, blocks_of
-from lightning_cka.view.packing import packed_json
-
-FORMAT = 1
-"""Version of the form of payloads. The scripts refuse others."""
+from lightning_cka.view.packing import FORMAT, packed_json
 
 Runs = Mapping[str, Mapping[str, Sequence[CKAResult]]]
 """By name of the run and key of the reference: results in order of time."""
@@ -45,12 +42,18 @@ def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]
     """Return the series of one run. Where names of two series agree, the reference's name has the key, too."""
     names = [(results[0].reference_name, results[0].measure_label) for results in found.values()]
     return [
-        _series(results, f"{name[0]} ({key})" if names.count(name) > 1 else name[0])
+        series_content(results, f"{name[0]} ({key})" if names.count(name) > 1 else name[0])
         for name, (key, results) in zip(names, found.items(), strict=True)
     ]
 
 
-def _series(results: Sequence[CKAResult], reference: str) -> dict[str, Any]:
+def series_content(results: Sequence[CKAResult], reference: str) -> dict[str, Any]:
+    """Return the plain values of one series.
+
+    Args:
+        results: Results of one reference and one measure in order of time.
+        reference: Name of the reference.
+    """
     return {
         "reference": reference,
         "measure": results[0].measure_label,
