@@ -1,14 +1,15 @@
 """References with names, and references whose layers are paired with those of the live model."""
 
 import csv
+import json
 import logging
 
 import pytest
 import torch
-from conftest import Net, loaders, trainer
+from conftest import Net, loaders, run_script, trainer
 from fitting import fit
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning_cka import CKAMonitor, CKAResult
+from lightning_cka import CKAMonitor, CKAResult, compare_models
 from lightning_cka.compare.pairing import Pairing
 
 pytestmark = pytest.mark.filterwarnings("ignore:(CKA with|Be aware that when using `ckpt_path`):UserWarning")
@@ -188,3 +189,63 @@ def test_a_history_under_a_class_name_goes_on_if_its_name_is_given(tmp_path):
     with pytest.warns(UserWarning, match=r"no history of reference, but of Net\. .*reference=\{'Net': "):
         results = resume(second, CKAMonitor(net, dirpath=tmp_path / "cka"), tmp_path)
     assert len(results["reference"]) == 2
+
+
+def test_two_processes_pair_as_one_does(tmp_path):
+    for devices in (1, 2):
+        run_script("pairing_script.py", tmp_path, devices, '"name"')
+    one, two, other = (json.loads((tmp_path / f"out-{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert one[1] == two[1] == other[1] == {f"bert.{i}": str(i) for i in range(5)}
+    assert two == other
+    assert {key.removeprefix("cka/pretrained/") for key in two[0]} == {"mean", "mean_se", *one[1]}
+    for key, value in one[0].items():
+        assert two[0][key] == pytest.approx(value, abs=1e-9)
+    assert two[2] == pytest.approx(one[2], abs=1e-9)
+
+
+def test_two_processes_raise_together(tmp_path):
+    failed = run_script("pairing_script.py", tmp_path, 2, '{"bert.9": "0"}', check=False)
+    assert failed.returncode != 0
+    assert "pair: 'bert.9' is no compared layer of the model" in failed.stderr
+    assert not list(tmp_path.glob("out-*"))
+
+
+CONFIG = """
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  callbacks:
+    - class_path: lightning_cka.CKAMonitor
+      init_args:
+        reference: {start: initial, "at the end": 0}
+        layers: [first, sec*]
+        num_samples: 64
+        dirpath: cka
+"""
+
+
+def test_names_come_from_yaml(tmp_path):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "c.yaml")
+    assert list(json.loads((tmp_path / "lightning.pytorch.json").read_text())) == ["start", "at the end"]
+    assert "start: initial" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_bert_is_paired_with_the_backbone_that_a_classifier_wraps():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8
+    )
+    backbone = transformers.BertModel(config)
+    model = transformers.BertForSequenceClassification(config)
+    model.bert.load_state_dict(backbone.state_dict(), strict=False)
+    batches = [{"input_ids": torch.randint(0, 16, (16, 5))} for _ in range(4)]
+    result = compare_models(
+        model, backbone, batches, ["BertLayer", "classifier"], reference_layers="BertLayer", feature_fn="cls",
+        progress_bar=False,
+    )  # fmt: skip
+    layers = [f"encoder.layer.{i}" for i in range(3)]
+    assert result.pairing == Pairing({f"bert.{name}": name for name in layers}, "names without 'bert.'")
+    assert result.mean() == pytest.approx(1, abs=1e-5)

@@ -31,7 +31,7 @@ def test_a_checkpoint_a_state_dict_and_a_module_give_the_same_reference(tmp_path
     before = {name: value.clone() for name, value in other.state_dict().items()}
     monitor = CKAMonitor([str(tmp_path / "other.ckpt"), tmp_path / "plain.pt", other, other])
     model, _ = fit(monitor)
-    assert list(monitor.results) == ["other", "plain", "Net", "Net-2"]
+    assert list(monitor.results) == ["other", "plain", "reference", "reference-2"]
     matrices = [results[-1].matrix for results in monitor.results.values()]
     assert all(torch.equal(matrix, matrices[0]) for matrix in matrices)
     assert other.training
