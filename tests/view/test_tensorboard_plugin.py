@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboards import Run, entry_point, get, search_path, tensorboard
 from test_safety import HOSTILE, hostile_runs
-from test_view import check_cell
+from test_view import check_cell, check_digits
 from view_results import one_run, results, without_layer
 
 tensorboard_package = pytest.importorskip("tensorboard")
@@ -24,16 +24,14 @@ def write_run(folder, run, keys="{}/"):
     return written
 
 
-def check_since(viewer, run, row):
-    """Check the change of a paired layer since the first result, with its paired error."""
-    viewer.choose("Change since", "epoch 0, step 49")
-    shown = viewer.hover(row, row)
-    name = "change since epoch 0, step 49"
-    change = float(run[-1].matrix[row, row] - run[0].matrix[row, row])
-    assert float(shown[name]) == pytest.approx(change, abs=1e-4)
-    assert "error of the change" in shown or "standard error" in shown, shown
+def check_change(viewer, result, base, layer):
+    """Check the change of a paired layer, with its paired error."""
+    moment = f"epoch {base.epoch}, step {base.step}"
+    viewer.choose("Change since", moment)
+    shown, difference = viewer.hover(layer, layer), result.difference(base)
+    check_digits(shown[f"change since {moment}"], difference.matrix[layer, layer])
+    check_digits(shown["standard error"], difference.standard_error[layer, layer])
     viewer.choose("Change since", "show values")
-    return shown
 
 
 def test_the_module_that_tensorboard_imports_takes_no_time():
@@ -77,6 +75,7 @@ def test_the_tab_shows_a_run_that_is_still_written(viewer, tmp_path):
         for epoch in (19, 0, 7):
             viewer.go(epoch)
             check_cell(viewer, run["initial/cka"][epoch], 1, 3)
+            check_change(viewer, run["initial/cka"][epoch], run["initial/cka"][12], 4)
         viewer.go(2)
         assert viewer.hover(3, 1)["linear CKA"] == "nan"
         assert viewer.options("Reference") == ["initial", "previous"]
@@ -84,7 +83,7 @@ def test_the_tab_shows_a_run_that_is_still_written(viewer, tmp_path):
         check_cell(viewer, run["initial/mutual_knn"][2], 2, 4)
         viewer.choose("Measure", "linear CKA")
         viewer.choose("Reference", "previous")
-        check_cell(viewer, run["previous"][4], 4, 4)
+        check_cell(viewer, run["previous"][2], 4, 4)
         viewer.choose("Reference", "initial")
         viewer.go(19)
         written.write("cka/initial/cka/", run["initial/cka"][20:])
@@ -130,7 +129,8 @@ def test_the_tab_works_without_unsafe_eval_and_shows_names_as_text(viewer, tmp_p
         viewer.open_tab(address)
         viewer.wait("return document.querySelectorAll('.runs input').length === arguments[0]", len(runs), seconds=60)
         viewer.wait("return document.querySelector('.notes li') !== null", seconds=60)
-        assert viewer.text(".notes li") == f"run {len(runs) - 1}, <b>: this comparison cannot be shown: it is damaged: "
+        note = f"run {len(runs) - 1}, <b>: this comparison cannot be shown: it is damaged"
+        assert viewer.text(".notes li").startswith(note)
         for place, name in enumerate(HOSTILE):
             viewer.choose("Reference", name)
             assert viewer.run("return document.querySelectorAll('img, [onmouseover], [onerror]').length") == 0, place
