@@ -16,11 +16,12 @@ from PIL import Image
 from lightning_cka.figures.pictures import Pixels
 from lightning_cka.monitor.logger_thread import LoggerThread
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard
 from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.files import digest
 from lightning_cka.runtime.namespaces import class_names
 
-Kind = Literal["image", "text", "video", "report"]
+Kind = Literal["image", "text", "video", "report", "comparison"]
 
 RETRY_SECONDS = 0.5
 _MALFORMED = re.compile(r"Metric '.*' is malformed")
@@ -162,11 +163,12 @@ _SEND: dict[tuple[Kind, str], Send] = {
     ("video", "MLFlowLogger"): _tried_twice(_video_to_mlflow),
     ("video", "CometLogger"): _video_to_comet,
     ("video", "LitLogger"): _video_to_litlogger,
+    ("comparison", "TensorBoardLogger"): comparisons_to_tensorboard,
 }
 
 
 class LoggerOutput:
-    """Sends images, texts and videos to all loggers of a Trainer, without waiting for them.
+    """Sends images, texts, videos and comparisons to all loggers of a Trainer, without waiting for them.
 
     Only rank 0 uses it. A logger that raises causes a warning; the other loggers still get the value.
 
@@ -186,8 +188,8 @@ class LoggerOutput:
         Args:
             kind: What the value is.
             key: The logged key.
-            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", or the path
-                of the HTML file of a "report", which a later one replaces.
+            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", the path of
+                the HTML file of a "report", which a later one replaces, or a "comparison": the list of its results.
             step: The step, on the axis of Lightning's own scalars.
 
         Returns:

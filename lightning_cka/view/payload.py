@@ -17,10 +17,7 @@ from lightning_cka.compare.flag_messages import flag_messages, flag_summary
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.view.blocks import block_content, blocks_of
-from lightning_cka.view.packing import packed_json
-
-FORMAT = 1
-"""Version of the form of payloads. The scripts refuse others."""
+from lightning_cka.view.packing import FORMAT, packed_json
 
 Runs = Mapping[str, Mapping[str, Sequence[CKAResult]]]
 """By name of the run and key of the reference: results in order of time."""
@@ -56,10 +53,17 @@ def payload_of_series(
 
 def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]]:
     names = series_names(found)
-    return [
-        packed_series(names[key], results, map(block_content, blocks_of(results)), flag_rows(results))
-        for key, results in found.items()
-    ]
+    return [series_content(results, names[key]) for key, results in found.items()]
+
+
+def series_content(results: Sequence[CKAResult], reference: str) -> dict[str, Any]:
+    """Return the plain values of one series.
+
+    Args:
+        results: Results of one reference and one measure in order of time; at least one.
+        reference: Name of the reference.
+    """
+    return packed_series(reference, results, map(block_content, blocks_of(results)), flag_rows(results))
 
 
 def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:
@@ -72,7 +76,7 @@ def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:
 def packed_series(
     reference: str, results: Sequence[CKAResult], blocks: Iterable[Mapping[str, Any]], flags: Sequence[Sequence[Any]]
 ) -> dict[str, Any]:
-    """Return the plain values of one series.
+    """Return the plain values of one series, whose numbers are packed already.
 
     Args:
         reference: Name of the reference.
