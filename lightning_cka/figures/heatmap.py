@@ -103,7 +103,7 @@ def plot_cka(
         if flag_lines:
             write_below_axes(ax, flag_lines, room + notes_height(lines))
     else:
-        longest = style.max_titles[0] * 7 // 5  # Letters of notes are smaller than those of titles.
+        longest = style.max_titles[0] * 3 // 2  # Letters of notes are smaller than those of titles.
         notes = [fitting([note, note.split(":")[0]], longest) for note in notes]
         write_short_notes(ax, [(note, None) for note in notes] + _short(reasons, longest))
         fit_into_cell(ax, again=partial(style.set_ticks, result, ax))
