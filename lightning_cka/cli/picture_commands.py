@@ -7,9 +7,8 @@ from typing import Any
 
 from lightning_cka.cli.label_files import labels_in
 from lightning_cka.cli.output_files import check_ending, write_line
-from lightning_cka.cli.run_results import results_of_references
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training, result_files
+from lightning_cka.compare.run_files import is_of_training, result_files, results_of_references
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.pictures import FORMATS, write_figure
 from lightning_cka.figures.samples import plot_samples

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning_cka.cli.output_files import write_line
 from lightning_cka.cli.run_banks import RunBanks
-from lightning_cka.cli.run_results import results_of_references
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import results_of_references
 from lightning_cka.compare.tables import trajectory_table
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation

@@ -140,7 +140,7 @@ class CKAMonitor(TrainerEvents):
 
     def __init__(
         self,
-        reference: ReferenceSource | Sequence[ReferenceSource] | Mapping[str, ReferenceSource] = "initial",
+        reference: Mapping[str, ReferenceSource] | ReferenceSource | Sequence[ReferenceSource] = "initial",
         layers: Layers = None,
         *,
         reference_layers: Layers = None,
