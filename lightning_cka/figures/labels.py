@@ -52,6 +52,11 @@ def elided(text: str, max_length: int = MAX_LABEL) -> str:
     return text if len(text) <= max_length else f"{text[: half - 1]}…{text[-half:]}"
 
 
+def fitting(wordings: Sequence[str], max_length: int) -> str:
+    """Return the first wording of at most this many characters, or the last one if there is none."""
+    return next((text for text in wordings if len(text) <= max_length), wordings[-1])
+
+
 def plain(text: str) -> str:
     """Escape dollar signs, because matplotlib parses text between two of them as mathematics."""
     return re.sub(r"(?<!\\)\$", r"\\$", text)
