@@ -25,6 +25,7 @@ SCRIPTS = (
     "moments.js",
     "cell_text.js",
     "curves.js",
+    "layer.js",
     "grid.js",
     "lists.js",
     "exports.js",

@@ -143,7 +143,7 @@ def test_the_start_is_compared_with_everything_but_previous():
     model, _ = run(monitor)
     plain, _ = run()
     assert same_weights(model, plain)
-    assert epochs_and_steps(monitor) == epochs_and_steps(monitor, "Net") == [(None, 0), (0, 7), (1, 15)]
+    assert epochs_and_steps(monitor) == epochs_and_steps(monitor, "reference") == [(None, 0), (0, 7), (1, 15)]
     assert epochs_and_steps(monitor, "previous") == [(0, 7), (1, 15)]
     start = monitor.results["initial"][0]
     assert start.matrix.diagonal().tolist() == pytest.approx([1] * 4, abs=1e-12)
@@ -151,7 +151,7 @@ def test_the_start_is_compared_with_everything_but_previous():
     assert torch.equal(monitor.results["self"][0].matrix.diagonal(), torch.ones(4, dtype=torch.float64))
     L.seed_everything(3, workers=True, verbose=False)
     before = compare_models(Net(), reference, probe, progress_bar=False)
-    assert torch.allclose(monitor.results["Net"][0].matrix, before.matrix, atol=1e-6)
+    assert torch.allclose(monitor.results["reference"][0].matrix, before.matrix, atol=1e-6)
 
 
 def test_the_start_alone_before_epochs_that_log_their_own_first_step():

@@ -18,6 +18,7 @@ SCENARIOS = {
     "several forward passes for each Gram matrix": (64, "small"),
     "several batches of the user's loader for each Gram matrix": (94, "joined"),
     "three tokens of each sequence": (64, "tokens"),
+    "after each optimizer step": (64, "steps"),
 }
 
 
@@ -51,7 +52,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
     assert one.pop() == two.pop() == {"alone": [64, [1.0] * 4]}
     for (samples, kind), alone, shared in zip(scenarios.values(), one, two, strict=True):
-        reference, layers, per_sample = ("OfTokens", 3, 3) if kind == "tokens" else ("Net", 4, 1)
+        reference, layers, per_sample = ("reference", 3, 3) if kind == "tokens" else ("Net", 4, 1)
         for name in (f"{name}/{kernel}" for name in ("initial", "previous", "self", reference) for kernel in KERNELS):
             a, b = (np.array(content["matrices"][name]) for content in (alone, shared))
             assert a.shape == (2, layers, layers)

@@ -55,7 +55,7 @@ def test_the_other_trainer_and_its_modules(tmp_path):
     model = Net()
     trainer.fit(model, data, data)
     assert {name: len(results) for name, results in monitor.results.items()} == dict.fromkeys(
-        ("initial", "previous", "self", "Net"), 2
+        ("initial", "previous", "self", "reference"), 2
     )
     assert checkpoint.best_model_score is not None
     # Probe batches have 8 samples. Values that forward logs for them do not count as data of the loaders.

@@ -1,17 +1,19 @@
 """References with names, and references whose layers are paired with those of the live model."""
 
 import csv
+import json
 import logging
 
 import pytest
 import torch
-from conftest import Net, loaders, trainer
+import yaml
+from conftest import Net, loaders, run_script, trainer
 from fitting import fit
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning_cka import CKAMonitor, CKAResult
+from lightning_cka import CKAMonitor, CKAResult, compare_models
 from lightning_cka.compare.pairing import Pairing
 
-pytestmark = pytest.mark.filterwarnings("ignore:(CKA with|Be aware that when using `ckpt_path`):UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:(CKA|Be aware that when using `ckpt_path`):UserWarning")
 
 
 class Wrapper(Net):
@@ -29,6 +31,7 @@ def backbone():
     return Net().net
 
 
+MEAN = {"mean", "mean_se", "mean_lower", "mean_upper"}
 LAYERS = {"layers": ["bert.*", "head"], "reference_layers": "*"}
 NAMES = [f"bert.{i}" for i in range(6)]
 
@@ -93,14 +96,14 @@ def test_position_and_mapping(pair, pairs):
     _, used = fit(monitor, model=Wrapper())
     assert dict(monitor.results["x"][-1].pairing.layers) == pairs
     names = {key.removeprefix("cka/x/") for key in used.callback_metrics if key.startswith("cka/x/")}
-    assert names == {"mean", "mean_se", *pairs}
+    assert names - MEAN == set(pairs)
 
 
 def test_nothing_is_paired_with_an_empty_mapping():
     monitor = CKAMonitor({"x": backbone()}, **LAYERS, pair={})
     _, used = fit(monitor, model=Wrapper())
     names = {key.removeprefix("cka/x/") for key in used.callback_metrics if key.startswith("cka/x/")}
-    assert names == {"mean_all_pairs", "mean_all_pairs_se"}
+    assert names == {name.replace("mean", "mean_all_pairs") for name in MEAN}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +141,12 @@ def test_names_are_in_keys_folders_titles_and_results(tmp_path):
     reference = {"pretrained": Net(), "last week": tmp_path / "a.ckpt", "start": "initial", "a/b": "previous"}
     monitor = CKAMonitor(reference, dirpath=tmp_path / "cka", layers="head")
     _, used = fit(monitor)
-    assert [each.title for each in monitor.references] == list(reference)
+    titles = ["pretrained (frozen)", "last week (frozen)", "start", "a/b"]
+    assert [each.title for each in monitor.references] == titles
     safe = monitor.references[3].name
     assert safe.startswith("a_b-")
     assert list(monitor.results) == ["pretrained", "last week", "start", safe]
-    assert [history[-1].reference_name for history in monitor.results.values()] == list(reference)
+    assert [history[-1].reference_name for history in monitor.results.values()] == titles
     for name in monitor.results:
         assert f"cka/{name}/head" in used.callback_metrics
         assert (tmp_path / "cka" / name / "drift.png").exists()
@@ -172,7 +176,8 @@ def test_a_module_of_the_live_class_is_called_reference():
     monitor = CKAMonitor([Net(), backbone(), Net()], layers="head", reference_layers="*")
     fit(monitor)
     assert list(monitor.results) == ["reference", "Sequential", "reference-2"]
-    assert [history[-1].reference_name for history in monitor.results.values()] == list(monitor.results)
+    titles = [history[-1].reference_name for history in monitor.results.values()]
+    assert titles == [f"{name} (frozen)" for name in monitor.results]
     fit(monitor, model=Wrapper())
     assert list(monitor.results) == ["Net", "Sequential", "Net-2"]
 
@@ -214,3 +219,64 @@ def test_a_history_under_a_class_name_goes_on_if_its_name_is_given(tmp_path):
     with pytest.warns(UserWarning, match=r"no history of reference, but of Net\. .*reference=\{'Net': "):
         results = resume(second, CKAMonitor(net, dirpath=tmp_path / "cka"), tmp_path)
     assert len(results["reference"]) == 2
+
+
+def test_two_processes_pair_as_one_does(tmp_path):
+    for devices in (1, 2):
+        run_script("pairing_script.py", tmp_path, devices, '"name"')
+    one, two, other = (json.loads((tmp_path / f"out-{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert one[1] == two[1] == other[1] == {f"bert.{i}": str(i) for i in range(5)}
+    assert two == other
+    assert {key.removeprefix("cka/pretrained/") for key in two[0]} >= {"mean", "mean_se", *one[1]}
+    for key, value in one[0].items():
+        assert two[0][key] == pytest.approx(value, abs=1e-9)
+    assert two[2] == pytest.approx(one[2], abs=1e-9)
+
+
+def test_two_processes_raise_together(tmp_path):
+    failed = run_script("pairing_script.py", tmp_path, 2, '{"bert.9": "0"}', check=False)
+    assert failed.returncode != 0
+    assert "pair: 'bert.9' is no compared layer of the model" in failed.stderr
+    assert not list(tmp_path.glob("out-*"))
+
+
+CONFIG = """
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  callbacks:
+    - class_path: lightning_cka.CKAMonitor
+      init_args:
+        reference: {start: initial, "at the end": 0}
+        layers: [first, sec*]
+        num_samples: 64
+        dirpath: cka
+"""
+
+
+def test_names_come_from_yaml(tmp_path):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "c.yaml")
+    assert list(json.loads((tmp_path / "lightning.pytorch.json").read_text())) == ["start", "at the end"]
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
+    assert saved["reference"] == {"start": "initial", "at the end": 0}  # So that it can be read again.
+
+
+def test_a_bert_is_paired_with_the_backbone_that_a_classifier_wraps():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8
+    )
+    backbone = transformers.BertModel(config)
+    model = transformers.BertForSequenceClassification(config)
+    model.bert.load_state_dict(backbone.state_dict(), strict=False)
+    batches = [{"input_ids": torch.randint(0, 16, (16, 5))} for _ in range(4)]
+    result = compare_models(
+        model, backbone, batches, ["BertLayer", "classifier"], reference_layers="BertLayer", feature_fn="cls",
+        progress_bar=False,
+    )  # fmt: skip
+    layers = [f"encoder.layer.{i}" for i in range(3)]
+    assert result.pairing == Pairing({f"bert.{name}": name for name in layers}, "names without 'bert.'")
+    assert result.mean() == pytest.approx(1, abs=1e-5)

@@ -63,7 +63,7 @@ def test_sharded_models_give_the_results_of_whole_ones_and_do_not_change(tmp_pat
         ["--devices", "2", *blocks],
     )
     assert plain["weights"] == sharded["weights"] == sharded_blocks["weights"]
-    for name in ("initial", "previous", "self", "Late", "frozen"):
+    for name in ("initial", "previous", "self", "reference", "frozen"):
         assert np.shape(whole["matrices"][name]) == (3, 3, 3)
         for other in (sharded, resumed):
             np.testing.assert_allclose(other["matrices"][name], whole["matrices"][name], rtol=0, atol=1e-12)

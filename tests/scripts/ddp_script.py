@@ -70,11 +70,12 @@ def run(devices, strategy, samples, own, layers):
         gram_batch_size={"small": 12, "joined": 24, "tokens": 8}.get(own),
         feature_fn="tokens:3" if own == "tokens" else None,
         dataloader=None
-        if own in (False, "small", "tokens")
+        if own in (False, "small", "tokens", "steps")
         else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
         log_changes=True,
+        every_n_train_steps=1 if own == "steps" else None,
     )
     checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/linear/mean", mode="max")
     trainer = L.Trainer(

@@ -21,48 +21,31 @@ export const MAP_NAMES = ["magma", "viridis", "cividis"];
 const SIZE = 1024;
 const tables = new Map();
 
-/**
- * Return the colours of a map.
- * @param {string} name Name of the map.
- * @returns {Uint8ClampedArray} Red, green and blue of each of 1024 colours.
- */
+/** Return red, green and blue of each of the 1024 colours of a map. */
 export function colourTable(name) {
   if (tables.has(name)) return tables.get(name);
   const points = MAPS[name].match(/../g).map((digits) => parseInt(digits, 16));
   const last = points.length / 3 - 1;
   const table = new Uint8ClampedArray(3 * SIZE);
-  for (let place = 0; place < SIZE; place++) {
-    const exact = (place / (SIZE - 1)) * last;
+  for (let place = 0; place < 3 * SIZE; place++) {
+    const exact = (Math.floor(place / 3) / (SIZE - 1)) * last;
     const below = Math.min(Math.floor(exact), last - 1);
-    for (let part = 0; part < 3; part++) {
-      const [one, other] = [points[3 * below + part], points[3 * below + 3 + part]];
-      table[3 * place + part] = Math.round(one + (exact - below) * (other - one));
-    }
+    const [one, other] = [points[3 * below + (place % 3)], points[3 * below + 3 + (place % 3)]];
+    table[place] = Math.round(one + (exact - below) * (other - one));
   }
   tables.set(name, table);
   return table;
 }
 
-/**
- * Return the place of a value's colour in a table.
- * @param {number} value The value, not `NaN`.
- * @param {number} low Value at the lower end of the map.
- * @param {number} high Value at the upper end of the map.
- * @returns {number} Index of the red part.
- */
-export function colourIndex(value, low, high) {
+/** Return the place in a table of the red part of a value's colour. */
+export function colourIndex(value, { low, high }) {
   const part = high > low ? (value - low) / (high - low) : 0.5;
   return 3 * Math.round(Math.min(1, Math.max(0, part)) * (SIZE - 1));
 }
 
-/**
- * Return the colour of a value for style sheets and SVG.
- * @param {number} value The value, not `NaN`.
- * @param {{map: string, low: number, high: number}} range The map and the values at its ends.
- * @returns {string} Such as `#b73779`.
- */
-export function hexColour(value, { map, low, high }) {
-  const table = colourTable(map);
-  const start = colourIndex(value, low, high);
-  return `#${[...table.slice(start, start + 3)].map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+/** Return the colour of a value in a range, such as `#b73779`. A range has a map and the values at its ends. */
+export function hexColour(value, range) {
+  const start = colourIndex(value, range);
+  const parts = [...colourTable(range.map).slice(start, start + 3)];
+  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
 }

@@ -1,16 +1,13 @@
-/** Curves over time with bands, and which layer of the reference a layer is most alike to. */
+/** Curves over time with bands, which layer a layer is most alike to, and the legend of colours. */
 
 import { hexColour } from "./colours.js";
-import { LABEL_SIZE, label, s } from "./elements.js";
+import { LABEL_SIZE, label, s, textWidth } from "./elements.js";
+import { elided } from "./names.js";
 
-const [LEFT, RIGHT, TOP, BOTTOM] = [40, 10, 8, 34];
+const [LEFT, RIGHT, BOTTOM] = [40, 10, 34];
 const STRIP = 12;
 
-/**
- * Join runs of equal entries.
- * @param {any[]} list The entries.
- * @returns {{value: any, from: number, to: number}[]} Each run with its first and last place.
- */
+/** Join runs of equal entries: the value, and the first and the last place of each run. */
 export function runsOf(list) {
   const found = [];
   list.forEach((value, place) => {
@@ -20,94 +17,83 @@ export function runsOf(list) {
   return found;
 }
 
+/** Return the parts of points in which a number is known. Each point gets its place. */
+function knownParts(points, name) {
+  const placed = points.map((point, place) => ({ ...point, place }));
+  const runs = runsOf(points.map((point) => !Number.isNaN(point[name])));
+  return runs.filter(({ value }) => value).map(({ from, to }) => placed.slice(from, to + 1));
+}
+
 /**
- * Draw curves over time.
- * @param {object} content `width`, `height` and `theme`; `lines`, each with points `{value, low, high}`, a colour, and
- *   whether it is dashed; `low` and `high`; `moments`, texts; `cursor`, a place; `strips`, for each
- *   run the number of columns and the most alike one at each moment.
- * @returns {SVGElement} The figure.
+ * Draw curves over time. `lines` have points `{value, low, high}`, a colour, a name or none, and may be dashed.
+ * `strips` have for each run the number of columns and the most alike one at each moment. The figure has `placeAt`,
+ * the moment at an offset, and `showCursor`.
  */
-export function curveFigure({ width, height, theme, lines, low, high, moments, cursor, strips }) {
+export function curveFigure({ width, height, theme, lines, low, high, moments, strips }) {
   const last = Math.max(1, moments.length - 1);
-  const bottom = height - BOTTOM - strips.length * (STRIP + 4);
-  const x = (place) => LEFT + (place / last) * (width - LEFT - RIGHT);
-  const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - TOP);
-  const parts = [];
-  const text = { fill: theme.muted, "text-anchor": "end" };
-  for (let tick = 0; tick <= 4; tick++) {
-    const value = low + (tick / 4) * (high - low);
-    parts.push(s("line", { x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value), stroke: theme.line }));
-    parts.push(label(value.toFixed(2), LEFT - 6, y(value) + 4, text));
+  const [right, base] = [width - RIGHT, height - BOTTOM];
+  const named = lines.filter((line) => line.name);
+  const top = named.length ? 24 : 8;
+  const bottom = base - strips.length * (STRIP + 4);
+  const x = (place) => LEFT + (place / last) * (right - LEFT);
+  const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - top);
+  const style = { fill: theme.muted, "text-anchor": "end" };
+  const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((part) => {
+    const value = low + part * (high - low);
+    const tick = label(value.toFixed(2), LEFT - 6, y(value) + 4, style);
+    return [s("line", { x1: LEFT, x2: right, y1: y(value), y2: y(value), stroke: theme.line }), tick];
+  });
+  let start = LEFT;
+  for (const { name, colour } of named) {
+    const text = elided(name, 24);
+    parts.push(label(text, start, LABEL_SIZE, { fill: colour, "font-weight": 600 }));
+    start += textWidth(text) + 20;
   }
+  const path = (points, name) => points.map((point) => `${x(point.place)} ${y(point[name])}`);
   for (const { points, colour, isDashed } of lines) {
-    const known = points.map((point, place) => ({ ...point, place })).filter(({ value }) => !Number.isNaN(value));
-    for (const part of split(known.filter(({ low: bound }) => !Number.isNaN(bound)))) {
-      const upper = part.map((point) => `${x(point.place)} ${y(point.high)}`);
-      const lower = part.map((point) => `${x(point.place)} ${y(point.low)}`).reverse();
-      parts.push(s("path", { d: `M${upper.concat(lower).join("L")}Z`, fill: colour, opacity: isDashed ? 0.1 : 0.2 }));
+    for (const part of knownParts(points, "low")) {
+      const d = `M${path(part, "high").concat(path(part, "low").reverse()).join("L")}Z`;
+      parts.push(s("path", { d, fill: colour, opacity: isDashed ? 0.1 : 0.2 }));
     }
-    for (const part of split(known)) {
-      const d = `M${part.map((point) => `${x(point.place)} ${y(point.value)}`).join("L")}`;
-      const style = { fill: "none", stroke: colour, "stroke-width": 1.75, "stroke-linecap": "round" };
-      parts.push(
-        s("path", { d: part.length > 1 ? d : `${d}h0.01`, ...style, "stroke-dasharray": isDashed ? "4 4" : null }),
-      );
+    for (const part of knownParts(points, "value")) {
+      const dashes = { "stroke-dasharray": isDashed ? "4 4" : null, "stroke-linecap": "round" };
+      const d = `M${path(part, "value").join("L")}h0.01`;
+      parts.push(s("path", { d, fill: "none", stroke: colour, "stroke-width": 1.75, ...dashes }));
     }
   }
+  const half = (right - LEFT) / last / 2;
   strips.forEach(({ alike, columns }, place) => {
-    const top = bottom + 6 + place * (STRIP + 4);
     const range = { map: "viridis", low: 0, high: Math.max(1, columns - 1) };
-    const half = (width - LEFT - RIGHT) / last / 2;
     for (const { value, from, to } of runsOf(alike).filter((run) => run.value >= 0)) {
-      const [start, end] = [Math.max(LEFT, x(from) - half), Math.min(width - RIGHT, x(to) + half)];
-      parts.push(s("rect", { x: start, y: top, width: end - start, height: STRIP, fill: hexColour(value, range) }));
+      const [begin, end] = [Math.max(LEFT, x(from) - half), Math.min(right, x(to) + half)];
+      const size = { x: begin, y: bottom + 6 + place * (STRIP + 4), width: end - begin, height: STRIP };
+      parts.push(s("rect", { ...size, fill: hexColour(value, range) }));
     }
   });
-  const dots = { stroke: theme.ink, "stroke-width": 1 };
-  parts.push(s("line", { x1: x(cursor), x2: x(cursor), y1: TOP, y2: height - BOTTOM + 4, ...dots }));
-  const base = height - BOTTOM + 8 + LABEL_SIZE;
-  parts.push(label(moments[0], LEFT, base, { fill: theme.muted }));
-  if (moments.length > 1) parts.push(label(moments.at(-1), width - RIGHT, base, text));
+  const cursor = s("line", { y1: top, y2: base + 4, stroke: theme.ink });
+  const under = base + 8 + LABEL_SIZE;
+  parts.push(cursor, label(moments[0], LEFT, under, { fill: theme.muted }));
+  if (moments.length > 1) parts.push(label(moments.at(-1), right, under, style));
   const figure = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...parts);
-  figure.placeAt = (offset) => Math.round(Math.min(1, Math.max(0, (offset - LEFT) / (width - LEFT - RIGHT))) * last);
+  figure.placeAt = (offset) => Math.round(((offset - LEFT) / (right - LEFT)) * last);
+  figure.showCursor = (place) => ["x1", "x2"].forEach((name) => cursor.setAttribute(name, x(place)));
   return figure;
 }
 
-/**
- * Draw a legend of colours.
- * @param {{range: object, theme: object, title: string}} content The map and the values at its ends, and what they are.
- * @returns {SVGElement} The figure.
- */
+/** Draw the legend of a range of colours. */
 export function legendFigure({ range, theme, title }) {
   const [count, size, y] = [64, 3, 18];
+  const valueAt = (part) => range.low + part * (range.high - range.low);
   const parts = Array.from({ length: count }, (_, place) => {
-    const fill = hexColour(range.low + (place / (count - 1)) * (range.high - range.low), range);
+    const fill = hexColour(valueAt(place / (count - 1)), range);
     return s("rect", { x: place * size, y, width: size + 0.5, height: 10, fill });
   });
   const style = { fill: theme.muted };
-  for (const [part, anchor] of [
-    [0, "start"],
-    [0.5, "middle"],
-    [1, "end"],
-  ]) {
-    const text = String(Number((range.low + part * (range.high - range.low)).toFixed(3)));
-    parts.push(label(text, part * count * size, y + 22, { ...style, "text-anchor": anchor }));
-  }
+  ["start", "middle", "end"].forEach((anchor, place) => {
+    const text = String(Number(valueAt(place / 2).toFixed(3)));
+    parts.push(label(text, (place / 2) * count * size, y + 22, { ...style, "text-anchor": anchor }));
+  });
   const nan = s("rect", { x: count * size + 16, y, width: 10, height: 10, fill: theme.nan });
   parts.push(label(title, 0, 11, { fill: theme.ink }), nan, label("nan", count * size + 30, y + 9, style));
   return s("svg", { width: count * size + 60, height: y + 26, "aria-hidden": "true" }, ...parts);
-}
-
-/**
- * Split points where some in between are missing.
- * @param {{place: number}[]} points The points in order.
- * @returns {{place: number}[][]} Points without gaps.
- */
-function split(points) {
-  const parts = [];
-  for (const point of points) {
-    if (parts.length && parts.at(-1).at(-1).place === point.place - 1) parts.at(-1).push(point);
-    else parts.push([point]);
-  }
-  return parts;
 }

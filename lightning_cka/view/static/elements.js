@@ -2,65 +2,40 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/**
- * Fill an element.
- * @param {Element} node The element.
- * @param {object} properties Attributes; functions are listeners of the event that their name has after "on".
- * @param {(Element | string)[]} children Elements and texts inside.
- * @returns {Element} The element.
- */
+export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
+
+/** Return the width of a figure in an element, which has none while it is hidden. */
+export const widthOf = (node) => Math.max(200, node.clientWidth);
+
+/** Size of labels in figures, in pixels. */
+export const LABEL_SIZE = 11;
+
+/** Set attributes of an element, or listeners of the event that their name has after "on", and add children. */
 function fill(node, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false && value !== undefined)
-      node.setAttribute(name, value === true ? "" : value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== null && value !== false) node.setAttribute(name, value);
   }
   node.append(...children);
   return node;
 }
 
-/**
- * Make an HTML element.
- * @param {string} tag Name of the element.
- * @param {object} properties Attributes and listeners.
- * @param {...(Element | string)} children Elements and texts inside.
- * @returns {HTMLElement} The element.
- */
+/** Make an HTML element with attributes, listeners, and elements and texts inside. */
 export const h = (tag, properties = {}, ...children) => fill(document.createElement(tag), properties, children);
 
-/**
- * Make an SVG element.
- * @param {string} tag Name of the element.
- * @param {object} properties Attributes and listeners.
- * @param {...(Element | string)} children Elements and texts inside.
- * @returns {SVGElement} The element.
- */
+/** Make an SVG element, as `h` does. */
 export const s = (tag, properties = {}, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
+
+/** Make a label of a figure. */
+export const label = (text, x, y, properties = {}) =>
+  s("text", { x, y, "font-family": FONT, "font-size": LABEL_SIZE, ...properties }, text);
 
 let pen = null;
 
-/**
- * Return the width of a text in the font of labels.
- * @param {string} text The text.
- * @returns {number} The width in pixels.
- */
+/** Return the width of a label in pixels. */
 export function textWidth(text) {
   pen ??= document.createElement("canvas").getContext("2d");
-  pen.font = LABEL_FONT;
+  pen.font = `${LABEL_SIZE}px ${FONT}`;
   return pen.measureText(text).width;
 }
-
-export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
-export const LABEL_SIZE = 11;
-const LABEL_FONT = `${LABEL_SIZE}px ${FONT}`;
-
-/**
- * Make a label of a figure.
- * @param {string} text The text.
- * @param {number} x Distance from the left.
- * @param {number} y Distance of the base line from the top.
- * @param {object} properties Further attributes.
- * @returns {SVGElement} The label.
- */
-export const label = (text, x, y, properties = {}) =>
-  s("text", { x, y, "font-family": FONT, "font-size": LABEL_SIZE, ...properties }, text);

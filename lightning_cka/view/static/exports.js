@@ -2,65 +2,42 @@
 
 import { FONT, h, label, s } from "./elements.js";
 
-/**
- * Return all figures and titles of a view as one figure.
- * @param {HTMLElement} root The view.
- * @param {{node: Element, draw: () => SVGElement}[]} figures What is drawn, and how to draw it as SVG.
- * @param {string} paper Colour of the background.
- * @returns {SVGElement} The figure.
- */
+/** Return all titles and figures of a view as one. A figure has a `node` in the view, and `draw` returns its SVG. */
 export function wholeFigure(root, figures, paper) {
   const origin = root.getBoundingClientRect();
-  const parts = [];
   let [right, bottom] = [0, 0];
-  const place = (node) => {
+  const placeOf = (node) => {
     const box = node.getBoundingClientRect();
     [right, bottom] = [Math.max(right, box.right - origin.left), Math.max(bottom, box.bottom - origin.top)];
-    return [box.left - origin.left, box.top - origin.top, box];
+    return { x: box.left - origin.left, y: box.top - origin.top, height: box.height };
   };
-  for (const node of root.querySelectorAll("[data-title]")) {
-    if (!node.offsetParent) continue;
-    const [x, y, box] = place(node);
+  const titles = [...root.querySelectorAll("[data-title]")].filter((node) => node.offsetParent);
+  const parts = titles.map((node) => {
+    const { x, y, height } = placeOf(node);
     const { fontSize, fontWeight, color } = getComputedStyle(node);
     const look = { "font-size": fontSize, "font-weight": fontWeight, fill: color };
-    parts.push(label(node.textContent, x, y + box.height * 0.75, look));
-  }
+    return label(node.textContent, x, y + height * 0.75, look);
+  });
   for (const { node, draw } of figures) {
-    const [x, y] = place(node);
-    const figure = draw();
-    fillIn(figure, { x, y });
-    parts.push(figure);
+    const { x, y } = placeOf(node);
+    parts.push(s("g", { transform: `translate(${x} ${y})` }, draw()));
   }
   const size = { width: Math.ceil(right + 16), height: Math.ceil(bottom + 16) };
   const back = s("rect", { ...size, fill: paper });
   return s("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}`, "font-family": FONT }, back, ...parts);
 }
 
-const fillIn = (node, properties) => Object.entries(properties).forEach((pair) => node.setAttribute(...pair));
-
-/**
- * Save a file from the page.
- * @param {Blob} content The content.
- * @param {string} name Name of the file.
- */
+/** Save a blob from the page as a file. */
 export function save(content, name) {
   const address = URL.createObjectURL(content);
   h("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-/**
- * Return a figure as the content of an SVG file.
- * @param {SVGElement} figure The figure.
- * @returns {Blob} The content.
- */
+/** Return a figure as the content of an SVG file. */
 export const svgFile = (figure) => new Blob([new XMLSerializer().serializeToString(figure)], { type: "image/svg+xml" });
 
-/**
- * Return a figure as the content of a PNG file, at twice the size.
- * @param {SVGElement} figure The figure.
- * @returns {Promise<Blob>} The content.
- */
+/** Return a figure as the content of a PNG file, at twice the size. */
 export async function pngFile(figure) {
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await svgFile(figure).text())}`;
@@ -70,11 +47,7 @@ export async function pngFile(figure) {
   return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
 
-/**
- * Return rows as the content of a CSV file.
- * @param {object[]} rows At least one row: values by column.
- * @returns {Blob} The content.
- */
+/** Return rows, objects with values by column, as the content of a CSV file. */
 export function csvFile(rows) {
   const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : (value ?? ""));
   const lines = [Object.keys(rows[0]), ...rows.map((row) => Object.values(row))];

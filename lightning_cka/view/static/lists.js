@@ -3,26 +3,19 @@
 import { runsOf } from "./curves.js";
 import { h } from "./elements.js";
 
-/**
- * Return in words when something was the case.
- * @param {Series} series The series.
- * @param {Set<number>} places Places of results.
- * @returns {string} Such as "epochs 3–7, 9".
- */
-function when(series, places) {
-  const isThere = series.frames.map((frame) => places.has(frame.index));
-  const name = series.frames.every(({ epoch }) => epoch !== null) ? "epoch" : "step";
-  const number = (place) => series.frames[place][name] ?? place;
-  const runs = runsOf(isThere).filter(({ value }) => value);
+/** Return in words at which places of a series something was the case, such as "epochs 3–7, 9". */
+function when({ frames }, places) {
+  if (frames.length === 1) return "";
+  const name = frames.every(({ epoch }) => epoch !== null) ? "epoch" : "step";
+  const number = (place) => frames[place][name] ?? place;
+  const runs = runsOf(frames.map((frame) => places.has(frame.index))).filter(({ value }) => value);
   const texts = runs.map(({ from, to }) => (from === to ? number(from) : `${number(from)}–${number(to)}`));
-  return series.frames.length === 1 ? "" : `${name}${places.size > 1 ? "s" : ""} ${texts.join(", ")}`;
+  return `${name}${places.size > 1 ? "s" : ""} ${texts.join(", ")}`;
 }
 
 /**
- * List the flags of a series: which layer was flagged why and when, with the sentence and the samples.
- * @param {Series} series The series.
- * @param {(place: number) => void} goTo Shows the result at a place.
- * @returns {{nodes: Element[], show: (frame: Frame) => void}} The list, and how to mark what is flagged in a result.
+ * List the flags of a series: which layer was flagged why and when, with the sentence and the samples. Return the
+ * elements, and a function that marks what is flagged in a result. `goTo` shows the result at a place.
  */
 export function flagList(series, goTo) {
   const groups = new Map();
@@ -33,16 +26,18 @@ export function flagList(series, goTo) {
     groups.get(key).flags.set(flag.place, flag);
   }
   const items = [...groups.values()].map(({ name, reason, flags }) => {
-    const sentence = h("p");
-    const samples = h("p", { class: "muted" });
+    const [sentence, samples] = [h("p"), h("p", { class: "muted" })];
     const first = Math.min(...flags.keys());
     const go = h("button", { type: "button", onclick: () => goTo(first) }, "Show first");
-    const time = h("span", { class: "muted" }, when(series, new Set(flags.keys())));
+    const time = h("span", { class: "muted" }, when(series, flags));
     const summary = h("summary", {}, h("span", { class: "mark" }, "⚠ "), h("b", {}, name), ` ${reason} `, time);
     const node = h("details", { class: "flag" }, summary, sentence, samples, go);
-    const show = (frame) => {
-      node.classList.toggle("now", flags.has(frame.index));
-      const flag = flags.get(frame.index) ?? flags.get(first);
+    let shown = null;
+    const show = ({ index }) => {
+      node.classList.toggle("now", flags.has(index));
+      const flag = flags.get(index) ?? flags.get(first);
+      if (flag === shown) return;
+      shown = flag;
       sentence.textContent = flag.sentence;
       samples.textContent = flag.samples.length ? `Samples: ${flag.samples.join(", ")}` : "";
     };
@@ -53,23 +48,16 @@ export function flagList(series, goTo) {
   return { nodes: items.length ? items.map(({ node }) => node) : [none], show };
 }
 
-/**
- * Return values as a table, for those who cannot see the heatmap.
- * @param {string} caption Text above the table.
- * @param {object[]} cells The cells, row by row, as `Panel.tableRows` returns them.
- * @returns {HTMLElement} The table.
- */
+/** Return the rows of `Panel.tableRows` as a table, for those who cannot see the heatmap. */
 export function valueTable(caption, cells) {
   const width = cells.findLastIndex(({ layer }) => layer === cells[0].layer) + 1;
   const title = (text, scope) => h("th", { scope }, text);
   const columns = cells.slice(0, width).map((cell) => title(cell.reference_layer, "col"));
-  const rows = [];
-  for (let start = 0; start < cells.length; start += width) {
-    const values = cells
-      .slice(start, start + width)
-      .map((cell) => h("td", {}, cell.change_change ?? (cell.value || "nan")));
-    rows.push(h("tr", {}, title(cells[start].layer, "row"), ...values));
-  }
+  const rows = cells.slice(0, cells.length / width).map((_, row) => {
+    const own = cells.slice(row * width, (row + 1) * width);
+    const values = own.map((cell) => h("td", {}, cell.change_change ?? (cell.value || "nan")));
+    return h("tr", {}, title(own[0].layer, "row"), ...values);
+  });
   const head = h("thead", {}, h("tr", {}, title("layer", "col"), ...columns));
   return h("table", {}, h("caption", {}, caption), head, h("tbody", {}, ...rows));
 }

@@ -1,15 +1,15 @@
 /** The moments of training that the slider moves through, and the state of a view as a text for links. */
 
 /**
- * Return the moments of several series: their epochs, or their steps if an epoch has several results.
- * @param {Series[]} all The series that are shown side by side.
- * @returns {{name: string, number: number, text: string, frames: Frame[]}[]} Moments in order: what is counted, its
- *   number, the moment in words, and the latest result of every series.
+ * Return the moments of several series in order: their epochs, or their steps if an epoch has several results. Each has
+ * the name and the number of what is counted, a text, and the latest result of every series.
  */
 export function momentsOf(all) {
   const isKey = (name) =>
-    all.every(({ frames }) => new Set(frames.map((frame) => frame[name] ?? "")).size === frames.length) &&
-    all.every(({ frames }) => frames.every((frame) => frame[name] !== null));
+    all.every(({ frames }) => {
+      const found = frames.map((frame) => frame[name]);
+      return new Set(found).size === found.length && !found.includes(null);
+    });
   const name = ["epoch", "step", "index"].find(isKey);
   const keys = [...new Set(all.flatMap(({ frames }) => frames.map((frame) => frame[name])))].sort((a, b) => a - b);
   const places = all.map(() => 0);
@@ -23,26 +23,17 @@ export function momentsOf(all) {
   });
 }
 
-const DEFAULTS = { reference: "", measure: "", at: "", since: "", layers: "", row: "", column: "", range: "", map: "" };
+const TEXTS = ["reference", "measure", "at", "since", "layers", "row", "column", "range", "map"];
 
-/**
- * Return the state that a link's fragment describes.
- * @param {string} fragment Such as `#reference=initial&at=epoch+3`.
- * @returns {object} The state: a list of runs, and texts that are empty by default.
- */
+/** Return the state that a link's fragment describes: a list of runs, and texts that are empty by default. */
 export function readState(fragment) {
   const given = new URLSearchParams(fragment.replace(/^#/, ""));
-  const state = Object.fromEntries(Object.keys(DEFAULTS).map((name) => [name, given.get(name) ?? ""]));
-  return { ...state, runs: given.getAll("run") };
+  return { ...Object.fromEntries(TEXTS.map((name) => [name, given.get(name) ?? ""])), runs: given.getAll("run") };
 }
 
-/**
- * Return the fragment of a link that opens a view in a state.
- * @param {object} state The state.
- * @returns {string} The fragment.
- */
+/** Return the fragment of a link that opens a view in a state. */
 export function writeState(state) {
   const given = new URLSearchParams(state.runs.map((run) => ["run", run]));
-  for (const name of Object.keys(DEFAULTS)) if (state[name]) given.append(name, state[name]);
+  for (const name of TEXTS) if (state[name]) given.append(name, state[name]);
   return `#${given}`;
 }

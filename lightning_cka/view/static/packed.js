@@ -3,17 +3,10 @@
 /** Stands for an undefined number among unpacked integers. */
 export const UNDEFINED = -(2 ** 31);
 
-const MOST_JSON = 2 ** 28;
-
 /** An error in the payload, with a message for the user. */
 export class PayloadError extends Error {}
 
-/**
- * Decode base64 and zlib.
- * @param {string} text The packed text.
- * @param {number} most Largest number of bytes that the text may unpack to.
- * @returns {Promise<Uint8Array>} The bytes.
- */
+/** Decode base64 and zlib into bytes, of which there may be `most`. */
 async function unpacked(text, most) {
   const parts = [];
   let size = 0;
@@ -31,13 +24,7 @@ async function unpacked(text, most) {
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
-/**
- * Unpack integers.
- * @param {string} text The packed text.
- * @param {number} count How many integers it must have.
- * @param {number} stride How many of them belong to one step of time.
- * @returns {Promise<Int32Array>} The integers.
- */
+/** Unpack `count` integers, of which `stride` belong to one step of time. */
 export async function unpackIntegers(text, count, stride) {
   const planes = await unpacked(text.slice(1), 4 * count);
   if (planes.length !== 4 * count) throw new PayloadError(`expected ${count} numbers, but it has ${planes.length / 4}`);
@@ -51,13 +38,9 @@ export async function unpackIntegers(text, count, stride) {
   return found;
 }
 
-/**
- * Unpack plain values.
- * @param {string} text The packed text.
- * @returns {Promise<any>} The values.
- */
+/** Unpack plain values. */
 export async function unpackJson(text) {
-  const bytes = await unpacked(text, MOST_JSON);
+  const bytes = await unpacked(text, 2 ** 28);
   try {
     return JSON.parse(new TextDecoder().decode(bytes));
   } catch (error) {

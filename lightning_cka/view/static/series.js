@@ -2,38 +2,49 @@
 
 import { PayloadError, UNDEFINED, unpackIntegers, unpackJson } from "./packed.js";
 
+/** Number of decimals of values, errors and bounds. */
 export const DECIMALS = 4;
+
 const UNIT = 10 ** -DECIMALS;
 const FINE_UNIT = 1e-8;
 const MOST_NUMBERS = 1e8;
+const NUMBERS = ["epochs", "steps", "samples", "batches", "effective", "factors", "means"];
 
 const isText = (value) => typeof value === "string";
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-const isNumberOrNull = (value) => value === null || isNumber(value);
-const isTextOrNull = (value) => value === null || isText(value);
-const isList = (value, check) => Array.isArray(value) && value.every(check);
+const isNull = (value) => value === null;
+const isListOf = (check) => (value) => Array.isArray(value) && value.every(check);
+const either = (one, other) => (value) => one(value) || other(value);
+const isTextOrNull = either(isText, isNull);
+const isNumbers = isListOf(either(isNumber, isNull));
 
-/**
- * Throw an error for a payload that is not as expected.
- * @param {boolean} isRight Whether it is.
- * @param {string} expected What is expected.
- */
+const RUN = { name: isText, series: Array.isArray };
+const SERIES = { reference: isText, measure: isText, flags: isText, blocks: Array.isArray };
+const BLOCK = {
+  ...{ model: isListOf(isText), reference: isListOf(isText), rows: isListOf(isText), columns: isListOf(isText) },
+  ...{ pairs: Array.isArray, mean: isText, values: isText, errors: isTextOrNull, bounds: isTextOrNull },
+  ...Object.fromEntries(NUMBERS.map((name) => [name, isNumbers])),
+};
+const PAIRED = { batches: isNumber, scale: isNumber, decimals: isNumber, fine: isText, left_out: isText };
+
+/** Throw an error if something is not as expected. */
 function expect(isRight, expected) {
   if (!isRight) throw new PayloadError(`expected ${expected}`);
 }
 
-/**
- * Check the payload of a view, and return its runs.
- * @param {any} payload Plain values; see `lightning_cka/view/payload.py`.
- * @returns {{title: string, notes: string[], runs: {name: string, series: Series[]}[]}} The checked content.
- */
+/** Check that an object has the fields of a schema: checks of its values by name. */
+function checkFields(value, schema, name) {
+  expect(value !== null && typeof value === "object", `an object as ${name}`);
+  for (const [field, check] of Object.entries(schema))
+    expect(check(value[field]), `another value as ${field} of ${name}`);
+}
+
+/** Check a payload, and return its title, its notes and its runs: a name and a list of `Series` each. */
 export function readPayload(payload) {
-  expect(payload !== null && typeof payload === "object", "an object");
+  checkFields(payload, { title: isText, notes: isListOf(isText), runs: Array.isArray }, "results");
   expect(payload.format === 1, `results of format 1, but they have format ${String(payload.format).slice(0, 20)}`);
-  expect(isText(payload.title) && isList(payload.notes, isText), "a title and notes");
-  expect(Array.isArray(payload.runs), "a list of runs");
   const runs = payload.runs.map((run) => {
-    expect(run && isText(run.name) && Array.isArray(run.series), "runs with a name and a list of series");
+    checkFields(run, RUN, "a run");
     return { name: run.name, series: run.series.map((raw) => new Series(raw)) };
   });
   return { title: payload.title, notes: payload.notes, runs };
@@ -41,124 +52,73 @@ export function readPayload(payload) {
 
 /** Results that share their layers and their probe set. */
 class Block {
-  /** @param {any} raw Plain values. */
   constructor(raw) {
-    expect(raw && isText(raw.mean) && isList(raw.rows, isText) && isList(raw.columns, isText), "names of layers");
-    expect(Array.isArray(raw.epochs), "epochs");
-    const size = raw.epochs.length;
-    for (const name of ["epochs", "steps", "samples", "batches", "effective", "factors", "means"]) {
-      expect(isList(raw[name], isNumberOrNull) && raw[name].length === size, `${size} numbers as ${name}`);
-    }
-    for (const name of ["model", "reference"]) {
-      expect(isList(raw[name], isText) && [1, size].includes(raw[name].length), `names of the ${name}`);
-    }
-    const [height, width] = [raw.rows.length, raw.columns.length];
-    const isCell = (cell) =>
-      Array.isArray(cell) && cell.length === 2 && isText(raw.rows[cell[0]]) && isText(raw.columns[cell[1]]);
-    expect(isList(raw.pairs, isCell), "pairs of layers");
-    expect(isText(raw.values) && isTextOrNull(raw.errors) && isTextOrNull(raw.bounds), "packed numbers");
-    const paired = raw.paired;
-    const isPaired = paired && isText(paired.fine) && isText(paired.left_out) && isNumber(paired.batches);
-    const hasScale = isPaired && isNumber(paired.scale) && isNumberOrNull(paired.factor) && isNumber(paired.decimals);
-    expect(paired === null || hasScale, "records of paired layers");
-    const most = size * Math.max(height * width, (paired?.batches ?? 0) * raw.pairs.length);
+    checkFields(raw, BLOCK, "results");
+    const [size, height, width] = [raw.epochs.length, raw.rows.length, raw.columns.length];
+    for (const name of NUMBERS) expect(raw[name].length === size, `${size} ${name}`);
+    for (const name of ["model", "reference"]) expect([1, size].includes(raw[name].length), `names of the ${name}`);
+    const isCell = (cell) => Array.isArray(cell) && isText(raw.rows[cell[0]]) && isText(raw.columns[cell[1]]);
+    expect(raw.pairs.every(isCell), "pairs of layers");
+    if (raw.paired !== null) checkFields(raw.paired, PAIRED, "paired layers");
+    const most = size * Math.max(height * width, (raw.paired?.batches ?? 0) * raw.pairs.length);
     expect(most <= MOST_NUMBERS, `at most ${MOST_NUMBERS} numbers, but there are ${most}`);
     Object.assign(this, { raw, size, height, width, rows: raw.rows, columns: raw.columns, pairs: raw.pairs });
-    this.pairOfRow = new Map(raw.pairs.map(([row], place) => [row, place]));
+    this.placeOfPair = new Map(raw.pairs.map((cell, place) => [String(cell), place]));
     this.pairOfName = new Map(raw.pairs.map((cell) => [raw.rows[cell[0]], cell]));
   }
 
   /** Unpack the numbers. */
   async load() {
-    if (this.values) return;
-    const { raw, size } = this;
-    const area = this.height * this.width;
-    const cells = (text) => (text === null ? null : unpackIntegers(text, size * area, area));
-    const count = this.pairs.length;
-    const parts = [cells(raw.errors), cells(raw.bounds)];
-    if (raw.paired) {
-      const stride = count * raw.paired.batches;
-      parts.push(unpackIntegers(raw.paired.fine, size * count, count));
-      parts.push(unpackIntegers(raw.paired.left_out, size * stride, stride));
-    }
-    [this.errors, this.bounds, this.fine, this.leftOut] = await Promise.all(parts);
-    this.values = await cells(raw.values);
+    const { raw, size, pairs } = this;
+    const numbers = (text, stride) => isText(text) && unpackIntegers(text, size * stride, stride);
+    const cells = ["values", "errors", "bounds"].map((name) => numbers(raw[name], this.height * this.width));
+    const fine = numbers(raw.paired?.fine, pairs.length);
+    const leftOut = numbers(raw.paired?.left_out, pairs.length * raw.paired?.batches);
+    [this.values, this.errors, this.bounds, this.fine, this.leftOut] = await Promise.all([...cells, fine, leftOut]);
   }
 }
 
-/** One result. */
+/** One result: number `place` of a block, and number `index` of the series. */
 class Frame {
-  /**
-   * @param {Block} block The block that has its numbers.
-   * @param {number} place Its place in the block.
-   * @param {number} index Its place in the series.
-   */
   constructor(block, place, index) {
     const { raw } = block;
     Object.assign(this, { block, place, index, rows: block.rows, columns: block.columns });
-    [this.epoch, this.step, this.samples, this.batches] = [raw.epochs, raw.steps, raw.samples, raw.batches].map(
-      (numbers) => numbers[place],
-    );
-    [this.effective, this.factor, this.mean] = [raw.effective, raw.factors, raw.means].map((numbers) => numbers[place]);
-    this.model = raw.model[place] ?? raw.model[0];
-    this.reference = raw.reference[place] ?? raw.reference[0];
+    const names = ["epoch", "step", "samples", "batches", "effective", "factor", "mean"];
+    names.forEach((name, at) => (this[name] = raw[NUMBERS[at]][place]));
+    for (const name of ["model", "reference"]) this[name] = raw[name][place] ?? raw[name][0];
   }
 
-  /** @returns {string} Epoch and step in words. */
+  /** Epoch and step in words. */
   get moment() {
-    const parts = [
-      ["epoch", this.epoch],
-      ["step", this.step],
-    ].filter(([, number]) => number !== null);
-    return parts.map((part) => part.join(" ")).join(", ") || "one comparison";
+    const parts = ["epoch", "step"].filter((name) => this[name] !== null).map((name) => `${name} ${this[name]}`);
+    return parts.join(", ") || "one comparison";
   }
 
-  /**
-   * Return the number of a cell in units of the last decimal.
-   * @param {Int32Array | null} numbers Values, errors or bounds of the block.
-   * @param {number} row Row of the cell.
-   * @param {number} column Column of the cell.
-   * @returns {number} `NaN` where it is undefined or not known.
-   */
+  /** The number of a cell in units of the last decimal; `NaN` where it is undefined or not known. */
   digits(numbers, row, column) {
     const found = numbers ? numbers[(this.place * this.block.height + row) * this.block.width + column] : UNDEFINED;
     return found === UNDEFINED ? NaN : found;
   }
 
-  /**
-   * Return the value of a cell.
-   * @param {number} row Row of the cell.
-   * @param {number} column Column of the cell.
-   * @returns {number} `NaN` where it is undefined.
-   */
+  /** The value of a cell; `NaN` where it is undefined. */
   value(row, column) {
     return this.digits(this.block.values, row, column) * UNIT;
   }
 
-  /**
-   * Return all that is shown about a cell.
-   * @param {number} row Row of the cell.
-   * @param {number} column Column of the cell.
-   * @returns {{value: number, error: number, low: number, high: number}} `NaN` where it is not known.
-   */
+  /** Value, error and bounds of a cell; `NaN` where one is not known. */
   cell(row, column) {
-    const value = this.digits(this.block.values, row, column);
-    const error = this.digits(this.block.errors, row, column);
-    const code = this.digits(this.block.bounds, row, column);
+    const { values, errors, bounds } = this.block;
+    const [value, error, code] = [values, errors, bounds].map((numbers) => this.digits(numbers, row, column));
     const half = this.factor === null ? NaN : Math.floor(this.factor * error + 0.5);
     const highOff = ((code + 8) & 15) - 8;
     const lowOff = (code - highOff) / 16;
-    const numbers = { value, error, low: value - half + lowOff, high: value + half + highOff };
-    return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [name, number * UNIT]));
+    const [low, high] = [value - half + lowOff, value + half + highOff];
+    return { value: value * UNIT, error: error * UNIT, low: low * UNIT, high: high * UNIT };
   }
 
   /**
-   * Return the change of a cell since an earlier or later result.
-   * @param {Frame} base The other result.
-   * @param {number} row Row of the cell.
-   * @param {number} column Column of the cell.
-   * @returns {{change: number, slack: number, error: number, errorSlack: number, factor: number}} The change, its
-   *   paired standard error and the factor of its interval; `NaN` where one is not known. Slacks bound rounding errors.
+   * The change of a cell since another result: the change, its paired error and the factor of its interval, each `NaN`
+   * where it is not known. `slack` and `errorSlack` bound what packing has rounded off.
    */
   change(base, row, column) {
     const { block } = this;
@@ -167,41 +127,39 @@ class Frame {
     const otherColumn = isSame ? column : base.columns.indexOf(this.columns[column]);
     const isThere = otherRow >= 0 && otherColumn >= 0;
     const change = isThere ? this.value(row, column) - base.value(otherRow, otherColumn) : NaN;
-    const none = { change, slack: UNIT, error: NaN, errorSlack: 0, factor: NaN };
-    const pair = block.pairOfRow.get(row);
-    const paired = block.raw.paired;
-    if (!isSame || !paired || pair === undefined || block.pairs[pair][1] !== column || Number.isNaN(change))
-      return none;
-    const count = block.pairs.length;
-    const fine = block.fine[this.place * count + pair] - block.fine[base.place * count + pair];
+    const pair = block.placeOfPair.get(`${row},${column}`);
+    const isPaired = isSame && block.raw.paired && pair !== undefined && !Number.isNaN(change);
+    if (!isPaired) return { change, slack: UNIT, error: NaN, errorSlack: 0, factor: NaN };
+    return { ...this.pairedChange(base, pair, change), factor: block.raw.paired.factor ?? NaN };
+  }
+
+  /** The change of paired layers with all its digits, and its error from the values without each batch. */
+  pairedChange(base, pair, change) {
+    const { fine, leftOut, pairs, raw } = this.block;
+    const { batches, scale, decimals } = raw.paired;
+    const fineChange = fine[this.place * pairs.length + pair] - fine[base.place * pairs.length + pair];
     let sum = 0;
-    for (let batch = 0; batch < paired.batches; batch++) {
-      const one = block.leftOut[(this.place * paired.batches + batch) * count + pair];
-      const other = block.leftOut[(base.place * paired.batches + batch) * count + pair];
+    for (let batch = 0; batch < batches; batch++) {
+      const one = leftOut[(this.place * batches + batch) * pairs.length + pair];
+      const other = leftOut[(base.place * batches + batch) * pairs.length + pair];
       sum += one === UNDEFINED || other === UNDEFINED ? NaN : (one - other) ** 2;
     }
-    const unit = 10 ** -paired.decimals;
-    const scale = Math.sqrt(paired.scale);
+    const unit = Math.sqrt(scale) * 10 ** -decimals;
+    const errorSlack = this === base ? 0 : unit * Math.sqrt(batches);
     return {
-      change: change + fine * FINE_UNIT,
+      change: change + fineChange * FINE_UNIT,
       slack: 1.1 * FINE_UNIT,
-      error: scale * unit * Math.sqrt(sum),
-      errorSlack: this === base ? 0 : scale * unit * Math.sqrt(paired.batches),
-      factor: paired.factor ?? NaN,
+      error: unit * Math.sqrt(sum),
+      errorSlack,
     };
   }
 
-  /**
-   * Return the column of the highest value in a row, without the layer itself if a model is compared with itself.
-   * @param {number} row The row.
-   * @param {boolean} isSelf Whether a model is compared with itself.
-   * @returns {number} The column; -1 if all values are undefined.
-   */
+  /** The column of the highest value in a row, but not the layer itself if `isSelf`; -1 if all are undefined. */
   mostAlike(row, isSelf) {
-    let best = -1;
+    let [best, highest] = [-1, -Infinity];
     for (let column = 0; column < this.block.width; column++) {
       const value = isSelf && column === row ? NaN : this.value(row, column);
-      if (!Number.isNaN(value) && (best < 0 || value > this.value(row, best))) best = column;
+      if (value > highest) [best, highest] = [column, value];
     }
     return best;
   }
@@ -209,17 +167,14 @@ class Frame {
 
 /** The results of one reference and one measure. */
 export class Series {
-  /** @param {any} raw Plain values. */
   constructor(raw) {
-    expect(raw && isText(raw.reference) && isText(raw.measure) && isText(raw.flags), "series with names and flags");
-    expect(Array.isArray(raw.blocks) && raw.blocks.length > 0, "series with results");
-    Object.assign(this, { raw, reference: raw.reference, measure: raw.measure, isSelf: raw.self === true });
+    checkFields(raw, SERIES, "results of a reference");
+    const { reference, measure } = raw;
+    Object.assign(this, { raw, reference, measure, isSelf: raw.self === true });
     this.blocks = raw.blocks.map((block) => new Block(block));
-    this.frames = [];
-    for (const block of this.blocks) {
-      for (let place = 0; place < block.size; place++) this.frames.push(new Frame(block, place, this.frames.length));
-    }
-    expect(this.frames.length > 0, "series with results");
+    const places = this.blocks.flatMap((block) => block.raw.epochs.map((_, place) => [block, place]));
+    this.frames = places.map(([block, place], index) => new Frame(block, place, index));
+    expect(this.frames.length > 0, "at least one result of a reference");
   }
 
   /** Unpack the numbers and the flags. */
@@ -228,14 +183,11 @@ export class Series {
     await Promise.all(this.blocks.map((block) => block.load()));
     const rows = await unpackJson(this.raw.flags);
     const isFlag = (row) =>
-      Array.isArray(row) &&
-      this.frames[row[0]] !== undefined &&
-      [1, 3, 4, 5].every((place) => isText(row[place])) &&
-      isList(row[6], isText);
-    expect(isList(rows, isFlag), "flags with a layer, a reason and a sentence");
+      Array.isArray(row) && row[0] in this.frames && row.slice(3, 6).every(isText) && isListOf(isText)(row[6]);
+    expect(isListOf(isFlag)(rows), "flags with a layer, a reason and a sentence");
     this.flagsAt = this.frames.map(() => []);
     for (const [place, layer, ofReference, reason, short, sentence, samples] of rows) {
-      this.flagsAt[place].push({ place, layer, ofReference: ofReference === true, reason, short, sentence, samples });
+      this.flagsAt[place].push({ place, layer, ofReference, reason, short, sentence, samples });
     }
   }
 }
