@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cka.cli.label_files import labels_in
-<<<<<<< HEAD
 from lightning_cka.cli.output_files import check_ending, write_line
-from lightning_cka.cli.run_results import results_of_references
-=======
-from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure, write_line
->>>>>>> 79607b7
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, result_files, results_of_references
 from lightning_cka.figures.drift import plot_drift
