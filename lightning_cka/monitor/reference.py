@@ -25,12 +25,13 @@ LIVE_NAMES = ("initial", "previous", "self")
 
 
 SAMPLES = "samples"
+REPORT = "report.html"
 """Key and folder of the pictures of samples."""
 
 LABELS = "labels.json"
 """File in that folder, with the label of each sample."""
 
-RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory")
+RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory", REPORT)
 """Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
 
 FROZEN = "(frozen)"

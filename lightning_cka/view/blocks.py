@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.jackknife import effective_batches
+from lightning_cka.runtime.files import digest
 from lightning_cka.view.packing import DECIMALS, UNDEFINED, packed_integers, shown_digits
 
 LEVEL = 0.95
@@ -124,7 +125,8 @@ def _matrix(matrix: torch.Tensor | None, like: torch.Tensor) -> NDArray[np.float
 def _paired(results: Sequence[CKAResult], values: NDArray[np.float64], digits: Integers) -> dict[str, Any] | None:
     """Return what the errors of differences between results of the block need; None if it is not known.
 
-    It holds for each pair of layers the digits of its value that follow the shown ones, and how far its value without
+    "probe" identifies the probe batches: blocks with the same ones have errors of differences between them, too. The
+    rest holds for each pair of layers the digits of its value that follow the shown ones, and how far its value without
     each batch is from its value.
     """
     cells = list(results[0].same_named_pairs().values())
@@ -139,6 +141,7 @@ def _paired(results: Sequence[CKAResult], values: NDArray[np.float64], digits: I
     number = effective_batches(first.weights)
     return {
         "batches": len(first.batches),
+        "probe": digest(repr((first.batches, first.weights.tolist())).encode()),
         "scale": 1 - 1 / number,
         "factor": _factor(number),
         "fine": packed_integers(shown_digits(own - coarse, FINE_DECIMALS)),

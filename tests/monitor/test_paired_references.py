@@ -159,7 +159,11 @@ def test_names_are_in_keys_folders_titles_and_results(tmp_path):
         ({"": "initial"}, ValueError, "a name in reference= must have letters or digits, but is ''"),
         ({" ": "initial"}, ValueError, "must have letters or digits"),
         ({3: "initial"}, TypeError, "maps names to references, but 3 is no text"),
-        ({"diagnostics": "initial"}, ValueError, "'diagnostics' in reference= is the name of a folder of CKAMonitor"),
+        (
+            {"diagnostics": "initial"},
+            ValueError,
+            "'diagnostics' in reference= is the name of a file or folder of CKAMonitor",
+        ),
         ({"Trajectory": "initial"}, ValueError, "'Trajectory' in reference= is the name of a folder"),
         ({"earlier-1": "initial"}, ValueError, "'earlier-1' in reference= is the name of a folder"),
         ({"Run": "initial", "run": "previous"}, ValueError, "'Run' and 'run' in reference= are one name for some file"),
