@@ -32,6 +32,7 @@ from lightning_cka.monitor.logged_scalars import (
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.margin_charts import Bands, MarginCharts
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.report_file import ReportFile
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.monitor.trainer_state import current_step, is_trial
@@ -54,6 +55,7 @@ class ResultLogger:
         warn: Issues warnings, each once.
         errors: Turns errors of files and loggers into warnings.
         figures: Draws figures in a thread.
+        report: Writes the interactive view in the same thread.
         charts: Charts with confidence bands in TensorBoard.
     """
 
@@ -65,6 +67,7 @@ class ResultLogger:
         self.errors = OutputErrors(folder, self.warn)
         self._loggers = LoggerOutput(trainer.loggers, self.errors)
         self.figures = FigureQueue(self._loggers)
+        self.report = ReportFile(folder, f"{settings.log_key_prefix}report", self.figures, self._loggers)
         self.charts = MarginCharts(trainer.loggers, self.errors)
         self._flagged = FlaggedLayers()
 
@@ -143,6 +146,11 @@ class ResultLogger:
             self._loggers.send("text", f"{self._settings.diagnostics_prefix}warnings", text, step)
         self._loggers.send("comparison", self._settings.logged(key), [history[-1]], step)
         log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
+
+    def finish(self) -> None:
+        """Write the last report, and wait until all figures are drawn and the loggers have all."""
+        self.report.finish()
+        self.figures.finish()
 
     def write_measures(self, name: str, results: Mapping[str, Sequence[CKAResult]], step: int | None = None) -> None:
         """Start to draw the figure of all measures of one reference, if there are several.
