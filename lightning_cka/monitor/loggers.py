@@ -147,6 +147,7 @@ def _artifact_name(part: str) -> str:
 
 
 _SEND: dict[tuple[Kind, str], Send] = {
+    ("comparison", "TensorBoardLogger"): comparisons_to_tensorboard,
     ("image", "TensorBoardLogger"): _image_to_tensorboard,
     ("image", "WandbLogger"): _image_to_wandb,
     ("image", "MLFlowLogger"): _tried_twice(_image_to_mlflow),
@@ -163,12 +164,11 @@ _SEND: dict[tuple[Kind, str], Send] = {
     ("video", "MLFlowLogger"): _tried_twice(_video_to_mlflow),
     ("video", "CometLogger"): _video_to_comet,
     ("video", "LitLogger"): _video_to_litlogger,
-    ("comparison", "TensorBoardLogger"): comparisons_to_tensorboard,
 }
 
 
 class LoggerOutput:
-    """Sends images, texts, videos and comparisons to all loggers of a Trainer, without waiting for them.
+    """Sends images, texts and videos to all loggers of a Trainer, without waiting for them.
 
     Only rank 0 uses it. A logger that raises causes a warning; the other loggers still get the value.
 
@@ -188,8 +188,13 @@ class LoggerOutput:
         Args:
             kind: What the value is.
             key: The logged key.
+<<<<<<< HEAD
             value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", the path of
                 the HTML file of a "report", which a later one replaces, or a "comparison": the list of its results.
+=======
+            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", or the path
+                of the HTML file of a "report", which a later one replaces, or the results of a "comparison".
+>>>>>>> plugin
             step: The step, on the axis of Lightning's own scalars.
 
         Returns:

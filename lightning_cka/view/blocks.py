@@ -34,19 +34,13 @@ Integers = NDArray[np.int32]
 
 def blocks_of(results: Sequence[CKAResult]) -> list[list[CKAResult]]:
     """Return results in groups of consecutive ones that have the same layers, pairs of layers and probe batches."""
-    return [list(block) for _, block in groupby(results, shared_content)]
 
+    def shared(result: CKAResult) -> tuple[Any, ...]:
+        records = result.left_out_batches
+        pairs = tuple(result.same_named_pairs().values())
+        return result.layers, result.reference_layers, pairs, records and (records.batches, tuple(records.weights))
 
-def shared_content(result: CKAResult) -> list[Any]:
-    """Return plain values that all results of a block share: their layers, pairs of layers and probe batches."""
-    records = result.left_out_batches
-    pairs = list(result.same_named_pairs().values())
-    return [
-        list(result.layers),
-        list(result.reference_layers),
-        [list(cell) for cell in pairs],
-        records and [list(records.batches), records.weights.tolist()],
-    ]
+    return [list(block) for _, block in groupby(results, shared)]
 
 
 def block_content(results: Sequence[CKAResult]) -> dict[str, Any]:

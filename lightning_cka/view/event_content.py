@@ -6,10 +6,9 @@ import json
 import zlib
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.runtime.json_text import checksum
-from lightning_cka.view.blocks import shared_content
+from lightning_cka.view.blocks import block_content
 from lightning_cka.view.events import EVENT_FORMAT
-from lightning_cka.view.payload import series_content
+from lightning_cka.view.payload import flag_rows, packed_series
 
 
 def event_content(key: str, result: CKAResult) -> bytes:
@@ -24,7 +23,6 @@ def event_content(key: str, result: CKAResult) -> bytes:
     content = {
         "format": EVENT_FORMAT,
         "key": key,
-        "shared": checksum(shared_content(result)),
-        "series": series_content([result], result.reference_name),
+        "series": packed_series(result.reference_name, [result], [block_content([result])], flag_rows([result])),
     }
     return zlib.compress(json.dumps(content, separators=(",", ":"), allow_nan=False).encode())

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from lightning_cka.runtime.json_text import parse_json
-from lightning_cka.view.packing import MOST_BYTES, inflated, integer_planes, unpacked_json
+from lightning_cka.view.packing import MOST_BYTES, check_integers, inflated, unpacked_json
 
 PLUGIN = "lightning_cka"
 """Name under which TensorBoard finds the events."""
@@ -15,7 +15,7 @@ PLUGIN = "lightning_cka"
 EVENT_FORMAT = 1
 """Version of the form of events."""
 
-PER_RESULT = ("epochs", "steps", "samples", "batches", "effective", "factors", "means")
+_PER_RESULT = ("epochs", "steps", "samples", "batches", "effective", "factors", "means")
 """Fields of a block that have one number for each result."""
 
 _LAYERS_MOST = 10_000
@@ -26,13 +26,11 @@ class Event(NamedTuple):
 
     Attributes:
         key: The logged key of the reference and the measure.
-        shared: A hash of what it shares with other results whose numbers may be put together with its own.
         series: Its series, with one block of one result; see `lightning_cka.view.payload`.
         flags: The rows of its flags.
     """
 
     key: str
-    shared: str
     series: dict[str, Any]
     flags: list[list[Any]]
 
@@ -62,7 +60,7 @@ def read_event(content: bytes) -> Event:
     _expect(isinstance(found, dict), "an object")
     if (version := found.get("format")) != EVENT_FORMAT:
         raise ValueError(f"expected format {EVENT_FORMAT}, got {str(version)[:20]}; install a newer lightning-cka")
-    _expect(_is_text(found.get("key")) and _is_text(found.get("shared")), "a key and a hash")
+    _expect(_is_text(found.get("key")), "a key")
     series = found.get("series")
     _expect(isinstance(series, dict), "a series")
     _expect(all(_is_text(series.get(name)) for name in ("reference", "measure", "flags")), "names and flags")
@@ -71,13 +69,13 @@ def read_event(content: bytes) -> Event:
     _check_block(series["blocks"][0])
     flags = unpacked_json(series["flags"])
     _expect(_are(flags, _is_flag), "flags with a layer, a reason and a sentence")
-    return Event(found["key"], found["shared"], series, flags)
+    return Event(found["key"], series, flags)
 
 
 def _check_block(block: dict[str, Any]) -> None:
     """Check the block of one result, also that its packed numbers are as many as its layers need."""
     _expect(_is_text(block.get("mean")), "the name of the mean")
-    for name in PER_RESULT:
+    for name in _PER_RESULT:
         _expect(_are(block.get(name), _is_number_or_none, 1), f"one number as {name}")
     for name in ("model", "reference"):
         _expect(_are(block.get(name), _is_text, 1), f"one name of the {name}")
@@ -100,6 +98,7 @@ def _check_paired(paired: Any, num_pairs: int) -> None:
     numbers = [paired.get(name) for name in ("batches", "scale", "decimals")]
     _expect(all(number is not None and _is_number_or_none(number) for number in numbers), "numbers of paired layers")
     _expect(_is_number_or_none(paired.get("factor")), "a factor of paired layers")
+    _expect(_is_text(paired.get("probe")), "the probe set of paired layers")
     batches = paired["batches"]
     _expect(isinstance(batches, int) and 0 < batches <= MOST_BYTES, "a number of batches")
     _check_integers(paired.get("fine"), num_pairs)
@@ -108,7 +107,7 @@ def _check_paired(paired: Any, num_pairs: int) -> None:
 
 def _check_integers(text: Any, count: int) -> None:
     _expect(_is_text(text), "packed numbers")
-    integer_planes(text, count)
+    check_integers(text, count)
 
 
 def _expect(is_right: bool, expected: str) -> None:

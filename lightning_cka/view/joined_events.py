@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
-from lightning_cka.view.events import PER_RESULT, Event
-from lightning_cka.view.packing import FORMAT, joined_integers, packed_json
+from lightning_cka.view.events import Event
+from lightning_cka.view.packing import FORMAT, packed_json
 
 
 def joined_payload(runs: Mapping[str, Sequence[Event]], *, title: str, notes: Iterable[str] = ()) -> dict[str, Any]:
@@ -48,31 +47,7 @@ def _without_abandoned(events: Sequence[Event]) -> list[Event]:
 
 
 def _series(events: Sequence[Event], reference: str) -> dict[str, Any]:
+    """Return one series. The scripts join its blocks."""
     flags = [[place, *row[1:]] for place, event in enumerate(events) for row in event.flags]
-    blocks = [_block([event.block for event in block]) for _, block in groupby(events, _form)]
+    blocks = [event.block for event in events]
     return events[0].series | {"reference": reference, "blocks": blocks, "flags": packed_json(flags)}
-
-
-def _form(event: Event) -> list[Any]:
-    """Return what the results of one block share, such as the layers."""
-    block, paired = event.block, event.block["paired"]
-    has = [block[name] is not None for name in ("errors", "bounds")]
-    of_pairs = paired and [paired[name] for name in ("batches", "scale", "factor", "decimals")]
-    return [event.shared, block["rows"], block["columns"], block["pairs"], block["mean"], has, of_pairs]
-
-
-def _block(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Put blocks of one result each together to one block."""
-    first = blocks[0]
-    joined: dict[str, Any] = {name: [each[name][0] for each in blocks] for name in (*PER_RESULT, "model", "reference")}
-    for name in ("model", "reference"):
-        joined[name] = joined[name][:1] if len(set(joined[name])) == 1 else joined[name]
-    joined |= {name: _joined(blocks, name) for name in ("values", "errors", "bounds")}
-    if (paired := first["paired"]) is not None:
-        parts = [each["paired"] for each in blocks]
-        joined["paired"] = paired | {name: _joined(parts, name) for name in ("fine", "left_out")}
-    return first | joined
-
-
-def _joined(parts: Sequence[dict[str, Any]], name: str) -> str | None:
-    return None if parts[0][name] is None else joined_integers([part[name] for part in parts])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,34 +77,15 @@ def packed_json(value: Any) -> str:
     return _text(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
 
 
-def joined_integers(texts: Sequence[str]) -> str:
-    """Return the integers of several packed texts one after the other, as one packed text.
-
-    Args:
-        texts: Texts of `packed_integers` for a single step each, so that they hold no differences.
-
-    Raises:
-        ValueError: A text is damaged.
-    """
-    found = [integer_planes(text) for text in texts]
-    return f"p{_text(b''.join(planes[place] for place in range(4) for planes in found))}"
-
-
-def integer_planes(text: str, count: int | None = None) -> list[bytes]:
-    """Return all lowest bytes of packed integers, then all second bytes, and so on.
-
-    Args:
-        text: A text of `packed_integers` that holds no differences.
-        count: How many integers it must have. None: any number.
+def check_integers(text: str, count: int) -> None:
+    """Check that a text of `packed_integers` can be unpacked, and has as many integers as are needed.
 
     Raises:
         ValueError: The text is damaged, or has another number of integers.
     """
-    planes = _content(text[1:], MOST_BYTES if count is None else 4 * count)
-    size, rest = divmod(len(planes), 4)
-    if text[:1] != "p" or rest or count not in (None, size):
-        raise ValueError(f"expected {'packed' if count is None else count} numbers, got {len(planes)} bytes")
-    return [planes[start : start + size] for start in range(0, 4 * size, size or 1)] or [b""] * 4
+    size = len(_content(text[1:], 4 * count))
+    if text[:1] not in ("p", "d") or size != 4 * count:
+        raise ValueError(f"expected {count} packed numbers, got {size / 4:g}")
 
 
 def unpacked_json(text: str) -> Any:

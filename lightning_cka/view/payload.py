@@ -53,6 +53,7 @@ def payload_of_series(
 
 def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]]:
     names = series_names(found)
+<<<<<<< HEAD
     return [series_content(results, names[key]) for key, results in found.items()]
 
 
@@ -64,6 +65,12 @@ def series_content(results: Sequence[CKAResult], reference: str) -> dict[str, An
         reference: Name of the reference.
     """
     return packed_series(reference, results, map(block_content, blocks_of(results)), flag_rows(results))
+=======
+    return [
+        packed_series(names[key], results, map(block_content, blocks_of(results)), flag_rows(results))
+        for key, results in found.items()
+    ]
+>>>>>>> plugin
 
 
 def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:

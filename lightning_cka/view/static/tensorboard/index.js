@@ -95,6 +95,7 @@ class Tab {
 /** Fill the page of the tab. TensorBoard calls this. */
 export async function render() {
   document.documentElement.lang = "en";
+  document.querySelector("base")?.remove(); // Links with a state begin with the address of this page.
   for (const node of [document.documentElement, document.body]) {
     Object.assign(node.style, { margin: "0", height: "100%" });
   }
