@@ -188,13 +188,8 @@ class LoggerOutput:
         Args:
             kind: What the value is.
             key: The logged key.
-<<<<<<< HEAD
-            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", the path of
-                the HTML file of a "report", which a later one replaces, or a "comparison": the list of its results.
-=======
             value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", or the path
                 of the HTML file of a "report", which a later one replaces, or the results of a "comparison".
->>>>>>> plugin
             step: The step, on the axis of Lightning's own scalars.
 
         Returns:

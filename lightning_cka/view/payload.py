@@ -53,24 +53,10 @@ def payload_of_series(
 
 def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]]:
     names = series_names(found)
-<<<<<<< HEAD
-    return [series_content(results, names[key]) for key, results in found.items()]
-
-
-def series_content(results: Sequence[CKAResult], reference: str) -> dict[str, Any]:
-    """Return the plain values of one series.
-
-    Args:
-        results: Results of one reference and one measure in order of time; at least one.
-        reference: Name of the reference.
-    """
-    return packed_series(reference, results, map(block_content, blocks_of(results)), flag_rows(results))
-=======
     return [
         packed_series(names[key], results, map(block_content, blocks_of(results)), flag_rows(results))
         for key, results in found.items()
     ]
->>>>>>> plugin
 
 
 def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:
@@ -83,7 +69,7 @@ def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:
 def packed_series(
     reference: str, results: Sequence[CKAResult], blocks: Iterable[Mapping[str, Any]], flags: Sequence[Sequence[Any]]
 ) -> dict[str, Any]:
-    """Return the plain values of one series, whose numbers are packed already.
+    """Return the plain values of one series.
 
     Args:
         reference: Name of the reference.
