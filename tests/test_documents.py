@@ -397,6 +397,15 @@ def test_the_blocks_on_files_run(tmp_path, monkeypatch, capsys):
         assert list(Path("cka").glob(pattern))
 
 
+def test_the_block_on_the_view_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("before", "after"):
+        CKAResult(torch.eye(2), ("a", "b"), ("a", "b"), epoch=0, step=0).save(f"{name}.json")
+    (block,) = blocks(guide("view"), "python")
+    run(block, {})
+    assert "<title>Before and after</title>" in Path("two.html").read_text()
+
+
 def test_the_blocks_on_comparing_without_a_trainer_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,3 +94,15 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
     moments = {path: parse_moment(path.stem) for path in paths}
     known = {path: epoch_and_step for path, epoch_and_step in moments.items() if epoch_and_step is not None}
     return sorted(known, key=lambda path: moment_order(*known[path]))
+
+
+def results_of_references(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield the folder of each reference in a folder, and its result files in order of time.
+
+    Folders ``earlier-1``, ``earlier-2``, ... inside are skipped, because they hold earlier runs.
+    """
+    folder = folder.resolve() if folder.name in ("", "..") else folder
+    for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
+        is_earlier_run = any(part.startswith("earlier-") for part in place.relative_to(folder).parts)
+        if not is_earlier_run and (files := result_files(place)):
+            yield place, files

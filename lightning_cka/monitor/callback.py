@@ -11,7 +11,7 @@ from lightning_cka.compare.pairing import Pair
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.monitor.notebook_output import NotebookOutput
-from lightning_cka.monitor.reference import ReferenceSource
+from lightning_cka.monitor.reference import FROZEN, ReferenceSource
 from lightning_cka.monitor.reference_names import check_any_module, parse_references
 from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
@@ -140,7 +140,7 @@ class CKAMonitor(NotebookOutput):
 
     def __init__(
         self,
-        reference: ReferenceSource | Sequence[ReferenceSource] | Mapping[str, ReferenceSource] = "initial",
+        reference: Mapping[str, ReferenceSource] | ReferenceSource | Sequence[ReferenceSource] = "initial",
         layers: Layers = None,
         *,
         reference_layers: Layers = None,
@@ -219,7 +219,7 @@ class CKAMonitor(NotebookOutput):
     def to_rows(self) -> list[dict[str, Any]]:
         """Return all values in long format: one row for each comparison, measure and pair of layers."""
         return [
-            {"reference": result.reference_name, "measure": result.measure_label}
+            {"reference": result.reference_name.removesuffix(f" {FROZEN}"), "measure": result.measure_label}
             | {"value" if name == result.measure else name: value for name, value in row.items()}
             for history in self.results.values()
             for result in history

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_cka.figures.pictures import Pixels, render, write_picture
+from lightning_cka.figures.pictures import PRINT_DPI, Pixels, render, write_picture
 from lightning_cka.monitor.loggers import LoggerOutput
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(draw: Callable[[], Figure], path: Path) -> _Drawn:
-    pixels = render(draw())
+    pixels = render(draw(), PRINT_DPI)  # Loggers get the same pixels: drawing twice would take longer.
     try:
         write_picture(path, pixels)
     except OSError as error:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import result_files
-
-_EARLIER = "earlier-"
-"""Start of the names of folders that hold earlier runs."""
+from lightning_cka.compare.run_files import results_of_references
 
 _JOURNAL = "history.jsonl"
 """A file that each run's folder has."""
@@ -45,25 +42,17 @@ def read_runs(folders: Sequence[Path]) -> FoundRuns:
     for folder in map(_resolved, folders):
         if not folder.is_dir():
             raise NotADirectoryError(f"there is no folder {str(folder)!r}; expected the dirpath of a CKAMonitor")
-        places = list(_result_folders(folder))
-        if not places:
+        references = dict(results_of_references(folder))
+        if not references:
             raise ValueError(f"there are no results in {str(folder)!r}; expected the dirpath of a CKAMonitor")
-        for place in places:
+        for place, files in references.items():
             run = _run_folder(place, folder)
-            found.setdefault(run, {})[_key(place, run)] = _results(place, notes)
+            found.setdefault(run, {})[_key(place, run)] = _results(place, files, notes)
     return FoundRuns(dict(zip(distinct_names(list(found)), found.values(), strict=True)), notes)
 
 
 def _resolved(folder: Path) -> Path:
     return Path(os.path.abspath(folder))  # noqa: PTH100  # Path.resolve would follow links to other names.
-
-
-def _result_folders(folder: Path) -> Iterator[Path]:
-    """Yield the folders that have results of one reference."""
-    for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
-        is_earlier = any(part.startswith(_EARLIER) for part in place.relative_to(folder).parts)
-        if not is_earlier and result_files(place):
-            yield place
 
 
 def _run_folder(place: Path, folder: Path) -> Path:
@@ -80,9 +69,9 @@ def _key(place: Path, run: Path) -> str:
     return place.name if place == run else place.relative_to(run).as_posix()
 
 
-def _results(place: Path, notes: list[str]) -> list[CKAResult]:
+def _results(place: Path, files: Sequence[Path], notes: list[str]) -> list[CKAResult]:
     results = []
-    for file in result_files(place):
+    for file in files:
         try:
             results.append(CKAResult.load(file))
         except (ValueError, OSError) as error:

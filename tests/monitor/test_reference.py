@@ -104,3 +104,14 @@ def test_a_corrupt_checkpoint(tmp_path):
             trainer(CKAMonitor(tmp_path / name)).fit(Net(), *loaders())
     with pytest.raises(ValueError, match=r"is a folder.*`python -m lightning"):
         trainer(CKAMonitor(tmp_path)).fit(Net(), *loaders())
+
+
+def test_rows_and_files_have_the_name_of_a_frozen_reference_alone(tmp_path):
+    """Figures say that it is frozen. Filters on names of references, written for older versions, stay valid."""
+    monitor = CKAMonitor({"first": Net(), "start": "initial"}, dirpath=tmp_path)
+    _, used = fit(monitor)
+    assert monitor.results["first"][-1].reference_name == "first (frozen)"
+    assert list(monitor.results) == ["first", "start"]
+    assert {row["reference"] for row in monitor.to_rows()} == {"first", "start"}
+    assert not [path.name for path in tmp_path.rglob("*") if "frozen" in path.name]
+    assert not [key for key in used.callback_metrics if "frozen" in key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from dataclasses import replace
 from io import BytesIO
@@ -13,6 +14,8 @@ import torch
 from lightning_cka import CKAResult
 from lightning_cka.compare.settled import settled_since
 from lightning_cka.probe.layer_patterns import names_matching
+from lightning_cka.view.page import page
+from lightning_cka.view.payload import view_payload
 from matplotlib import colormaps
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
@@ -406,6 +409,67 @@ def test_a_link_opens_the_same_view(viewer):
     assert (viewer.run("return document.body.innerText"), viewer.pixels(), viewer.table()) == before
     assert viewer.text(".moment") == "epoch 1, step 99"
     assert viewer.text(".layer h2").startswith("net.1 over time")
+
+
+def test_an_address_that_changes_shows_its_state(viewer):
+    viewer.open(one_run())
+    viewer.run("location.hash = '#at=epoch+1%2C+step+99&reference=previous'")
+    viewer.drawn()
+    assert viewer.text(".moment") == "epoch 1, step 99"
+    assert "with previous" in viewer.text(".subtitle")
+
+
+def test_the_page_works_in_a_sandboxed_frame(viewer):
+    run = one_run()
+    content = html.escape(page(view_payload({"run": run})))
+    path = viewer.folder / "outer.html"
+    path.write_text(f'<iframe sandbox="allow-scripts" width="900" height="900" srcdoc="{content}"></iframe>')
+    viewer.driver.get(path.as_uri())
+    viewer.driver.switch_to.frame(0)
+    viewer.wait("return document.querySelector('.grid canvas[aria-label]') !== null")
+    viewer.go(1)
+    viewer.settle()
+    assert viewer.text(".moment") == "epoch 1, step 99"
+    viewer.key(Keys.ARROW_UP, selector=".maps canvas")
+    assert viewer.tooltip()["linear CKA"] == f"{run['initial/cka'][1].matrix[1, 0]:.4f}"
+    viewer.driver.switch_to.default_content()
+
+
+def test_another_payload_is_shown_in_the_same_state(viewer):
+    """As TensorBoard's tab does while a run is live."""
+    run = results(epochs=6)
+    viewer.open({"initial": run[:3]})
+    script = """document.body.replaceChildren(); const [first, second] = arguments;
+    window.view = LightningCKA.mount(document.body, first); window.second = second;"""
+    viewer.run(script, view_payload({"run": {"initial": run[:3]}}), view_payload({"run": {"initial": run}}))
+    viewer.drawn()
+    viewer.filter("net.1")
+    assert viewer.text(".moment") == "epoch 2, step 149"
+    viewer.run("view.update(second)")
+    viewer.drawn()
+    assert viewer.text(".moment") == "epoch 5, step 299"  # The view follows the end.
+    assert len(viewer.pixels()) == 1
+    viewer.go(1)
+    viewer.run("view.update(second)")
+    viewer.drawn()
+    assert viewer.text(".moment") == "epoch 1, step 99"
+    assert viewer.texts(".cka-view h1") == ["CKA"]
+
+
+def test_a_view_may_be_hidden_at_first(viewer):
+    """As in a tab of TensorBoard, or in a cell of a notebook that is folded."""
+    viewer.open({"initial": results()})
+    viewer.run(
+        """document.body.replaceChildren(); document.body.style.display = 'none';
+        LightningCKA.mount(document.body, arguments[0]);""",
+        view_payload({"run": one_run()}),
+    )
+    viewer.drawn()
+    viewer.go(1)
+    viewer.run("document.body.style.display = ''")
+    viewer.drawn()
+    assert viewer.text(".moment") == "epoch 1, step 99"
+    assert viewer.run("return document.querySelector('.maps canvas').clientWidth") > 300
 
 
 def test_unknown_states_are_ignored(viewer):

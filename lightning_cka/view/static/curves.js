@@ -1,9 +1,10 @@
 /** Curves over time with bands, which layer a layer is most alike to, and the legend of colours. */
 
 import { hexColour } from "./colours.js";
-import { LABEL_SIZE, label, s } from "./elements.js";
+import { LABEL_SIZE, label, s, textWidth } from "./elements.js";
+import { elided } from "./names.js";
 
-const [LEFT, RIGHT, TOP, BOTTOM] = [40, 10, 8, 34];
+const [LEFT, RIGHT, BOTTOM] = [40, 10, 34];
 const STRIP = 12;
 
 /** Join runs of equal entries: the value, and the first and the last place of each run. */
@@ -24,21 +25,30 @@ function knownParts(points, name) {
 }
 
 /**
- * Draw curves over time. `lines` have points `{value, low, high}`, a colour, and may be dashed; `strips` have for each
- * run the number of columns and the most alike one at each moment. The figure has `placeAt` and `showCursor`.
+ * Draw curves over time. `lines` have points `{value, low, high}`, a colour, a name or none, and may be dashed.
+ * `strips` have for each run the number of columns and the most alike one at each moment. The figure has `placeAt`,
+ * the moment at an offset, and `showCursor`.
  */
 export function curveFigure({ width, height, theme, lines, low, high, moments, strips }) {
   const last = Math.max(1, moments.length - 1);
   const [right, base] = [width - RIGHT, height - BOTTOM];
+  const named = lines.filter((line) => line.name);
+  const top = named.length ? 24 : 8;
   const bottom = base - strips.length * (STRIP + 4);
   const x = (place) => LEFT + (place / last) * (right - LEFT);
-  const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - TOP);
+  const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - top);
   const style = { fill: theme.muted, "text-anchor": "end" };
   const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((part) => {
     const value = low + part * (high - low);
     const tick = label(value.toFixed(2), LEFT - 6, y(value) + 4, style);
     return [s("line", { x1: LEFT, x2: right, y1: y(value), y2: y(value), stroke: theme.line }), tick];
   });
+  let start = LEFT;
+  for (const { name, colour } of named) {
+    const text = elided(name, 24);
+    parts.push(label(text, start, LABEL_SIZE, { fill: colour, "font-weight": 600 }));
+    start += textWidth(text) + 20;
+  }
   const path = (points, name) => points.map((point) => `${x(point.place)} ${y(point[name])}`);
   for (const { points, colour, isDashed } of lines) {
     for (const part of knownParts(points, "low")) {
@@ -55,12 +65,12 @@ export function curveFigure({ width, height, theme, lines, low, high, moments, s
   strips.forEach(({ alike, columns }, place) => {
     const range = { map: "viridis", low: 0, high: Math.max(1, columns - 1) };
     for (const { value, from, to } of runsOf(alike).filter((run) => run.value >= 0)) {
-      const [start, end] = [Math.max(LEFT, x(from) - half), Math.min(right, x(to) + half)];
-      const size = { x: start, y: bottom + 6 + place * (STRIP + 4), width: end - start, height: STRIP };
+      const [begin, end] = [Math.max(LEFT, x(from) - half), Math.min(right, x(to) + half)];
+      const size = { x: begin, y: bottom + 6 + place * (STRIP + 4), width: end - begin, height: STRIP };
       parts.push(s("rect", { ...size, fill: hexColour(value, range) }));
     }
   });
-  const cursor = s("line", { y1: TOP, y2: base + 4, stroke: theme.ink });
+  const cursor = s("line", { y1: top, y2: base + 4, stroke: theme.ink });
   const under = base + 8 + LABEL_SIZE;
   parts.push(cursor, label(moments[0], LEFT, under, { fill: theme.muted }));
   if (moments.length > 1) parts.push(label(moments.at(-1), right, under, style));

@@ -4,6 +4,9 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 
+/** Return the width of a figure in an element, which has none while it is hidden. */
+export const widthOf = (node) => Math.max(200, node.clientWidth);
+
 /** Size of labels in figures, in pixels. */
 export const LABEL_SIZE = 11;
 

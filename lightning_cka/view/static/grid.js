@@ -113,7 +113,8 @@ export class Grid {
       return label((flagged.has(place) ? "⚠ " : "") + names[place], x, y, look);
     };
     const rows = labelPlaces(this.rows.length, this.size[1], flaggedRows).map((row) => {
-      const style = row === picked ? { "font-weight": 700, fill: theme.ink } : {};
+      const ink = flaggedRows.has(row) ? theme.flag : theme.ink;
+      const style = row === picked ? { "font-weight": 700, fill: ink } : {};
       return text(this.rows, row, flaggedRows, left - GAP, this.middle([row, 0])[1] + 4, style);
     });
     const columns = labelPlaces(this.columns.length, isFlat ? 99 : this.size[0], flaggedColumns).map((column) => {

@@ -12,18 +12,23 @@ const NONE = { value: NaN, low: NaN, high: NaN };
 export function layerHistory(panels, moments, { row, column }, theme) {
   const found = { lines: [], strips: [], alike: [] };
   for (const panel of panels) {
-    const colour = theme[COLOURS[panel.index % COLOURS.length]];
+    const own = { name: panel.name, colour: theme[COLOURS[panel.index % COLOURS.length]] };
     const frames = moments.map((moment) => moment.frames[panel.index]);
     if (!row) {
-      found.lines.push({ colour, points: frames.map(({ mean }) => ({ ...NONE, value: mean ?? NaN })) });
+      found.lines.push({ ...own, points: frames.map(({ mean }) => ({ ...NONE, value: mean ?? NaN })) });
       continue;
     }
     const pairOf = (frame) => frame.block.pairOfName.get(row);
     const cellOf = (frame) => [frame.rows.indexOf(row), frame.columns.indexOf(column)];
     const pointOf = (frame, cell) => (cell && Math.min(...cell) >= 0 ? frame.cell(...cell) : NONE);
-    found.lines.push({ colour, points: frames.map((frame) => pointOf(frame, pairOf(frame))) });
+    found.lines.push({ ...own, points: frames.map((frame) => pointOf(frame, pairOf(frame))) });
     if (column && frames.some((frame) => String(pairOf(frame)) !== String(cellOf(frame)))) {
-      found.lines.push({ colour, isDashed: true, points: frames.map((frame) => pointOf(frame, cellOf(frame))) });
+      found.lines.push({
+        ...own,
+        name: "",
+        isDashed: true,
+        points: frames.map((frame) => pointOf(frame, cellOf(frame))),
+      });
     }
     const alike = frames.map((frame) => frame.mostAlike(frame.rows.indexOf(row), panel.series.isSelf));
     found.strips.push({ alike, columns: frames.at(-1).columns.length });

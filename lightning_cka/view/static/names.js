@@ -43,7 +43,7 @@ export function filtered(filter, names) {
 }
 
 /** Return a text of at most `most` characters, with an ellipsis in place of its middle. */
-function elided(text, most) {
+export function elided(text, most) {
   const half = Math.floor(most / 2);
   return text.length <= most ? text : `${text.slice(0, half - 1)}…${text.slice(-half)}`;
 }

@@ -1,7 +1,7 @@
 /** `Panel`: the heatmap, the drift map and the flags of one run. */
 
 import { changeTexts, digits } from "./cell_text.js";
-import { h } from "./elements.js";
+import { h, widthOf } from "./elements.js";
 import { Grid } from "./grid.js";
 import { flagList } from "./lists.js";
 import { filtered, shortLabels } from "./names.js";
@@ -100,11 +100,11 @@ export class Panel {
   /** Place the heatmap of a block. */
   arrangeMap({ block }) {
     const { rows, columns } = this.choose(block);
-    const width = this.map.root.clientWidth;
+    const width = widthOf(this.map.root);
     this.rowNames = rows.map((row) => block.rows[row]);
     this.columnNames = columns.map((column) => block.columns[column]);
     [this.rowLabels, this.columnLabels] = [labelsOf(this.rowNames, width), labelsOf(this.columnNames, width)];
-    this.map.layout(this.rowLabels.labels, this.columnLabels.labels, width, 0.6 * innerHeight, 1);
+    this.map.layout(this.rowLabels.labels, this.columnLabels.labels, width, 0.58 * innerHeight, 1);
     this.arranged = block;
   }
 
@@ -127,7 +127,7 @@ export class Panel {
     this.driftNames = this.choose(block)
       .rows.map((row) => block.rows[row])
       .filter((name) => block.pairOfName.has(name));
-    const width = this.drift.root.clientWidth;
+    const width = widthOf(this.drift.root);
     const { labels } = labelsOf(this.driftNames, width);
     const times = this.moments.map(({ number }) => String(number));
     this.drift.layout(labels, times, width, Math.min(18 * labels.length, 0.4 * innerHeight), 99);

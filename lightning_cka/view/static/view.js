@@ -4,7 +4,7 @@ import { cellTexts } from "./cell_text.js";
 import { MAP_NAMES } from "./colours.js";
 import { Controls } from "./controls.js";
 import { curveFigure, legendFigure } from "./curves.js";
-import { h } from "./elements.js";
+import { h, widthOf } from "./elements.js";
 import { csvFile, pngFile, save, svgFile, wholeFigure } from "./exports.js";
 import { layerHistory } from "./layer.js";
 import { valueTable } from "./lists.js";
@@ -232,7 +232,7 @@ class View {
     const known = numbers.filter((number) => !Number.isNaN(number));
     const isFixed = !this.isFitted || state.since !== "" || !known.length;
     const [low, high] = isFixed ? [0, 1] : [Math.min(...known), Math.max(...known)];
-    const size = { width: this.curve.clientWidth, height: 190 + 16 * strips.length };
+    const size = { width: widthOf(this.curve), height: 190 + 16 * strips.length };
     const times = moments.map(({ name, number }) => `${name} ${number}`);
     const content = { lines, strips, low: Math.min(low, ...known), high, moments: times, theme };
     this.curveSvg = curveFigure({ ...content, ...size });
