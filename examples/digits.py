@@ -123,6 +123,7 @@ def main():
     print_files(folder, last_epoch=args.epochs - 1)
     print(f"\nTensorBoard: tensorboard --logdir {args.output} --samples_per_plugin images=200")
     print(f"W&B:         wandb sync {args.output}/wandb/offline-run-*")
+    print(f"\nOpen in a browser: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

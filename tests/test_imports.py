@@ -21,8 +21,8 @@ ROOMS = {  # Each room, with the rooms that it may import from.
     "monitor": {"hsic", "runtime", "probe", "compare", "figures", "view"},
     "cli": {"hsic", "runtime", "probe", "compare", "figures", "view", "monitor"},
 }
-LATE = {("compare", "figures")}
-"""`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called."""
+LATE = {("compare", "figures"), ("compare", "view")}
+"""`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called, and notebooks the view."""
 MODULES = {
     "lightning_cka." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")

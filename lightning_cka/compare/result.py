@@ -18,7 +18,7 @@ from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.permutation_test import PermutationTest
 from lightning_cka.compare.result_rows import result_rows
 from lightning_cka.compare.run_files import moment_text
-from lightning_cka.compare.saved_result import SavedResult
+from lightning_cka.compare.shown_result import ShownResult
 from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @renamed_arguments(within="self_comparison")
 @dataclass(frozen=True, eq=False, repr=False)
-class CKAResult(SavedResult):
+class CKAResult(ShownResult):
     """CKA between all L layers of a model and all R layers of a reference (Kornblith et al. 2019).
 
     Paper: https://arxiv.org/abs/1905.00414.
@@ -223,12 +223,6 @@ class CKAResult(SavedResult):
         from lightning_cka.figures.heatmap import plot_cka
 
         return plot_cka(self, ax, **kwargs)
-
-    def _repr_png_(self) -> bytes:
-        """Return the heatmap as a PNG picture, which notebooks show."""
-        from lightning_cka.figures.pictures import png, render
-
-        return png(render(self.plot()[0]))
 
     def to_dataframe(self) -> Any:
         """Return the values as a `pandas.DataFrame`: one row for each pair of layers, as in `to_rows`.

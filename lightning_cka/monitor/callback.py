@@ -10,12 +10,12 @@ from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.pairing import Pair
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
+from lightning_cka.monitor.notebook_output import NotebookOutput
 from lightning_cka.monitor.reference import FROZEN, ReferenceSource
 from lightning_cka.monitor.reference_names import check_any_module, parse_references
 from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
-from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.probe.features import FeatureFn
 from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
@@ -25,7 +25,7 @@ from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.namespaces import join_namespaces
 
 
-class CKAMonitor(TrainerEvents):
+class CKAMonitor(NotebookOutput):
     """Logs how the representations of a model change while it trains.
 
     At each validation, the model is shown the probe set, a fixed set of validation samples. CKA compares its layers
@@ -234,14 +234,6 @@ class CKAMonitor(TrainerEvents):
             ImportError: pandas is not installed.
         """
         return dataframe(self.to_rows())
-
-    def _repr_png_(self) -> bytes | None:
-        """Return the heatmaps of the last comparisons as a PNG picture, which notebooks show; None before the first."""
-        from lightning_cka.figures.panels import plot_comparison
-        from lightning_cka.figures.pictures import png, render
-
-        last = [history[-1] for history in self.results.values() if history]
-        return png(render(plot_comparison(last)[0])) if last else None
 
 
 join_namespaces(CKAMonitor)

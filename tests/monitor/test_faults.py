@@ -253,6 +253,7 @@ def test_all_other_files_are_written_if_some_fail(tmp_path):
         "initial/epoch=001-step=000015.json",
         "initial/heatmap-epoch=000-step=000007.png",
         "initial/heatmap-epoch=001-step=000015.png",
+        "report.html",
     ]
     assert torch.equal(CKAResult.load(tmp_path / files[4]).matrix, monitor.results["initial"][1].matrix)
 

@@ -54,7 +54,8 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path):
     initial, other = (reference.name for reference in monitor.references)
     kernels = list(monitor._settings.measures)
     assert (initial, kernels[0], Path(other).name) == ("initial", "linear", other)
-    assert {path.name for path in folder.iterdir()} == {"initial", other, "banks", "trajectory", "history.jsonl"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {initial, other, "banks", "trajectory", "history.jsonl", "report.html"}
     for kernel in kernels:
         files = {path.stem for path in (folder / "trajectory" / kernel).iterdir()}
         assert len({file_key(name) for name in files}) == len(layers) + 2
