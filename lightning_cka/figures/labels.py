@@ -73,7 +73,8 @@ def axis_title(name: str, prefix: str, moment: str = "", max_length: int = MAX_A
     """
     subject = f"layer of {name}" if name else "layer"
     short = elided(name, max(6, max_length - len("layer of : …")))
-    ends = [f": {prefix}.*", ": …"] if prefix else [""]
+    outer, _, last = prefix.rpartition(".")
+    ends = [f": {prefix}.*", *([f": ….{last}.*"] if outer and last else []), ": …"] if prefix else [""]
     titles = [f"{subject}{when}{end}" for when in dict.fromkeys([moment, ""]) for end in ends]
     titles.append(f"layer of {short}{ends[-1]}")
     return plain(next((title for title in titles if len(title) <= max_length), titles[-1]))
