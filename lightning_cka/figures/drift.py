@@ -144,7 +144,7 @@ def _draw_map(
     flagged = _set_ticks(ax, results, history, look)
     wide, high = look.max_titles or (MAX_TITLE, MAX_AXIS_TITLE)
     longest_note = (
-        80 if look.max_titles is None else wide * 7 // 5
+        80 if look.max_titles is None else wide * 3 // 2
     )  # Letters of notes are smaller than those of titles.
     ax.set_xlabel(unit)
     ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1], max_length=high))

@@ -37,7 +37,7 @@ def shares(figure, lines, across):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_heatmaps_in_subplots_keep_their_size_and_do_not_overlap(layout):
     figure = Figure((8, 7.2), layout=layout)
-    flagged = result(5, 5, "block.{}.out", diagnostics=FLAGS)
+    flagged = result(8, 8, "block.{}.out", diagnostics=FLAGS)
     kinds = (flagged, result(4, 4, LONG), result(100, 100), flagged)
     for ax, drawn in zip(figure.subplots(2, 2).flat, kinds, strict=True):
         plot_cka(drawn, ax)
@@ -52,7 +52,7 @@ def test_a_heatmap_beside_other_plots(layout):
     grid = figure.subplots(2, 2)
     for ax in grid.flat:
         ax.set(title="a title", xlabel="time", ylabel="value")
-    plot_cka(result(5, 5, diagnostics=diagnostics()), grid[0, 0])
+    plot_cka(result(8, 8, diagnostics=diagnostics()), grid[0, 0])
     assert [pair for pair in overlapping(figure) if 0 in pair] == []
     others = [ax.get_position().bounds for ax in (grid[0, 1], grid[1, 0], grid[1, 1])]
     if layout is None:
@@ -64,7 +64,7 @@ def test_a_heatmap_beside_other_plots(layout):
 def test_heatmaps_in_subfigures(layout):
     figure = Figure((8, 4), layout=layout)
     for part in figure.subfigures(1, 2):
-        plot_cka(result(5, 5, "block.{}.out", diagnostics=FLAGS), part.subplots())
+        plot_cka(result(8, 8, "block.{}.out", diagnostics=FLAGS), part.subplots())
     assert overlapping(figure) == []
     assert min(shares(figure, 1, 2)) >= 0.4
 
@@ -79,7 +79,7 @@ def test_drift_maps_in_subplots():
 
 
 def test_notes_in_own_axes_are_one_short_line_that_can_be_left_out():
-    drawn = result(5, 5, "block.{}.out", diagnostics=FLAGS)
+    drawn = result(8, 8, "block.{}.out", diagnostics=FLAGS)
     _, ax = plot_cka(drawn, Figure((8, 4), layout="constrained").subplots(1, 2)[0])
     assert texts(ax.texts) == ["⚠ see the result's flags"]
     assert not ax.texts[0].get_in_layout()
@@ -91,17 +91,17 @@ def test_drawing_again_into_the_same_axes():
     figure = Figure((8, 4))
     first, second = figure.subplots(1, 2)
     for ax in (first, second):
-        plot_cka(result(5, 5), ax)
+        plot_cka(result(8, 8), ax)
     before = first.get_position().bounds
     first.clear()
-    plot_cka(result(5, 5), first)
+    plot_cka(result(8, 8), first)
     assert first.get_position().bounds == pytest.approx(before)
 
 
 def test_tight_layout_afterwards():
     figure = Figure((8, 4))
     for ax in figure.subplots(1, 2):
-        plot_cka(result(5, 5, "block.{}.out", diagnostics=FLAGS), ax)
+        plot_cka(result(8, 8, "block.{}.out", diagnostics=FLAGS), ax)
     for _ in range(2):
         figure.tight_layout()
         assert overlapping(figure) == []
@@ -129,7 +129,7 @@ def test_titles_and_notes_of_lines_and_drift_maps_stay_in_their_cell(plot):
 
 
 def test_maps_of_samples_in_subplots_with_their_legends():
-    bank = GramBank.from_model(nn.Linear(8, 8), [torch.randn(20, 8)], progress_bar=False)
+    bank = GramBank.from_model(nn.Sequential(nn.Linear(8, 8)), [torch.randn(20, 8)], progress_bar=False)
     figure = Figure((6.9, 2.6))
     for ax in figure.subplots(1, 2):
         plot_samples(bank, None, [f"a long label {i % 3}" for i in range(20)], marked=[3], ax=ax)
