@@ -9,13 +9,14 @@ from typing import Any
 
 from lightning_cka.cli.bank_inputs import compare_bank_files
 from lightning_cka.cli.checkpoint_inputs import compare_checkpoints
-from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure, write_line
+from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.cli.result_inputs import advice_on_results
 from lightning_cka.cli.sources import Kind, kind_of
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.tables import result_table, write_csv
 from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.pictures import FORMATS, write_figure
 
 
 def compare(options: Any) -> None:
@@ -66,7 +67,7 @@ def _write_heatmap(result: CKAResult, path: Path) -> None:
 
 
 _WRITERS: Mapping[str, Callable[[CKAResult, Path], object]] = {
-    **dict.fromkeys(PICTURES, _write_heatmap),
+    **dict.fromkeys(FORMATS, _write_heatmap),
     ".csv": lambda result, path: write_csv([result], path),
     ".json": lambda result, path: result.save(path),
 }

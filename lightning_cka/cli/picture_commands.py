@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cka.cli.label_files import labels_in
-from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure, write_line
+from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, result_files, results_of_references
 from lightning_cka.figures.drift import plot_drift
+from lightning_cka.figures.pictures import FORMATS, write_figure
 from lightning_cka.figures.samples import plot_samples
 from lightning_cka.figures.spectra import plot_spectrum
 
@@ -20,7 +21,7 @@ def drift(options: Any) -> None:
     Raises:
         ValueError: The folder has no results, or those of several references.
     """
-    check_ending(options.output, PICTURES)
+    check_ending(options.output, FORMATS)
     files = _results_of_one_reference(options.folder)
     results = list(filter(is_of_training, map(CKAResult.load, files)))
     _write(plot_drift(results)[0], options.output)
@@ -28,7 +29,7 @@ def drift(options: Any) -> None:
 
 def samples(options: Any) -> None:
     """Draw where samples lie in layers."""
-    check_ending(options.output, PICTURES)
+    check_ending(options.output, FORMATS)
     figure, _ = plot_samples(
         options.bank,
         options.layer,
@@ -44,7 +45,7 @@ def samples(options: Any) -> None:
 
 def spectrum(options: Any) -> None:
     """Draw which part of a layer's variance each direction has."""
-    check_ending(options.output, PICTURES)
+    check_ending(options.output, FORMATS)
     _write(plot_spectrum(options.bank, options.layers, exclude=options.exclude)[0], options.output)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_cka.cli.output_files import write_figure, write_line
+from lightning_cka.cli.output_files import write_line
 from lightning_cka.cli.run_banks import RunBanks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import results_of_references
 from lightning_cka.compare.tables import trajectory_table
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.animation import write_animation
+from lightning_cka.figures.pictures import write_figure
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.monitor.logged_figures import trajectory_figures
 

@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning_cka.cli.output_files import PICTURES, check_ending, write_figure, write_line
+from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.cli.sources import Kind, kind_of
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.tables import diagnostics_table, result_table
 from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.pictures import FORMATS, write_figure
 from lightning_cka.probe.bank import GramBank
 
 
@@ -37,7 +38,7 @@ def show(options: Any) -> None:
 
 def _show_result(path: Path, output: Path | None) -> None:
     if output is not None:
-        check_ending(output, PICTURES)
+        check_ending(output, FORMATS)
     result = CKAResult.load(path)
     if output is not None:
         write_figure(plot_cka(result)[0], output)

@@ -75,8 +75,8 @@ def trajectories(
 
     Returns:
         By layer name, a result whose matrix is ``(E, E)`` for E moments of training. Its ``layers`` are the names of
-        the moments: "init" and the epochs, or steps if an epoch has several banks. For a list of measures, such a
-        mapping by name of the measure.
+        the moments: "init" and the epochs, or steps if an epoch has several banks. Its ``model_name`` is the layer, its
+        ``reference_name`` the class of the network. For a list of measures, such a mapping by name of the measure.
 
     Raises:
         ValueError: There are fewer than two banks, their layers or probe sets differ, a pattern matches no layer, or
@@ -125,7 +125,7 @@ def trajectories(
     found: dict[str, dict[str, CKAResult]] = {measure: {} for measure in chosen}
     for name, comparison in comparisons.items():
         for (_, measure), outcome in comparison.results().items():
-            found[measure][name] = outcome.result
+            found[measure][name] = replace(outcome.result, reference_name=first.model_name)
     return one_or_all(found, measures)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Resampling
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.figures.heatmap import plot_cka
+from lightning_cka.figures.layout import SCREEN_DPI
 from lightning_cka.figures.pictures import Pixels, render
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.spacing import spread_evenly
@@ -76,22 +78,27 @@ def write_gif(pictures: Iterable[Pixels], path: str | Path, seconds: float) -> N
 
 
 def _heatmap(result: CKAResult, path: Path) -> Pixels:
-    """Return the heatmap from its file, or draw it if there is no such file."""
+    """Return the heatmap from its file, with the resolution of a screen, or draw it if there is no such file."""
     if not path.is_file():
         return render(plot_cka(result)[0])
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        dpi, _ = image.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))  # Files of older versions do not say it.
+        share = min(1.0, SCREEN_DPI / dpi)
+        picture = image.convert("RGB")
+        if share < 1:
+            picture = picture.resize((round(share * image.width), round(share * image.height)), Resampling.LANCZOS)
+        return np.asarray(picture)
 
 
 def _padded(pictures: Sequence[Pixels]) -> list[Image.Image]:
-    """Return images of one size, with white at the right and at the bottom of smaller pictures.
+    """Return images of one size, with the background at the right and at the bottom of smaller pictures.
 
     Heatmaps of a run differ in height, because only some of them have notes on flags.
     """
     height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
     images = []
     for picture in pictures:
-        frame = np.full((height, width, 3), 255, dtype=np.uint8)
+        frame = np.full((height, width, 3), picture[-1, -1], dtype=np.uint8)
         frame[: picture.shape[0], : picture.shape[1]] = picture
         images.append(Image.fromarray(frame))
     return images

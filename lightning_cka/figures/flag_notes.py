@@ -86,6 +86,8 @@ def write_at_bottom(
 
     ``colour`` None is that of other texts.
     """
+    if not lines:
+        return
     total_width, total_height = figure.get_size_inches()
     figure.text(
         0.1 / total_width,

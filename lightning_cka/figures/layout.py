@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 MAX_TICKS = 40
 """Default maximum number of ticks of an axis."""
 
-_DPI = 120
+SCREEN_DPI = 120
+"""Dots per inch of figures until they are written to files."""
+
 _CELL = 0.3
 _MIN_SIDE, _MAX_SIDE = 2.4, 9.0
 """Bounds on a side of a heatmap."""
@@ -106,7 +108,9 @@ def axes_below(ax: Axes, height: float, gap: float) -> Axes:
     return figure.add_axes((box.x0, lowest / new, box.width, height / new))
 
 
-def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: int, below: float) -> list[Axes]:
+def new_grid(
+    columns: Sequence[str], rows: Sequence[str], count: int, across: int, below: float, *, labels_once: bool = False
+) -> list[Axes]:
     """Return axes of several panels in a new figure, with room for labels and a colour bar at the right.
 
     Args:
@@ -115,15 +119,17 @@ def new_grid(columns: Sequence[str], rows: Sequence[str], count: int, across: in
         count: Number of panels.
         across: Maximum number of panels side by side.
         below: Height of the free room under all panels.
+        labels_once: Whether only the panels at the left have labels of the y axis.
 
     Returns:
         The axes from left to right, then from top to bottom.
     """
     across = panels_across(count, across)
     lines = -(-count // across)
-    total_width = grid_width(columns, rows, count, across)
-    left, step_x = _left_room(rows), (total_width - _GRID_RIGHT) / across
-    width = step_x - left - _PANEL_GAP
+    total_width = grid_width(columns, rows, count, across, labels_once=labels_once)
+    left, around = _left_room(rows), _room_around(rows, across, labels_once)
+    width = (total_width - around) / across
+    step_x = width + _PANEL_GAP + (0 if labels_once else left)
     bottom, top = label_room(columns, width) + 0.1, 0.3 * max(1.0, font_scale())
     height = _panel_side(len(rows))
     if (size := chosen_size()) is not None:
@@ -150,12 +156,20 @@ def panels_across(count: int, across: int) -> int:
     return -(-count // lines)
 
 
-def grid_width(columns: Sequence[str], rows: Sequence[str], count: int, across: int) -> float:
+def grid_width(
+    columns: Sequence[str], rows: Sequence[str], count: int, across: int, *, labels_once: bool = False
+) -> float:
     """Return the width of the figure that `new_grid` makes."""
     across = panels_across(count, across)
+    around = _room_around(rows, across, labels_once)
     if (size := chosen_size()) is not None:
-        return max(size[0], across * (_left_room(rows) + SMALLEST_SIDE + _PANEL_GAP) + _GRID_RIGHT)
-    return across * (_left_room(rows) + _panel_side(len(columns)) + _PANEL_GAP) + _GRID_RIGHT
+        return max(size[0], across * SMALLEST_SIDE + around)
+    return across * _panel_side(len(columns)) + around
+
+
+def _room_around(rows: Sequence[str], across: int, labels_once: bool) -> float:
+    """Return the width of a grid without that of its panels."""
+    return (1 if labels_once else across) * _left_room(rows) + across * _PANEL_GAP + _GRID_RIGHT
 
 
 def label_room(columns: Sequence[str], width: float | None = None) -> float:
@@ -210,6 +224,6 @@ def _panel_side(cells: int) -> float:
 
 def new_figure(width: float, height: float) -> Figure:
     """Return a figure that pyplot does not know."""
-    figure = Figure(figsize=(width, height), dpi=_DPI)
+    figure = Figure(figsize=(width, height), dpi=SCREEN_DPI)
     FigureCanvasAgg(figure)
     return figure

@@ -105,8 +105,7 @@ def _labelled_grid(
     height = notes_height(flag_lines)
     grid = new_grid(columns, rows, len(labels), across, height + notes_height(lines))
     write_at_bottom(figure_of(grid[0]), flag_lines)
-    if lines:
-        write_at_bottom(figure_of(grid[0]), lines, colour=None, height=height)
+    write_at_bottom(figure_of(grid[0]), lines, colour=None, height=height)
     return grid
 
 

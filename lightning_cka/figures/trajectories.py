@@ -9,10 +9,12 @@ import numpy as np
 
 from lightning_cka.compare.bank_series import STEP_LABEL
 from lightning_cka.figures.cells import colour_bar, draw_cells
-from lightning_cka.figures.flag_notes import FLAG, marked, notes_height, write_at_bottom
+from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
+from lightning_cka.figures.flag_notes import FLAG, marked, notes_height, wrap_notes, write_at_bottom
 from lightning_cka.figures.heatmap import plot_cka
-from lightning_cka.figures.labels import axis_title, elided, plain, short_labels, value_label
-from lightning_cka.figures.layout import figure_of, new_grid
+from lightning_cka.figures.labels import MAX_TITLE, axis_title, elided, plain, short_labels, value_label
+from lightning_cka.figures.layout import figure_of, grid_width, new_grid, panels_across
+from lightning_cka.figures.own_cell import text_lengths
 from lightning_cka.figures.panels import plot_comparison
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.figures.user_style import font_size
@@ -21,94 +23,180 @@ from lightning_cka.hsic.measure import measure_title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
 
 
-def plot_trajectory(result: CKAResult, ax: Axes | None = None, *, cmap: str = "magma") -> tuple[Figure, Axes]:
-    """Draw the epoch-by-epoch heatmap of one layer, with colours from 0 to 1.
+def plot_trajectory(
+    result: CKAResult,
+    ax: Axes | None = None,
+    *,
+    cmap: str | Colormap = "magma",
+    vmin: Bound = 0.0,
+    vmax: Bound | None = None,
+    flags: bool = True,
+    colorbar: bool = True,
+    title: str | None = None,
+) -> tuple[Figure, Axes]:
+    """Draw the epoch-by-epoch heatmap of one layer.
 
     Args:
         result: One result of `lightning_cka.trajectories`, with an ``(E, E)`` matrix for E epochs.
         ax: Axes to draw into. None makes a new figure.
-        cmap: Name of a matplotlib colour map.
+        cmap: As in `plot_cka`.
+        vmin: As in `plot_cka`.
+        vmax: As in `plot_cka`.
+        flags: As in `plot_cka`.
+        colorbar: As in `plot_cka`.
+        title: Title of the heatmap. None names the layer and the network.
 
     Returns:
         The figure and its axes.
 
     Raises:
+        ValueError: ``vmin`` or ``vmax`` is a text other than "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    figure, ax = plot_cka(result, ax, cmap=cmap)
+    figure, ax = plot_cka(
+        result,
+        ax,
+        cmap=cmap,
+        vmin=vmin,
+        vmax=vmax,
+        flags=flags,
+        colorbar=colorbar,
+        title=_layer_title(result, MAX_TITLE if ax is None else text_lengths(ax)[1]) if title is None else title,
+    )
     _set_moment_titles((ax.xaxis, ax.yaxis), result.layers)
-    ax.set_title(plain(elided(result.model_name)), fontsize=font_size("title"))
     return figure, ax
 
 
 def plot_trajectories(
-    results: Mapping[str, CKAResult], *, across: int = 4, cmap: str = "magma"
+    results: Mapping[str, CKAResult],
+    *,
+    across: int = 4,
+    cmap: str | Colormap = "magma",
+    vmin: Bound = 0.0,
+    vmax: Bound | None = None,
+    flags: bool = True,
+    colorbar: bool = True,
+    titles: Sequence[str] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw the epoch-by-epoch heatmaps of several layers side by side, with colours from 0 to 1.
+    """Draw the epoch-by-epoch heatmaps of several layers side by side, with one colour range.
 
     Args:
         results: Results by layer, as `lightning_cka.trajectories` returns them; at least one.
         across: Maximum number of heatmaps side by side, at least 1.
-        cmap: Name of a matplotlib colour map.
+        cmap: As in `plot_cka`.
+        vmin: As in `plot_comparison`.
+        vmax: As in `plot_comparison`.
+        flags: As in `plot_cka`.
+        colorbar: Whether to draw a colour bar.
+        titles: One title per heatmap. None takes the names of the layers.
 
     Returns:
         The figure, and the axes of each layer.
 
     Raises:
-        ValueError: There is no result.
+        ValueError: There is no result, the number of titles is wrong, or ``vmin`` or ``vmax`` is a text other than
+            "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    titles = [plain(name) for name in results]
-    figure, grid = plot_comparison(list(results.values()), titles, across=across, cmap=cmap)
+    figure, grid = plot_comparison(
+        list(results.values()),
+        [plain(name) for name in results] if titles is None else titles,
+        across=across,
+        cmap=cmap,
+        vmin=vmin,
+        vmax=vmax,
+        flags=flags,
+        colorbar=colorbar,
+    )
     for ax, result in zip(grid, results.values(), strict=True):
         _set_moment_titles((ax.xaxis, ax.yaxis), result.layers)
+    network = _network(next(iter(results.values())))
+    if network:
+        for ax in grid[-panels_across(len(grid), across) :]:
+            ax.set_xlabel(plain(elided(f"{ax.get_xlabel()} of {network}".strip(), 30)))
     return figure, grid
 
 
-def plot_convergence(results: Mapping[str, CKAResult], *, cmap: str = "magma") -> tuple[Figure, list[Axes]]:
+def plot_convergence(
+    results: Mapping[str, CKAResult],
+    *,
+    cmap: str | Colormap = "magma",
+    vmin: Bound = 0.0,
+    vmax: Bound | None = None,
+    flags: bool = True,
+    colorbar: bool = True,
+    titles: Sequence[str] | None = None,
+) -> tuple[Figure, list[Axes]]:
     """Draw two layer-by-epoch maps: CKA with the same layer at the first epoch, and at the last epoch.
 
-    Colours range from 0 to 1. A layer that converges early gets bright early in the second map, as in Raghu et al.
-    2017 (SVCCA, https://arxiv.org/abs/1706.05806).
+    A layer that converges early gets bright early in the second map, as in Raghu et al. 2017 (SVCCA,
+    https://arxiv.org/abs/1706.05806).
 
     Args:
         results: Results by layer, as `lightning_cka.trajectories` returns them; at least one.
-        cmap: Name of a matplotlib colour map.
+        cmap: As in `plot_cka`.
+        vmin: As in `plot_comparison`, for the values of both maps.
+        vmax: As in `plot_comparison`, for the values of both maps.
+        flags: Whether to mark flagged layers.
+        colorbar: Whether to draw a colour bar.
+        titles: The titles of both maps. None names the first and the last epoch.
 
     Returns:
         The figure, and the axes of both maps.
 
     Raises:
-        ValueError: There is no result.
+        ValueError: There is no result, the number of titles is not 2, or ``vmin`` or ``vmax`` is a text other than
+            "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
     if not results:
         raise ValueError("there is no trajectory to draw: pass at least one")
-    layers, prefix = short_labels(list(results))
-    flagged = {place for place, result in enumerate(results.values()) if result.flags}
-    layers = marked(layers, flagged)
-    note = [f"{FLAG} see the layer's own epoch by epoch map for why it is flagged"] if flagged else []
     first = next(iter(results.values()))
-    grid = new_grid(first.layers, layers, 2, 2, notes_height(note))
-    for ax, column in zip(grid, (0, -1), strict=True):
-        values = np.array([result.matrix[:, column].numpy() for result in results.values()])
-        image = draw_cells(ax, values, cmap, 0.0, 1.0)
+    if titles is None:
+        titles = [f"{measure_title(first.measure)} with {_moment(first.layers[column])}" for column in (0, -1)]
+    if len(titles) != 2:
+        raise ValueError(f"expected titles of both maps, but got {len(titles)}")
+    layers, prefix = short_labels(list(results))
+    flagged = {place for place, result in enumerate(results.values()) if result.flags} if flags else set()
+    layers = marked(layers, flagged)
+    maps = [np.array([result.matrix[:, column].numpy() for result in results.values()]) for column in (0, -1)]
+    low, high = colour_range(maps, vmin, vmax)
+    width = grid_width(first.layers, layers, 2, 2, labels_once=True)
+    note = [f"{FLAG} see the layer's own epoch by epoch map for why it is flagged"] if flagged else []
+    lines, flag_lines = wrap_notes(narrow_range_note(maps, low, high), width), wrap_notes(note, width)
+    below = notes_height(flag_lines)
+    grid = new_grid(first.layers, layers, 2, 2, below + notes_height(lines), labels_once=True)
+    for ax, values, title in zip(grid, maps, titles, strict=True):
+        image = draw_cells(ax, values, cmap, low, high)
         set_ticks(ax.xaxis, first.layers)
         set_ticks(ax.yaxis, layers, flagged, names=list(results))
         _set_moment_titles((ax.xaxis,), first.layers)
-        ax.set_ylabel(axis_title("", prefix))
-        ax.set_title(
-            f"{measure_title(first.measure)} with {_moment(first.layers[column])}", fontsize=font_size("title")
-        )
-    write_at_bottom(figure_of(grid[0]), note)
-    has_nan = any(bool(result.matrix.isnan().any()) for result in results.values())
-    colour_bar(grid[-1], image, value_label(first), with_nan=has_nan)
+        ax.set_title(plain(title), fontsize=font_size("title"))
+    grid[0].set_ylabel(axis_title(_network(first), prefix))
+    grid[1].tick_params(labelleft=False)
+    write_at_bottom(figure_of(grid[0]), flag_lines)
+    write_at_bottom(figure_of(grid[0]), lines, colour=None, height=below)
+    if colorbar:
+        colour_bar(grid[-1], image, value_label(first), with_nan=any(bool(np.isnan(values).any()) for values in maps))
     return figure_of(grid[0]), grid
+
+
+def _network(result: CKAResult) -> str:
+    """Return the class of the network; "" for results of older versions, which do not have it."""
+    return "" if result.reference_name == result.model_name else result.reference_name
+
+
+def _layer_title(result: CKAResult, max_length: int) -> str:
+    """Return the layer and the network, or the layer alone if there is no room for both."""
+    network = _network(result)
+    title = f"{result.model_name} of {network}" if network else result.model_name
+    return title if len(title) <= max_length else elided(result.model_name, max_length)
 
 
 def _moment(name: str) -> str:

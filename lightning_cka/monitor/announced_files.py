@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_cka.monitor.reference import REPORT
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.runtime.namespaces import class_names
 
@@ -24,7 +25,7 @@ def announce_files(trainer: Trainer, folder: Path, keys: Sequence[str]) -> None:
     """
     if is_trial(trainer) or not trainer.is_global_zero:
         return
-    text = f"CKA files: {_short(folder)} (pictures in {keys[0]}/)"
+    text = f"CKA files: {_short(folder)} (open {REPORT}; pictures in {keys[0]}/)"
     boards = [logger for logger in trainer.loggers if "TensorBoardLogger" in class_names(logger)]
     commands = dict.fromkeys(_command(logger) for logger in boards)
     rank_zero_info("; ".join([text, *commands]))

@@ -10,7 +10,7 @@ from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.pairing import Pair
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.monitor.reference import ReferenceSource
+from lightning_cka.monitor.reference import FROZEN, ReferenceSource
 from lightning_cka.monitor.reference_names import check_any_module, parse_references
 from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
@@ -44,7 +44,8 @@ class CKAMonitor(TrainerEvents):
             level, ``**`` crosses levels: ``"net.*"`` is each child of ``net``, ``"net.**"`` all below. ``!`` in front
             takes away. None: repeated blocks and what is around them, else innermost modules with parameters. A layer
             chosen by its full name must run.
-        reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
+        reference_layers: Layers of references that are modules, like ``layers``. None: the model's names, or if the
+            reference does not have them, the layers that ``pair`` pairs with them, as of a bare backbone.
         pair: Which layers of a reference that is a module are paired, for all that is logged by layer: "name" (the same
             names, or without the one pair of prefixes that pairs most layers, as of ``bert.encoder`` and ``encoder``),
             "position", or a mapping {layer of the model: layer of the reference}. An empty mapping pairs none.
@@ -140,7 +141,7 @@ class CKAMonitor(TrainerEvents):
 
     def __init__(
         self,
-        reference: ReferenceSource | Sequence[ReferenceSource] | Mapping[str, ReferenceSource] = "initial",
+        reference: Mapping[str, ReferenceSource] | ReferenceSource | Sequence[ReferenceSource] = "initial",
         layers: Layers = None,
         *,
         reference_layers: Layers = None,
@@ -219,7 +220,7 @@ class CKAMonitor(TrainerEvents):
     def to_rows(self) -> list[dict[str, Any]]:
         """Return all values in long format: one row for each comparison, measure and pair of layers."""
         return [
-            {"reference": result.reference_name, "measure": result.measure_label}
+            {"reference": result.reference_name.removesuffix(f" {FROZEN}"), "measure": result.measure_label}
             | {"value" if name == result.measure else name: value for name, value in row.items()}
             for history in self.results.values()
             for result in history

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_cka.figures.pictures import Pixels, render, write_picture
+from lightning_cka.figures.pictures import PRINT_DPI, Pixels, render, write_picture
 from lightning_cka.monitor.loggers import LoggerOutput
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class FigureQueue:
         self._errors = loggers.errors
         self._thread: ThreadPoolExecutor | None = None
         self._queue: deque[tuple[str, int, Future[_Drawn]]] = deque()
+        self._other: Future[None] | None = None
 
     def submit(self, key_prefix: str, figures: Figures, step: int) -> None:
         """Start to draw figures and to write them to their files.
@@ -42,20 +43,33 @@ class FigureQueue:
             figures: What to draw.
             step: The step of the images, on the axis of Lightning's own scalars.
         """
+        for key, (draw, path) in figures.items():
+            self._queue.append((key_prefix + key, step, self._executor.submit(_draw, draw, path)))
+
+    def start(self, action: Callable[[], None]) -> Future[None]:
+        """Run something else in the thread, after the figures that wait. `deliver` does not wait for it.
+
+        Args:
+            action: It may raise; then the future has the error. The last one must have ended.
+        """
+        self._other = self._executor.submit(action)
+        return self._other
+
+    @property
+    def _executor(self) -> ThreadPoolExecutor:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "cka-figures")
-        for key, (draw, path) in figures.items():
-            self._queue.append((key_prefix + key, step, self._thread.submit(_draw, draw, path)))
+        return self._thread
 
     def deliver(self, *, wait: bool) -> None:
         """Hand the figures that are drawn to the loggers, without waiting for the loggers.
 
         Args:
-            wait: True: wait until all figures are drawn, and end the thread that draws.
+            wait: True: wait until all figures are drawn, and end the thread that draws if it has nothing else to do.
         """
         while self._queue and (wait or self._queue[0][2].done()):
             self._errors.attempt(partial(self._log, *self._queue.popleft()))
-        if wait and self._thread is not None:
+        if wait and self._thread is not None and (self._other is None or self._other.done()):
             self._thread.shutdown()
             self._thread = None
         self._loggers.warn_about_errors()
@@ -82,7 +96,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(draw: Callable[[], Figure], path: Path) -> _Drawn:
-    pixels = render(draw())
+    pixels = render(draw(), PRINT_DPI)  # Loggers get the same pixels: drawing twice would take longer.
     try:
         write_picture(path, pixels)
     except OSError as error:

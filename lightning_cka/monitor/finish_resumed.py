@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cka.compare.run_files import last_moment
 from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.run_end import write_summary_of_run
@@ -70,11 +71,13 @@ def _finish(
         output.warn(message)
     if output.writes:
         output.errors.attempt(lambda: tidy_folder(run, saved, None), "files of an earlier run could not be moved aside")
-        output.draw_missing(run.results)
+        output.write_restored(run.results)
         output.figures.deliver(wait=True)
         output.errors.attempt(lambda: write_summary_of_run(run.results, run.banks, settings, output))
         if settings.plot_samples and settings.needs_all_banks:
             files, labels = run.banks.trajectory()[0], read_labels_file(folder)
             output.errors.attempt(lambda: draw_end_of_run(run.results, files, None, labels, settings, output))
-        output.figures.finish()
+        _, step = last_moment(result for history in run.results.values() for result in history)
+        output.report.update(run.results, step)
+        output.finish()
     return run

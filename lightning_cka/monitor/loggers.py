@@ -1,4 +1,4 @@
-"""`LoggerOutput`: how TensorBoard, W&B, MLflow, Comet, LitLogger and others take images, texts and videos."""
+"""`LoggerOutput`: how TensorBoard, W&B, MLflow, Comet, LitLogger and others take images, texts, videos and reports."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from PIL import Image
 from lightning_cka.figures.pictures import Pixels
 from lightning_cka.monitor.logger_thread import LoggerThread
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard
 from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.files import digest
 from lightning_cka.runtime.namespaces import class_names
 
-Kind = Literal["image", "text", "video"]
+Kind = Literal["image", "text", "video", "report", "comparison"]
 
 RETRY_SECONDS = 0.5
 _MALFORMED = re.compile(r"Metric '.*' is malformed")
@@ -88,6 +89,16 @@ def _video_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:
         logger.experiment.log_artifact(logger.run_id, str(copy), _artifact_path(key))
 
 
+def _report_to_wandb(logger: Any, key: str, path: Path, step: int) -> None:
+    # Without inject=False, W&B adds a style sheet from the network.
+    page = import_module("wandb").Html(path.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
+    logger.log_metrics({key: page}, step=step)
+
+
+def _report_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:  # noqa: ARG001  # There is one report.
+    logger.experiment.log_artifact(logger.run_id, str(path), _artifact_path(key.rpartition("/")[0]) or None)
+
+
 def _image_to_comet(logger: Any, key: str, pixels: Pixels, step: int) -> None:
     logger.experiment.log_image(Image.fromarray(pixels), name=key, step=step)
 
@@ -146,15 +157,18 @@ _SEND: dict[tuple[Kind, str], Send] = {
     ("text", "MLFlowLogger"): _tried_twice(_text_to_mlflow),
     ("text", "CometLogger"): _text_to_comet,
     ("text", "LitLogger"): _text_to_litlogger,
+    ("report", "WandbLogger"): _report_to_wandb,
+    ("report", "MLFlowLogger"): _tried_twice(_report_to_mlflow),
     ("video", "WandbLogger"): _video_to_wandb,
     ("video", "MLFlowLogger"): _tried_twice(_video_to_mlflow),
     ("video", "CometLogger"): _video_to_comet,
     ("video", "LitLogger"): _video_to_litlogger,
+    ("comparison", "TensorBoardLogger"): comparisons_to_tensorboard,
 }
 
 
 class LoggerOutput:
-    """Sends images, texts and videos to all loggers of a Trainer, without waiting for them.
+    """Sends images, texts, videos and comparisons to all loggers of a Trainer, without waiting for them.
 
     Only rank 0 uses it. A logger that raises causes a warning; the other loggers still get the value.
 
@@ -174,7 +188,8 @@ class LoggerOutput:
         Args:
             kind: What the value is.
             key: The logged key.
-            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", or a "text".
+            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", the path of
+                the HTML file of a "report", which a later one replaces, or a "comparison": the list of its results.
             step: The step, on the axis of Lightning's own scalars.
 
         Returns:

@@ -25,12 +25,13 @@ LIVE_NAMES = ("initial", "previous", "self")
 
 
 SAMPLES = "samples"
+REPORT = "report.html"
 """Key and folder of the pictures of samples."""
 
 LABELS = "labels.json"
 """File in that folder, with the label of each sample."""
 
-RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory")
+RESERVED = ("banks", "diagnostics", SAMPLES, "trajectory", REPORT)
 """Keys and folder names that are used for something else. So are folders called ``earlier-1``, ``earlier-2``, ..."""
 
 FROZEN = "(frozen)"
@@ -43,7 +44,8 @@ OUTPUT_ENDINGS = ("", ".csv", "-evolution.gif")
 if TYPE_CHECKING:
     ReferenceSource = str | Path | int | nn.Module
 else:
-    ReferenceSource = str | Path | int  # With nn.Module, the help of LightningCLI would list all modules.
+    # With nn.Module, the help of LightningCLI would list all modules. With int last, it would write numbers as texts.
+    ReferenceSource = int | str | Path
 
 
 @dataclass
@@ -133,7 +135,7 @@ class Reference:
             ValueError: The layers cannot be paired.
         """
         pair = pair if isinstance(self.source, nn.Module) else "name"
-        self.pairing = announced_pairing(layers, reference_layers, pair=pair, reference=f"reference '{self.title}'")
+        self.pairing = announced_pairing(layers, reference_layers, pair=pair, reference=f"reference '{self.name}'")
 
     def read_weights(self, live: nn.Module) -> dict[str, Any] | None:
         """Return a checkpoint's weights by the keys of the live model; None if the reference is a module."""

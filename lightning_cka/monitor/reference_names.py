@@ -88,7 +88,7 @@ def _given_name(label: str, taken: set[str], references: Sequence[Reference]) ->
     if not label.strip() or not key:
         raise ValueError(f"a name in reference= must have letters or digits, but is {label!r}")
     if key in RESERVED or key.startswith("earlier-"):
-        raise ValueError(f"{label!r} in reference= is the name of a folder of CKAMonitor; choose another name")
+        raise ValueError(f"{label!r} in reference= is the name of a file or folder of CKAMonitor; choose another name")
     others = [each.label for each in references if each.label != label and file_key(str(each.label)) == key]
     if others:
         raise ValueError(f"{label!r} and {others[0]!r} in reference= are one name for some file systems and loggers")

@@ -32,6 +32,7 @@ from lightning_cka.monitor.logged_scalars import (
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.margin_charts import Bands, MarginCharts
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.report_file import ReportFile
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.monitor.trainer_state import current_step, is_trial
@@ -54,6 +55,7 @@ class ResultLogger:
         warn: Issues warnings, each once.
         errors: Turns errors of files and loggers into warnings.
         figures: Draws figures in a thread.
+        report: Writes the interactive view in the same thread.
         charts: Charts with confidence bands in TensorBoard.
     """
 
@@ -65,6 +67,7 @@ class ResultLogger:
         self.errors = OutputErrors(folder, self.warn)
         self._loggers = LoggerOutput(trainer.loggers, self.errors)
         self.figures = FigureQueue(self._loggers)
+        self.report = ReportFile(folder, f"{settings.log_key_prefix}report", self.figures, self._loggers)
         self.charts = MarginCharts(trainer.loggers, self.errors)
         self._flagged = FlaggedLayers()
 
@@ -129,7 +132,7 @@ class ResultLogger:
                     log_scalars(module, settings.logged_diagnostics(measure), values)
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
-        """Log the warnings about the last result as text, and start to draw its figures.
+        """Log the warnings about the last result as text, and the result itself, and start to draw its figures.
 
         Args:
             key: The key of `Settings.key`.
@@ -141,7 +144,13 @@ class ResultLogger:
         step = current_step(self._trainer) if step is None else step
         for text in texts:
             self._loggers.send("text", f"{self._settings.diagnostics_prefix}warnings", text, step)
+        self._loggers.send("comparison", self._settings.logged(key), [history[-1]], step)
         log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
+
+    def finish(self) -> None:
+        """Write the last report, and wait until all figures are drawn and the loggers have all."""
+        self.report.finish()
+        self.figures.finish()
 
     def write_measures(self, name: str, results: Mapping[str, Sequence[CKAResult]], step: int | None = None) -> None:
         """Start to draw the figure of all measures of one reference, if there are several.
@@ -155,14 +164,17 @@ class ResultLogger:
         last = next(iter(by_measure.values()))[-1]
         self.draw(name, measures_figure(self.folder / name, by_measure), step or last.step or 0)
 
-    def draw_missing(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
-        """Draw the last heatmap of each history again if its file is missing, because the run was killed meanwhile.
+    def write_restored(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
+        """Log the results of an earlier part of the run, whose event files may be elsewhere or may lack some.
+
+        The last heatmap of each history is drawn again if its file is missing, because the run was killed meanwhile.
 
         Args:
             results: The restored results, by the key of `Settings.key`.
         """
         for key, history in results.items():
             last = history[-1]
+            self._loggers.send("comparison", self._settings.logged(key), list(history), last.step or 0)
             if not (self.folder / key / heatmap_file(last)).exists():
                 log_figures(self.figures, self._settings.logged(key), self.folder / key, history, last.step or 0)
 

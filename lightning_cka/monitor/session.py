@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -149,12 +149,24 @@ class Session:
         if self._pictures is not None and compared.drawn is not None:
             self._pictures.draw_flagged(compared.drawn, [self.results[key][-1] for key in texts], self._output)
         if self._output.writes:  # Last, because the drawing thread slows this one down.
-            self._output.charts.write()
-            for key, messages in texts.items():
-                self._save(key, self.results[key][-1])
-                self._output.write(key, self.results[key], messages, when.logged_step)
-            for name in compared.titles:
-                self._output.write_measures(name, self.results, when.logged_step)
+            self._write(compared, texts)
+
+    def _write(self, compared: EpochComparison, texts: Mapping[str, Sequence[str]]) -> None:
+        """Save the results, and start to draw their figures and to write the report.
+
+        Args:
+            compared: The comparison.
+            texts: Warnings to log as text, by the results' key.
+        """
+        when = compared.when
+        self._output.charts.write()
+        for key, messages in texts.items():
+            self._save(key, self.results[key][-1])
+            self._output.write(key, self.results[key], messages, when.logged_step)
+        for name in compared.titles:
+            self._output.write_measures(name, self.results, when.logged_step)
+        if when.step is not None:
+            self._output.report.update(self.results, when.step if when.logged_step is None else when.logged_step)
 
     def _log_results(self, compared: EpochComparison, scalars: LightningModule | StepLog) -> dict[str, list[str]]:
         """Append the results to their histories, and log their scalars and warnings.
@@ -198,14 +210,15 @@ class Session:
             self._output.errors.attempt(self._bank_limit.apply, "an old bank could not be deleted")
 
     def deliver(self, *, wait: bool) -> None:
-        """Log the figures that are drawn; see `FigureQueue.deliver`."""
+        """Log the figures that are drawn, and write the report if it is due; see `FigureQueue.deliver`."""
         self._owner.beat()
         self._output.figures.deliver(wait=wait)
+        self._output.report.poll()
 
     def finish(self) -> None:
         """Wait until the loggers have all figures, and leave the folder to other runs."""
         try:
-            self._output.figures.finish()
+            self._output.finish()
         finally:
             self._owner.release()
 

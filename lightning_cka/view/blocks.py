@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.jackknife import effective_batches
+from lightning_cka.runtime.files import digest
 from lightning_cka.view.packing import DECIMALS, UNDEFINED, packed_integers, shown_digits
 
 LEVEL = 0.95
@@ -33,13 +34,19 @@ Integers = NDArray[np.int32]
 
 def blocks_of(results: Sequence[CKAResult]) -> list[list[CKAResult]]:
     """Return results in groups of consecutive ones that have the same layers, pairs of layers and probe batches."""
+    return [list(block) for _, block in groupby(results, shared_content)]
 
-    def shared(result: CKAResult) -> tuple[Any, ...]:
-        records = result.left_out_batches
-        pairs = tuple(result.same_named_pairs().values())
-        return result.layers, result.reference_layers, pairs, records and (records.batches, tuple(records.weights))
 
-    return [list(block) for _, block in groupby(results, shared)]
+def shared_content(result: CKAResult) -> list[Any]:
+    """Return plain values that all results of a block share: their layers, pairs of layers and probe batches."""
+    records = result.left_out_batches
+    pairs = list(result.same_named_pairs().values())
+    return [
+        list(result.layers),
+        list(result.reference_layers),
+        [list(cell) for cell in pairs],
+        records and [list(records.batches), records.weights.tolist()],
+    ]
 
 
 def block_content(results: Sequence[CKAResult]) -> dict[str, Any]:
@@ -124,7 +131,8 @@ def _matrix(matrix: torch.Tensor | None, like: torch.Tensor) -> NDArray[np.float
 def _paired(results: Sequence[CKAResult], values: NDArray[np.float64], digits: Integers) -> dict[str, Any] | None:
     """Return what the errors of differences between results of the block need; None if it is not known.
 
-    It holds for each pair of layers the digits of its value that follow the shown ones, and how far its value without
+    "probe" identifies the probe batches: blocks with the same ones have errors of differences between them, too. The
+    rest holds for each pair of layers the digits of its value that follow the shown ones, and how far its value without
     each batch is from its value.
     """
     cells = list(results[0].same_named_pairs().values())
@@ -139,6 +147,7 @@ def _paired(results: Sequence[CKAResult], values: NDArray[np.float64], digits: I
     number = effective_batches(first.weights)
     return {
         "batches": len(first.batches),
+        "probe": digest(repr((first.batches, first.weights.tolist())).encode()),
         "scale": 1 - 1 / number,
         "factor": _factor(number),
         "fine": packed_integers(shown_digits(own - coarse, FINE_DECIMALS)),

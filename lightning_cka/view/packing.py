@@ -9,16 +9,25 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightning_cka.runtime.json_text import parse_json
+
+FORMAT = 1
+"""Version of the form of payloads. The scripts refuse others."""
 
 DECIMALS = 4
 """Number of decimals of values, errors and bounds."""
 
 UNDEFINED = -(2**31)
 """Stands for ``nan``."""
+
+MOST_BYTES = 2**28
+"""Number of bytes that a text may unpack to."""
 
 _NEAR_TIE = 1e-6
 """Distance from the middle between two integers within which the product below can be rounded to the wrong one."""
@@ -67,6 +76,73 @@ def _planes(integers: NDArray[np.int32]) -> bytes:
 def packed_json(value: Any) -> str:
     """Return plain values as a text: base64 of zlib of JSON."""
     return _text(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+
+
+def joined_integers(texts: Sequence[str]) -> str:
+    """Return the integers of several packed texts one after the other, as one packed text.
+
+    Args:
+        texts: Texts of `packed_integers` for a single step each, so that they hold no differences.
+
+    Raises:
+        ValueError: A text is damaged.
+    """
+    found = [integer_planes(text) for text in texts]
+    return f"p{_text(b''.join(planes[place] for place in range(4) for planes in found))}"
+
+
+def integer_planes(text: str, count: int | None = None) -> list[bytes]:
+    """Return all lowest bytes of packed integers, then all second bytes, and so on.
+
+    Args:
+        text: A text of `packed_integers` that holds no differences.
+        count: How many integers it must have. None: any number.
+
+    Raises:
+        ValueError: The text is damaged, or has another number of integers.
+    """
+    planes = _content(text[1:], MOST_BYTES if count is None else 4 * count)
+    size, rest = divmod(len(planes), 4)
+    if text[:1] != "p" or rest or count not in (None, size):
+        raise ValueError(f"expected {'packed' if count is None else count} numbers, got {len(planes)} bytes")
+    return [planes[start : start + size] for start in range(0, 4 * size, size or 1)] or [b""] * 4
+
+
+def unpacked_json(text: str) -> Any:
+    """Return the plain values of a text of `packed_json`.
+
+    Raises:
+        ValueError: The text is damaged.
+    """
+    return parse_json(_content(text, MOST_BYTES))
+
+
+def inflated(packed: bytes, most: int) -> bytes:
+    """Decompress bytes of zlib.
+
+    Args:
+        packed: The compressed bytes.
+        most: Largest number of bytes to return.
+
+    Raises:
+        ValueError: The bytes are damaged, or there are more.
+    """
+    reader = zlib.decompressobj()
+    try:
+        content = reader.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if len(content) > most or not reader.eof:
+        raise ValueError(f"it is not complete, or has more than {most} bytes")
+    return content
+
+
+def _content(text: str, most: int) -> bytes:
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"it is not base64: {error}") from error
+    return inflated(packed, most)
 
 
 def _text(content: bytes) -> str:

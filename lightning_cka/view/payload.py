@@ -17,10 +17,7 @@ from lightning_cka.compare.flag_messages import flag_messages, flag_summary
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.view.blocks import block_content, blocks_of
-from lightning_cka.view.packing import packed_json
-
-FORMAT = 1
-"""Version of the form of payloads. The scripts refuse others."""
+from lightning_cka.view.packing import FORMAT, packed_json
 
 Runs = Mapping[str, Mapping[str, Sequence[CKAResult]]]
 """By name of the run and key of the reference: results in order of time."""
@@ -34,30 +31,76 @@ def view_payload(runs: Runs, *, title: str = "CKA", notes: Iterable[str] = ()) -
         title: Title of the page.
         notes: Sentences to show above the view, such as which files could not be read.
     """
-    shown = [
-        {"name": name, "series": _all_series({key: found for key, found in series.items() if found})}
-        for name, series in runs.items()
-    ]
-    return {"format": FORMAT, "title": title, "notes": list(notes), "runs": [run for run in shown if run["series"]]}
+    found = {
+        name: _all_series({key: results for key, results in series.items() if results}) for name, series in runs.items()
+    }
+    return payload_of_series(found, title=title, notes=notes)
+
+
+def payload_of_series(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str, notes: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the payload of series that are plain values already.
+
+    Args:
+        runs: By name of the run: values of `packed_series`. Runs without series are left out.
+        title: Title of the page.
+        notes: Sentences to show above the view.
+    """
+    shown = [{"name": name, "series": list(series)} for name, series in runs.items() if series]
+    return {"format": FORMAT, "title": title, "notes": list(notes), "runs": shown}
 
 
 def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]]:
-    """Return the series of one run. Where names of two series agree, the reference's name has the key, too."""
-    names = [(results[0].reference_name, results[0].measure_label) for results in found.values()]
-    return [
-        _series(results, f"{name[0]} ({key})" if names.count(name) > 1 else name[0])
-        for name, (key, results) in zip(names, found.items(), strict=True)
-    ]
+    names = series_names(found)
+    return [series_content(results, names[key]) for key, results in found.items()]
 
 
-def _series(results: Sequence[CKAResult], reference: str) -> dict[str, Any]:
+def series_content(results: Sequence[CKAResult], reference: str) -> dict[str, Any]:
+    """Return the plain values of one series.
+
+    Args:
+        results: Results of one reference and one measure in order of time; at least one.
+        reference: Name of the reference.
+    """
+    return packed_series(reference, results, map(block_content, blocks_of(results)), flag_rows(results))
+
+
+def series_names(found: Mapping[str, Sequence[CKAResult]]) -> dict[str, str]:
+    """Return the names of the references by key. Where names of two series agree, they have the key, too."""
+    names = {key: (results[0].reference_name, results[0].measure_label) for key, results in found.items()}
+    all_names = list(names.values())
+    return {key: f"{name[0]} ({key})" if all_names.count(name) > 1 else name[0] for key, name in names.items()}
+
+
+def packed_series(
+    reference: str, results: Sequence[CKAResult], blocks: Iterable[Mapping[str, Any]], flags: Sequence[Sequence[Any]]
+) -> dict[str, Any]:
+    """Return the plain values of one series, whose numbers are packed already.
+
+    Args:
+        reference: Name of the reference.
+        results: The results in order of time; at least one.
+        blocks: Their numbers, from `block_content`. Blocks that differ only in time are joined by the scripts.
+        flags: Their `flag_rows`.
+    """
     return {
         "reference": reference,
         "measure": results[0].measure_label,
         "self": results[0].self_comparison,
-        "blocks": [block_content(block) for block in blocks_of(results)],
-        "flags": packed_json([row for place, result in enumerate(results) for row in _flag_rows(place, result)]),
+        "blocks": list(blocks),
+        "flags": packed_json(flags),
     }
+
+
+def flag_rows(results: Sequence[CKAResult], first: int = 0) -> list[list[Any]]:
+    """Return a row for each flag of consecutive results.
+
+    Args:
+        results: The results.
+        first: Place of the first one in its series.
+    """
+    return [row for place, result in enumerate(results, first) for row in _flag_rows(place, result)]
 
 
 def _flag_rows(place: int, result: CKAResult) -> list[list[Any]]:

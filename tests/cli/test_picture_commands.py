@@ -3,8 +3,8 @@
 import pytest
 from cli_runs import fails, write_run
 from lightning_cka import CKAResult
-from lightning_cka.cli import main, output_files
-from lightning_cka.cli.output_files import write_figure
+from lightning_cka.cli import main
+from lightning_cka.figures.pictures import FORMATS, write_figure
 from matplotlib.figure import Figure
 
 pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
@@ -113,4 +113,4 @@ def test_heatmaps_have_the_epochs_of_both_sides(monkeypatch):
     assert main(["compare", "run", "run", "--epoch", "1", "0", "--output", "x.png"]) == 0
     (result,) = drawn
     assert (result.model_name, result.reference_name, result.epoch) == ("Net, epoch 1", "Net, epoch 0", None)
-    assert tuple(STARTS) == output_files.PICTURES
+    assert tuple(STARTS) == FORMATS

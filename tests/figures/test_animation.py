@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from lightning_cka import plot_cka
 from lightning_cka.compare.flags import Flag
-from lightning_cka.figures.animation import write_animation
-from lightning_cka.figures.pictures import render, write_picture
+from lightning_cka.figures.animation import write_animation, write_gif
+from lightning_cka.figures.pictures import PRINT_DPI, render, write_picture
 from PIL import Image
 from synthetic_results import result, with_flags
 
@@ -38,7 +38,7 @@ def small_pictures(tmp_path):
     """Files of nine pictures with one colour each, instead of heatmaps."""
     paths = [tmp_path / f"{place}.png" for place in range(9)]
     for place, path in enumerate(paths):
-        write_picture(path, np.full((8, 8, 3), 20 * place, dtype=np.uint8))
+        Image.fromarray(np.full((8, 8, 3), 20 * place, dtype=np.uint8)).save(path)  # As older versions wrote them.
     return paths
 
 
@@ -55,3 +55,22 @@ def test_an_animation_needs_a_result_and_a_duration(tmp_path):
         write_animation([], tmp_path / "a.gif")
     with pytest.raises(ValueError, match=r"seconds must be from 0\.01 to 100, but got 0"):
         write_animation([result()], tmp_path / "a.gif", seconds=0)
+
+
+def test_frames_from_files_for_print_have_the_resolution_of_frames_that_are_drawn(tmp_path):
+    results = [result(3, 3, epoch=epoch) for epoch in range(2)]
+    write_picture(tmp_path / "0.png", render(plot_cka(results[0])[0], PRINT_DPI))
+    write_animation(results, tmp_path / "a.gif", pictures=[tmp_path / "0.png", tmp_path / "missing.png"])
+    (first, _), (second, _) = frames(tmp_path / "a.gif")
+    expected = render(plot_cka(results[0])[0]).shape[1::-1]
+    assert first.size == second.size == pytest.approx(expected, abs=1)
+    pixels = np.asarray(first)[..., :3].astype(int)[: expected[1], : expected[0]]
+    assert np.abs(pixels - render(plot_cka(results[0])[0])[: pixels.shape[0], : pixels.shape[1]]).mean() < 8
+
+
+def test_smaller_frames_are_filled_with_their_own_background(tmp_path):
+    small, large = np.full((4, 4, 3), 30, np.uint8), np.full((8, 9, 3), 60, np.uint8)
+    write_gif([small, large], tmp_path / "a.gif", 0.1)
+    (first, _), (second, _) = frames(tmp_path / "a.gif")
+    assert (np.asarray(first) == 30).all()
+    assert (np.asarray(second) == 60).all()

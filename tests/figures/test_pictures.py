@@ -1,9 +1,10 @@
-"""Pixels of a figure, and their file."""
+"""Pixels of a figure, and files of figures."""
 
 import numpy as np
+import pytest
 from figure_contents import lay_out
-from lightning_cka import plot_cka
-from lightning_cka.figures.pictures import render, write_picture
+from lightning_cka import CKAResult, plot_cka
+from lightning_cka.figures.pictures import PRINT_DPI, render, write_figure, write_picture
 from PIL import Image
 from synthetic_results import result
 
@@ -15,3 +16,28 @@ def test_pixels_are_those_in_the_file(tmp_path):
     write_picture(tmp_path / "new" / "a.png", pixels)
     with Image.open(tmp_path / "new" / "a.png") as image:
         assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_files_have_200_dots_per_inch_and_say_so(tmp_path):
+    pixels = render(plot_cka(result())[0], PRINT_DPI)
+    write_picture(tmp_path / "pixels.png", pixels)
+    write_figure(plot_cka(result())[0], tmp_path / "figure.png")
+    width, height = plot_cka(result())[0].get_size_inches()
+    for name in ("pixels.png", "figure.png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.size == pytest.approx((200 * width, 200 * height), abs=1)
+            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.01)
+
+
+@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".svg", b"<?xml")])
+def test_save_writes_the_heatmap_of_a_result(tmp_path, ending, start):
+    result().save(tmp_path / f"new{ending}")
+    assert (tmp_path / f"new{ending}").read_bytes().startswith(start)
+
+
+def test_save_names_what_to_call_for_other_pictures(tmp_path):
+    with pytest.raises(ValueError, match=r"'a\.eps': for other pictures, call result\.plot\(\)\[0\]\.savefig"):
+        result().save(tmp_path / "a.eps")
+    assert not (tmp_path / "a.eps").exists()
+    result().save(tmp_path / "a")
+    assert CKAResult.load(tmp_path / "a").layers == result().layers

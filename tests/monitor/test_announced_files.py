@@ -24,9 +24,11 @@ def lines(caplog, *monitors, **kwargs):
 def test_one_line_names_the_folder_and_the_command(caplog):
     logger = [TensorBoardLogger("my runs"), CSVLogger("csv")]
     command = "tensorboard --logdir 'my runs/lightning_logs' --samples_per_plugin images=200"
-    expected = f"CKA files: cka (pictures in initial/); open with: {command}"
+    expected = f"CKA files: cka (open report.html; pictures in initial/); open with: {command}"
     assert lines(caplog, CKAMonitor(dirpath="cka"), logger=logger) == [expected]
-    assert lines(caplog, CKAMonitor("self", dirpath="b"), logger=False) == ["CKA files: b (pictures in self/)"]
+    assert lines(caplog, CKAMonitor("self", dirpath="b"), logger=False) == [
+        "CKA files: b (open report.html; pictures in self/)"
+    ]
 
 
 def test_a_fast_dev_run_writes_no_files_and_announces_none(caplog):

@@ -10,7 +10,7 @@ from fitting import fit
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from lightning_cka.compare.trajectory import trajectories
-from lightning_cka.figures.pictures import render
+from lightning_cka.figures.pictures import PRINT_DPI, render
 from lightning_cka.plotting import plot_measures
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -70,7 +70,7 @@ def test_several_measures_have_a_figure_together(tmp_path):
         event.step for event in events.Images("cka/initial/rsa/drift")
     ]
     own = {name: monitor.results[f"initial/{name}"] for name in names}
-    drawn = render(plot_measures(own)[0])
+    drawn = render(plot_measures(own)[0], PRINT_DPI)
     with Image.open(tmp_path / "initial" / "measures.png") as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(drawn)[..., :3])
 

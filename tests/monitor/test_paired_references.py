@@ -6,13 +6,14 @@ import logging
 
 import pytest
 import torch
+import yaml
 from conftest import Net, loaders, run_script, trainer
 from fitting import fit
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import CKAMonitor, CKAResult, compare_models
 from lightning_cka.compare.pairing import Pairing
 
-pytestmark = pytest.mark.filterwarnings("ignore:(CKA with|Be aware that when using `ckpt_path`):UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:(CKA|Be aware that when using `ckpt_path`):UserWarning")
 
 
 class Wrapper(Net):
@@ -30,6 +31,7 @@ def backbone():
     return Net().net
 
 
+MEAN = {"mean", "mean_se", "mean_lower", "mean_upper"}
 LAYERS = {"layers": ["bert.*", "head"], "reference_layers": "*"}
 NAMES = [f"bert.{i}" for i in range(6)]
 
@@ -60,6 +62,32 @@ def test_the_layers_of_a_bare_backbone_are_paired_with_those_of_its_wrapper(tmp_
 
 
 @pytest.mark.parametrize(
+    ("arguments", "pairs"),
+    [
+        ({"layers": "bert.*"}, {f"bert.{i}": str(i) for i in range(6)}),
+        ({"layers": ["bert.1", "head"]}, {"bert.1": "1"}),
+        ({"layers": ["bert.1", "head"], "pair": {"head": "4"}}, {"head": "4"}),
+        ({"layers": "Linear", "pair": {"head": "4", "bert.4": "4"}}, {"bert.4": "4", "head": "4"}),
+        ({"layers": "ReLU", "pair": "position"}, None),
+    ],
+)
+def test_the_layers_of_a_bare_backbone_follow_from_the_pairs(arguments, pairs):
+    """A user who passes the backbone alone need not say its layers again."""
+    monitor = CKAMonitor({"pretrained": backbone()}, **arguments)
+    fit(monitor, model=Wrapper())
+    result = monitor.results["pretrained"][-1]
+    found = {result.layers[i]: result.reference_layers[j] for i, j in result.same_named_pairs().values()}
+    assert found == (pairs or {name: name.removeprefix("bert.") for name in result.layers})
+    assert len(result.reference_layers) == len(set(found.values()))
+
+
+def test_an_error_about_a_forward_function_does_not_speak_of_layers():
+    with pytest.raises(ValueError, match="pass reference_forward_fn=") as caught:
+        fit(CKAMonitor(backbone(), "bert.*", forward_fn=lambda model, batch: model.bert(batch[0])), model=Wrapper())
+    assert "reference_layers=" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("pair", "pairs"),
     [("position", {"bert.0": "4", "head": "2"}), ({"head": "4"}, {"head": "4"})],
 )
@@ -68,14 +96,14 @@ def test_position_and_mapping(pair, pairs):
     _, used = fit(monitor, model=Wrapper())
     assert dict(monitor.results["x"][-1].pairing.layers) == pairs
     names = {key.removeprefix("cka/x/") for key in used.callback_metrics if key.startswith("cka/x/")}
-    assert names == {"mean", "mean_se", *pairs}
+    assert names - MEAN == set(pairs)
 
 
 def test_nothing_is_paired_with_an_empty_mapping():
     monitor = CKAMonitor({"x": backbone()}, **LAYERS, pair={})
     _, used = fit(monitor, model=Wrapper())
     names = {key.removeprefix("cka/x/") for key in used.callback_metrics if key.startswith("cka/x/")}
-    assert names == {"mean_all_pairs", "mean_all_pairs_se"}
+    assert names == {name.replace("mean", "mean_all_pairs") for name in MEAN}
 
 
 @pytest.mark.parametrize(
@@ -113,11 +141,12 @@ def test_names_are_in_keys_folders_titles_and_results(tmp_path):
     reference = {"pretrained": Net(), "last week": tmp_path / "a.ckpt", "start": "initial", "a/b": "previous"}
     monitor = CKAMonitor(reference, dirpath=tmp_path / "cka", layers="head")
     _, used = fit(monitor)
-    assert [each.title for each in monitor.references] == list(reference)
+    titles = ["pretrained (frozen)", "last week (frozen)", "start", "a/b"]
+    assert [each.title for each in monitor.references] == titles
     safe = monitor.references[3].name
     assert safe.startswith("a_b-")
     assert list(monitor.results) == ["pretrained", "last week", "start", safe]
-    assert [history[-1].reference_name for history in monitor.results.values()] == list(reference)
+    assert [history[-1].reference_name for history in monitor.results.values()] == titles
     for name in monitor.results:
         assert f"cka/{name}/head" in used.callback_metrics
         assert (tmp_path / "cka" / name / "drift.png").exists()
@@ -130,7 +159,11 @@ def test_names_are_in_keys_folders_titles_and_results(tmp_path):
         ({"": "initial"}, ValueError, "a name in reference= must have letters or digits, but is ''"),
         ({" ": "initial"}, ValueError, "must have letters or digits"),
         ({3: "initial"}, TypeError, "maps names to references, but 3 is no text"),
-        ({"diagnostics": "initial"}, ValueError, "'diagnostics' in reference= is the name of a folder of CKAMonitor"),
+        (
+            {"diagnostics": "initial"},
+            ValueError,
+            "'diagnostics' in reference= is the name of a file or folder of CKAMonitor",
+        ),
         ({"Trajectory": "initial"}, ValueError, "'Trajectory' in reference= is the name of a folder"),
         ({"earlier-1": "initial"}, ValueError, "'earlier-1' in reference= is the name of a folder"),
         ({"Run": "initial", "run": "previous"}, ValueError, "'Run' and 'run' in reference= are one name for some file"),
@@ -147,7 +180,8 @@ def test_a_module_of_the_live_class_is_called_reference():
     monitor = CKAMonitor([Net(), backbone(), Net()], layers="head", reference_layers="*")
     fit(monitor)
     assert list(monitor.results) == ["reference", "Sequential", "reference-2"]
-    assert [history[-1].reference_name for history in monitor.results.values()] == list(monitor.results)
+    titles = [history[-1].reference_name for history in monitor.results.values()]
+    assert titles == [f"{name} (frozen)" for name in monitor.results]
     fit(monitor, model=Wrapper())
     assert list(monitor.results) == ["Net", "Sequential", "Net-2"]
 
@@ -197,7 +231,7 @@ def test_two_processes_pair_as_one_does(tmp_path):
     one, two, other = (json.loads((tmp_path / f"out-{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert one[1] == two[1] == other[1] == {f"bert.{i}": str(i) for i in range(5)}
     assert two == other
-    assert {key.removeprefix("cka/pretrained/") for key in two[0]} == {"mean", "mean_se", *one[1]}
+    assert {key.removeprefix("cka/pretrained/") for key in two[0]} >= {"mean", "mean_se", *one[1]}
     for key, value in one[0].items():
         assert two[0][key] == pytest.approx(value, abs=1e-9)
     assert two[2] == pytest.approx(one[2], abs=1e-9)
@@ -230,7 +264,8 @@ def test_names_come_from_yaml(tmp_path):
     (tmp_path / "c.yaml").write_text(CONFIG)
     run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "c.yaml")
     assert list(json.loads((tmp_path / "lightning.pytorch.json").read_text())) == ["start", "at the end"]
-    assert "start: initial" in (tmp_path / "config.yaml").read_text()
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
+    assert saved["reference"] == {"start": "initial", "at the end": 0}  # So that it can be read again.
 
 
 def test_a_bert_is_paired_with_the_backbone_that_a_classifier_wraps():

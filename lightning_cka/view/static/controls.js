@@ -34,7 +34,8 @@ export class Controls {
     const fields = [reference.node, measure.node, layers, ...others.map(({ node }) => node)];
     this.form = h("form", { class: "controls", onsubmit: (event) => event.preventDefault() }, this.runs, ...fields);
     const button = (text) => h("button", { type: "button", onclick: () => onExport(text.toLowerCase()) }, text);
-    this.link = h("a", { href: "#" }, "Link");
+    const hidden = location.protocol === "about:"; // In such a frame, the link would open the page around it.
+    this.link = h("a", { href: "#", hidden }, "Link");
     const group = { class: "exports", role: "group", "aria-label": "Save what is seen" };
     this.exports = h("div", group, ...["PNG", "SVG", "CSV"].map(button), this.link);
     this.play = h("button", { type: "button", class: "play", "aria-label": "Play", onclick: onPlay }, "▶");

@@ -38,6 +38,17 @@ export async function unpackIntegers(text, count, stride) {
   return found;
 }
 
+/** Join arrays of integers. */
+export function joinedIntegers(parts) {
+  const found = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let place = 0;
+  for (const part of parts) {
+    found.set(part, place);
+    place += part.length;
+  }
+  return found;
+}
+
 /** Unpack plain values. */
 export async function unpackJson(text) {
   const bytes = await unpacked(text, 2 ** 28);

@@ -1,6 +1,6 @@
 /** `Series`: the results of one reference and one measure in order of time, read from the payload. */
 
-import { PayloadError, UNDEFINED, unpackIntegers, unpackJson } from "./packed.js";
+import { joinedIntegers, PayloadError, UNDEFINED, unpackIntegers, unpackJson } from "./packed.js";
 
 /** Number of decimals of values, errors and bounds. */
 export const DECIMALS = 4;
@@ -25,7 +25,10 @@ const BLOCK = {
   ...{ pairs: Array.isArray, mean: isText, values: isText, errors: isTextOrNull, bounds: isTextOrNull },
   ...Object.fromEntries(NUMBERS.map((name) => [name, isNumbers])),
 };
-const PAIRED = { batches: isNumber, scale: isNumber, decimals: isNumber, fine: isText, left_out: isText };
+const PAIRED = {
+  ...{ probe: isText, fine: isText, left_out: isText },
+  ...{ batches: isNumber, scale: isNumber, decimals: isNumber },
+};
 
 /** Throw an error if something is not as expected. */
 function expect(isRight, expected) {
@@ -50,30 +53,69 @@ export function readPayload(payload) {
   return { title: payload.title, notes: payload.notes, runs };
 }
 
-/** Results that share their layers and their probe set. */
+/** Check one block of the payload. */
+function checkBlock(raw) {
+  checkFields(raw, BLOCK, "results");
+  const size = raw.epochs.length;
+  for (const name of NUMBERS) expect(raw[name].length === size, `${size} ${name}`);
+  for (const name of ["model", "reference"]) expect([1, size].includes(raw[name].length), `names of the ${name}`);
+  const isCell = (cell) => Array.isArray(cell) && isText(raw.rows[cell[0]]) && isText(raw.columns[cell[1]]);
+  expect(raw.pairs.every(isCell), "pairs of layers");
+  if (raw.paired !== null) checkFields(raw.paired, PAIRED, "paired layers");
+}
+
+/** What blocks of the payload share if they differ only in time. */
+function sharedContent({ rows, columns, pairs, mean, errors, paired }) {
+  const records = paired && [paired.probe, paired.batches, paired.scale, paired.factor];
+  return JSON.stringify([rows, columns, pairs, mean, errors === null, records]);
+}
+
+/** Join consecutive blocks of the payload that differ only in time: a run that goes on packs its results in parts. */
+function joinedBlocks(blocks) {
+  const groups = new Map();
+  let [last, group] = ["", 0];
+  for (const block of blocks) {
+    checkBlock(block);
+    const shared = sharedContent(block);
+    if (shared !== last) [last, group] = [shared, group + 1];
+    groups.set(group, [...(groups.get(group) ?? []), block]);
+  }
+  return [...groups.values()].map((parts) => new Block(parts));
+}
+
+/** Results that share their layers and their probe set, in one or several parts. */
 class Block {
-  constructor(raw) {
-    checkFields(raw, BLOCK, "results");
+  constructor(parts) {
+    const ofResults = (part, name) => (part[name].length === 1 ? part.epochs.map(() => part[name][0]) : part[name]);
+    const joined = (name) => [name, parts.flatMap((part) => ofResults(part, name))];
+    const lists = [...NUMBERS, "model", "reference"].map(joined);
+    const raw = { ...parts[0], ...Object.fromEntries(lists) };
     const [size, height, width] = [raw.epochs.length, raw.rows.length, raw.columns.length];
-    for (const name of NUMBERS) expect(raw[name].length === size, `${size} ${name}`);
-    for (const name of ["model", "reference"]) expect([1, size].includes(raw[name].length), `names of the ${name}`);
-    const isCell = (cell) => Array.isArray(cell) && isText(raw.rows[cell[0]]) && isText(raw.columns[cell[1]]);
-    expect(raw.pairs.every(isCell), "pairs of layers");
-    if (raw.paired !== null) checkFields(raw.paired, PAIRED, "paired layers");
     const most = size * Math.max(height * width, (raw.paired?.batches ?? 0) * raw.pairs.length);
     expect(most <= MOST_NUMBERS, `at most ${MOST_NUMBERS} numbers, but there are ${most}`);
-    Object.assign(this, { raw, size, height, width, rows: raw.rows, columns: raw.columns, pairs: raw.pairs });
+    Object.assign(this, { raw, parts, size, height, width, rows: raw.rows, columns: raw.columns, pairs: raw.pairs });
+    const decimals = parts.map((part) => part.paired?.decimals ?? 0);
+    [this.leastDecimals, this.decimals] = [Math.min(...decimals), Math.max(...decimals)];
     this.placeOfPair = new Map(raw.pairs.map((cell, place) => [String(cell), place]));
     this.pairOfName = new Map(raw.pairs.map((cell) => [raw.rows[cell[0]], cell]));
   }
 
   /** Unpack the numbers. */
   async load() {
-    const { raw, size, pairs } = this;
-    const numbers = (text, stride) => isText(text) && unpackIntegers(text, size * stride, stride);
-    const cells = ["values", "errors", "bounds"].map((name) => numbers(raw[name], this.height * this.width));
-    const fine = numbers(raw.paired?.fine, pairs.length);
-    const leftOut = numbers(raw.paired?.left_out, pairs.length * raw.paired?.batches);
+    const { raw, parts, pairs } = this;
+    const numbers = async (textOf, stride, scaleOf = () => 1) => {
+      if (!isText(textOf(raw))) return false;
+      const unpack = async (part) => {
+        const found = await unpackIntegers(textOf(part), part.epochs.length * stride, stride);
+        const scale = scaleOf(part);
+        return scale === 1 ? found : found.map((number) => (number === UNDEFINED ? number : scale * number));
+      };
+      return joinedIntegers(await Promise.all(parts.map(unpack)));
+    };
+    const cells = ["values", "errors", "bounds"].map((name) => numbers((part) => part[name], this.height * this.width));
+    const fine = numbers((part) => part.paired?.fine, pairs.length);
+    const inUnit = (part) => 10 ** (this.decimals - part.paired.decimals);
+    const leftOut = numbers((part) => part.paired?.left_out, pairs.length * raw.paired?.batches, inUnit);
     [this.values, this.errors, this.bounds, this.fine, this.leftOut] = await Promise.all([...cells, fine, leftOut]);
   }
 }
@@ -85,7 +127,7 @@ class Frame {
     Object.assign(this, { block, place, index, rows: block.rows, columns: block.columns });
     const names = ["epoch", "step", "samples", "batches", "effective", "factor", "mean"];
     names.forEach((name, at) => (this[name] = raw[NUMBERS[at]][place]));
-    for (const name of ["model", "reference"]) this[name] = raw[name][place] ?? raw[name][0];
+    for (const name of ["model", "reference"]) this[name] = raw[name][place];
   }
 
   /** Epoch and step in words. */
@@ -135,8 +177,8 @@ class Frame {
 
   /** The change of paired layers with all its digits, and its error from the values without each batch. */
   pairedChange(base, pair, change) {
-    const { fine, leftOut, pairs, raw } = this.block;
-    const { batches, scale, decimals } = raw.paired;
+    const { fine, leftOut, pairs, raw, decimals, leastDecimals } = this.block;
+    const { batches, scale } = raw.paired;
     const fineChange = fine[this.place * pairs.length + pair] - fine[base.place * pairs.length + pair];
     let sum = 0;
     for (let batch = 0; batch < batches; batch++) {
@@ -145,7 +187,7 @@ class Frame {
       sum += one === UNDEFINED || other === UNDEFINED ? NaN : (one - other) ** 2;
     }
     const unit = Math.sqrt(scale) * 10 ** -decimals;
-    const errorSlack = this === base ? 0 : unit * Math.sqrt(batches);
+    const errorSlack = this === base ? 0 : Math.sqrt(scale * batches) * 10 ** -leastDecimals;
     return {
       change: change + fineChange * FINE_UNIT,
       slack: 1.1 * FINE_UNIT,
@@ -171,7 +213,7 @@ export class Series {
     checkFields(raw, SERIES, "results of a reference");
     const { reference, measure } = raw;
     Object.assign(this, { raw, reference, measure, isSelf: raw.self === true });
-    this.blocks = raw.blocks.map((block) => new Block(block));
+    this.blocks = joinedBlocks(raw.blocks);
     const places = this.blocks.flatMap((block) => block.raw.epochs.map((_, place) => [block, place]));
     this.frames = places.map(([block, place], index) => new Frame(block, place, index));
     expect(this.frames.length > 0, "at least one result of a reference");
