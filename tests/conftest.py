@@ -120,6 +120,25 @@ def _without_figures(monkeypatch):
     monkeypatch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
 
 
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    """A headless Chromium."""
+    from browser import chromium  # In the folder of the tests that use it.
+
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def viewer(driver, tmp_path):
+    """Opens pages. At the end, there must be no error in the console and no request elsewhere."""
+    from viewer import Viewer
+
+    opened = Viewer(driver, tmp_path)
+    yield opened
+    opened.check_quiet()
+
+
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path, monkeypatch):
     """Run each test in its own temporary folder, with torch's seed set."""

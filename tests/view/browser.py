@@ -1,12 +1,12 @@
-"""A real browser that opens the page from disk. After each test, it must have no error and no request behind it."""
+"""A real browser, which LIGHTNING_CKA_REQUIRE_BROWSER demands."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 
 import pytest
-from viewer import Viewer
 
 ARGUMENTS = (
     "--headless=new",
@@ -25,9 +25,9 @@ def found(*names):
     return next(filter(None, map(shutil.which, names)), None)
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory):
-    """A headless Chromium. Without one, tests are skipped, or fail if LIGHTNING_CKA_REQUIRE_BROWSER is set."""
+@contextmanager
+def chromium(folder):
+    """Yield a headless Chromium with a profile in a folder. Without one, the test is skipped, or fails if demanded."""
     program, driver_program = found("chromium", "chromium-browser", "google-chrome"), found("chromedriver")
     if program is None or driver_program is None:
         missing = "Chromium" if program is None else "chromedriver"
@@ -38,17 +38,11 @@ def driver(tmp_path_factory):
 
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    for argument in (*ARGUMENTS, f"--user-data-dir={folder}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver_program))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def viewer(driver, tmp_path):
-    """Opens pages. At the end, there must be no error in the console and no request elsewhere."""
-    opened = Viewer(driver, tmp_path)
-    yield opened
-    opened.check_quiet()
+    try:
+        yield browser
+    finally:
+        browser.quit()
