@@ -82,7 +82,7 @@ def test_without_the_frame_the_picture_shows(viewer):
 
 def test_hostile_names_stay_text_in_a_notebook(viewer):
     name = "</iframe><img src=x onerror=\"document.title='bad'\">"
-    text = results(epochs=1, names=(name, "b", "c", "d"), reference=f'">{name}')[0]._repr_html_()
+    text = results(4, 1, names=(name, "b", "c", "d"), reference=f'">{name}')[0]._repr_html_()
     framed(viewer, text)
     viewer.driver.switch_to.default_content()
     assert viewer.run("return [document.images.length, document.title]") == [1, ""]
