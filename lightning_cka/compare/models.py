@@ -16,6 +16,7 @@ from lightning_cka.compare.find_flags import variation_flags
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.pairing import Pair, announced_pairing, check_pair
 from lightning_cka.compare.reference_bank import reference_bank
+from lightning_cka.compare.reference_layers import same_choice
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
@@ -145,7 +146,7 @@ def compare_models(
         architecture: What checkpoints are loaded into: a module of their class, which is copied and not changed, or the
             class. A class gets the hyperparameters of a Lightning checkpoint, else no arguments. None: a copy of the
             other model. Checkpoints are read as by `CKAMonitor`, without running code in them.
-        reference_layers: Patterns or classes for the reference; None: the same as ``layers``.
+        reference_layers: Patterns or classes for the reference; None: the same as ``layers``, or the paired ones.
         forward_fn: Function ``forward_fn(model, batch)`` that runs the model; None: call the model on the batch, or on
             its first element.
         reference_forward_fn: The same for the reference; None: ``forward_fn``.
@@ -201,7 +202,7 @@ def compare_models(
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     thresholds = check_thresholds(thresholds)
     selectors = check_layers(layers)
-    reference_selectors = check_layers(reference_layers, "reference_layers") or selectors
+    reference_selectors = check_layers(reference_layers, "reference_layers")
     probe = probe_set_of_loader(dataloader, seed=seed, gram_batch_size=gram_batch_size)
     show = partial(show_with_progress, progress_bar=progress_bar)
     check_pair(pair)
@@ -217,6 +218,8 @@ def compare_models(
         _, plan = fit_blocks(probe, plan, target)  # Blocks of given batches are not made smaller.
         announce_layers(plan, models.model, selectors)
         check_sizes(chosen, [plan.num_samples])
+        if reference_selectors is None:
+            reference_selectors = same_choice(selectors, plan.names, models.reference, pair)
         bank, pairings = None, {}
         reference_name = reference_name or models.reference_name
         if not (is_shown_alike and reference_selectors == selectors):

@@ -12,6 +12,7 @@ from lightning_cka.probe.chosen_layers import announce_layers
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.fit_blocks import check_blocks
 from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.forward_messages import ForwardFailedError
 from lightning_cka.probe.layers import LayerSelector
 from lightning_cka.probe.probe_set import ProbeSet
 
@@ -44,6 +45,8 @@ def reference_bank(
         plan = dry_run(reference, probe, selectors, settings, argument="reference_layers")
         check_blocks(plan, settings.device)
         announce_layers(plan, reference, selectors, "layers of the reference")
+    except ForwardFailedError as error:
+        raise ValueError(f"reference: {error}") from error
     except ValueError as error:
         raise ValueError(f"reference: {error} (reference_layers= chooses its layers)") from error
     if plan.num_samples != num_samples:

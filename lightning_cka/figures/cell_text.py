@@ -48,7 +48,7 @@ def write_values(
         wordings.insert(0, {cell: _with_error(values[cell], errors[cell]) for cell in short})
     room = _Room([list(each.values()) for each in wordings])
     for row, column in short:
-        colour = "white" if _is_dark(image, values[row, column]) else "black"
+        colour = "white" if is_dark_value(image, values[row, column]) else "black"
         texts = [each[row, column] for each in wordings]
         ax.add_artist(_CellText(column, row, texts, room, color=colour))
 
@@ -137,7 +137,7 @@ def _with_error(value: float, error: float) -> str:
     return _number(value, 3) + (f"\n±{error:.3f}" if np.isfinite(error) else "")
 
 
-def _is_dark(image: AxesImage, value: Any) -> bool:
+def is_dark_value(image: AxesImage, value: Any) -> bool:
     """Whether the cell of this value has less than half of the luma of white (ITU-R BT.601)."""
     red, green, blue, _ = image.cmap(image.norm(value))
     return bool(0.299 * red + 0.587 * green + 0.114 * blue < 0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_cka.compare.intervals import too_few_batches
 from lightning_cka.figures.backgrounds import is_dark
+from lightning_cka.figures.cell_text import is_dark_value
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.flag_notes import write_short_notes
 from lightning_cka.figures.labels import (
@@ -31,6 +32,7 @@ from lightning_cka.figures.user_style import font_size
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
     from lightning_cka.compare.difference import CKADifference
@@ -53,8 +55,9 @@ def plot_difference(
     """Draw by how much CKA differs between two results, and which differences are significant.
 
     The heatmap of all pairs has white for no difference. A line through a cell marks a difference that is not
-    significant, and a dot one without a standard error. The other figure has a confidence interval for each layer with
-    its layer of the same name. Intervals of differences that are not significant are grey.
+    significant, and a dot one without a standard error. Cells below 0 have a minus sign, also for prints in grey,
+    unless a line goes through them. The other figure has a confidence interval for each layer with its layer of the
+    same name. Intervals of differences that are not significant are grey.
 
     Args:
         difference: The difference, from `CKAResult.difference`.
@@ -108,6 +111,8 @@ def _draw_heatmap(
     is_tested, is_defined = np.isfinite(difference.standard_error.numpy()), np.isfinite(values)
     _mark_cells(ax, is_defined & is_tested & ~significant)
     _dot_cells(ax, is_defined & ~is_tested)
+    negative = is_defined & (significant | ~is_tested) & (values < 0)
+    _draw_minus(ax, image, values, negative)
     colour_bar(ax, image, f"difference of {value_label(difference.later)}", with_nan=bool(np.isnan(values).any()))
     names = {difference.later.reference_name, difference.earlier.reference_name}
     reference = names.pop() if len(names) == 1 else "the reference"
@@ -117,6 +122,8 @@ def _draw_heatmap(
     notes = [f"line through a cell: not significant (level {level:g}, Holm)"]
     if (is_defined & ~is_tested).any():
         notes.append("dot: no standard error")
+    if negative.any():
+        notes.append("minus: below 0")
     _write_note(ax, difference, notes, None if own else label_room(columns))
 
     def label() -> None:
@@ -134,6 +141,14 @@ def _mark_cells(ax: Axes, cells: NDArray[np.bool_]) -> None:
     lines = [[(column - 0.32, row - 0.32), (column + 0.32, row + 0.32)] for row, column in np.argwhere(cells)]
     width = max(0.3, min(0.9, 12 / max(cells.shape)))
     ax.add_collection(LineCollection(lines, colors=_GREY, linewidths=width), autolim=False)
+
+
+def _draw_minus(ax: Axes, image: AxesImage, values: NDArray[Any], cells: NDArray[np.bool_]) -> None:
+    """Draw a minus sign into each of the cells ``(rows, columns)``: in greyscale, both ends of the colours are dark."""
+    lines = [[(column - 0.22, row - 0.25), (column + 0.22, row - 0.25)] for row, column in np.argwhere(cells)]
+    colours = ["white" if is_dark_value(image, value) else "black" for value in values[cells]]
+    width = max(0.4, min(1.1, 12 / max(cells.shape)))
+    ax.add_collection(LineCollection(lines, colors=colours, linewidths=width), autolim=False)
 
 
 def _dot_cells(ax: Axes, cells: NDArray[np.bool_]) -> None:

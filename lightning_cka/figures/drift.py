@@ -17,6 +17,7 @@ from lightning_cka.figures.labels import (
     MAX_LABEL,
     MAX_TITLE,
     axis_title,
+    fitting,
     plain,
     reference_title,
     short_labels,
@@ -142,23 +143,28 @@ def _draw_map(
         colour_bar(ax, image, value_label(last), with_nan=bool(np.isnan(history.values).any()))
     flagged = _set_ticks(ax, results, history, look)
     wide, high = look.max_titles or (MAX_TITLE, MAX_AXIS_TITLE)
+    longest_note = (
+        80 if look.max_titles is None else wide * 3 // 2
+    )  # Letters of notes are smaller than those of titles.
     ax.set_xlabel(unit)
     ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1], max_length=high))
     marks = _marks(history)
     draw_marks(ax, marks)
     above = 17 if flagged else 6
     if marks and tolerance:
-        explain_above_axes(ax, tolerance, _LEVEL, above - 2)
+        explain_above_axes(ax, tolerance, _LEVEL, above - 2, longest_note)
         above += _NOTE_HEIGHT
     for note in narrow_range_note([history.values], look.low, look.high, short=True):
-        write_at_height(ax, note, above - 2)
+        write_at_height(ax, fitting([note, note.split(":")[0]], longest_note), above - 2)
         above += _NOTE_HEIGHT
     title = reference_title(last, wide) if look.title is None else plain(look.title)
     ax.set_title(title, fontsize=font_size("title"), pad=above)
     if flagged:
         layers = {history.names[place] for place in flagged}
         when = [label for label, result in zip(columns, results, strict=True) if any(map(result.flags_of, layers))]
-        write_above_axes(ax, f"at {shortened(when, 6)}: see the heatmap")
+        write_above_axes(
+            ax, fitting([f"at {shortened(when, 6)}: see the heatmap", "see the heatmap", "see flags"], longest_note - 2)
+        )
 
 
 def _marks(history: LayerHistory) -> list[tuple[float, float]]:

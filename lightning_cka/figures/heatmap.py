@@ -18,7 +18,7 @@ from lightning_cka.figures.flag_notes import (
     write_short_notes,
 )
 from lightning_cka.figures.heatmap_style import HeatmapStyle
-from lightning_cka.figures.labels import MAX_LABEL, plain, value_label
+from lightning_cka.figures.labels import MAX_LABEL, fitting, plain, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
 from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
 from lightning_cka.figures.user_style import font_size
@@ -103,7 +103,9 @@ def plot_cka(
         if flag_lines:
             write_below_axes(ax, flag_lines, room + notes_height(lines))
     else:
-        write_short_notes(ax, [(note, None) for note in notes] + _short(reasons))
+        longest = style.max_titles[0] * 3 // 2  # Letters of notes are smaller than those of titles.
+        notes = [fitting([note, note.split(":")[0]], longest) for note in notes]
+        write_short_notes(ax, [(note, None) for note in notes] + _short(reasons, longest))
         fit_into_cell(ax, again=partial(style.set_ticks, result, ax))
     return figure_of(ax), ax
 
@@ -114,6 +116,7 @@ def _for_own_axes(style: HeatmapStyle, ax: Axes) -> HeatmapStyle:
     return replace(style, max_label=min(style.max_label, longest), max_titles=(wide, high))
 
 
-def _short(reasons: list[str]) -> list[tuple[str, str | None]]:
+def _short(reasons: list[str], max_length: int) -> list[tuple[str, str | None]]:
     """Return one short line with its colour if there are flags, else none."""
-    return [(f"{FLAG} see the result's flags", FLAG_COLOUR)] if reasons else []
+    wordings = f"{FLAG} see the result's flags", f"{FLAG} see flags"
+    return [(fitting(wordings, max_length), FLAG_COLOUR)] if reasons else []

@@ -52,6 +52,11 @@ def elided(text: str, max_length: int = MAX_LABEL) -> str:
     return text if len(text) <= max_length else f"{text[: half - 1]}…{text[-half:]}"
 
 
+def fitting(wordings: Sequence[str], max_length: int) -> str:
+    """Return the first wording of at most this many characters, or the last one if there is none."""
+    return next((text for text in wordings if len(text) <= max_length), wordings[-1])
+
+
 def plain(text: str) -> str:
     """Escape dollar signs, because matplotlib parses text between two of them as mathematics."""
     return re.sub(r"(?<!\\)\$", r"\\$", text)
@@ -68,7 +73,8 @@ def axis_title(name: str, prefix: str, moment: str = "", max_length: int = MAX_A
     """
     subject = f"layer of {name}" if name else "layer"
     short = elided(name, max(6, max_length - len("layer of : …")))
-    ends = [f": {prefix}.*", ": …"] if prefix else [""]
+    outer, _, last = prefix.rpartition(".")
+    ends = [f": {prefix}.*", *([f": ….{last}.*"] if outer and last else []), ": …"] if prefix else [""]
     titles = [f"{subject}{when}{end}" for when in dict.fromkeys([moment, ""]) for end in ends]
     titles.append(f"layer of {short}{ends[-1]}")
     return plain(next((title for title in titles if len(title) <= max_length), titles[-1]))

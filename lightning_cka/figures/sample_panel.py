@@ -33,7 +33,7 @@ _HORIZONTAL, _VERTICAL = {1: "left", 0: "center", -1: "right"}, {1: "bottom", 0:
 
 
 def draw_map(ax: Axes, each: SampleMap, colours: LabelColours, limit: float) -> None:
-    """Draw the samples of a map, with rings around marked samples and their numbers beside them.
+    """Draw the samples of a map, without marks; see `draw_marks`.
 
     Args:
         ax: Axes to draw into.
@@ -51,7 +51,6 @@ def draw_map(ax: Axes, each: SampleMap, colours: LabelColours, limit: float) -> 
         _say(ax, each.problem)
         return
     _draw_points(ax, each, colours)
-    _draw_marks(ax, each)
     ax.set_xlabel(_axis_label(1, each.shares[0]), fontsize=font_size("tick"), labelpad=2)
     ax.set_ylabel(_axis_label(2, each.shares[1]), fontsize=font_size("tick"), labelpad=2)
 
@@ -112,7 +111,10 @@ def _draw_points(ax: Axes, each: SampleMap, colours: LabelColours) -> None:
         )
 
 
-def _draw_marks(ax: Axes, each: SampleMap) -> None:
+def draw_marks(ax: Axes, each: SampleMap) -> None:
+    """Draw rings around the marked samples of a map and their numbers beside them, for axes that have their size."""
+    if each.problem or not each.marked:
+        return
     colour = flag_colour(ax)
     ax.apply_aspect()  # Otherwise the places of points are known when the figure is drawn.
     pixels_per_point = figure_of(ax).dpi / 72

@@ -12,7 +12,8 @@ from lightning_cka.figures.flag_notes import FLAG, notes_height, wrap_notes, wri
 from lightning_cka.figures.label_colours import LabelColours
 from lightning_cka.figures.labels import elided, plain
 from lightning_cka.figures.layout import figure_of
-from lightning_cka.figures.sample_panel import draw_map, mark_handle, reach
+from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
+from lightning_cka.figures.sample_panel import draw_map, draw_marks, mark_handle, reach
 from lightning_cka.figures.square_grid import square_grid
 from lightning_cka.figures.user_style import font_size, text_scale
 from lightning_cka.runtime.text import shortened
@@ -136,8 +137,15 @@ def draw_sample_maps(
     limits = axis_limits(maps) if limits is None else limits
     for each, panel in zip(panels, grid, strict=True):
         draw_map(panel, each, colours, limits[each.layer])
-        panel.set_title(_title(maps, each), fontsize=0.9 * font_size("title"))
+        title = _title(maps, each)
+        if ax is not None:
+            title = elided(title, text_lengths(ax)[1])
+        panel.set_title(title, fontsize=0.9 * font_size("title"))
     _write_legend(grid[across - 1], legend)
+    if ax is not None:
+        fit_into_cell(ax)
+    for each, panel in zip(panels, grid, strict=True):
+        draw_marks(panel, each)
     return figure_of(grid[0]), grid
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.lines import Line2D
 
 from lightning_cka.figures.flag_notes import write_at_height
+from lightning_cka.figures.labels import fitting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +17,10 @@ _MARKER = "D"
 _SIZE = 5.0
 
 
-def mark_label(tolerance: float) -> str:
+def mark_label(tolerance: float, *, short: bool = False) -> str:
     """Return the legend's label of the marks, in two lines."""
+    if short:
+        return f"within ±{tolerance:g}\nof the last"
     return f"from here within ±{tolerance:g}\nof the last value"
 
 
@@ -49,7 +52,7 @@ def legend_mark() -> Line2D:
     )
 
 
-def explain_above_axes(ax: Axes, tolerance: float, level: float, height: float) -> None:
+def explain_above_axes(ax: Axes, tolerance: float, level: float, height: float, max_length: int) -> None:
     """Write one line with a mark between the axes and their title.
 
     Args:
@@ -57,5 +60,12 @@ def explain_above_axes(ax: Axes, tolerance: float, level: float, height: float) 
         tolerance: The tolerance.
         level: Level of the confidence intervals.
         height: Distance of the line from the axes, in points.
+        max_length: Number of characters that fit. The shortest wording may be longer.
     """
-    write_at_height(ax, f"◇ {' '.join(mark_label(tolerance).split())} ({level:.0%})", height)
+    wordings = (
+        f"◇ {' '.join(mark_label(tolerance).split())} ({level:.0%})",
+        f"◇ within ±{tolerance:g} of the last ({level:.0%})",
+        f"◇ ±{tolerance:g} of the last",
+        f"◇ ±{tolerance:g}",
+    )
+    write_at_height(ax, fitting(wordings, max_length), height)

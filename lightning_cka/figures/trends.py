@@ -9,19 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.backgrounds import is_dark
+from lightning_cka.figures.depth_texts import depth_title, line_labels, moments_of_one_reference
 from lightning_cka.figures.labels import (
     MAX_AXIS_TITLE,
     MAX_LABEL,
+    MAX_TITLE,
     axis_title,
-    elided,
-    plain,
     reference_title,
     shared_value_label,
     short_labels,
-    similarity_title,
     value_label,
 )
 from lightning_cka.figures.layer_history import LayerHistory, check_same_layers, layer_history, moment_labels
@@ -32,7 +30,6 @@ from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
 from lightning_cka.figures.user_style import font_size
-from lightning_cka.hsic.measure import shared_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +79,11 @@ def plot_trend(
     labels, _ = short_labels(history.names, min(MAX_LABEL, longest))
     columns, unit = moment_labels(results)
     heading = _heading(history, level, f"{len(rows)} of {len(labels)} layers" if len(rows) < len(labels) else "")
-    note = mark_label(tolerance) if tolerance and any(history.settled[row] is not None for row in rows) else None
+    note = (
+        mark_label(tolerance, short=own)
+        if tolerance and any(history.settled[row] is not None for row in rows)
+        else None
+    )
     if ax is None:
         ax = new_axes(
             columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n"), *heading]
@@ -127,7 +128,9 @@ def plot_layer_trend(
     history = layer_history(results, level)
     check_same_layers(results, history.names)
     own = ax is not None
-    lines = _line_labels(results, labels, MAX_LABEL if ax is None else legend_label_length(ax))
+    if own and labels is None:
+        labels = moments_of_one_reference(results)
+    lines = line_labels(results, labels, MAX_LABEL if ax is None else legend_label_length(ax))
     columns, prefix = short_labels(history.names, MAX_LABEL if ax is None else text_lengths(ax)[0])
     heading = _heading(history, level)
     if ax is None:
@@ -136,24 +139,17 @@ def plot_layer_trend(
     for place, (colour, line) in enumerate(zip(colours, lines, strict=True)):
         _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
     value, wide = shared_value_label(results), text_lengths(ax)[1] if own else MAX_AXIS_TITLE
-    _finish(
-        ax, axis_title(results[-1].model_name, prefix, max_length=wide), value, _depth_title(results), None, heading
-    )
+    model = axis_title(results[-1].model_name, prefix, max_length=wide)
+    _finish(ax, model, value, depth_title(results, wide if own else MAX_TITLE), None, heading)
     _label(ax, columns, own, history.names)
     return figure_of(ax), ax
-
-
-def _depth_title(results: Sequence[CKAResult]) -> str:
-    """Return the title of `plot_layer_trend`, with the reference if all results have the same one."""
-    title = shared_title(result.measure for result in results)
-    names = {(result.model_name, result.reference_name) for result in results}
-    return similarity_title(title, results[-1]) if len(names) == 1 else f"{title} of layers of the same name"
 
 
 def _label(ax: Axes, columns: Sequence[str], own: bool, names: Sequence[str] | None = None) -> None:
     """Draw the ticks of the x axis, and keep the user's own axes within their part of the figure."""
     set_ticks(ax.xaxis, columns, names=names)
     if own:
+        ax.title.set(x=0.0, ha="left")  # The legend at the right is below the title.
         fit_into_cell(ax, again=lambda: set_ticks(ax.xaxis, columns, names=names))
 
 
@@ -176,24 +172,6 @@ def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[in
     if missing := [name for name in layers if name not in names]:
         raise ValueError(f"no layer of the same name for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers]
-
-
-def _line_labels(results: Sequence[CKAResult], labels: Sequence[str] | None, max_length: int) -> list[str]:
-    """Return one label per result.
-
-    Raises:
-        ValueError: The number of labels is wrong.
-    """
-    if labels is None:
-        is_mixed = len({value_label(result) for result in results}) > 1
-        labels = [
-            ", ".join(filter(None, (plain(result.reference_name), short_moment_text(result.epoch, result.step))))
-            + (f": {value_label(result)}" if is_mixed else "")
-            for result in results
-        ]
-    if len(labels) != len(results):
-        raise ValueError(f"expected one label per result, but got {len(results)} results and {len(labels)} labels")
-    return [elided(label, max_length) for label in labels]
 
 
 def _draw_line(

@@ -44,7 +44,8 @@ class CKAMonitor(NotebookOutput):
             level, ``**`` crosses levels: ``"net.*"`` is each child of ``net``, ``"net.**"`` all below. ``!`` in front
             takes away. None: repeated blocks and what is around them, else innermost modules with parameters. A layer
             chosen by its full name must run.
-        reference_layers: Layers of references that are modules, like ``layers``. None: the names of the model's layers.
+        reference_layers: Layers of references that are modules, like ``layers``. None: the model's names, or if the
+            reference does not have them, the layers that ``pair`` pairs with them, as of a bare backbone.
         pair: Which layers of a reference that is a module are paired, for all that is logged by layer: "name" (the same
             names, or without the one pair of prefixes that pairs most layers, as of ``bert.encoder`` and ``encoder``),
             "position", or a mapping {layer of the model: layer of the reference}. An empty mapping pairs none.

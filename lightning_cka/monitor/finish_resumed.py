@@ -71,7 +71,7 @@ def _finish(
         output.warn(message)
     if output.writes:
         output.errors.attempt(lambda: tidy_folder(run, saved, None), "files of an earlier run could not be moved aside")
-        output.draw_missing(run.results)
+        output.write_restored(run.results)
         output.figures.deliver(wait=True)
         output.errors.attempt(lambda: write_summary_of_run(run.results, run.banks, settings, output))
         if settings.plot_samples and settings.needs_all_banks:

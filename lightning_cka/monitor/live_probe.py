@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from lightning_cka.compare.reference_layers import layers_in_reference
 from lightning_cka.monitor.lightning_module import as_validation, configure, is_lightning_module, without_log
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import ProbeOptions
@@ -23,6 +24,7 @@ from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.exchangeability import BatchVariation, Variation, variation_message
 from lightning_cka.probe.fit_blocks import check_blocks, fit_blocks
 from lightning_cka.probe.forward import ForwardSettings
+from lightning_cka.probe.forward_messages import ForwardFailedError
 from lightning_cka.probe.joined_probe import joined_probe
 from lightning_cka.probe.layers import LayerPlan, LayerSelector
 from lightning_cka.probe.probe_labels import LabelsFn, read_labels
@@ -81,9 +83,8 @@ class LiveProbe:
             )
             self.probe, self.plan = fit_blocks(joined, plan, module.device)
             announce_layers(self.plan, module, options.selectors)
-            validates = trainer.enable_validation and any(
-                sized_len(loader) != 0 for loader in validation_loaders(trainer)
-            )
+            sizes = map(sized_len, validation_loaders(trainer))
+            validates = trainer.enable_validation and any(size != 0 for size in sizes)
         check_all_validate(validates, self._device)
 
     @property
@@ -138,8 +139,8 @@ class LiveProbe:
 
     def empty_bank(self, module: LightningModule, epoch: int | None, step: int | None) -> GramBank:
         """Return an empty bank for the live model at an epoch and step."""
-        name = type(module).__name__
-        return GramBank(self.plan.names, name, self.sample_kind, seed=self.probe.seed, epoch=epoch, step=step)
+        names = (self.plan.names, type(module).__name__, self.sample_kind)
+        return GramBank(*names, seed=self.probe.seed, epoch=epoch, step=step)
 
     def bank(self, trainer: Trainer, module: LightningModule, epoch: int | None, step: int) -> GramBank:
         """Return the bank of the live model as it is now, between epochs; ``epoch`` is the one that has just ended."""
@@ -153,43 +154,40 @@ class LiveProbe:
         Raises:
             ValueError: The reference cannot be loaded, or its layers cannot be compared or paired.
         """
-        selectors: tuple[LayerSelector, ...] = self.plan.names
         settings = self._forward_settings(trainer, module)
-        argument, hint = "layers", ""
+        chosen, hint = None, ""
         if isinstance(reference.source, nn.Module):
             settings = settings.of_reference(self._options.reference_forward_fn)
-            if self._options.reference_selectors:
-                selectors, argument = self._options.reference_selectors, "reference_layers"
-            else:
-                hint = " (reference_layers= chooses its own layers)"
+            chosen = self._options.reference_selectors
+            hint = "" if chosen else " (reference_layers= chooses its own layers)"
         with ExitStack() as stack:
-            with self._naming_errors(reference, hint):
+            with self._naming_errors(reference):
                 weights = reference.read_weights(module)
             with self._naming_errors(reference, hint):
                 model = stack.enter_context(reference.as_model(module, weights))
-                plan = self._plan_of(model, trainer, module, selectors, argument, settings)
-            with self._naming_errors(reference, ""):
+                plan = self._plan_of(model, trainer, module, chosen, settings)
+            with self._naming_errors(reference):
                 reference.pair_layers(self.plan.names, plan.names, self._options.pair)
             bank = GramBank(plan.names, reference.name, self.sample_kind, seed=self.probe.seed)
             self._show(trainer, module, model, plan, bank.add, settings=settings)
         return bank
 
     @contextmanager
-    def _naming_errors(self, reference: Reference, hint: str) -> Iterator[None]:
+    def _naming_errors(self, reference: Reference, hint: str = "") -> Iterator[None]:
         """Add the reference's name to errors, and raise on all processes if one of them fails."""
         with synchronized_errors(self._device, f"show reference '{reference.name}' a probe batch"):
             try:
                 yield
             except ValueError as error:
-                raise ValueError(f"reference '{reference.name}': {error}{hint}") from error
+                end = "" if isinstance(error, ForwardFailedError) else hint
+                raise ValueError(f"reference '{reference.name}': {error}{end}") from error
 
     def _plan_of(
         self,
         model: nn.Module,
         trainer: Trainer,
         module: LightningModule,
-        selectors: tuple[LayerSelector, ...],
-        argument: str,
+        chosen: tuple[LayerSelector, ...] | None,
         settings: ForwardSettings,
     ) -> LayerPlan:
         """Move a frozen reference to the live model's device and precision, and find its layers."""
@@ -199,11 +197,13 @@ class LiveProbe:
             model.trainer = trainer  # type: ignore[assignment]  # A LightningModule has one.
         if model is not module:
             trainer.precision_plugin.convert_module(model).to(module.device)
+        options = self._options
+        selectors = chosen or layers_in_reference(self.plan.names, options.selectors, model, options.pair)
         with as_validation(trainer), without_log(model), without_log(module):
-            plan = dry_run(model, self.probe, selectors, settings, argument=argument)
+            plan = dry_run(model, self.probe, selectors, settings, argument="reference_layers" if chosen else "layers")
         check_blocks(plan, module.device)
-        if argument == "reference_layers":
-            announce_layers(plan, model, selectors, "layers of the reference")
+        if chosen:
+            announce_layers(plan, model, chosen, "layers of the reference")
         return plan
 
     def _show(

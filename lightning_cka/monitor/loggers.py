@@ -16,11 +16,12 @@ from PIL import Image
 from lightning_cka.figures.pictures import Pixels
 from lightning_cka.monitor.logger_thread import LoggerThread
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard
 from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.files import digest
 from lightning_cka.runtime.namespaces import class_names
 
-Kind = Literal["image", "text", "video", "report"]
+Kind = Literal["image", "text", "video", "report", "comparison"]
 
 RETRY_SECONDS = 0.5
 _MALFORMED = re.compile(r"Metric '.*' is malformed")
@@ -146,6 +147,7 @@ def _artifact_name(part: str) -> str:
 
 
 _SEND: dict[tuple[Kind, str], Send] = {
+    ("comparison", "TensorBoardLogger"): comparisons_to_tensorboard,
     ("image", "TensorBoardLogger"): _image_to_tensorboard,
     ("image", "WandbLogger"): _image_to_wandb,
     ("image", "MLFlowLogger"): _tried_twice(_image_to_mlflow),
@@ -187,7 +189,7 @@ class LoggerOutput:
             kind: What the value is.
             key: The logged key.
             value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", or the path
-                of the HTML file of a "report", which a later one replaces.
+                of the HTML file of a "report", which a later one replaces, or the results of a "comparison".
             step: The step, on the axis of Lightning's own scalars.
 
         Returns:

@@ -132,7 +132,7 @@ class ResultLogger:
                     log_scalars(module, settings.logged_diagnostics(measure), values)
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
-        """Log the warnings about the last result as text, and start to draw its figures.
+        """Log the warnings about the last result as text, and the result itself, and start to draw its figures.
 
         Args:
             key: The key of `Settings.key`.
@@ -144,6 +144,7 @@ class ResultLogger:
         step = current_step(self._trainer) if step is None else step
         for text in texts:
             self._loggers.send("text", f"{self._settings.diagnostics_prefix}warnings", text, step)
+        self._loggers.send("comparison", self._settings.logged(key), [history[-1]], step)
         log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
 
     def finish(self) -> None:
@@ -163,14 +164,17 @@ class ResultLogger:
         last = next(iter(by_measure.values()))[-1]
         self.draw(name, measures_figure(self.folder / name, by_measure), step or last.step or 0)
 
-    def draw_missing(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
-        """Draw the last heatmap of each history again if its file is missing, because the run was killed meanwhile.
+    def write_restored(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
+        """Log the results of an earlier part of the run, whose event files may be elsewhere or may lack some.
+
+        The last heatmap of each history is drawn again if its file is missing, because the run was killed meanwhile.
 
         Args:
             results: The restored results, by the key of `Settings.key`.
         """
         for key, history in results.items():
             last = history[-1]
+            self._loggers.send("comparison", self._settings.logged(key), list(history), last.step or 0)
             if not (self.folder / key / heatmap_file(last)).exists():
                 log_figures(self.figures, self._settings.logged(key), self.folder / key, history, last.step or 0)
 

@@ -67,7 +67,7 @@ def start_run(
         output.warn(message)
     if output.writes:
         output.errors.attempt(lambda: tidy_folder(run, saved, live), "files of an earlier run could not be moved aside")
-        output.draw_missing(run.results)
+        output.write_restored(run.results)
     if live is not None and (
         name := _name_to_save(run, live, is_new=not continues, saves_all=settings.needs_all_banks)
     ):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_cka.probe.features import has_complex, read_tensor
 from lightning_cka.probe.forward import ForwardSettings
-from lightning_cka.probe.forward_messages import why_forward_failed
+from lightning_cka.probe.forward_messages import ForwardFailedError, why_forward_failed
 from lightning_cka.probe.kept_values import kept_values, strides_of
 from lightning_cka.probe.probe_set import ProbeBatch
 from lightning_cka.runtime.module_names import named_layers, takes_hooks
@@ -171,7 +171,8 @@ def record_outputs(
         like: See `OutputRecorder`.
 
     Raises:
-        ValueError: The forward pass or the ``feature_fn`` failed.
+        ForwardFailedError: The forward pass failed.
+        ValueError: The ``feature_fn`` failed.
     """
     recorder = OutputRecorder({}, batch.num_samples, forward_settings, lenient, like)
     modules = named_layers(model)
@@ -186,5 +187,5 @@ def record_outputs(
         except FeatureFnError:
             raise
         except Exception as error:
-            raise ValueError(why_forward_failed(model, batch.data, forward_settings, error)) from error
+            raise ForwardFailedError(why_forward_failed(model, batch.data, forward_settings, error)) from error
     return recorder.outputs

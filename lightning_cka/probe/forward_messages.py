@@ -14,6 +14,10 @@ from lightning_cka.runtime.module_names import unwrapped
 from lightning_cka.runtime.text import describe
 
 
+class ForwardFailedError(ValueError):
+    """A model could not be shown a batch."""
+
+
 def why_forward_failed(model: nn.Module, data: Any, forward_settings: ForwardSettings, error: Exception) -> str:
     """Describe what the model and the batch are, and which ``forward_fn`` to pass.
 

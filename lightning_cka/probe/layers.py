@@ -135,11 +135,21 @@ def layers_of(selector: LayerSelector, model: nn.Module) -> list[str]:
     Raises:
         ValueError: There are none.
     """
-    layers = named_layers(model)
-    found = _layers_matching(selector, layers) or _wrapped_names_matching(selector, model)
+    found = _found_layers(selector, model)
     if not found:
         raise ValueError(_no_match_message(selector, model))
     return found
+
+
+def matches_all(selectors: tuple[LayerSelector, ...] | None, model: nn.Module) -> bool:
+    """Return whether each selector matches a layer of a model. None, the default layers, does."""
+    layers = named_layers(model)
+    plain = (str(each)[1:] if takes_away(each, layers) else each for each in selectors or ())
+    return all(_found_layers(selector, model) for selector in plain)
+
+
+def _found_layers(selector: LayerSelector, model: nn.Module) -> list[str]:
+    return _layers_matching(selector, named_layers(model)) or _wrapped_names_matching(selector, model)
 
 
 def _layers_matching(selector: LayerSelector, layers: dict[str, nn.Module]) -> list[str]:

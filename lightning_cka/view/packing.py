@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cka.runtime.json_text import parse_json
+
+FORMAT = 1
+"""Version of the form of payloads. The scripts refuse others."""
+
 DECIMALS = 4
 """Number of decimals of values, errors and bounds."""
 
 UNDEFINED = -(2**31)
 """Stands for ``nan``."""
+
+MOST_BYTES = 2**28
+"""Number of bytes that a text may unpack to."""
 
 _NEAR_TIE = 1e-6
 """Distance from the middle between two integers within which the product below can be rounded to the wrong one."""
@@ -67,6 +75,54 @@ def _planes(integers: NDArray[np.int32]) -> bytes:
 def packed_json(value: Any) -> str:
     """Return plain values as a text: base64 of zlib of JSON."""
     return _text(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+
+
+def check_integers(text: str, count: int) -> None:
+    """Check that a text of `packed_integers` can be unpacked, and has as many integers as are needed.
+
+    Raises:
+        ValueError: The text is damaged, or has another number of integers.
+    """
+    size = len(_content(text[1:], 4 * count))
+    if text[:1] not in ("p", "d") or size != 4 * count:
+        raise ValueError(f"expected {count} packed numbers, got {size / 4:g}")
+
+
+def unpacked_json(text: str) -> Any:
+    """Return the plain values of a text of `packed_json`.
+
+    Raises:
+        ValueError: The text is damaged.
+    """
+    return parse_json(_content(text, MOST_BYTES))
+
+
+def inflated(packed: bytes, most: int) -> bytes:
+    """Decompress bytes of zlib.
+
+    Args:
+        packed: The compressed bytes.
+        most: Largest number of bytes to return.
+
+    Raises:
+        ValueError: The bytes are damaged, or there are more.
+    """
+    reader = zlib.decompressobj()
+    try:
+        content = reader.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if len(content) > most or not reader.eof:
+        raise ValueError(f"it is not complete, or has more than {most} bytes")
+    return content
+
+
+def _content(text: str, most: int) -> bytes:
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"it is not base64: {error}") from error
+    return inflated(packed, most)
 
 
 def _text(content: bytes) -> str:

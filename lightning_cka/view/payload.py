@@ -17,10 +17,7 @@ from lightning_cka.compare.flag_messages import flag_messages, flag_summary
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.view.blocks import block_content, blocks_of
-from lightning_cka.view.packing import packed_json
-
-FORMAT = 1
-"""Version of the form of payloads. The scripts refuse others."""
+from lightning_cka.view.packing import FORMAT, packed_json
 
 Runs = Mapping[str, Mapping[str, Sequence[CKAResult]]]
 """By name of the run and key of the reference: results in order of time."""

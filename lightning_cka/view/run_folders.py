@@ -10,6 +10,9 @@ from typing import NamedTuple
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import results_of_references
 
+_DEFAULT_NAME = "cka"
+"""Name of the folder that a monitor makes in the folder of its run."""
+
 _JOURNAL = "history.jsonl"
 """A file that each run's folder has."""
 
@@ -83,7 +86,7 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
     """Return names of folders without the parts that all of them share at the start and at the end."""
     parts = [folder.parts for folder in folders]
     if len(parts) == 1:
-        return [folders[0].name]
+        return [folders[0].parent.name if folders[0].name == _DEFAULT_NAME else folders[0].name]
     shortest = min(map(len, parts))
     start = next((i for i in range(shortest) if len({each[i] for each in parts}) > 1), shortest)
     end = next((i for i in range(shortest - start) if len({each[-1 - i] for each in parts}) > 1), shortest - start)

@@ -257,3 +257,17 @@ def test_compare_models_pairs_a_wrapped_backbone(caplog):
             forward_fn=lambda model, batch: shown.append(len(batch)) or model(batch), **quiet,
         )  # fmt: skip
     assert len(shown) < 12  # Dry runs only.
+
+
+@pytest.mark.parametrize("layers", ["backbone.*", ["backbone.0", "head"], None])
+def test_compare_models_finds_the_layers_of_a_bare_backbone(layers):
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 6))
+    batches = [torch.randn(32, 8) for _ in range(4)]
+    result = compare_models(Wrapped(backbone), backbone, batches, layers, progress_bar=False)
+    values = result.same_named()
+    assert list(values) == [name for name in result.layers if name != "head"]
+    assert all(value == pytest.approx(1) for value in values.values())
+    assert all(name.removeprefix("backbone.") in result.reference_layers for name in values)
+    with pytest.raises(ValueError, match="reference: layer pattern 'head' matches no module"):
+        compare_models(Wrapped(backbone), backbone, batches, "head", progress_bar=False)

@@ -106,3 +106,13 @@ def test_two_references_and_two_kernels_have_their_own_titles():
     changed = type(difference)(**(vars(difference) | {"later": later}))
     assert changed.plot(all_pairs=False)[1].get_xlabel() == "difference of CKA"
     assert changed.plot()[1].get_xlabel() == "layer of the reference"
+
+
+def test_cells_below_zero_have_a_minus_sign_that_prints_in_grey():
+    for change in (0.2, -0.2):
+        one = pair(change=change)
+        _, ax = plot_difference(one, all_pairs=True)
+        flat = [line for part in ax.collections for line in part.get_segments() if line[0][1] == line[1][1]]
+        below = (one.matrix < 0) & one.tested_cells(0.95)
+        assert len(flat) == int(below.sum()) == (3 if change > 0 else 0)
+        assert ("minus: below 0" in " ".join(text.get_text() for text in ax.texts)) == (change > 0)

@@ -47,6 +47,7 @@ def test_titles_of_axes_are_as_complete_as_their_length_allows():
     assert axis_title("", "net") == "layer: net.*"
     assert axis_title("Net", "encoder") == "layer of Net: encoder.*"
     assert axis_title("Net", "encoder." * 6) == "layer of Net: …"
+    assert axis_title("Tuned", "model.bert.encoder.layer", ", epoch 3") == "layer of Tuned, epoch 3: ….layer.*"
     assert axis_title("Net", "encoder", ", epoch 3") == "layer of Net, epoch 3: encoder.*"
     assert axis_title("Net", "encoder", ", epoch 3", 30) == "layer of Net, epoch 3: …"
     assert axis_title("Net", "", ", epoch 3", 15) == "layer of Net"

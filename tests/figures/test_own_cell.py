@@ -1,14 +1,17 @@
 """Figures that are drawn into axes of the user's figure stay in their part of it."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
+import torch
 from figure_contents import all_texts_are_inside, texts
-from lightning_cka import plot_cka
+from lightning_cka import GramBank, plot_cka
 from lightning_cka.compare.flags import Flag
-from lightning_cka.plotting import plot_drift
+from lightning_cka.plotting import plot_drift, plot_layer_trend, plot_samples, plot_trend
 from matplotlib.figure import Figure
 from synthetic_results import LONG, diagnostics, result, settling_history
+from torch import nn
 
 LAYOUTS = ["constrained", "tight", "compressed", None]
 FLAGS = diagnostics(*(Flag("block.1.out", reason, 83.0, 20.0, (17,)) for reason in ("trace_ratio", "standard_error")))
@@ -32,19 +35,14 @@ def shares(figure, lines, across):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("kind", "lines"), [("flagged", 1), ("flagged", 2), ("long names", 1), ("100 layers", 1)])
-def test_heatmaps_in_subplots_keep_their_size_and_do_not_overlap(layout, lines, kind):
-    across = 2
-    figure = Figure((8, 3.6 * lines), layout=layout)
-    drawn = {
-        "flagged": result(8, 8, "block.{}.out", diagnostics=FLAGS),
-        "long names": result(8, 8, LONG),
-        "100 layers": result(100, 100),
-    }[kind]
-    for ax in figure.subplots(lines, across).flat:
+def test_heatmaps_in_subplots_keep_their_size_and_do_not_overlap(layout):
+    figure = Figure((8, 7.2), layout=layout)
+    flagged = result(8, 8, "block.{}.out", diagnostics=FLAGS)
+    kinds = (flagged, result(4, 4, LONG), result(100, 100), flagged)
+    for ax, drawn in zip(figure.subplots(2, 2).flat, kinds, strict=True):
         plot_cka(drawn, ax)
     assert overlapping(figure) == []
-    assert min(shares(figure, lines, across)) >= 0.4
+    assert min(shares(figure, 2, 2)) >= 0.4
     assert all_texts_are_inside(figure)
 
 
@@ -111,3 +109,29 @@ def test_tight_layout_afterwards():
         assert all_texts_are_inside(figure)
     figure.set_size_inches(11, 7)
     assert overlapping(figure) == []
+
+
+LONG_RUN = [
+    replace(each, model_name="BertForSequenceClassification", reference_name="pretrained last week (frozen)")
+    for each in settling_history(5, 3)
+]
+
+
+@pytest.mark.parametrize("plot", [plot_drift, plot_trend, plot_layer_trend])
+def test_titles_and_notes_of_lines_and_drift_maps_stay_in_their_cell(plot):
+    figure = Figure((6.9, 2.6))
+    for ax in figure.subplots(1, 2):
+        plot(LONG_RUN, ax=ax)
+    assert overlapping(figure) == []
+    assert all_texts_are_inside(figure)
+    if plot is plot_layer_trend:  # The title has the reference.
+        assert texts(figure.axes[0].get_legend().get_texts()) == [f"epoch {epoch}" for epoch in (4, 3, 2, 1, 0)]
+
+
+def test_maps_of_samples_in_subplots_with_their_legends():
+    bank = GramBank.from_model(nn.Sequential(nn.Linear(8, 8)), [torch.randn(20, 8)], progress_bar=False)
+    figure = Figure((6.9, 2.6))
+    for ax in figure.subplots(1, 2):
+        plot_samples(bank, None, [f"a long label {i % 3}" for i in range(20)], marked=[3], ax=ax)
+    assert overlapping(figure) == []
+    assert all_texts_are_inside(figure)

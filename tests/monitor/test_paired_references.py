@@ -62,6 +62,32 @@ def test_the_layers_of_a_bare_backbone_are_paired_with_those_of_its_wrapper(tmp_
 
 
 @pytest.mark.parametrize(
+    ("arguments", "pairs"),
+    [
+        ({"layers": "bert.*"}, {f"bert.{i}": str(i) for i in range(6)}),
+        ({"layers": ["bert.1", "head"]}, {"bert.1": "1"}),
+        ({"layers": ["bert.1", "head"], "pair": {"head": "4"}}, {"head": "4"}),
+        ({"layers": "Linear", "pair": {"head": "4", "bert.4": "4"}}, {"bert.4": "4", "head": "4"}),
+        ({"layers": "ReLU", "pair": "position"}, None),
+    ],
+)
+def test_the_layers_of_a_bare_backbone_follow_from_the_pairs(arguments, pairs):
+    """A user who passes the backbone alone need not say its layers again."""
+    monitor = CKAMonitor({"pretrained": backbone()}, **arguments)
+    fit(monitor, model=Wrapper())
+    result = monitor.results["pretrained"][-1]
+    found = {result.layers[i]: result.reference_layers[j] for i, j in result.same_named_pairs().values()}
+    assert found == (pairs or {name: name.removeprefix("bert.") for name in result.layers})
+    assert len(result.reference_layers) == len(set(found.values()))
+
+
+def test_an_error_about_a_forward_function_does_not_speak_of_layers():
+    with pytest.raises(ValueError, match="pass reference_forward_fn=") as caught:
+        fit(CKAMonitor(backbone(), "bert.*", forward_fn=lambda model, batch: model.bert(batch[0])), model=Wrapper())
+    assert "reference_layers=" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("pair", "pairs"),
     [("position", {"bert.0": "4", "head": "2"}), ({"head": "4"}, {"head": "4"})],
 )

@@ -1,6 +1,7 @@
 """Frozen references: checkpoints and modules."""
 
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -42,11 +43,11 @@ def test_a_checkpoint_a_state_dict_and_a_module_give_the_same_reference(tmp_path
 
 
 def test_a_reference_of_another_architecture():
-    reference = nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 4))
+    reference = nn.Sequential(OrderedDict(a=nn.Linear(8, 5), b=nn.Tanh(), c=nn.Linear(5, 4)))
     monitor = CKAMonitor(reference, layers=["net.*", "head"], reference_layers=nn.Linear)
     _, used = fit(monitor)
     result = monitor.results["Sequential"][-1]
-    assert result.reference_layers == ("0", "2")
+    assert result.reference_layers == ("a", "c")
     assert result.matrix.shape == (7, 2)
     assert result.same_named() == {}
     logged = used.callback_metrics
@@ -88,7 +89,7 @@ def test_a_reference_that_reads_its_trainer():
 
     monitor = CKAMonitor(Asks())
     fit(monitor, model=Asks())
-    assert len(monitor.results["Asks"]) == 2
+    assert len(monitor.results["reference"]) == 2
 
 
 def test_a_corrupt_checkpoint(tmp_path):

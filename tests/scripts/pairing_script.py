@@ -37,6 +37,7 @@ def main(devices, pair):
     )
     trainer = L.Trainer(
         max_epochs=2,
+        limit_train_batches=2,  # The same number of steps for any number of processes.
         accelerator="cpu",
         devices=int(devices),
         strategy="ddp" if int(devices) > 1 else "auto",

@@ -48,7 +48,7 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def viewer(driver, tmp_path):
-    """Opens pages. At the end, there must be no error in the console and no request but for files, data and blobs."""
+    """Opens pages. At the end, there must be no error in the console and no request elsewhere."""
     opened = Viewer(driver, tmp_path)
     yield opened
     opened.check_quiet()

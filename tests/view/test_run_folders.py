@@ -20,9 +20,9 @@ def test_a_run_has_its_references_and_measures(tmp_path):
     for key in ("initial", "previous/rbf", "previous/mutual_knn"):
         save(tmp_path / "cka", key)
     runs, notes = read_runs([tmp_path / "cka"])
-    assert list(runs) == ["cka"]
-    assert set(runs["cka"]) == {"initial", "previous/rbf", "previous/mutual_knn"}
-    assert [result.epoch for result in runs["cka"]["initial"]] == [0, 1]
+    assert list(runs) == [tmp_path.name]
+    assert set(runs[tmp_path.name]) == {"initial", "previous/rbf", "previous/mutual_knn"}
+    assert [result.epoch for result in runs[tmp_path.name]["initial"]] == [0, 1]
     assert notes == []
 
 
@@ -48,7 +48,7 @@ def test_a_folder_of_one_reference_is_a_run(tmp_path):
 def test_earlier_runs_are_left_out(tmp_path):
     save(tmp_path / "cka")
     save(tmp_path / "cka" / "earlier-1")
-    assert set(read_runs([tmp_path / "cka"]).runs["cka"]) == {"initial"}
+    assert set(read_runs([tmp_path / "cka"]).runs[tmp_path.name]) == {"initial"}
 
 
 def test_damaged_files_are_left_out_with_a_note(tmp_path):
@@ -56,7 +56,7 @@ def test_damaged_files_are_left_out_with_a_note(tmp_path):
     file = tmp_path / "cka" / "initial" / "epoch=001-step=000099.json"
     file.write_text(file.read_text().replace("0.9", "0.8", 1))
     runs, notes = read_runs([tmp_path / "cka"])
-    assert [result.epoch for result in runs["cka"]["initial"]] == [0, 2]
+    assert [result.epoch for result in runs[tmp_path.name]["initial"]] == [0, 2]
     assert len(notes) == 1
     assert "epoch=001-step=000099.json" in notes[0]
     assert "damaged" in notes[0]
@@ -64,7 +64,7 @@ def test_damaged_files_are_left_out_with_a_note(tmp_path):
 
 def test_a_folder_that_is_given_twice_is_one_run(tmp_path):
     save(tmp_path / "cka")
-    assert list(read_runs([tmp_path / "cka", tmp_path / "cka"]).runs) == ["cka"]
+    assert list(read_runs([tmp_path / "cka", tmp_path / "cka"]).runs) == [tmp_path.name]
 
 
 def test_folders_without_results_raise(tmp_path):
@@ -77,7 +77,8 @@ def test_folders_without_results_raise(tmp_path):
 @pytest.mark.parametrize(
     ("paths", "names"),
     [
-        (["/a/b/cka"], ["cka"]),
+        (["/a/b/cka"], ["b"]),
+        (["/a/b/mine"], ["mine"]),
         (["/a/one/cka", "/a/two/cka"], ["one", "two"]),
         (["/a/b", "/a/b/c"], [".", "c"]),
         (["/a/c", "/a/b/c"], [".", "b"]),

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 from lightning_cka.view.page import write_page
 from lightning_cka.view.payload import view_payload
@@ -20,6 +21,7 @@ class Viewer:
         self.folder = folder
         self.console = []
         self.requests = []
+        self.own = OWN
         self._logs()
         self.console, self.requests = [], []
         self.downloads = folder / "downloads"
@@ -55,6 +57,19 @@ class Viewer:
         self.driver.get("about:blank")  # Otherwise, another fragment would not load the page again.
         self.driver.get(f"{Path(path).resolve().as_uri()}{fragment}")
         self.wait("return document.querySelector('.grid canvas[aria-label], .problem, .cka-view.empty') !== null")
+        return self
+
+    def open_tab(self, address, seconds=60):
+        """Open the tab of a TensorBoard, once it has events, and go into the tab's frame."""
+        self.own = (*OWN, f"{address}/")
+        end = time.monotonic() + seconds
+        while not json.loads(urlopen(f"{address}/data/plugins_listing", timeout=60).read())["lightning_cka"]["enabled"]:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        self.driver.get(f"{address}/#lightning_cka")
+        self.wait("return document.querySelector('iframe') !== null", seconds=seconds)
+        self.driver.switch_to.frame(self.element("iframe"))
+        self.wait("return document.querySelector('.grid canvas[aria-label], .problem') !== null", seconds=seconds)
         return self
 
     def wait(self, script, *values, seconds=20):
@@ -133,8 +148,9 @@ class Viewer:
             const canvas = document.querySelectorAll(selector)[panel].querySelector('canvas');
             canvas.scrollIntoView({block: 'center'});
             const box = canvas.getBoundingClientRect();
-            return [box.left + (column + 0.5) / canvas.width * box.width,
-                    box.bottom - (row + 0.5) / canvas.height * box.height];""",
+            const frame = window.frameElement?.getBoundingClientRect() ?? {left: 0, top: 0};
+            return [frame.left + box.left + (column + 0.5) / canvas.width * box.width,
+                    frame.top + box.bottom - (row + 0.5) / canvas.height * box.height];""",
             row,
             column,
             selector,
@@ -207,12 +223,12 @@ class Viewer:
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent" and message["params"]["documentURL"].startswith(
-                "file:"
+                ("file:", "http://localhost")
             ):
                 self.requests.append(message["params"]["request"]["url"])
 
     def check_quiet(self):
         self._logs()
         assert not self.console, self.console
-        others = [address for address in self.requests if not address.startswith(OWN)]
+        others = [address for address in self.requests if not address.startswith(self.own)]
         assert not others, others

@@ -36,10 +36,11 @@ export function curveFigure({ width, height, theme, lines, low, high, moments, s
   const top = named.length ? 24 : 8;
   const bottom = base - strips.length * (STRIP + 4);
   const x = (place) => LEFT + (place / last) * (right - LEFT);
-  const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - top);
+  const part = (value) => Math.min(1, Math.max(0, (value - low) / (high - low || 1)));
+  const y = (value) => bottom - part(value) * (bottom - top);
   const style = { fill: theme.muted, "text-anchor": "end" };
-  const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((part) => {
-    const value = low + part * (high - low);
+  const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => {
+    const value = low + share * (high - low);
     const tick = label(value.toFixed(2), LEFT - 6, y(value) + 4, style);
     return [s("line", { x1: LEFT, x2: right, y1: y(value), y2: y(value), stroke: theme.line }), tick];
   });

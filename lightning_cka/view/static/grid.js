@@ -5,7 +5,7 @@ import { LABEL_SIZE, h, label, s, textWidth } from "./elements.js";
 
 const GAP = 6;
 const LINE = LABEL_SIZE + 3;
-const LARGEST_CELL = 72;
+const LARGEST_CELL = 110;
 
 /** Return which of `count` cells of a size get a label: evenly spaced ones, and all flagged ones if these are few. */
 function labelPlaces(count, size, flagged) {
@@ -49,9 +49,13 @@ export class Grid {
    */
   layout(rows, columns, width, most, stretch) {
     const longest = (labels) => Math.min(Math.max(0, ...labels.map((text) => textWidth(`⚠ ${text}`))), 0.4 * width);
-    const left = Math.ceil(longest(rows)) + GAP + LINE;
+    const left = Math.ceil(1.08 * longest(rows)) + GAP + LINE; // Bold labels are wider.
     const tallest = Math.min(LARGEST_CELL, most / Math.max(1, rows.length));
-    const cellWidth = Math.min((width - left - 1) / Math.max(1, columns.length), LARGEST_CELL, 2 * tallest);
+    const cellWidth = Math.min(
+      (width - left - 1) / Math.max(1, columns.length),
+      LARGEST_CELL,
+      stretch > 1 ? LARGEST_CELL : 2 * tallest,
+    );
     const whole = (size) => (size >= 6 ? Math.floor(size) : size);
     this.size = [whole(cellWidth), whole(Math.min(tallest, cellWidth * stretch))];
     const isFlat = longest(columns) + GAP <= this.size[0];

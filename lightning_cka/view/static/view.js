@@ -234,7 +234,7 @@ class View {
     const [low, high] = isFixed ? [0, 1] : [Math.min(...known), Math.max(...known)];
     const size = { width: widthOf(this.curve), height: 190 + 16 * strips.length };
     const times = moments.map(({ name, number }) => `${name} ${number}`);
-    const content = { lines, strips, low: Math.min(low, ...known), high, moments: times, theme };
+    const content = { lines, strips, low, high, moments: times, theme };
     this.curveSvg = curveFigure({ ...content, ...size });
     this.curve.replaceChildren(this.curveSvg);
   }

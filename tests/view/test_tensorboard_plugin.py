@@ -1,0 +1,158 @@
+"""The tab of a real TensorBoard in a real browser, and what the plugin's process imports and serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboards import Run, entry_point, get, search_path, tensorboard
+from test_safety import HOSTILE, hostile_runs
+from test_view import check_cell, check_digits
+from view_results import one_run, results, without_layer
+
+tensorboard_package = pytest.importorskip("tensorboard")
+
+
+def write_run(folder, run, keys="{}/"):
+    written = Run(folder)
+    for key, found in run.items():
+        written.write(keys.format(f"cka/{key}"), found)
+    return written
+
+
+def check_change(viewer, result, base, layer):
+    """Check the change of a paired layer, with its paired error."""
+    moment = f"epoch {base.epoch}, step {base.step}"
+    viewer.choose("Change since", moment)
+    shown, difference = viewer.hover(layer, layer), result.difference(base)
+    check_digits(shown[f"change since {moment}"], difference.matrix[layer, layer])
+    check_digits(shown["standard error"], difference.standard_error[layer, layer])
+    viewer.choose("Change since", "show values")
+
+
+def test_the_module_that_tensorboard_imports_takes_no_time():
+    code = f"""
+import sys
+from tensorboard import default
+before = set(sys.modules)
+import {entry_point().module}
+new = set(sys.modules) - before
+assert new == {{"lightning_cka", "lightning_cka.view", "{entry_point().module}"}}, new
+assert not {{"torch", "matplotlib", "lightning"}} & set(sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_reading_events_needs_no_torch():
+    code = "import sys; import lightning_cka.view.event_reader; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_the_entry_point_is_a_plugin(tmp_path, monkeypatch):
+    plugin = entry_point().load()
+    assert issubclass(plugin, tensorboard_package.plugins.base_plugin.TBPlugin)
+    assert plugin.plugin_name == entry_point().name
+    code = (
+        "from tensorboard.default import get_dynamic_plugins as g; print([p.__name__ for p in g()].count('CKAPlugin'))"
+    )
+    monkeypatch.setenv("PYTHONPATH", search_path(tmp_path))
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True).stdout.strip() == b"1"
+
+
+def test_the_tab_shows_a_run_that_is_still_written(viewer, tmp_path):
+    run = one_run()
+    run["initial/cka"] = results(epochs=25)  # TensorBoard keeps ten tensors of a tag.
+    run["initial/cka"][2] = without_layer(run["initial/cka"][2], 3)
+    logs = tmp_path / "logs"
+    written = write_run(logs / "a run", {key: found[:20] for key, found in run.items()})
+    with tensorboard(logs, tmp_path) as address:
+        viewer.open_tab(address)
+        assert viewer.text(".moment") == "epoch 19, step 999"
+        for epoch in (19, 0, 7):
+            viewer.go(epoch)
+            check_cell(viewer, run["initial/cka"][epoch], 1, 3)
+            check_change(viewer, run["initial/cka"][epoch], run["initial/cka"][12], 4)
+        viewer.go(2)
+        assert viewer.hover(3, 1)["linear CKA"] == "nan"
+        assert viewer.options("Reference") == ["initial", "previous"]
+        viewer.choose("Measure", run["initial/mutual_knn"][0].measure_label)
+        check_cell(viewer, run["initial/mutual_knn"][2], 2, 4)
+        viewer.choose("Measure", "linear CKA")
+        viewer.choose("Reference", "previous")
+        check_cell(viewer, run["previous"][2], 4, 4)
+        viewer.choose("Reference", "initial")
+        viewer.go(19)
+        link = viewer.run("return document.querySelector('.exports a').href")
+        assert link.startswith(f"{address}/data/plugin_entry.html?name=lightning_cka#")
+        assert get(link.partition("#")[0])
+        written.write("cka/initial/cka/", run["initial/cka"][20:])
+        viewer.wait("return document.querySelector('.moment').innerText === 'epoch 24, step 1249'", seconds=60)
+        check_cell(viewer, run["initial/cka"][24], 0, 2)
+        write_run(logs / "another", {"initial": results(epochs=3, seed=5)})
+        viewer.wait("return document.querySelectorAll('.runs input').length === 2", seconds=60)
+        folder = Path(os.environ.get("LIGHTNING_CKA_SCREENSHOTS", tmp_path))
+        viewer.screenshot(folder / "tensorboard-light.png")
+        viewer.run("window.parent.document.body.classList.add('dark-mode')")
+        viewer.settle()
+        dark = "return getComputedStyle(document.querySelector('.cka-view')).backgroundColor"
+        assert viewer.run(dark) == "rgb(22, 20, 26)"
+        viewer.screenshot(folder / "tensorboard-dark.png")
+        viewer.driver.switch_to.default_content()
+        viewer.driver.get("about:blank")
+
+
+def test_the_tab_works_without_unsafe_eval_and_shows_names_as_text(viewer, tmp_path):
+    """TensorBoard allows `unsafe-eval`. Here, it does not, and a hostile run has an event that is none."""
+    runs = hostile_runs()
+    for place, run in enumerate(runs.values()):
+        written = write_run(tmp_path / "logs" / f"run {place}", run)
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    value = Summary.Value(tag="<b>")
+    value.metadata.plugin_data.plugin_name = "lightning_cka"
+    value.metadata.data_class = 2
+    value.tensor.dtype = 7
+    value.tensor.string_val.append(b"<script>alert(1)</script>")
+    written.writer.file_writer.add_summary(Summary(value=[value]), 0)
+    written.writer.flush()
+    script = tmp_path / "strict_tensorboard.py"
+    script.write_text(
+        "from tensorboard import main\n"
+        "from tensorboard.backend import http_util\n"
+        "http_util._CSP_SCRIPT_UNSAFE_EVAL = False\n"
+        "main.run_main()\n"
+    )
+    with tensorboard(tmp_path / "logs", tmp_path, module="strict_tensorboard") as address:
+        policy = get(f"{address}/data/plugin_entry.html?name=lightning_cka")[1]["Content-Security-Policy"]
+        assert "unsafe-eval" not in policy
+        viewer.open_tab(address)
+        viewer.wait("return document.querySelectorAll('.runs input').length === arguments[0]", len(runs), seconds=60)
+        viewer.wait("return document.querySelector('.notes li') !== null", seconds=60)
+        note = f"run {len(runs) - 1}, <b>: this comparison cannot be shown: it is damaged"
+        assert viewer.text(".notes li").startswith(note)
+        for place, name in enumerate(HOSTILE):
+            viewer.choose("Reference", name)
+            assert viewer.run("return document.querySelectorAll('img, [onmouseover], [onerror]').length") == 0, place
+        viewer.driver.switch_to.default_content()
+        viewer.driver.get("about:blank")
+
+
+def test_the_plugin_serves_its_own_files_only(tmp_path):
+    write_run(tmp_path / "logs", {"initial": results(epochs=2)})
+    with tensorboard(tmp_path / "logs", tmp_path) as address:
+        base = f"{address}/data/plugin/lightning_cka"
+        for path in ("tensorboard/index.js", "view.js", "view.css"):
+            content, headers = get(f"{base}/{path}")
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert not [word for word in (b"http:", b"https:") if word in content.replace(b"http://www.w3.org", b"")]
+        for path in ("../page.py", "%2e%2e/page.py", "view.html"):
+            with pytest.raises(OSError, match="404"):
+                get(f"{base}/{path}")
+        first = json.loads(get(f"{base}/results")[0])
+        while not first["payload"]["runs"]:
+            first = json.loads(get(f"{base}/results")[0])
+        assert json.loads(get(f"{base}/results?known={first['mark']}")[0]) == {"mark": first["mark"], "payload": None}
