@@ -42,7 +42,7 @@ def test_tables_animations_and_trajectories_at_the_end(tmp_path):
     torch.testing.assert_close(found["net.1"].matrix[0, 1:], torch.stack(initial), rtol=0, atol=1e-12)
 
 
-def test_trajectories_are_drawn_for_the_first_16_layers(tmp_path):
+def test_trajectories_are_drawn_for_16_evenly_spaced_layers(tmp_path):
     class Deep(Net):
         def __init__(self):
             super().__init__()
@@ -54,7 +54,8 @@ def test_trajectories_are_drawn_for_the_first_16_layers(tmp_path):
 
     fit(CKAMonitor("self", ["overview", "net.*"], dirpath=tmp_path, trajectory=True), model=Deep(), max_epochs=1)
     found = {p.stem for p in (tmp_path / "trajectory").glob("*.png")}
-    assert found == {"overview-2", "overview", "convergence", *(f"net.{i}" for i in range(15))}
+    assert len(found) == 16 + 2
+    assert {"overview", "convergence", "overview-2", "net.0", "net.16"} < found
 
 
 @pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA):UserWarning")
