@@ -20,6 +20,7 @@ PYTHON = {
     "animate": (write_animation,),
     "drift": (),
     "show": (),
+    "report": (),
 }
 ONLY_HERE = {"output", "format", "epoch", "step", "name", "help"}
 """What has no argument in Python: files, and which of a run's banks to take."""
