@@ -20,7 +20,9 @@ def difference(options: Any) -> None:
     if output is not None:
         check_ending(output, (*FORMATS, ".csv"))
     later, earlier = (CKAResult.load(path) for path in (options.later, options.earlier))
-    names = name_runs((options.later, options.earlier), (later.model_name, earlier.model_name))
+    names = (later.model_name, earlier.model_name)
+    if later.measure_label == earlier.measure_label:  # Otherwise the measures tell the results apart.
+        names = name_runs((options.later, options.earlier), names)
     found = replace(later, model_name=names[0]).difference(replace(earlier, model_name=names[1]))
     text = difference_table(found, options.level)
     if output is not None and output.suffix.lower() == ".csv":

@@ -87,7 +87,7 @@ def _checked_titles(results: Sequence[CKAResult], titles: Sequence[str] | None) 
         raise ValueError("there is no result to draw: pass at least one")
     if titles is None:
         is_mixed = len({value_label(result) for result in results}) > 1
-        return [plain(_title(result) + (f": {value_label(result)}" if is_mixed else "")) for result in results]
+        return [plain(_measure_title(result) if is_mixed else _title(result)) for result in results]
     if len(titles) != len(results):
         raise ValueError(f"expected one title per result, but got {len(results)} results and {len(titles)} titles")
     return titles
@@ -112,6 +112,11 @@ def _labelled_grid(
 def _room(labels: Sequence[str]) -> tuple[int, int]:
     """Return the number of labels and the length of the longest one, to find the panel that needs most room."""
     return len(labels), max(map(len, labels))
+
+
+def _measure_title(result: CKAResult) -> str:
+    """Return the moment and the measure. The axes have the names of model and reference."""
+    return ": ".join(filter(None, (short_moment_text(result.epoch, result.step), value_label(result))))
 
 
 def _title(result: CKAResult) -> str:

@@ -80,9 +80,9 @@ class Unseeded:
     ("call", "error", "message"),
     [
         (
-            lambda: compare_models(mlp(), Net(), loader(), "0", progress_bar=False),
+            lambda: compare_models(Net(), mlp(), loader(), "head", progress_bar=False),
             ValueError,
-            "reference: layer pattern '0' matches no module.*reference_layers=",
+            "reference: layer pattern 'head' matches no module.*reference_layers=",
         ),
         (
             lambda: compare_models(mlp(), mlp(), Unseeded(), progress_bar=False),

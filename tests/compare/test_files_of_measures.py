@@ -103,7 +103,7 @@ def test_a_csv_file_of_several_measures_has_a_column_for_each(tmp_path):
     assert list(rows[0]) == ["epoch", "step", "layer", "reference_layer", *MEASURES, "standard_error", "paired"]
     assert [[bool(row[name]) for name in MEASURES] for row in rows[::4]] == torch.eye(4).bool().tolist()
     write_csv([], tmp_path / "none.csv")
-    assert (tmp_path / "none.csv").read_text() == "epoch,step,layer,reference_layer,cka,standard_error\n"
+    assert (tmp_path / "none.csv").read_text() == "epoch,step,layer,reference_layer,cka,standard_error,paired\n"
 
 
 @pytest.fixture

@@ -39,12 +39,12 @@ def test_the_heatmap_is_white_at_zero_and_marks_what_is_not_significant():
     assert image.get_clim() == (-0.2, 0.2)
     assert image.cmap.name == "RdBu_r"
     np.testing.assert_allclose(image.get_array(), difference.matrix.numpy())
-    (lines,) = ax.collections
+    lines = ax.collections[0]  # The other one has the minus signs.
     cells = {(round(path.vertices[:, 1].mean()), round(path.vertices[:, 0].mean())) for path in lines.get_paths()}
     assert cells == set(map(tuple, (~difference.significant()).nonzero().tolist()))
     assert difference.significant().sum() == 3
     assert ax.get_title() == "epoch 6 minus epoch 5"
-    assert ax.texts[0].get_text() == "line through a cell: not significant (level 0.95, Holm)"
+    assert ax.texts[0].get_text() == "line through a cell: not significant (level 0.95, Holm); minus: below 0"
     assert ax.get_xlabel() == "layer of initial"
     assert figure.axes[0] is ax
 
@@ -67,7 +67,7 @@ def test_both_figures_can_be_asked_for():
     _, ax = plot_difference(difference, all_pairs=True, cmap="PiYG", limit=0.5)
     assert ax.images[0].get_clim() == (-0.5, 0.5)
     assert len(ax.lines[0].get_xdata()) == 6  # The dots.
-    assert ax.texts[0].get_text().endswith("; dot: no standard error")
+    assert ax.texts[0].get_text().endswith("; dot: no standard error; minus: below 0")
     _, ax = plot_difference(pair(), all_pairs=False)
     assert not ax.images
     with pytest.raises(ValueError, match="no layers of both sides have the same name"):
