@@ -220,9 +220,9 @@ def test_invalid_arguments_raise_in_the_constructor(make, error, message):
             "NeedsForwardFn could not be shown a probe batch: pass forward_fn=.*takes .x, y., the batch is a list",
         ),
         (
-            lambda: CKAMonitor(nn.Sequential(nn.Linear(8, 3))),
+            lambda: CKAMonitor(nn.ModuleDict({"other": nn.Linear(8, 3)})["other"]),
             Net,
-            "reference 'Sequential': layer pattern 'net.0' .*reference_layers=",
+            "reference 'Linear': layer pattern 'net.0' .*reference_layers=",
         ),
         (
             lambda: CKAMonitor(nn.Sequential(nn.Linear(5, 3)), reference_layers="0"),
