@@ -52,7 +52,8 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
     """
     values, name = {result.mean_name: result.summary()}, result.mean_name
     if (error := result.mean_standard_error) is not None:
-        lower, upper = _bounds(result, torch.tensor(values[name]), torch.tensor(error))
+        both = torch.tensor([values[name], error], dtype=torch.float64, device="cpu")
+        lower, upper = _bounds(result, *both)
         values |= {f"{name}_se": error, f"{name}{LOWER}": float(lower), f"{name}{UPPER}": float(upper)}
     if not result.self_comparison:
         layers = result.same_named()

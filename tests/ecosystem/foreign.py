@@ -20,7 +20,9 @@ class Record(L.Callback):
     def on_train_end(self, trainer, pl_module):
         self.final_weights = weights(pl_module)
         logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self.logged = {name: value for name, value in logged.items() if not name.startswith("cka/")}
+        self.logged = {
+            name: value for name, value in logged.items() if not name.startswith(("cka/", "cka_diagnostics/"))
+        }
 
 
 def weights(module):

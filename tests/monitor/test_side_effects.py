@@ -67,7 +67,11 @@ class Writes(Net):
 def outcome(*callbacks):
     model, fitted = run(*callbacks, model=Writes)
     states = fitted.optimizers[0].state_dict()["state"]
-    metrics = {name: value for name, value in fitted.callback_metrics.items() if not name.startswith("cka/")}
+    metrics = {
+        name: value
+        for name, value in fitted.callback_metrics.items()
+        if not name.startswith(("cka/", "cka_diagnostics/"))
+    }
     attributes_ = (model.calls, model.state, model.recent, model.cache.tolist(), model.head.calls, Writes.total)
     return model.state_dict(), states, metrics, attributes_
 
