@@ -261,7 +261,7 @@ def test_recipes_run(after_the_script):
         return SimpleNamespace(**run(RECIPES[title], dict(after_the_script)))
 
     found = recipe("Compare fine-tuning with the pretrained checkpoint")
-    assert len(found.monitor.results["first"]) == 3
+    assert len(found.monitor.results["pretrained"]) == 3
 
     found = recipe("Two checkpoints without a Trainer")
     assert (found.result.model_name, found.result.reference_name) == ("finetuned", "first")
