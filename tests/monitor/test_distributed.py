@@ -36,6 +36,7 @@ def numbers(text):
     return [float(number) for number in re.findall(r"(?<![\w.])-?\d[\d.e+-]*|nan", text)]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_find_unused_parameters_true"])
 def test_two_processes_give_the_results_of_one(tmp_path, strategy):
     scenarios = SCENARIOS if strategy == "ddp" else OF_OTHER_STRATEGIES
@@ -46,7 +47,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
                 warnings.simplefilter("ignore")
                 ddp_script.main(map(str, args))  # In this process, which saves the time of an import.
         else:
-            run_script("ddp_script.py", tmp_path, *args)
+            run_script("ddp_script.py", tmp_path, *args, timeout=600)
         assert (tmp_path / "figures" / "initial" / "rbf.csv").exists()
         assert strategy != "ddp" or list(tmp_path.glob("figures/earlier-*/trajectory/rbf/convergence.png"))
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))

@@ -8,6 +8,7 @@ import json
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import lightning as L
 import torch
@@ -137,7 +138,8 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     scenarios = json.loads(args.scenarios)
-    contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
+    with patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):  # Drawing takes most of the time.
+        contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
     if contents[0]["rank"] == 0:
         # Only rank 0 calls this, so it must not wait for other processes.
         model, batches = Net(), [x for x, _ in DataLoader(dataset(64), batch_size=16)]
