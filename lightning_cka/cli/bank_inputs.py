@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_cka.cli.label_files import labels_in
 from lightning_cka.cli.run_banks import Axis, RunBanks, choice_of
+from lightning_cka.cli.shared_keywords import shared_keywords
 from lightning_cka.cli.side_names import name_runs
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
@@ -34,19 +34,7 @@ def compare_bank_files(options: Any) -> Mapping[str, CKAResult]:
     names = name_runs(paths, (a.model_name, b.model_name))
     for bank, given_name, name in ((b, options.reference_name, names[1]), (a, options.name, names[0])):
         bank.model_name = given_name or name
-    results: Mapping[str, CKAResult] = compare_banks(
-        a,
-        b,
-        layers=options.layers,
-        reference_layers=options.reference_layers,
-        pair=options.pair,
-        measures=options.measures,
-        kernel=options.kernel,
-        unbiased=options.unbiased,
-        strict=options.strict,
-        exclude=options.exclude,
-        groups=None if options.groups is None else labels_in(options.groups),
-    )
+    results: Mapping[str, CKAResult] = compare_banks(a, b, strict=options.strict, **shared_keywords(options))
     return results
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_cka.cli.imported_objects import called, imported, modules_of_current_folder
-from lightning_cka.cli.label_files import labels_in
+from lightning_cka.cli.shared_keywords import shared_keywords
 from lightning_cka.cli.side_names import name_runs
 from lightning_cka.compare.models import compare_models
 from lightning_cka.compare.result import CKAResult
@@ -32,21 +32,14 @@ def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
             options.a,
             options.b,
             _dataloader(options.dataloader),
-            options.layers,
             architecture=architecture,
-            reference_layers=options.reference_layers,
-            pair=options.pair,
             feature_fn=options.feature_fn,
-            measures=options.measures,
-            kernel=options.kernel,
-            unbiased=options.unbiased,
-            exclude=options.exclude,
-            groups=None if options.groups is None else labels_in(options.groups),
             model_name=options.name or names[0],
             reference_name=options.reference_name or names[1],
             seed=options.seed or 0,
             device=options.device,
             gram_batch_size=options.gram_batch_size,
+            **shared_keywords(options),
         )
     return results
 
