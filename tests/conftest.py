@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -105,6 +106,13 @@ def run_script(name, folder, *args, check=True, timeout=240):
     if check:
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process
+
+
+def cli_config(**arguments):
+    """Return a configuration of LightningCLI, as YAML, that trains one epoch with a CKAMonitor of these arguments."""
+    callback = {"class_path": "lightning_cka.CKAMonitor", "init_args": arguments}
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    return json.dumps({"trainer": {"max_epochs": 1, **quiet, "callbacks": [callback]}})
 
 
 def pytest_collection_finish():

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import Net, dataset, loaders, run_script, trainer
+from conftest import Net, cli_config, dataset, loaders, run_script, trainer
 from gram_banks import SIZES, make_bank
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import RSA, CKAMonitor, CKAResult, MutualKNN, Ridge, Thresholds, compare_banks
@@ -173,31 +173,15 @@ def test_a_run_by_another_measure_does_not_continue_the_history(tmp_path, before
     assert [(each.epoch, each.measure) for each in monitor.results["initial"]] == [(2, name)]
 
 
-CONFIG = """
-trainer:
-  max_epochs: 1
-  accelerator: cpu
-  logger: false
-  enable_progress_bar: false
-  callbacks:
-    - class_path: lightning_cka.CKAMonitor
-      init_args:
-        reference: initial
-        num_samples: 64
-        measures: {measures}
-        dirpath: cka
-"""
-
-
 @pytest.mark.parametrize(
     ("measures", "keys"),
     [
-        ("[cka, {class_path: lightning_cka.MutualKNN, init_args: {neighbors: 0.2}}]", {"cka", "mutual_knn"}),
+        (["cka", {"class_path": "lightning_cka.MutualKNN", "init_args": {"neighbors": 0.2}}], {"cka", "mutual_knn"}),
         ("rsa", {""}),
     ],
 )
 def test_a_configuration_file_chooses_measures(tmp_path, measures, keys):
-    (tmp_path / "c.yaml").write_text(CONFIG.replace("{measures}", measures))
+    (tmp_path / "c.yaml").write_text(cli_config(reference="initial", num_samples=64, measures=measures, dirpath="cka"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "c.yaml")

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 import yaml
-from conftest import Net, loaders, run_script, trainer
+from conftest import Net, cli_config, loaders, run_script, trainer
 from fitting import fit
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import CKAMonitor, CKAResult, compare_models
@@ -244,24 +244,12 @@ def test_two_processes_raise_together(tmp_path):
     assert not list(tmp_path.glob("out-*"))
 
 
-CONFIG = """
-trainer:
-  max_epochs: 1
-  accelerator: cpu
-  logger: false
-  enable_progress_bar: false
-  callbacks:
-    - class_path: lightning_cka.CKAMonitor
-      init_args:
-        reference: {start: initial, "at the end": 0}
-        layers: [first, sec*]
-        num_samples: 64
-        dirpath: cka
-"""
-
-
 def test_names_come_from_yaml(tmp_path):
-    (tmp_path / "c.yaml").write_text(CONFIG)
+    (tmp_path / "c.yaml").write_text(
+        cli_config(
+            reference={"start": "initial", "at the end": 0}, layers=["first", "sec*"], num_samples=64, dirpath="cka"
+        )
+    )
     run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "c.yaml")
     assert list(json.loads((tmp_path / "lightning.pytorch.json").read_text())) == ["start", "at the end"]
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
