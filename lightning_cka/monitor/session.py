@@ -122,8 +122,7 @@ class Session:
         if settings.keep_banks is not None and self._output.writes:
             self._bank_limit = BankLimit(settings.keep_banks, self.run, trainer)
         if when := moment_before_training(trainer, self._module, settings.schedule, saved):
-            self.compare(when)
-            self.log()
+            self.log(when)
 
     def compare(self, when: Moment) -> None:
         """Show the live model the probe set, and compare it with the references."""
@@ -131,13 +130,14 @@ class Session:
         is_tolerant = self._settings.on_error == "warn" and not is_validate(self._trainer)
         self._compared = compare_or_warn(*arguments) if is_tolerant else compare_epoch(*arguments)
 
-    def log(self) -> None:
-        """Log and write the results of `compare`, and save the model's bank."""
+    def log(self, when: Moment) -> None:
+        """Log and write the results of `compare`, which is called first if it was not, and save the model's bank."""
+        if self._compared is None:
+            self.compare(when)
         compared, self._compared = self._compared, None
         if compared is None:
             return  # There is nothing to compare with yet.
         self.deliver(wait=True)  # Otherwise more and more figures could wait in the queue.
-        when = compared.when
         if when.logged_step is None:
             texts = self._log_results(compared, self._module)
         else:

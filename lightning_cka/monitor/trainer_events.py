@@ -98,7 +98,7 @@ class TrainerEvents(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Log the results of the comparison."""
         if session := self._due_session(trainer):
-            session.log()
+            session.log(moment_of_validation(trainer))
             if is_validate(trainer):
                 session.finish()
 
@@ -117,14 +117,12 @@ class TrainerEvents(Callback):
         if session is None or not schedule.by_steps or self._step == before:
             return
         if schedule.is_due(before, self._step) or (is_trial(trainer) and is_last_training_batch(trainer)):
-            session.compare(moment_of_step(trainer, pl_module))
-            session.log()
+            session.log(moment_of_step(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Compare and log if there is no validation loop."""
         if not validates(trainer) and (session := self._due_session(trainer)):
-            session.compare(moment_of_validation(trainer))
-            session.log()
+            session.log(moment_of_validation(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Write tables and animations, and log the trajectories."""
