@@ -202,7 +202,7 @@ def test_kernels_in_training_give_the_result_of_compare_models(kernel):
     model, _ = fit(monitor, max_epochs=1)
     batches = [batch.data for batch in monitor._session.probe.probe.batches()]
     offline = compare_models(model, reference, batches, "first", kernel=kernel, progress_bar=False)
-    result = monitor.results["Wide"][-1]
+    result = monitor.results["reference"][-1]
     assert torch.allclose(result.matrix, offline.matrix, rtol=1e-10)
     assert torch.allclose(result.standard_error, offline.standard_error, rtol=1e-6)
     assert result.mean_standard_error == pytest.approx(offline.mean_standard_error, rel=1e-6)

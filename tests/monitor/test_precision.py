@@ -53,7 +53,7 @@ def test_training_does_not_change_and_references_run_in_the_same_precision(preci
 
 def assert_references_are_the_model(monitor):
     """Assert that CKA is 1 for a model that does not change and copies of it."""
-    for name in ("initial", "previous", "start", "WithRate"):
+    for name in ("initial", "previous", "start", "reference"):
         assert len(monitor.results[name]) == 2
         for result in monitor.results[name]:
             torch.testing.assert_close(

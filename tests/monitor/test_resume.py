@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, CKAResult, GramBank
 from torch.utils.data import DataLoader, TensorDataset
 
-NAMES = ("initial", "epoch-1", "previous", "self", "reference")
+NAMES = ("initial", "epoch-1", "previous", "self", "Net")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA:UserWarning"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),

@@ -30,6 +30,7 @@ def test_a_result_has_one_row_for_each_cell():
         "reference_layer": "head",
         "cka": 0.0,
         "standard_error": pytest.approx(0.1),
+        "paired": False,
     }
 
 
@@ -53,6 +54,7 @@ def test_a_monitor_has_the_rows_of_a_whole_run():
         "reference_layer": "conv",
         "value": 1.0,
         "standard_error": pytest.approx(0.1),
+        "paired": True,
     }
     assert rows[-1].keys() == rows[0].keys()
 
