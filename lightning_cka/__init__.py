@@ -48,6 +48,7 @@ _MODULE_OF = {
 
 _MODULES = {
     "compare",
+    "decisions",
     "diagnostics",
     "figures",
     "functional",

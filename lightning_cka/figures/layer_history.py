@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightning_cka.compare.bank_series import INITIAL_LABEL
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.run_files import is_start
-from lightning_cka.compare.settled import settled_since
+from lightning_cka.decisions.settled import settled_since
 
 if TYPE_CHECKING:
     from lightning_cka.compare.pairing import Pairing
@@ -48,7 +48,7 @@ def layer_history(results: Sequence[CKAResult], level: float = 0.95, tolerance: 
     Args:
         results: At least one result, in order.
         level: Level of the confidence intervals, in (0, 1).
-        tolerance: Tolerance of `lightning_cka.compare.settled.settled_since`. None: no layer counts as settled.
+        tolerance: Tolerance of `lightning_cka.decisions.settled.settled_since`. None: no layer counts as settled.
 
     Raises:
         ValueError: There is no result, the last one has no paired layers, or a number is out of range.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.settled import DEFAULT_TOLERANCE
+from lightning_cka.decisions.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.depth_texts import depth_title, line_labels, moments_of_one_reference
 from lightning_cka.figures.labels import (

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from lightning_cka import CKAResult
-from lightning_cka.compare.settled import settled_since
+from lightning_cka.decisions.settled import settled_since
 from lightning_cka.probe.layer_patterns import names_matching
 from lightning_cka.view.page import page
 from lightning_cka.view.payload import view_payload

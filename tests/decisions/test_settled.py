@@ -8,7 +8,7 @@ import pytest
 import torch
 from gram_banks import bank_of_features
 from lightning_cka import Thresholds, compare_banks
-from lightning_cka.compare.settled import settled_since
+from lightning_cka.decisions.settled import settled_since
 from scipy.stats import t
 
 OFF = Thresholds(None, None, None, None)

@@ -1,0 +1,6 @@
+"""Answers to the questions that people decide by: what has converged, what is redundant, what collapsed, what is high.
+
+In: results and Gram banks. Out: numbers with intervals, for figures, scalars, tables and callbacks.
+This room does not know how a figure is drawn or where an answer is logged. It imports from `compare`, `probe`, `hsic`
+and `runtime`.
+"""
