@@ -9,8 +9,8 @@ from gram_banks import bank_of_features, ignore_few_samples, make_bank
 from lightning_cka import CKAResult, compare_banks, compare_models
 from lightning_cka.compare import predictivity, procrustes
 from lightning_cka.compare.pairing import Pairing
-from lightning_cka.decisions.settled import settled_since
 from lightning_cka.compare.tables import difference_table, result_table
+from lightning_cka.decisions.settled import settled_since
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.layer_history import layer_history
 from naive import unbiased_hsic
