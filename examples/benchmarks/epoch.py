@@ -111,8 +111,8 @@ def time_work(live, network, repeats):
             "bare": lambda: bare_forward(live),
             "floor": lambda: floor(live),
             "load": load,
-            "pass": session.compare,
-            "log": session.log,  # Logs the comparison of the line above.
+            "pass": live.compare,
+            "log": live.log,  # Logs the comparison of the line above.
             "draw": lambda: session.deliver(wait=True),  # In training, a thread does this meanwhile.
         },
         repeats,
@@ -135,17 +135,17 @@ def measure_peaks(live):
     peaks = {
         "bare": peak_memory(lambda: bare_forward(live), live.device),
         "floor": peak_memory(lambda: floor(live), live.device),
-        "pass": peak_memory(live.session.compare, live.device),
+        "pass": peak_memory(live.compare, live.device),
     }
-    live.session.log()
+    live.log()
     live.session.deliver(wait=True)
     return peaks
 
 
 def count_host_waits(live):
     """Return how often the host waits for the GPU in a bare forward pass and in the monitor's pass."""
-    waits = {"bare": host_waits(lambda: bare_forward(live)), "pass": host_waits(live.session.compare)}
-    live.session.log()
+    waits = {"bare": host_waits(lambda: bare_forward(live)), "pass": host_waits(live.compare)}
+    live.log()
     return waits | {"batches": len(live.batches)}
 
 

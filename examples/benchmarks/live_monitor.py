@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import lightning as L
 import torch
 from lightning_cka import CKAMonitor
+from lightning_cka.monitor.trainer_state import moment_of_validation
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.networks import Lit
@@ -38,6 +39,14 @@ class LiveMonitor:
         self.probe = self.session.probe
         self.names = self.probe.plan.names
         self.batches = [batch.data[0] for batch in self.samples()]
+
+    def compare(self):
+        """Show the model the probe set and compare it, as at the end of a validation."""
+        self.session.compare(moment_of_validation(self.trainer))
+
+    def log(self):
+        """Log the results of `compare`."""
+        self.session.log(moment_of_validation(self.trainer))
 
     def samples(self):
         """Load the probe batches of this process."""

@@ -75,17 +75,17 @@ def main():
             if several:
                 dist.barrier()
             start = time.perf_counter()
-            live.session.compare()
+            live.compare()
             if repeat:  # The first warms up.
                 times.append(time.perf_counter() - start)
         traffic = Traffic()
         for _ in range(args.repeats if several else 0):
             traffic = Traffic()
             with traffic.counted():
-                live.session.compare()
+                live.compare()
             waits.append(traffic.wait_s)
             syncs.append(traffic.sync_s)
-        live.session.log()
+        live.log()
         largest = sorted(traffic.sent, key=lambda each: -each[1])[:3]
         found = {"seconds": times, "wait_s": waits, "sync_s": syncs, "calls": len(traffic.sent),
                  "bytes": sum(size for _, size in traffic.sent), "largest": largest}  # fmt: skip
