@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.append(str(Path(__file__).parent / "scripts"))  # Some tests run a script in their own process.
 
+import forked_scripts
 import lightning as L
 import pytest
 import torch
@@ -93,16 +93,8 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
 
 def run_script(name, folder, *args, check=True, timeout=240):
     """Run a script of ``tests/scripts`` in a new process."""
-    folder_of_tests = Path(__file__).parent
-    folders = [str(folder_of_tests), str(folder_of_tests / "scripts"), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.run(
-        [sys.executable, folder_of_tests / "scripts" / name, *map(str, args)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    script = Path(__file__).parent / "scripts" / name
+    process = forked_scripts.run([script, *args], folder, os.environ, timeout)
     if check:
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process

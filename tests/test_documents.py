@@ -2,14 +2,15 @@
 
 import importlib.util
 import inspect
+import os
 import re
-import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked_scripts
 import lightning as L
 import lightning_cka
 import lightning_cka.plotting
@@ -61,8 +62,7 @@ def run(code, namespace):
 
 def run_script(folder, code):
     (folder / "script.py").write_text(code)
-    command = [sys.executable, "script.py"]
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    process = forked_scripts.run(["script.py"], folder, os.environ, timeout=240)
     assert process.returncode == 0, process.stderr[-4000:]
     return process
 

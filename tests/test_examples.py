@@ -1,11 +1,11 @@
 """The examples run with few epochs and print what they promise."""
 
 import json
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked_scripts
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -13,8 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def run(tmp_path, name, *args):
     """Run an example in a new process, and return the process."""
-    command = [sys.executable, EXAMPLES / name, *args]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    process = forked_scripts.run([EXAMPLES / name, *args], tmp_path, os.environ, timeout=240)
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process
 

@@ -6,25 +6,20 @@ import random
 import re
 import resource
 import signal
-import subprocess
-import sys
 import uuid
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Net, loaders, trainer
+from conftest import Net, loaders, run_script, trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_cka import CKAMonitor, CKAResult
 from notes import Notes
 from torch import nn
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "fault_script.py"
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
 pytestmark = [
@@ -301,10 +296,7 @@ def test_names_with_dollar_signs_and_backslashes_are_drawn_as_text(tmp_path):
 
 def run(tmp_path, fault):
     """Run two processes, one of them with a fault, and wait for both."""
-    path = os.pathsep.join(filter(None, [str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, SCRIPT, fault]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    return run_script("fault_script.py", tmp_path, fault, check=False, timeout=120)
 
 
 @pytest.mark.parametrize("place", ["training_step", "pass"])

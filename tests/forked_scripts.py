@@ -1,0 +1,128 @@
+"""Run scripts in processes that are forked from one that has imported the packages, which takes seconds.
+
+A script sees what it would see if Python had started it: its own ``__main__``, arguments, environment, folder and
+streams. Lightning starts further processes of a script in the same way.
+"""
+
+import atexit
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from multiprocessing import process as multiprocessing_process
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType, SimpleNamespace
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["preloaded"])
+# Whichever test starts the server, it finds that module.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+_SPARES = 2
+"""Number of further processes that Lightning can start."""
+
+
+def run(command, folder, environment, timeout):
+    """Run a script, and return what `subprocess.run` would return for it.
+
+    Args:
+        command: Path of the script, and its arguments.
+        folder: Folder to run it in.
+        environment: Environment variables that it sees.
+        timeout: Seconds after which it is killed, with a `subprocess.TimeoutExpired`.
+    """
+    command = list(map(str, command))
+    with TemporaryDirectory() as streams:
+        files = [str(Path(streams) / name) for name in ("out", "err")]
+        process = _CONTEXT.Process(target=_main, args=(command, str(folder), dict(environment), files))
+        process.start()
+        process.join(timeout)
+        is_late = process.exitcode is None
+        if is_late:
+            process.kill()
+            process.join()
+        out, err = (Path(file).read_text() if Path(file).exists() else "" for file in files)
+    if is_late:
+        raise subprocess.TimeoutExpired(command, timeout, out, err)
+    return subprocess.CompletedProcess(command, process.exitcode, out, err)
+
+
+def _main(command, folder, environment, files):
+    """Run a script in this process, which ends with it."""
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    # As in a process that Python has started.
+    multiprocessing_process._current_process = sys.modules["preloaded"].MAIN_PROCESS
+    multiprocessing_process._parent_process = None
+    spares = [_Spare() for _ in range(_SPARES)]
+    _run_script(command, folder, environment, spares)
+
+
+class _Spare:
+    """A forked process that waits for a script to run. It has what Lightning needs of a `subprocess.Popen`."""
+
+    def __init__(self):
+        reader, self._writer = os.pipe()
+        self.returncode = None
+        self.pid = os.fork()
+        if self.pid:
+            os.close(reader)
+            return
+        os.close(self._writer)
+        with os.fdopen(reader) as file:
+            text = file.read()
+        if not text:
+            os._exit(0)  # It was not needed.
+        _run_script(*json.loads(text), ())
+
+    def start(self, command, env, cwd=None):
+        with os.fdopen(self._writer, "w") as file:
+            json.dump((command[1:], cwd or str(Path.cwd()), dict(env)), file)
+        return self
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+def _run_script(command, folder, environment, spares):
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    path = Path(command[0]).resolve()
+    sys.argv = command
+    sys.path[:0] = [str(path.parent), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    launcher = sys.modules["lightning.pytorch.strategies.launchers.subprocess_script"]
+    left = list(spares)
+    launcher.subprocess = SimpleNamespace(Popen=lambda *args, **kwargs: left.pop().start(*args, **kwargs))
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__file__ = str(path)
+    code = 1
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), main.__dict__)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001  # As Python itself does at the end of a script.
+        traceback.print_exc()
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
