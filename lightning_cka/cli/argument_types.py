@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,25 @@ def kernel_of(text: str) -> Kernel:
     if text not in ("linear", "distance", "rbf"):
         raise ArgumentTypeError(f"unknown kernel {text!r}; expected linear, distance, rbf or rbf:T")
     return text
+
+
+def pair_of(texts: Sequence[str]) -> str | dict[str, str]:
+    """Return how layers are paired: "name", "position", or the pairs that texts like "layer=reference_layer" name.
+
+    Raises:
+        ValueError: A text is none of these, or a layer has two partners.
+    """
+    if list(texts) in (["name"], ["position"]):
+        return texts[0]
+    pairs: dict[str, str] = {}
+    for text in texts:
+        layer, is_pair, other = text.partition("=")
+        if not layer or not is_pair or not other:
+            hint = ". Put the paths before the options" if Path(text).exists() else ""
+            raise ValueError(f"--pair takes name, position, or pairs like conv1=stem, but got {text!r}{hint}")
+        if pairs.setdefault(layer, other) != other:
+            raise ValueError(f"--pair gives the layer {layer!r} two partners: {pairs[layer]!r} and {other!r}")
+    return pairs
 
 
 def moment_of(text: str) -> str:

@@ -28,18 +28,28 @@ def compare_bank_files(options: Any) -> Mapping[str, CKAResult]:
     ]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for checkpoints, but the paths are banks or runs")
-    paths = _chosen_files(options)
+    paths = chosen_files(options)
     a = GramBank.load(paths[0])
     b = a if paths[0] == paths[1] else GramBank.load(paths[1])
-    names = name_runs(paths, (a.model_name, b.model_name))
-    for bank, given_name, name in ((b, options.reference_name, names[1]), (a, options.name, names[0])):
-        bank.model_name = given_name or name
+    name_sides(options, paths, (a, b))
     results: Mapping[str, CKAResult] = compare_banks(a, b, strict=options.strict, **shared_keywords(options))
     return results
 
 
-def _chosen_files(options: Any) -> tuple[Path, Path]:
-    """Return the files of both banks."""
+def name_sides(options: Any, paths: tuple[Path, Path], banks: tuple[GramBank, GramBank]) -> None:
+    """Give two banks the names that the user chose, or names that tell their files apart."""
+    names = name_runs(paths, (banks[0].model_name, banks[1].model_name))
+    for bank, given_name, name in ((banks[1], options.reference_name, names[1]), (banks[0], options.name, names[0])):
+        bank.model_name = given_name or name
+
+
+def chosen_files(options: Any) -> tuple[Path, Path]:
+    """Return both files, where a path that is the folder of a run stands for one of its banks.
+
+    Raises:
+        ValueError: There is no such bank, or ``--epoch`` or ``--step`` does not fit the paths.
+        ChoiceNeededError: A path is the folder of a run, and no option chooses its bank.
+    """
     paths = options.a, options.b
     runs = [RunBanks.in_folder(path) if path.is_dir() else None for path in paths]
     folders = [run for run in runs if run is not None]
@@ -48,12 +58,19 @@ def _chosen_files(options: Any) -> tuple[Path, Path]:
     chosen: list[str] | None = options.epoch if options.step is None else options.step
     if not folders:
         if chosen is not None:
-            raise ValueError(f"--{axis} chooses banks in the folders of runs, but both paths are banks")
+            raise ValueError(f"--{axis} chooses banks in the folders of runs, but no path is a folder")
         return paths
     if chosen is None:
-        raise choice_of(axis, paths, folders)
+        models = [part for name in ("architecture", "dataloader") for part in _given(options, name)]
+        raise choice_of(axis, paths, folders, models)
     if len(chosen) > len(folders):
         raise ValueError(f"--{axis} takes one value for each folder, but got {len(chosen)} for {len(folders)}")
     wanted = iter(chosen if len(chosen) == len(folders) else chosen * 2)
     one, other = (path if run is None else run.find(axis, next(wanted)) for path, run in zip(paths, runs, strict=True))
     return one, other
+
+
+def _given(options: Any, name: str) -> list[str]:
+    """Return an option as the user gave it; nothing if it was not given."""
+    value = getattr(options, name)
+    return [] if value is None else [f"--{name}", value]

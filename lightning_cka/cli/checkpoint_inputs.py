@@ -1,18 +1,27 @@
-"""Compare two checkpoints, whose architecture and samples come from a module that can be imported."""
+"""Compare checkpoints, whose architecture and samples come from a module that can be imported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from lightning_cka.cli.bank_inputs import chosen_files, name_sides
 from lightning_cka.cli.imported_objects import called, imported, modules_of_current_folder
 from lightning_cka.cli.shared_keywords import shared_keywords
 from lightning_cka.cli.side_names import name_runs
+from lightning_cka.cli.sources import Kind, kind_of
+from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.models import compare_models
+from lightning_cka.compare.pairing import Pair
+from lightning_cka.compare.reference_layers import layers_in_reference
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.runtime.checkpoint_models import Architecture
+from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.layer_patterns import names_matching
+from lightning_cka.probe.layers import Layers
+from lightning_cka.runtime.checkpoint_models import Architecture, to_model
+from lightning_cka.runtime.module_names import named_layers
 
 
 def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
@@ -23,7 +32,12 @@ def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
             architecture, or an option is for banks.
         RuntimeError: A function of the user raised an error.
     """
-    _check_options(options)
+    _check_models(options, f"{str(options.a)!r} and {str(options.b)!r} are checkpoints, which have")
+    given = [f"--{name}" for name in ("epoch", "step") if getattr(options, name) is not None]
+    if not options.strict:
+        given.append("--no-strict")
+    if given:
+        raise ValueError(f"{given[0]} is for banks and runs, but the paths are checkpoints")
     with modules_of_current_folder():
         architecture = _architecture(options.architecture)
         kind = architecture if isinstance(architecture, type) else type(architecture)
@@ -44,20 +58,91 @@ def compare_checkpoints(options: Any) -> Mapping[str, CKAResult]:
     return results
 
 
-def _check_options(options: Any) -> None:
+def compare_checkpoint_with_bank(options: Any) -> Mapping[str, CKAResult]:
+    """Compare a checkpoint with a bank, or with the bank of a run: its model is shown the samples of the bank.
+
+    Raises:
+        ValueError: As for `compare_checkpoints` and `compare_bank_files`, or the samples of the bank are not identified
+            by dataset index.
+        ChoiceNeededError: A path is the folder of a run, and no option chooses its bank.
+        RuntimeError: A function of the user raised an error.
+    """
+    side = 0 if kind_of(options.a) is Kind.CHECKPOINT else 1
+    checkpoint = (options.a, options.b)[side]
+    _check_models(options, f"{str(checkpoint)!r} is a checkpoint, which has")
+    if given := [name for name in ("seed", "gram-batch-size") if getattr(options, name.replace("-", "_")) is not None]:
+        raise ValueError(f"--{given[0]} is for two checkpoints. Beside a bank, the samples are those of the bank")
+    paths = chosen_files(options)
+    bank = GramBank.load(paths[1 - side])
+    keywords = shared_keywords(options)
+    with modules_of_current_folder():
+        model = to_model(checkpoint, _architecture(options.architecture), str(checkpoint))
+        own = GramBank.from_model(
+            model,
+            _dataloader(options.dataloader),
+            _own_layers(keywords, side, model, bank),
+            like=bank,
+            feature_fn=options.feature_fn,
+            device=options.device,
+        )
+    banks, layers = (own, bank), (own.layers, _bank_layers(keywords, side, bank))
+    if side == 1:
+        banks, layers = banks[::-1], layers[::-1]
+    name_sides(options, paths, banks)
+    keywords |= {"layers": layers[0], "reference_layers": layers[1]}
+    results: Mapping[str, CKAResult] = compare_banks(*banks, strict=options.strict, **keywords)
+    return results
+
+
+def _own_layers(keywords: Mapping[str, Any], side: int, model: nn.Module, bank: GramBank) -> Layers:
+    """Return which layers of a checkpoint's model are compared: those that the user chose, else those of the bank.
+
+    If the model does not have the layers of the bank, nor any that are paired with them, it is None for the default
+    layers.
+    """
+    chosen: Layers = keywords["layers"]
+    if side == 1 and keywords["reference_layers"] is not None:
+        chosen = keywords["reference_layers"]
+    if chosen is not None:
+        return chosen
+    pair: Pair = keywords["pair"]
+    if side == 0 and isinstance(pair, Mapping):
+        pair = {other: name for name, other in pair.items()}
+    found = layers_in_reference(bank.layers, None, model, pair)
+    known = named_layers(model)
+    return None if found is None or not all(name in known for name in found) else list(found)
+
+
+def _bank_layers(keywords: Mapping[str, Any], side: int, bank: GramBank) -> Sequence[str]:
+    """Return which layers of the bank are compared.
+
+    Beside a model, ``--layers`` may name classes, or layers that the bank does not have. Then all of its layers are.
+    """
+    chosen: Sequence[str] | None = keywords["layers"] if side else keywords["reference_layers"]
+    if side == 0 and chosen is None:
+        patterns = keywords["layers"] or ()
+        fits = all(names_matching(pattern.removeprefix("!"), bank.layers) for pattern in patterns)
+        chosen = keywords["layers"] if fits else None
+    return bank.layers if chosen is None else chosen
+
+
+def _check_models(options: Any, subject: str) -> None:
+    """Check that the network and the samples are given.
+
+    Args:
+        options: The options.
+        subject: What needs them, with a verb.
+
+    Raises:
+        ValueError: One of them is missing.
+    """
     missing = [f"--{name}" for name in ("architecture", "dataloader") if getattr(options, name) is None]
     if missing:
         raise ValueError(
-            f"{str(options.a)!r} and {str(options.b)!r} are checkpoints, which have weights only: "
-            f"{' and '.join(missing)} missing. Pass --architecture package.module:Net, the network's class or a "
-            "function without arguments that returns the network, and --dataloader package.module:function, a function "
-            "without arguments that returns a DataLoader"
+            f"{subject} weights only: {' and '.join(missing)} missing. Pass --architecture package.module:Net, the "
+            "network's class or a function without arguments that returns the network, and --dataloader "
+            "package.module:function, a function without arguments that returns a DataLoader"
         )
-    given = [f"--{name}" for name in ("epoch", "step") if getattr(options, name) is not None]
-    if not options.strict:
-        given.append("--no-strict")
-    if given:
-        raise ValueError(f"{given[0]} is for banks and runs, but the paths are checkpoints")
 
 
 def _architecture(name: str) -> Architecture:

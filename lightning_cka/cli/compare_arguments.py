@@ -22,6 +22,8 @@ def add_compare(commands: Any) -> None:
         "lightning-cka compare runs/seed0 runs/seed1 --epoch 9 --name 'seed 0' --reference-name 'seed 1'",
         "lightning-cka compare runs/seed0 runs/seed1 --epoch 3 10",
         "lightning-cka compare a.ckpt b.ckpt --architecture package.module:Net --dataloader package.module:make_loader",
+        "lightning-cka compare a.ckpt runs/seed0 --epoch 9 --architecture package.module:Net --dataloader "
+        "package.module:validation_loader",
     )
     parser.add_argument("a", metavar="A", type=Path, help=f"{_SOURCE} of the model (rows)")
     parser.add_argument("b", metavar="B", type=Path, help=f"{_SOURCE} of the reference (columns)")
@@ -34,9 +36,11 @@ def add_compare(commands: Any) -> None:
     )
     parser.add_argument(
         "--pair",
-        choices=("name", "position"),
-        default="name",
-        help="which layers are paired: those of the same name (default), or those at the same position",
+        nargs="+",
+        default=["name"],
+        metavar="PAIR",
+        help="which layers are paired: those of the same name (name, default), those at the same position (position), "
+        "or pairs such as conv1=stem conv2=block.0",
     )
     add_measures(parser)
     add_exclude(parser)
@@ -78,7 +82,7 @@ def _add_for_banks(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_for_checkpoints(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("for checkpoints")
+    group = parser.add_argument_group("for checkpoints, also beside a bank or a run")
     group.add_argument(
         "--architecture",
         metavar="MODULE:NAME",
@@ -87,9 +91,12 @@ def _add_for_checkpoints(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dataloader",
         metavar="MODULE:NAME",
-        help="function without arguments that returns a DataLoader, which should shuffle",
+        help="function without arguments that returns a DataLoader, which should shuffle; beside a bank, one of the "
+        "dataset that the bank is of, in any order",
     )
     group.add_argument("--feature-fn", metavar="NAME", help="flatten (default), mean, cls, last or tokens")
-    group.add_argument("--gram-batch-size", type=int, metavar="N", help="number of samples in a Gram matrix")
-    group.add_argument("--seed", type=int, help="seed of the dataloader's shuffling (default: 0)")
+    group.add_argument(
+        "--gram-batch-size", type=int, metavar="N", help="number of samples in a Gram matrix (not beside a bank)"
+    )
+    group.add_argument("--seed", type=int, help="seed of the dataloader's shuffling (default: 0; not beside a bank)")
     group.add_argument("--device", help="device to compute on, such as cuda (default: cpu)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cka.cli.bank_inputs import compare_bank_files
-from lightning_cka.cli.checkpoint_inputs import compare_checkpoints
+from lightning_cka.cli.checkpoint_inputs import compare_checkpoint_with_bank, compare_checkpoints
 from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.cli.result_inputs import advice_on_results
 from lightning_cka.cli.sources import Kind, kind_of
@@ -41,7 +41,7 @@ def _comparison(options: Any) -> Callable[[Any], Mapping[str, CKAResult]]:
     """Return the function that compares what the two paths are.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, because a path is a result.
     """
     paths = options.a, options.b
     kinds = {path: kind_of(path) for path in paths}
@@ -49,13 +49,7 @@ def _comparison(options: Any) -> Callable[[Any], Mapping[str, CKAResult]]:
         raise advice_on_results(kinds)
     if Kind.CHECKPOINT not in kinds.values():
         return compare_bank_files
-    if set(kinds.values()) != {Kind.CHECKPOINT}:
-        found = " and ".join(f"{str(path)!r} is {kind.value}" for path, kind in kinds.items())
-        raise ValueError(
-            f"{found}. Compare two checkpoints, or make a bank of the checkpoint's model on the same samples: "
-            "GramBank.from_model(model, dataloader, like=BANK).save(PATH)"
-        )
-    return compare_checkpoints
+    return compare_checkpoints if set(kinds.values()) == {Kind.CHECKPOINT} else compare_checkpoint_with_bank
 
 
 def _write_heatmap(result: CKAResult, path: Path) -> None:

@@ -95,13 +95,16 @@ class RunBanks:
         return ". CKAMonitor(save_banks=True) keeps one for each epoch" if list(self.by("epoch")) == [INITIAL] else ""
 
 
-def choice_of(option: Axis, arguments: tuple[Path, Path], runs: Sequence[RunBanks]) -> ChoiceNeededError:
+def choice_of(
+    option: Axis, arguments: tuple[Path, Path], runs: Sequence[RunBanks], others: Sequence[str] = ()
+) -> ChoiceNeededError:
     """Return the question which banks of runs to compare.
 
     Args:
         option: The option that chooses banks.
         arguments: The two paths that the user gave.
         runs: The one or two that are folders of runs.
+        others: Other options, which the commands repeat.
     """
     names = [list(run.by(option)) for run in runs]
     both = [name for name in names[0] if name in names[-1]]
@@ -114,7 +117,7 @@ def choice_of(option: Axis, arguments: tuple[Path, Path], runs: Sequence[RunBank
             only = [name for name in own if name not in both]
             found += [f"{plural} in {run.folder} only: {_listed(only)}"] if only else []
     found += sorted({f"{run.folder}:{hint[1:]}" for run in runs if (hint := run._hint(option))})
-    command = ["compare", *map(str, arguments), f"--{option}"]
+    command = ["compare", *map(str, arguments), *others, f"--{option}"]
     pairs = [[names[0][-1]]] if len(runs) == 1 else _suggested(names, both, is_one_run=arguments[0] == arguments[1])
     question = f"--{option} chooses which banks to compare, or pass two banks (.safetensors)"
     return ChoiceNeededError(question, found, [[*command, *pair] for pair in pairs])

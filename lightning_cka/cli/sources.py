@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from lightning_cka.compare.run_files import BANK_SUFFIX
-from lightning_cka.probe.bank_header import HEADER
+from lightning_cka.runtime.checkpoint_files import is_bank
 
 _CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin")
 """Endings of checkpoints. Those of safetensors are recognised by their content."""
@@ -36,7 +36,7 @@ def kind_of(path: Path) -> Kind:
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
     ending = path.suffix.lower()
     if ending == BANK_SUFFIX:
-        return Kind.BANK if _is_bank(path) else Kind.CHECKPOINT
+        return Kind.BANK if _is_bank_or_damaged(path) else Kind.CHECKPOINT
     if ending == ".json":
         return Kind.RESULT
     if ending in _CHECKPOINTS:
@@ -47,10 +47,9 @@ def kind_of(path: Path) -> Kind:
     )
 
 
-def _is_bank(path: Path) -> bool:
-    """Return whether a safetensors file is a bank. A damaged file is taken for one: reading it names the problem."""
+def _is_bank_or_damaged(path: Path) -> bool:
+    """Return whether a safetensors file is a bank, or damaged: reading it as a bank names the problem."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return HEADER in (file.metadata() or {})
+        return is_bank(path)
     except SafetensorError:
         return True

@@ -54,7 +54,7 @@ def find_flags(
         layers: Diagnostics of each layer of one model.
         thresholds: Thresholds; None in a field switches that check off.
         leave_one_out: Leave-one-out change of each layer's CKA with the layer of the same name.
-        standard_errors: Standard error of each layer's CKA.
+        standard_errors: Standard error of each layer's CKA with its partner; see `partners`.
         influences: For each layer, how much CKA changes without some samples. Trace ratios of samples
             that change CKA by less than its standard error are not flagged. None: all of them are.
         of_reference: Whether the layers are the reference's.

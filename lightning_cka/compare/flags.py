@@ -24,7 +24,8 @@ class Thresholds:
         trace_ratio: Flag layers above it: a single sample has more than this many times the mean squared distance from
             the center, and CKA without it differs by more than its standard error. In [1, N] for N samples.
         leave_one_out: Flag layers above it: without one sample, CKA with the layer of the same name changes by more.
-        standard_error: Flag layers above it: there are too few probe samples.
+        standard_error: Flag layers above it: CKA with the paired layer, or else with the one at the same depth, has a
+            larger standard error. There are too few probe samples.
         separated_group: Flag layers where a group of samples lies apart, and CKA within the groups differs by more.
         influence: Flag layers above it: without one sample, CKA changes by more than this many standard errors.
         disagreement: Flag layers above it: mutual kNN is by more than this higher than CKA with the layer of the same

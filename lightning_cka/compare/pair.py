@@ -24,7 +24,7 @@ from lightning_cka.compare.find_flags import find_flags
 from lightning_cka.compare.flags import INPUT, Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.minibatch_measure import MinibatchMeasure
-from lightning_cka.compare.pair_flags import influence_flags
+from lightning_cka.compare.pair_flags import influence_flags, standard_errors_of_layers
 from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.partners import partners
 from lightning_cka.compare.result import CKAResult
@@ -196,7 +196,7 @@ class ModelPair:
             layers if self._checks else {},
             thresholds,
             leave_one_out=checked.leave_one_out,
-            standard_errors=_largest_standard_errors(result),
+            standard_errors=standard_errors_of_layers(result.standard_error, self._pairs, metric.layers),
             influences=checked.influences,
         )
         found = (
@@ -240,11 +240,3 @@ class ModelPair:
         layers, others, paired = self._metric.layers, self._bank.layers, self._pairing.layers
         pairs = [(layers[row], others[column]) for row, column in zip(*self._pairs, strict=True)]
         return [name if paired.get(name) == other else None for name, other in pairs]
-
-
-def _largest_standard_errors(result: CKAResult) -> dict[str, float]:
-    """Return for each layer the largest standard error of its CKA values; ``nan`` counts as 0."""
-    errors = result.standard_error
-    if errors is None:
-        return {}
-    return dict(zip(result.layers, errors.nan_to_num(0.0).amax(1).tolist(), strict=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from lightning_cka.compare.direction_statistics import Change, DirectionStatistics
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.influential_samples import Influence
@@ -118,3 +120,19 @@ def influences_of_layers(
         own.setdefault(layers[row], ratios)
         others.setdefault(reference_layers[column], ratios)
     return own, others
+
+
+def standard_errors_of_layers(errors: Tensor | None, pairs: Partners, layers: Sequence[str]) -> dict[str, float]:
+    """Return for each layer of the model the largest standard error of its CKA with its partners.
+
+    Args:
+        errors: Standard errors of all pairs of layers, ``(L, R)``; ``nan`` counts as 0. None: unknown.
+        pairs: The pairs.
+        layers: Names of the model's layers.
+    """
+    found: dict[str, float] = {}
+    if errors is not None:
+        of_pairs = errors[pairs.rows, pairs.columns].nan_to_num(0.0).tolist()
+        for row, error in zip(pairs.rows, of_pairs, strict=True):
+            found[layers[row]] = max(error, found.get(layers[row], 0.0))
+    return found

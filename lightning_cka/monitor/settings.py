@@ -14,7 +14,7 @@ from lightning_cka.hsic.measure import Measure
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.probe.features import FeatureFn, check_feature_fn
-from lightning_cka.probe.forward import Call, ForwardFn, check_call
+from lightning_cka.probe.forward import Call, ForwardFn, check_call, check_forward_fn
 from lightning_cka.probe.layers import LayerSelector
 from lightning_cka.probe.probe_labels import LabelsFn
 from lightning_cka.probe.sample_selection import SampleSelection
@@ -29,7 +29,7 @@ class ProbeOptions:
 
     Raises:
         ValueError: A number is too small or too large, or ``feature_fn`` or ``pair`` is unknown.
-        TypeError: A number is not an integer, or ``pair`` has another type.
+        TypeError: A number is not an integer, ``pair`` has another type, or ``forward_fn`` is no function.
     """
 
     selectors: tuple[LayerSelector, ...] | None
@@ -53,6 +53,8 @@ class ProbeOptions:
                 object.__setattr__(self, name, at_least(least, name, value))
         object.__setattr__(self, "dataloader_idx", at_least(0, "dataloader_idx", self.dataloader_idx))
         object.__setattr__(self, "seed", check_seed(self.seed))
+        check_forward_fn(self.forward_fn)
+        check_forward_fn(self.reference_forward_fn, "reference_forward_fn")
         check_feature_fn(self.feature_fn)
         check_call(self.call)
         check_pair(self.pair)

@@ -27,8 +27,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.probe.bank_header import HEADER, BankHeader, header_of, read_header
+from lightning_cka.probe.bank_header import BankHeader, header_of, read_header
 from lightning_cka.probe.bank_tensors import read_grams, stored_tensors, tensor_checksum
+from lightning_cka.runtime.checkpoint_files import BANK_HEADER
 from lightning_cka.runtime.text import about_file
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write_bank(bank: GramBank, *, float16: bool) -> bytes:
     stored = {batch.index: stored_tensors(batch.grams, float16=float16) for batch in bank}
     header = header_of(bank, {index: tensor_checksum(tensors) for index, tensors in stored.items()})
     named = {f"{index}.{name}": tensor for index, tensors in stored.items() for name, tensor in tensors.items()}
-    return to_safetensors(named, {HEADER: json.dumps(header, separators=(",", ":"))})
+    return to_safetensors(named, {BANK_HEADER: json.dumps(header, separators=(",", ":"))})
 
 
 def read_bank(path: Path, batches: Collection[int] | None) -> BankContent:

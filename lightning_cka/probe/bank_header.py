@@ -20,6 +20,7 @@ from lightning_cka.runtime.checked_values import (
     whole,
     whole_numbers,
 )
+from lightning_cka.runtime.checkpoint_files import BANK_HEADER
 from lightning_cka.runtime.json_text import checksum, parse_json
 from lightning_cka.runtime.text import about_file, one_line, shortened
 from lightning_cka.runtime.unchecked_files import note_unchecked
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 """Version of the file format that is written. Files of lower versions can be read."""
-
-
-HEADER = "lightning_cka"
-"""Key of the header in the metadata of the safetensors file."""
-
 
 _BATCH = record(
     {
@@ -130,9 +126,9 @@ def read_header(path: Path, metadata: Mapping[str, str] | None) -> BankHeader:
     Raises:
         ValueError: There is no header, it is damaged, or it has a later format version.
     """
-    if not metadata or HEADER not in metadata:
+    if not metadata or BANK_HEADER not in metadata:
         raise ValueError("is a safetensors file, but not a bank of lightning_cka")
-    content = parse_json(metadata[HEADER])
+    content = parse_json(metadata[BANK_HEADER])
     _check_version(content)
     place = Place()
     header = _HEADER(content, place)

@@ -76,7 +76,8 @@ def dry_run(
         batch_dims = choose_default(batch_dims, problems, layers, seen, taken_away(model, selectors))
     else:
         _check_selectors(selectors or (), candidates, batch_dims, problems, argument, seen.batch_size)
-    _report_left_out(problems, argument, by_default=by_default)
+    idle = containers(candidates, layers) - seen.outputs.keys()  # Only what is inside them may run.
+    _report_left_out([problems[name] for name in problems if name not in idle], argument, by_default=by_default)
     repeated = [name for name in batch_dims if seen.outputs[name].calls > 1]
     if forward_settings.call == "first":
         _warn_of_repeated_calls(repeated)
@@ -195,10 +196,10 @@ def _check_selectors(
         )
 
 
-def _report_left_out(problems: Mapping[str, Problem], argument: str, *, by_default: bool) -> None:
+def _report_left_out(problems: Collection[Problem], argument: str, *, by_default: bool) -> None:
     if problems:
         choice = f"the default {argument}" if by_default else f"{argument}="
-        rank_zero_info(f"CKA leaves out of {choice}: {join_problems(problems.values())}")
+        rank_zero_info(f"CKA leaves out of {choice}: {join_problems(problems)}")
 
 
 def _warn_of_repeated_calls(names: Collection[str]) -> None:

@@ -36,10 +36,7 @@ def layer_problem(
         n: Number of samples.
     """
     if output is None:
-        reason = (
-            "did not run in forward" if takes_hooks(module) else "takes no forward hooks, since it is compiled code"
-        )
-        return Problem(f"layer '{name}' ({type(module).__name__})", reason)
+        return Problem(f"layer '{name}' ({type(module).__name__})", _why_no_output(module))
     subject = f"the output of layer '{name}' ({output.description})"
     if output.is_complex:
         return Problem(subject, "is complex: compare such layers alone, with feature_fn=torch.view_as_real")
@@ -47,6 +44,14 @@ def layer_problem(
         return Problem(subject, "has no floating-point tensor of one dimension or more")
     hint = _ONE_SAMPLE_HINT if n == 1 else _expert_hint(output.shape, n) or _folding_hint(output, fewer, n)
     return Problem(subject, f"has no dimension with one entry per sample{hint}")
+
+
+def _why_no_output(module: nn.Module) -> str:
+    if not takes_hooks(module):
+        return "takes no forward hooks, since it is compiled code"
+    if getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module):
+        return "has no forward, since it only holds other layers: choose these, with a pattern such as 'NAME.*'"
+    return "did not run in forward"
 
 
 def order_problem(name: str, output: LayerOutput) -> Problem:

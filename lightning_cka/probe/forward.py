@@ -32,6 +32,17 @@ def check_call(call: str) -> None:
         raise ValueError(f"call must be one of {', '.join(map(repr, get_args(Call)))}, but is {call!r}")
 
 
+def check_forward_fn(forward_fn: ForwardFn | None, argument: str = "forward_fn") -> None:
+    """Check that a function that runs a model can be called.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    if forward_fn is not None and not callable(forward_fn):
+        kind = type(forward_fn).__name__
+        raise TypeError(f"{argument} must be a function of a module and a batch, but is a {kind}: {forward_fn!r:.60}")
+
+
 @dataclass(frozen=True)
 class ForwardSettings:
     """How a batch is passed to a model, and how its layers' outputs are read.
@@ -49,6 +60,7 @@ class ForwardSettings:
 
     Raises:
         ValueError: ``feature_fn`` or ``call`` is not a known name.
+        TypeError: ``forward_fn`` is no function.
     """
 
     device: torch.device
@@ -61,7 +73,8 @@ class ForwardSettings:
     is_shared: bool = False
 
     def __post_init__(self) -> None:
-        """Check the arguments that are names."""
+        """Check the arguments that are names and functions."""
+        check_forward_fn(self.forward_fn, self.argument)
         check_feature_fn(self.feature_fn)
         check_call(self.call)
 

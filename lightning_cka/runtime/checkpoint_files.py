@@ -9,10 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lightning_cka.runtime.text import about_file, one_line
+
+BANK_HEADER = "lightning_cka"
+"""Key of a Gram bank's header in the metadata of its safetensors file."""
+
+
+def is_bank(path: Path) -> bool:
+    """Whether a safetensors file is a Gram bank, which has no weights.
+
+    Raises:
+        SafetensorError: The file is damaged.
+    """
+    with safe_open(path, framework="pt") as file:
+        return BANK_HEADER in (file.metadata() or {})
 
 
 def read_state_dict(path: Path) -> Mapping[str, Any]:
@@ -63,6 +77,8 @@ def _read(path: Path) -> Any:
         if path.is_file() and path.stat().st_size == 0:
             raise ValueError("it is empty")
         if _is_safetensors(path):
+            if is_bank(path):
+                raise ValueError("it is a Gram bank, which has no weights. compare_banks compares banks")
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of torch, about files of other kinds. The error says enough.

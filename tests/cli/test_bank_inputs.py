@@ -119,7 +119,7 @@ def test_banks_that_were_moved_aside_are_no_run(runs, tmp_path):
 
 def test_options_that_do_not_fit(runs, capsys):
     bank = next(Path("seed0").rglob("initial.safetensors"))
-    assert "both paths are banks" in fails(capsys, "compare", bank, bank, "--epoch", "1")
+    assert "no path is a folder" in fails(capsys, "compare", bank, bank, "--epoch", "1")
     assert "one value for each folder, but got 2 for 1" in fails(capsys, "compare", bank, "seed1", "--epoch", "1", "2")
     assert "one value for each folder, but got 3 for 2" in fails(
         capsys, "compare", "seed0", "seed1", "--epoch", "1", "2", "3"
@@ -143,3 +143,18 @@ def test_layers_are_paired_by_position_on_request(runs, tmp_path):
     with pytest.raises(KeyError):
         compared("seed0", "other", "--epoch", "1").same_named()["a"]
     assert list(compared("seed0", "other", "--epoch", "1", "--pair", "position").same_named()) == ["a", "b.c"]
+
+
+def test_layers_are_paired_by_a_mapping_on_request(runs, tmp_path, capsys):
+    write_run(tmp_path / "other", 9, epochs=(1,), layers=("x", "y"))
+    result = compared("seed0", "other", "--epoch", "1", "--pair", "b.c=x", "a=y")
+    assert result.paired().layers == {"a": "y", "b.c": "x"}
+    assert result.same_named() == {"a": result.matrix[0, 1].item(), "b.c": result.matrix[1, 0].item()}
+    command = ["compare", "seed0", "other", "--epoch", "1", "--pair"]
+    assert "--pair takes name, position, or pairs like conv1=stem, but got 'b.c'" in fails(capsys, *command, "b.c")
+    assert "but got 'position'" in fails(capsys, *command, "a=x", "position")
+    assert "--pair gives the layer 'a' two partners: 'x' and 'y'" in fails(capsys, *command, "a=x", "a=y")
+    assert "'z' is no compared layer of the reference" in fails(capsys, *command, "a=z")
+    assert "Put the paths before the options" in fails(
+        capsys, "compare", "seed0", "other", "--epoch", "1", "--pair", "a=x", "seed0"
+    )

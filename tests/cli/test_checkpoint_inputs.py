@@ -7,10 +7,11 @@ import lightning as L
 import pytest
 import torch
 from cli_runs import fails
-from lightning_cka import CKAResult, compare_models
+from lightning_cka import CKAResult, GramBank, compare_banks, compare_models
 from lightning_cka.cli import main
 from lightning_cka.cli.imported_objects import modules_of_current_folder
 from torch import nn
+from torch.utils.data import DataLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore:CKA:UserWarning")
 MODULE = """
@@ -33,6 +34,10 @@ class Net(L.LightningModule):
 class Plain(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+
+
+def make_net():
+    return Net(4)
 
 
 def plain():
@@ -158,3 +163,65 @@ def test_the_import_path_is_as_before(user, tmp_path):
     before = list(sys.path)
     compared("a.pt", "a.pt", "--architecture", "nets_of_user:Plain")
     assert sys.path == before
+
+
+def write_bank_of(net, user, path):
+    """Write the bank of a run, of some samples in another order than the loader's."""
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(3)).tolist()
+    loader = DataLoader(user.samples().dataset, batch_sampler=[order[:32], order[32:64]])
+    bank = GramBank.from_model(net, loader, progress_bar=False)
+    bank.epoch, bank.step = 4, 49
+    bank.save(path)
+    return bank
+
+
+def test_a_checkpoint_and_a_bank_on_either_side(user, tmp_path):
+    """The model of the checkpoint is shown the samples of the bank, and the layers are those of the bank."""
+    nets = user.Plain(), user.Plain()
+    save_plain(nets[0], tmp_path / "a.pt")
+    bank = write_bank_of(nets[1], user, tmp_path / "run" / "banks" / "epoch=004-step=000049.safetensors")
+    own = GramBank.from_model(nets[0], user.samples(), like=bank, progress_bar=False)
+    options = ["--architecture", "nets_of_user:Plain"]
+    for file in (["run", "--epoch", "4"], ["run/banks/epoch=004-step=000049.safetensors"]):
+        rows = compared("a.pt", *file, *options)
+        assert torch.equal(rows.matrix, compare_banks(own, bank).matrix)
+        assert rows.num_samples == 64
+        assert (rows.model_name, rows.reference_name) == ("Plain (a)", "Plain (run), epoch 4")
+        columns = compared(file[0], "a.pt", *file[1:], *options, "--reference-name", "tuned")
+        assert torch.equal(columns.matrix, compare_banks(bank, own).matrix)
+        assert (columns.model_name, columns.epoch, columns.reference_name) == ("Plain (run)", 4, "tuned")
+
+
+def test_the_layers_of_a_checkpoint_and_a_bank(user, tmp_path):
+    """By class where a model is there, by other names, of the reference's side, and of another architecture."""
+    save_plain(user.Plain(), tmp_path / "a.pt")
+    bank = write_bank_of(user.Plain(), user, tmp_path / "b.safetensors")
+    net, bare = ["--architecture", "nets_of_user:Plain"], ("a.pt", "b.safetensors")
+    chosen = compared(*bare, *net, "--layers", "Linear", "--reference-layers", "2")
+    assert (chosen.layers, chosen.reference_layers) == (("0", "2"), ("2",))
+    assert compared(*bare, *net, "--layers", "0", "1").layers == ("0", "1")
+    swapped = compared(*reversed(bare), *net, "--layers", "2", "--reference-layers", "0", "--pair", "2=0")
+    assert list(swapped.same_named()) == ["2"]
+    inside = GramBank(("net.0", "net.2"), "Wrapper", bank.sample_kind, seed=bank.seed)
+    for batch in bank:
+        inside.add(batch)
+    inside.save(tmp_path / "c.safetensors")
+    assert compared("a.pt", "c.safetensors", *net).paired().layers == {"0": "net.0", "2": "net.2"}
+    save_plain(user.Net(4), tmp_path / "other.pt")
+    other = compared("other.pt", "b.safetensors", "--architecture", "nets_of_user:make_net")
+    assert (other.layers, other.reference_layers) == (("one", "two"), ("0", "2"))
+
+
+def test_options_that_do_not_fit_a_checkpoint_and_a_bank(user, tmp_path, capsys):
+    save_plain(user.Plain(), tmp_path / "a.pt")
+    write_bank_of(user.Plain(), user, tmp_path / "run" / "banks" / "epoch=004-step=000049.safetensors")
+    options = ["--architecture", "nets_of_user:Plain", "--dataloader", "nets_of_user:samples"]
+    command = ["compare", "a.pt", "run", *options]
+    for option in ("--seed", "--gram-batch-size"):
+        text = fails(capsys, *command, "--epoch", "4", option, "8")
+        assert f"{option} is for two checkpoints. Beside a bank, the samples are those of the bank" in text
+    asked = fails(capsys, *command, lines=2)
+    assert f"lightning-cka compare a.pt run {' '.join(options)} --epoch 4" in asked
+    assert "no path is a folder" in fails(
+        capsys, "compare", "a.pt", "run/banks/epoch=004-step=000049.safetensors", *options, "--epoch", "4"
+    )

@@ -46,13 +46,13 @@ def test_one_result_is_not_compared_with_anything_else(tmp_path, capsys):
     assert "is a result" in fails(capsys, "compare", f"one/{RESULT}", f"one/{RESULT}")
 
 
-def test_a_checkpoint_is_not_compared_with_a_bank(tmp_path, capsys):
+def test_a_checkpoint_beside_a_run_needs_its_network_and_its_samples(tmp_path, capsys):
     write_run(tmp_path / "one")
     for name, write in (("a.ckpt", torch.save), ("b.safetensors", save_file)):
         write({"weight": torch.zeros(2)}, tmp_path / name)
-        text = fails(capsys, "compare", name, "one", "--epoch", "1")
-        assert f"'{name}' is a checkpoint and 'one' is a folder" in text
-        assert "GramBank.from_model(model, dataloader, like=BANK)" in text
+        for paths in ((name, "one"), ("one", name)):
+            text = fails(capsys, "compare", *paths, "--epoch", "1")
+            assert f"'{name}' is a checkpoint, which has weights only: --architecture and --dataloader missing" in text
 
 
 def test_other_paths_say_what_they_are_and_what_was_expected(tmp_path, capsys):

@@ -2,9 +2,11 @@
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
+from gram_banks import bank_of_features
 from lightning_cka import GramBank, compare_banks
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.hsic.stack import pack_features
@@ -127,3 +129,20 @@ def test_layers_that_are_nan_are_not_flagged():
         assert [(flag.reason, flag.samples) for flag in result.flags] == bad_samples
         assert math.isnan(result.diagnostics.layers["a"].effective_dimension)
         assert result.diagnostics.leave_one_out == {}
+
+
+def test_a_layer_is_uncertain_if_cka_with_its_own_partner_is():
+    """A model that has not changed has no errors of its own, however uncertain CKA with other layers is."""
+    torch.manual_seed(0)
+    x, noise = torch.randn(2, 64, 6)
+    a, b = x.split(16), (0.6 * x + noise).split(16)
+    one, same, other = (bank_of_features(zip(*sides, strict=True), ("a", "b")) for sides in ((a, b), (a, b), (b, a)))
+    thresholds = replace(OFF, standard_error=0.02)
+    unchanged = compare_banks(one, same, thresholds=thresholds)
+    assert unchanged.standard_error[0, 1] > 0.02  # Positive control: the other cells are uncertain.
+    assert unchanged.flags == ()
+    with pytest.warns(UserWarning, match="standard error above 0.02"):
+        flags = compare_banks(one, other, thresholds=thresholds).flags
+    assert {flag.layer: flag.value for flag in flags} == pytest.approx(
+        dict(zip("ab", compare_banks(one, other, thresholds=OFF).standard_error.diagonal().tolist(), strict=True))
+    )

@@ -57,6 +57,40 @@ def test_layers_that_cannot_be_compared_raise_if_chosen_by_name(layers, message)
         plan_of(Odd(), [torch.randn(8, 3)], layers)
 
 
+class Holds(nn.Module):
+    """Holds layers in containers that it only iterates over, and one layer that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.listed = nn.ModuleList([nn.Linear(3, 3)])
+        self.named = nn.ModuleDict({"a": nn.Linear(3, 3)})
+        self.iterated = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+        self.idle = nn.ModuleList([nn.Linear(3, 3)])
+
+    def forward(self, x):
+        for layer in (*self.listed, self.named["a"], *self.iterated):
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize(("layers", "choice"), [(None, "the default layers"), ("**", "layers=")])
+def test_containers_that_are_iterated_over_are_not_said_to_be_left_out(layers, choice, caplog):
+    plan = plan_of(Holds(), [torch.randn(8, 3)], layers)
+    assert [name for name in plan.names if name != "iterated.1"] == ["listed.0", "named.a", "iterated.0", "iterated.2"]
+    assert [line.message for line in caplog.records] == [
+        f"CKA leaves out of {choice}: layer 'idle.0' (Linear) did not run in forward"
+    ]
+
+
+def test_a_container_that_is_chosen_by_name_says_what_to_choose():
+    for name, kind in (("listed", "ModuleList"), ("named", "ModuleDict")):
+        message = rf"layer '{name}' \({kind}\) has no forward, since it only holds other layers: choose these, with a"
+        with pytest.raises(ValueError, match=message):
+            plan_of(Holds(), [torch.randn(8, 3)], name)
+    with pytest.raises(ValueError, match=r"layer 'iterated' \(Sequential\) did not run in forward"):
+        plan_of(Holds(), [torch.randn(8, 3)], "iterated")
+
+
 class Wrapper(nn.Module):
     def __init__(self):
         super().__init__()

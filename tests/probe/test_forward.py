@@ -1,7 +1,9 @@
 """How a batch is passed to a model."""
 
+import pytest
 import torch
 from example_models import Takes
+from lightning_cka import CKAMonitor, compare_models
 from lightning_cka.probe.forward import default_forward
 from torch import nn
 
@@ -50,3 +52,12 @@ def test_the_arguments_of_a_wrapped_model_are_those_of_the_model():
 
     ids = torch.ones(4, 2)
     assert default_forward(Wrapper(Named()), {"ids": ids, "labels": ids[0]}) is ids
+
+
+@pytest.mark.parametrize("name", ["forward_fn", "reference_forward_fn"])
+def test_a_forward_fn_that_cannot_be_called_is_refused_at_once(name):
+    message = f"^{name} must be a function of a module and a batch, but is a str: 'net.forward'"
+    with pytest.raises(TypeError, match=message):
+        CKAMonitor(nn.Linear(2, 2), **{name: "net.forward"})
+    with pytest.raises(TypeError, match=message):
+        compare_models(nn.Linear(2, 2), nn.Linear(2, 2), [torch.randn(8, 2)], **{name: "net.forward"})

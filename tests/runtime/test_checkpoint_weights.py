@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import Forwards, Net
 from damage import with_flipped_bits
+from gram_banks import make_bank
 from lightning_cka.runtime.checkpoint_weights import detached_copy, read_weights
 from safetensors.torch import save_file, save_model
 from torch import nn
@@ -230,3 +231,11 @@ def test_truncated_files_and_other_files(tmp_path):
                 assert_one_line(error, path.name)
             else:
                 assert content in flipped  # A bit of a weight.
+
+
+def test_a_gram_bank_is_no_checkpoint(tmp_path):
+    make_bank().save(tmp_path / "bank.safetensors")
+    with pytest.raises(
+        ValueError, match=r"checkpoint 'bank.safetensors' cannot be read: it is a Gram bank, which has no weights"
+    ):
+        read_weights(tmp_path / "bank.safetensors", nn.Linear(2, 2))
