@@ -85,11 +85,12 @@ def compare_checkpoint_with_bank(options: Any) -> Mapping[str, CKAResult]:
             feature_fn=options.feature_fn,
             device=options.device,
         )
-    banks, layers = (own, bank), (own.layers, _bank_layers(keywords, side, bank))
+    banks, others = (own, bank), _bank_layers(keywords, side, bank)
+    keywords |= {"layers": own.layers, "reference_layers": others}
     if side == 1:
-        banks, layers = banks[::-1], layers[::-1]
+        banks = (bank, own)
+        keywords |= {"layers": others, "reference_layers": own.layers}
     name_sides(options, paths, banks)
-    keywords |= {"layers": layers[0], "reference_layers": layers[1]}
     results: Mapping[str, CKAResult] = compare_banks(*banks, strict=options.strict, **keywords)
     return results
 

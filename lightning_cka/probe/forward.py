@@ -32,7 +32,7 @@ def check_call(call: str) -> None:
         raise ValueError(f"call must be one of {', '.join(map(repr, get_args(Call)))}, but is {call!r}")
 
 
-def check_forward_fn(forward_fn: ForwardFn | None, argument: str = "forward_fn") -> None:
+def check_forward_fn(forward_fn: object, argument: str = "forward_fn") -> None:
     """Check that a function that runs a model can be called.
 
     Raises:
