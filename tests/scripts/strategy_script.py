@@ -88,8 +88,11 @@ class Faulty(Dataset):
 
 def validation_loader(kind, rank, samples):
     """Return validation data, with a fault or without."""
-    if kind in ("raise", "die"):
-        return DataLoader(Faulty(kind), batch_size=8, num_workers=int(kind == "die"))
+    if kind == "raise":
+        return DataLoader(Faulty(kind), batch_size=8)
+    if kind == "die":
+        # A worker that prepared two batches could die while the first one is on its way, with another error.
+        return DataLoader(Faulty(kind), batch_size=8, num_workers=1, prefetch_factor=1)
     some = {"empty on 1": 0, "few on 1": 8}.get(kind, samples)
     x, y = dataset(some if rank else samples).tensors
     return DataLoader(TensorDataset(x.double(), y), batch_size=8)
