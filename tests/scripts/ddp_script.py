@@ -138,7 +138,8 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     scenarios = json.loads(args.scenarios)
-    with patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):  # Drawing takes most of the time.
+    drawing = patch("lightning_cka.monitor.run_output.log_figures", lambda *_: [])  # It takes most of the time.
+    with drawing, patch("lightning_cka.monitor.logged_figures.write_animation"):
         contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
     if contents[0]["rank"] == 0:
         # Only rank 0 calls this, so it must not wait for other processes.
