@@ -5,6 +5,7 @@ from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.measures import plot_measures
 from lightning_cka.figures.panels import plot_comparison
+from lightning_cka.figures.redundant_layers import plot_redundancy
 from lightning_cka.figures.sample_animation import animate_samples
 from lightning_cka.figures.samples import plot_samples
 from lightning_cka.figures.spectra import plot_spectrum
@@ -20,6 +21,7 @@ __all__ = [
     "plot_drift",
     "plot_layer_trend",
     "plot_measures",
+    "plot_redundancy",
     "plot_samples",
     "plot_spectrum",
     "plot_trajectories",

@@ -21,7 +21,7 @@ import lightning_cka
 
 OUTPUT = Path(__file__).with_name("reference.md")
 PACKAGE = Path(lightning_cka.__file__).parent
-PLACES = ("plotting", "compare", "diagnostics", "kernels")
+PLACES = ("plotting", "compare", "decisions", "diagnostics", "kernels")
 """Modules of the package whose public names are listed after those of the package itself."""
 ROOMS = ("hsic", "runtime", "probe", "compare", "decisions", "figures", "view", "monitor", "cli")
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")

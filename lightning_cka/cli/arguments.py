@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_animate(commands)
     _add_samples(commands)
     _add_spectrum(commands)
+    _add_redundancy(commands)
     _add_show(commands)
     _add_report(commands)
     return parser
@@ -144,6 +145,26 @@ def _add_spectrum(commands: Any) -> None:
     add_layers(parser, "8 evenly spaced ones")
     add_exclude(parser)
     _add_picture(parser)
+
+
+def _add_redundancy(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "redundancy",
+        "show which layers of a model are alike, and which could be removed with the least change",
+        "lightning-cka redundancy cka --output redundancy.pdf",
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN_OR_FILE",
+        type=Path,
+        help="result of a model with itself (.json), bank (.safetensors), or folder of a run, whose last one is taken",
+    )
+    parser.add_argument(
+        "--alike", type=float, default=0.9, help="CKA above which layers are alike (default: %(default)s)"
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
 
 
 def _add_show(commands: Any) -> None:

@@ -21,6 +21,7 @@ _MODULE_OF = {
     "spectrum": "picture_commands",
     "trajectory": "run_commands",
     "animate": "run_commands",
+    "redundancy": "redundancy_command",
     "show": "show_command",
     "report": "report_command",
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_cka.compare.decided_result import DecidedResult
 from lightning_cka.compare.diagnostics import Diagnostics
 from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flags import Flag
@@ -18,7 +19,6 @@ from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.permutation_test import PermutationTest
 from lightning_cka.compare.result_rows import result_rows
 from lightning_cka.compare.run_files import moment_text
-from lightning_cka.compare.shown_result import ShownResult
 from lightning_cka.hsic.measure import CKA, measure_title
 from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.deprecation import renamed_arguments, renamed_attribute
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @renamed_arguments(within="self_comparison")
 @dataclass(frozen=True, eq=False, repr=False)
-class CKAResult(ShownResult):
+class CKAResult(DecidedResult):
     """CKA between all L layers of a model and all R layers of a reference (Kornblith et al. 2019).
 
     Paper: https://arxiv.org/abs/1905.00414.

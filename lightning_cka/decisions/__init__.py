@@ -4,3 +4,7 @@ In: results and Gram banks. Out: numbers with intervals, for figures, scalars, t
 This room does not know how a figure is drawn or where an answer is logged. It imports from `compare`, `probe`, `hsic`
 and `runtime`.
 """
+
+from lightning_cka.decisions.redundancy import LayerStep, Redundancy
+
+__all__ = ["LayerStep", "Redundancy"]

@@ -50,7 +50,12 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def new_axes(
-    columns: Sequence[str], rows: Sequence[str], below: float = 0.0, legend: Sequence[str] = (), above: float = 0.0
+    columns: Sequence[str],
+    rows: Sequence[str],
+    below: float = 0.0,
+    legend: Sequence[str] = (),
+    above: float = 0.0,
+    beside: float = 0.0,
 ) -> Axes:
     """Return axes in a new figure, with room for the labels and a colour bar.
 
@@ -62,10 +67,11 @@ def new_axes(
         below: Height of the free room under the title of the x axis.
         legend: Labels of the lines in a legend to the right of the axes.
         above: Height of the free room above the axes, beside that of the title.
+        beside: Width of the free room to the right of the colour bar.
     """
-    total_width = figure_width(columns, rows, legend)
+    total_width = figure_width(columns, rows, legend, beside)
     left = _left_room(rows)
-    width = total_width - left - _right_room(legend)
+    width = total_width - left - _right_room(legend) - beside
     bottom, top = label_room(columns, width) + below, 0.4 * max(1.0, font_scale()) + above
     height = _side(len(rows)) if (size := chosen_size()) is None else max(size[1] - bottom - top, SMALLEST_SIDE)
     total_height = bottom + height + top
@@ -73,9 +79,9 @@ def new_axes(
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
-def figure_width(columns: Sequence[str], rows: Sequence[str], legend: Sequence[str] = ()) -> float:
+def figure_width(columns: Sequence[str], rows: Sequence[str], legend: Sequence[str] = (), beside: float = 0.0) -> float:
     """Return the width of the figure that `new_axes` makes."""
-    left, right = _left_room(rows), _right_room(legend)
+    left, right = _left_room(rows), _right_room(legend) + beside
     if (size := chosen_size()) is not None:
         return max(size[0], left + SMALLEST_SIDE + right)
     return left + _side(len(columns)) + right

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from lightning_cka import compare_banks, compare_models, plotting, trajectories
+from lightning_cka import CKAResult, compare_banks, compare_models, plotting, trajectories
 from lightning_cka.cli.arguments import build_parser
 from lightning_cka.figures.animation import write_animation
 
@@ -18,6 +18,7 @@ PYTHON = {
     "samples": (plotting.plot_samples,),
     "spectrum": (plotting.plot_spectrum,),
     "animate": (write_animation,),
+    "redundancy": (CKAResult.redundancy,),
     "drift": (),
     "show": (),
     "report": (),

@@ -17,6 +17,7 @@ COMMANDS = {
     "drift": ["drift", "run/initial"],
     "samples": ["samples", BANK, "--layer", "a"],
     "spectrum": ["spectrum", BANK],
+    "redundancy": ["redundancy", BANK],
     "show": ["show", LATER],
 }
 

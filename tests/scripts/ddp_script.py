@@ -15,6 +15,7 @@ import torch
 from conftest import Net, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, compare_models
+from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.runtime.collectives import all_gather_objects
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -100,6 +101,7 @@ def run(devices, strategy, samples, own, layers):
         "rank": trainer.global_rank,
         "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
         "errors": {name: errors(results) for name, results in monitor.results.items()},
+        "blocks": [redundancy(r).blocks for key in ("linear", "rbf") for r in monitor.results[f"self/{key}"]],
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "effective batches": [r.effective_batches for r in monitor.results["initial/linear"]],
         "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka")},
