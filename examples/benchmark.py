@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from benchmarks import epoch, growth, measures, packages, peer_table, peer_task, peers
+from benchmarks import epoch, growth, measures, packages, peer_table, peer_task, peers, report
 from benchmarks.markdown import table
 from benchmarks.networks import NETWORKS, ON_CPU
 
@@ -110,7 +110,26 @@ def run_measures(args, device, folder):
     return found
 
 
-PARTS = {"epoch": run_epoch, "digits": run_digits, "peers": run_peers, "growth": run_growth, "measures": run_measures}
+def run_report(args, device, folder):
+    """Print what the interactive view takes to write."""
+    print("\n## The file of the interactive view\n")
+    print(
+        f"{len(report.REFERENCES)} references, {report.BATCHES} batches. A thread writes it while training goes on.\n"
+    )
+    folder.mkdir(parents=True)
+    found = [report.measure(28, epochs, args.repeats, folder) for epochs in args.report_epochs]
+    print(table([report.row(each) for each in found]), flush=True)
+    return found
+
+
+PARTS = {
+    "epoch": run_epoch,
+    "digits": run_digits,
+    "report": run_report,
+    "peers": run_peers,
+    "growth": run_growth,
+    "measures": run_measures,
+}
 
 
 def print_new_rows(rows, new=1):
@@ -132,6 +151,8 @@ def parse_arguments():
     parser.add_argument("--no-epoch", action="store_true", help="leave out the tables of networks")
     parser.add_argument("--no-digits", action="store_true", help="leave out the digits example")
     parser.add_argument("--digits-epochs", type=int, default=8, help="epochs of each run of the digits example")
+    parser.add_argument("--report", action="store_true", help="measure how long the interactive view takes to write")
+    parser.add_argument("--report-epochs", type=int, nargs="+", default=[100, 500], help="lengths of its runs")
     parser.add_argument("--peers", action="store_true", help="compare with the other packages that are installed")
     parser.add_argument("--peer-samples", type=int, default=512, help="samples for the other packages")
     parser.add_argument("--peer-repeats", type=int, default=3, help="runs of each package")
@@ -147,7 +168,7 @@ def parse_arguments():
     args = parser.parse_args()
     args.growth_limit = {key: int(value) for key, value in (each.split("=") for each in args.growth_limit)}
     chosen = {"epoch": not args.no_epoch, "digits": not args.no_digits, "peers": args.peers, "growth": args.growth}
-    chosen["measures"] = args.measures
+    chosen |= {"measures": args.measures, "report": args.report}
     return args, [part for part, is_chosen in chosen.items() if is_chosen]
 
 

@@ -37,9 +37,16 @@ def test_the_benchmark_prints_all_its_tables(tmp_path):
     growth = ["--growth", "--growth-limit", "samples=256", "layers=4", "width=64", "references=2"]
     processes = ["--process-samples", "256", "--process-widths", "64", "--process-layers", "4"]
     opinions = ["--measures", "--measure-samples", "16"]
-    text = run(tmp_path, "benchmark.py", *small, *peers, *growth, *processes, *opinions).stdout
+    report = ["--report", "--report-epochs", "3"]
+    text = run(tmp_path, "benchmark.py", *small, *peers, *growth, *processes, *opinions, *report).stdout
     assert re.search(r"\| MLP, 50 layers of 512 \(256\) \| 50 \|", text)
-    assert re.search(r"\| initial, previous, self \| \d", text)
+    for name in (
+        "initial, previous, self",
+        "the same without report.html",
+        "the same with report.html after each epoch",
+    ):
+        assert re.search(rf"\| {name} \| \d", text)
+    assert re.search(r"\| 28 \| 3 \| \d.*s \| \d.*s \| 0\.\d \|", text)
     error = re.search(r"\| MLP \(50\) \| lightning-cka \|(?:.*\|){6} (\d\S+) \| \S+ \| \S+ \|", text).group(1)
     assert 0 < float(error) < 1e-6
     assert re.search(r"\| references \|.*\n.*\n\| 1 \|.*\n\| 2 \|", text)

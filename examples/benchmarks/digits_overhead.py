@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import lightning as L
 from digits import LAYERS, DigitsCNN, digits
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
+from lightning_cka.monitor import report_file
 from torch.utils.data import DataLoader
 
 from benchmarks.markdown import seconds, with_range
 
 WITHOUT = "without the monitor"
-REFERENCES = {
-    WITHOUT: None,
-    "initial": ["initial"],
-    "initial, previous, self": ["initial", "previous", "self"],
+ALL = ["initial", "previous", "self"]
+RUNS = {
+    WITHOUT: (None, nullcontext()),
+    "initial": (["initial"], nullcontext()),
+    "initial, previous, self": (ALL, nullcontext()),
+    "the same without report.html": (ALL, patch.object(report_file.ReportFile, "update")),
+    "the same with report.html after each epoch": (ALL, patch.object(report_file, "SECONDS", 0.0)),
 }
+"""By name: the references, and what changes meanwhile when ``report.html`` is written."""
 
 
 class EpochTimes(L.Callback):
@@ -57,10 +64,11 @@ def train(references, epochs, folder):
 
 def measure(repeats, epochs, folder):
     """Return the median seconds of an epoch, one for each run, by references."""
-    runs = {name: [] for name in REFERENCES}
+    runs = {name: [] for name in RUNS}
     for repeat in range(repeats):
-        for number, (name, references) in enumerate(REFERENCES.items()):
-            times = train(references, epochs, folder / f"{repeat}-{number}")
+        for number, (name, (references, change)) in enumerate(RUNS.items()):
+            with change:
+                times = train(references, epochs, folder / f"{repeat}-{number}")
             runs[name].append(statistics.median(times))
     return runs
 

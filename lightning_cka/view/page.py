@@ -27,7 +27,7 @@ SCRIPTS = (
     "curves.js",
     "layer.js",
     "grid.js",
-    "lists.js",
+    "flags.js",
     "exports.js",
     "controls.js",
     "panel.js",
@@ -36,13 +36,13 @@ SCRIPTS = (
 """The modules of the view. Each imports from those before it only."""
 
 _START = """
-LightningCKA.mount(document.body, document.getElementById("lightning-cka").textContent, { isWholePage: true });
+LightningCKA.mount(document.body, document.getElementById("lightning-cka").textContent);
 """
 
 
 @cache
 def script() -> str:
-    """Return all modules as one classic script, which defines ``LightningCKA.mount(element, payload, options)``.
+    """Return all modules as one classic script, which defines ``LightningCKA.mount(element, payload)``.
 
     A page may also load ``view.js`` as a module: ``import { mount } from "./view.js"``.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import lightning_cka
@@ -61,6 +62,17 @@ def test_scripts_are_tidy(name):
         assert len(line) <= 120
         assert line == line.rstrip()
         assert "\t" not in line
+
+
+def test_a_wheel_has_the_files_of_the_page_and_of_the_tab(tmp_path):
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    (path,) = wheel.WheelBuilder(str(STATIC.parents[2])).build(directory=str(tmp_path), versions=["standard"])
+    names = set(zipfile.ZipFile(path).namelist())
+    files = [file.relative_to(STATIC.parents[2]).as_posix() for file in STATIC.rglob("*") if file.is_file()]
+    assert {Path(name).suffix for name in files} == {".js", ".css", ".html"}
+    assert set(files) <= names
+    (entry_points,) = (name for name in names if name.endswith("dist-info/entry_points.txt"))
+    assert "lightning_cka.view.tensorboard_plugin:CKAPlugin" in zipfile.ZipFile(path).read(entry_points).decode()
 
 
 def test_the_scripts_come_without_torch():

@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import script_process
+from lightning_cka import CKAResult
 from tensorboards import Run, entry_point, get, search_path, tensorboard
 from test_safety import HOSTILE, hostile_runs
 from test_view import check_cell, check_digits
-from view_results import one_run, results, without_layer
+from view_results import results
 
 tensorboard_package = pytest.importorskip("tensorboard")
 
@@ -63,46 +66,85 @@ def test_the_entry_point_is_a_plugin(tmp_path, monkeypatch):
     assert subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True).stdout.strip() == b"1"
 
 
+@contextmanager
+def training(folder):
+    """Train two runs in a process of its own. The second one goes on until the block ends."""
+    with (folder / "training.log").open("wb") as log:
+        process = subprocess.Popen(**script_process("live_script.py", folder), stdout=log, stderr=log)
+    try:
+        yield process
+        folder.joinpath("stop").touch()
+        assert process.wait(120) == 0, folder.joinpath("training.log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def results_of(folder, run, key):
+    """Return the results that a run of `training` has written, in order."""
+    return [CKAResult.load(path) for path in sorted((folder / "cka" / run / key).glob("*.json"))]
+
+
+def show_run(viewer, name):
+    """Check the box of one run only."""
+    viewer.run(
+        """for (const box of document.querySelectorAll('.runs input')) box.checked = box.value === arguments[0];
+        document.querySelector('.runs').dispatchEvent(new Event('change'));""",
+        name,
+    )
+    viewer.wait("return document.querySelector('.maps h3').textContent.startsWith(arguments[0])", name)
+
+
+LAST_PLACE = "return Number(document.querySelector('input[type=range]').max)"
+
+
 def test_the_tab_shows_a_run_that_is_still_written(viewer, tmp_path):
-    run = one_run()
-    run["initial/cka"] = results(epochs=25)  # TensorBoard keeps ten tensors of a tag.
-    run["initial/cka"][2] = without_layer(run["initial/cka"][2], 3)
-    logs = tmp_path / "logs"
-    written = write_run(logs / "a run", {key: found[:20] for key, found in run.items()})
-    with tensorboard(logs, tmp_path) as address:
+    with training(tmp_path) as process, tensorboard(tmp_path / "logs", tmp_path) as address:
         viewer.open_tab(address)
-        assert viewer.text(".moment") == "epoch 19, step 999"
-        for epoch in (19, 0, 7):
-            viewer.go(epoch)
-            check_cell(viewer, run["initial/cka"][epoch], 1, 3)
-            check_change(viewer, run["initial/cka"][epoch], run["initial/cka"][12], 4)
-        viewer.go(2)
-        assert viewer.hover(3, 1)["linear CKA"] == "nan"
+        viewer.wait("return document.querySelectorAll('.runs input').length === 2", seconds=60)
+        assert viewer.texts(".runs label") == ["second", "first"]  # The newest one comes first.
+
+        show_run(viewer, "first")  # It has twelve epochs, and TensorBoard keeps ten tensors of a tag.
+        run = results_of(tmp_path, "first", "initial/linear")
+        assert viewer.text(".moment") == f"epoch 11, step {run[11].step}"
         assert viewer.options("Reference") == ["initial", "previous"]
-        viewer.choose("Measure", run["initial/mutual_knn"][0].measure_label)
-        check_cell(viewer, run["initial/mutual_knn"][2], 2, 4)
+        for epoch in (11, 0, 7):
+            viewer.go(epoch)
+            check_cell(viewer, run[epoch], 1, 3)
+            check_change(viewer, run[epoch], run[5], 4)
+        viewer.choose("Measure", "mutual kNN")
+        check_cell(viewer, results_of(tmp_path, "first", "initial/mutual_knn")[7], 2, 4)
         viewer.choose("Measure", "linear CKA")
         viewer.choose("Reference", "previous")
-        check_cell(viewer, run["previous"][2], 4, 4)
+        check_cell(viewer, results_of(tmp_path, "first", "previous/linear")[7], 4, 4)
         viewer.choose("Reference", "initial")
-        viewer.go(19)
         link = viewer.run("return document.querySelector('.exports a').href")
         assert link.startswith(f"{address}/data/plugin_entry.html?name=lightning_cka#")
         assert get(link.partition("#")[0])
-        written.write("cka/initial/cka/", run["initial/cka"][20:])
-        viewer.wait("return document.querySelector('.moment').innerText === 'epoch 24, step 1249'", seconds=60)
-        check_cell(viewer, run["initial/cka"][24], 0, 2)
-        write_run(logs / "another", {"initial": results(epochs=3, seed=5)})
-        viewer.wait("return document.querySelectorAll('.runs input').length === 2", seconds=60)
-        folder = Path(os.environ.get("LIGHTNING_CKA_SCREENSHOTS", tmp_path))
-        viewer.screenshot(folder / "tensorboard-light.png")
-        viewer.run("window.parent.document.body.classList.add('dark-mode')")
-        viewer.settle()
-        dark = "return getComputedStyle(document.querySelector('.cka-view')).backgroundColor"
-        assert viewer.run(dark) == "rgb(22, 20, 26)"
-        viewer.screenshot(folder / "tensorboard-dark.png")
+
+        show_run(viewer, "second")
+        viewer.go(2)
+        last = viewer.run(LAST_PLACE)
+        viewer.wait(f"{LAST_PLACE} > arguments[0] + 1", last, seconds=60)
+        assert process.poll() is None
+        assert viewer.text(".moment").startswith("epoch 2,")
+        viewer.go(last)
+        (file,) = (tmp_path / "cka" / "second" / "initial" / "linear").glob(f"epoch={last:03d}-*.json")
+        check_cell(viewer, CKAResult.load(file), 0, 2)
+        check_the_scheme(viewer, Path(os.environ.get("LIGHTNING_CKA_SCREENSHOTS", tmp_path)))
+        assert process.poll() is None
         viewer.driver.switch_to.default_content()
         viewer.driver.get("about:blank")
+
+
+def check_the_scheme(viewer, folder):
+    """Check that the tab is dark if TensorBoard is, and take screenshots."""
+    viewer.screenshot(folder / "tensorboard-light.png")
+    viewer.run("window.parent.document.body.classList.add('dark-mode')")
+    viewer.settle()
+    dark = "return getComputedStyle(document.querySelector('.cka-view')).backgroundColor"
+    assert viewer.run(dark) == "rgb(22, 20, 26)"
+    viewer.screenshot(folder / "tensorboard-dark.png")
 
 
 def test_the_tab_works_without_unsafe_eval_and_shows_names_as_text(viewer, tmp_path):

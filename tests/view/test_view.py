@@ -12,14 +12,13 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from lightning_cka import CKAResult
-from lightning_cka.decisions.settled import settled_since
 from lightning_cka.probe.layer_patterns import names_matching
 from lightning_cka.view.page import page
 from lightning_cka.view.payload import view_payload
 from matplotlib import colormaps
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
-from view_results import flagged, large_run, one_run, results, settling, trace_flag
+from view_results import flagged, large_run, one_run, results, trace_flag
 
 
 def expected_cell(result, row, column):
@@ -306,21 +305,6 @@ def test_the_drift_map_has_layers_by_time(viewer):
     assert viewer.text(".layer h2") == "net.2 over time"
 
 
-def test_the_drift_map_marks_when_layers_settled(viewer):
-    run = settling()
-    viewer.open({"initial": run})
-    expected = [place for place in settled_since(run).values() if place is not None]
-    assert expected
-    marks = viewer.run(
-        """const grid = document.querySelector('.drift .grid'), canvas = grid.querySelector('canvas');
-        const [box, width] = [canvas.getBoundingClientRect(), canvas.width];
-        return [...grid.querySelectorAll('path')].map(p => p.getBoundingClientRect())
-          .map(r => Math.floor((r.x + r.width / 2 - box.x) / box.width * width));"""
-    )
-    assert marks == expected
-    assert "±0.01" in viewer.text(".drift .muted")
-
-
 def test_the_flags_tell_what_when_and_which_samples(viewer):
     viewer.open(one_run())
     assert viewer.texts(".flag summary") == [
@@ -435,33 +419,101 @@ def test_the_page_works_in_a_sandboxed_frame(viewer):
     viewer.driver.switch_to.default_content()
 
 
-def test_another_payload_is_shown_in_the_same_state(viewer):
-    """As TensorBoard's tab does while a run is live."""
-    run = results(epochs=6)
-    viewer.open({"initial": run[:3]})
-    script = """document.body.replaceChildren(); const [first, second] = arguments;
-    window.view = LightningCKA.mount(document.body, first); window.second = second;"""
-    viewer.run(script, view_payload({"run": {"initial": run[:3]}}), view_payload({"run": {"initial": run}}))
+MOUNT = """document.body.replaceChildren();
+window.view = LightningCKA.mount(document.body, arguments[0]);"""
+
+
+def mounted(viewer, runs):
+    """Show runs in a view that another payload can be given to, as TensorBoard's tab does while a run is live."""
+    viewer.open(runs)
+    viewer.run(MOUNT, view_payload(runs))
+    viewer.wait("return document.querySelector('.grid canvas[aria-label]') !== null")
+
+
+def update(viewer, runs):
+    viewer.run("view.update(arguments[0])", view_payload(runs))
     viewer.drawn()
+
+
+def test_another_payload_is_shown_in_the_same_state(viewer):
+    run = results(epochs=6)
+    mounted(viewer, {"run": {"initial": run[:3]}})
     viewer.filter("net.1")
     assert viewer.text(".moment") == "epoch 2, step 149"
-    viewer.run("view.update(second)")
-    viewer.drawn()
+    update(viewer, {"run": {"initial": run}})
     assert viewer.text(".moment") == "epoch 5, step 299"  # The view follows the end.
     assert len(viewer.pixels()) == 1
     viewer.go(1)
-    viewer.run("view.update(second)")
-    viewer.drawn()
+    update(viewer, {"run": {"initial": run}})
     assert viewer.text(".moment") == "epoch 1, step 99"
     assert viewer.texts(".cka-view h1") == ["CKA"]
+
+
+def test_another_payload_leaves_open_what_is_open_and_what_has_the_focus(viewer):
+    run = [flagged(each, trace_flag("net.1"), trace_flag("net.3")) for each in results(epochs=7)]
+    mounted(viewer, {"run": {"initial": run[:5]}})
+    viewer.run("document.querySelectorAll('.flag')[1].open = true")
+    grown = {"new": {"initial": results(seed=1)}, "run": {"initial": run}}
+    isolated = "return document.activeElement === arguments[0] && document.activeElement !== document.body"
+    for selector in (".flag button", ".maps canvas", ".drift canvas", "input[type=search]", "select", ".play"):
+        element = viewer.element(selector, 1 if selector == ".flag button" else 0)
+        viewer.run("arguments[0].focus({focusVisible: true})", element)
+        for runs in (grown, {"run": {"initial": run[:5]}}):
+            update(viewer, runs)
+            assert viewer.run(isolated, element), selector
+            is_open = viewer.run("return [...document.querySelectorAll('.flag')].map(f => f.open)")
+            assert is_open == [False, True]
+    update(viewer, {"run": {"initial": run}})
+    assert viewer.texts(".flag summary") == [f"⚠ net.{layer} trace ratio epochs 0–6" for layer in (1, 3)]
+
+
+def test_another_payload_leaves_the_box_of_a_run_with_its_focus(viewer):
+    runs = {name: {"initial": results(seed=seed)} for seed, name in enumerate("abc")}
+    mounted(viewer, {"a": runs["a"], "c": runs["c"]})
+    box = viewer.element(".runs input", 1)
+    viewer.run("arguments[0].focus()", box)
+    update(viewer, {"b": runs["b"], "a": runs["a"], "c": runs["c"]})
+    assert viewer.run("return document.activeElement === arguments[0]", box)
+    assert viewer.texts(".runs label") == ["b", "a", "c"]
+    assert viewer.run("return [...document.querySelectorAll('.runs input')].map(b => b.checked)") == [False, True, True]
+
+
+def test_another_payload_leaves_the_tooltip_of_the_chosen_cell(viewer):
+    run = results(epochs=6)
+    mounted(viewer, {"run": {"initial": run[:3]}})
+    assert viewer.hover(1, 3)["linear CKA"] == f"{run[2].matrix[1, 3]:.4f}"
+    update(viewer, {"run": {"initial": run}})
+    assert viewer.tooltip()["linear CKA"] == f"{run[5].matrix[1, 3]:.4f}"
+    update(viewer, {"run": {"initial": results(layers=2)}})
+    assert viewer.texts(".tooltip") == []  # There is no such layer.
+
+
+def test_time_goes_on_playing_with_another_payload(viewer):
+    run = results(epochs=9)
+    mounted(viewer, {"run": {"initial": run[:6]}})
+    viewer.run("document.querySelector('.play').click()")
+    viewer.wait("return document.querySelector('.moment').textContent.startsWith('epoch 2')")
+    update(viewer, {"run": {"initial": run}})
+    assert viewer.run("return document.querySelector('.play').getAttribute('aria-label')") == "Pause"
+    viewer.wait("return document.querySelector('.play').getAttribute('aria-label') === 'Play'")
+    assert viewer.text(".moment") == "epoch 8, step 449"
+
+
+def test_damaged_data_do_not_end_a_view_that_is_live(viewer):
+    runs = {"run": {"initial": results()}}
+    mounted(viewer, runs)
+    viewer.run("view.update({format: 1})")
+    assert viewer.wait("return document.querySelector('.problem')?.textContent").startswith("These results cannot")
+    update(viewer, runs)
+    assert viewer.texts(".problem") == []
+    check_cell(viewer, runs["run"]["initial"][-1], 1, 2)
 
 
 def test_a_view_may_be_hidden_at_first(viewer):
     """As in a tab of TensorBoard, or in a cell of a notebook that is folded."""
     viewer.open({"initial": results()})
     viewer.run(
-        """document.body.replaceChildren(); document.body.style.display = 'none';
-        LightningCKA.mount(document.body, arguments[0]);""",
+        f"document.body.style.display = 'none'; {MOUNT}",
         view_payload({"run": one_run()}),
     )
     viewer.drawn()
@@ -505,15 +557,6 @@ def test_controls_have_roles_and_names(viewer):
     assert not [each for each in shown if each[0] in interactive and not each[1]]
     assert ("slider", "Time") in shown
     assert ("button", "Play") in shown
-
-
-def test_the_values_are_also_a_table(viewer):
-    run = one_run()
-    viewer.open(run)
-    viewer.run("document.querySelector('.values').open = true")
-    viewer.wait("return document.querySelector('.values td') !== null")
-    cells = viewer.texts(".values tbody tr:first-of-type td")
-    assert cells == [f"{value:.4f}" for value in run["initial/cka"][4].matrix[0].tolist()]
 
 
 def test_touch_shows_a_cell(viewer):

@@ -73,15 +73,3 @@ def large_run():
     """Return 28 layers, 100 epochs and 3 references."""
     names = ("initial", "previous", "pretrained")
     return {name: results(28, 100, name, 16, seed, "backbone.blocks.{}") for seed, name in enumerate(names)}
-
-
-def settling(epochs=6, layers=4):
-    """Return results in which layer i moves until epoch i, and has the same values from there on."""
-    found = results(layers, epochs)
-    random = torch.Generator().manual_seed(0)
-    for epoch, each in enumerate(found):
-        own = torch.tensor([0.5 - 0.1 * max(0, row - epoch) for row in range(layers)], dtype=torch.float64)
-        each.matrix.diagonal().copy_(own)
-        spread = 1e-4 * torch.randn(each.left_out_batches.values.shape, generator=random, dtype=torch.float64)
-        each.left_out_batches.values.copy_(own[:, None] + spread)
-    return found

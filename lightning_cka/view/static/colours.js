@@ -21,31 +21,24 @@ export const MAP_NAMES = ["magma", "viridis", "cividis"];
 const SIZE = 1024;
 const tables = new Map();
 
-/** Return red, green and blue of each of the 1024 colours of a map. */
-export function colourTable(name) {
+/** Return the 1024 colours of a map, such as `#b73779`. */
+function coloursOf(name) {
   if (tables.has(name)) return tables.get(name);
-  const points = MAPS[name].match(/../g).map((digits) => parseInt(digits, 16));
-  const last = points.length / 3 - 1;
-  const table = new Uint8ClampedArray(3 * SIZE);
-  for (let place = 0; place < 3 * SIZE; place++) {
-    const exact = (Math.floor(place / 3) / (SIZE - 1)) * last;
+  const points = MAPS[name].match(/.{6}/g).map((digits) => digits.match(/../g).map((part) => parseInt(part, 16)));
+  const last = points.length - 1;
+  const table = Array.from({ length: SIZE }, (_, place) => {
+    const exact = (place / (SIZE - 1)) * last;
     const below = Math.min(Math.floor(exact), last - 1);
-    const [one, other] = [points[3 * below + (place % 3)], points[3 * below + 3 + (place % 3)]];
-    table[place] = Math.round(one + (exact - below) * (other - one));
-  }
+    const parts = points[below].map((one, part) => one + (exact - below) * (points[below + 1][part] - one));
+    return `#${parts.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("")}`;
+  });
   tables.set(name, table);
   return table;
 }
 
-/** Return the place in a table of the red part of a value's colour. */
-export function colourIndex(value, { low, high }) {
-  const part = high > low ? (value - low) / (high - low) : 0.5;
-  return 3 * Math.round(Math.min(1, Math.max(0, part)) * (SIZE - 1));
-}
-
-/** Return the colour of a value in a range, such as `#b73779`. A range has a map and the values at its ends. */
-export function hexColour(value, range) {
-  const start = colourIndex(value, range);
-  const parts = [...colourTable(range.map).slice(start, start + 3)];
-  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+/** Return the colour of a value in a range: a map, the values at its ends, and the colour of `nan`. */
+export function colourOf(value, { map, low, high, nan }) {
+  if (Number.isNaN(value)) return nan;
+  const part = Math.min(1, Math.max(0, (value - low) / (high - low)));
+  return coloursOf(map)[Math.round(part * (SIZE - 1))];
 }

@@ -1,11 +1,10 @@
-/** Curves over time with bands, which layer a layer is most alike to, and the legend of colours. */
+/** Curves over time with bands, and the legend of colours. */
 
-import { hexColour } from "./colours.js";
+import { colourOf } from "./colours.js";
 import { LABEL_SIZE, label, s, textWidth } from "./elements.js";
 import { elided } from "./names.js";
 
 const [LEFT, RIGHT, BOTTOM] = [40, 10, 34];
-const STRIP = 12;
 
 /** Join runs of equal entries: the value, and the first and the last place of each run. */
 export function runsOf(list) {
@@ -25,24 +24,22 @@ function knownParts(points, name) {
 }
 
 /**
- * Draw curves over time. `lines` have points `{value, low, high}`, a colour, a name or none, and may be dashed.
- * `strips` have for each run the number of columns and the most alike one at each moment. The figure has `placeAt`,
- * the moment at an offset, and `showCursor`.
+ * Draw curves over time. `lines` have points `{value, low, high}`, a colour, a name or none, and may be dashed. The
+ * figure has `placeAt`, the moment at an offset, and `showCursor`.
  */
-export function curveFigure({ width, height, theme, lines, low, high, moments, strips }) {
+export function curveFigure({ width, height, lines, low, high, moments }) {
   const last = Math.max(1, moments.length - 1);
-  const [right, base] = [width - RIGHT, height - BOTTOM];
+  const [right, bottom] = [width - RIGHT, height - BOTTOM];
   const named = lines.filter((line) => line.name);
   const top = named.length ? 24 : 8;
-  const bottom = base - strips.length * (STRIP + 4);
   const x = (place) => LEFT + (place / last) * (right - LEFT);
   const part = (value) => Math.min(1, Math.max(0, (value - low) / (high - low || 1)));
   const y = (value) => bottom - part(value) * (bottom - top);
-  const style = { fill: theme.muted, "text-anchor": "end" };
+  const style = { fill: "var(--muted)", "text-anchor": "end" };
   const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => {
     const value = low + share * (high - low);
     const tick = label(value.toFixed(2), LEFT - 6, y(value) + 4, style);
-    return [s("line", { x1: LEFT, x2: right, y1: y(value), y2: y(value), stroke: theme.line }), tick];
+    return [s("line", { x1: LEFT, x2: right, y1: y(value), y2: y(value), stroke: "var(--line)" }), tick];
   });
   let start = LEFT;
   for (const { name, colour } of named) {
@@ -52,28 +49,19 @@ export function curveFigure({ width, height, theme, lines, low, high, moments, s
   }
   const path = (points, name) => points.map((point) => `${x(point.place)} ${y(point[name])}`);
   for (const { points, colour, isDashed } of lines) {
-    for (const part of knownParts(points, "low")) {
-      const d = `M${path(part, "high").concat(path(part, "low").reverse()).join("L")}Z`;
+    for (const known of knownParts(points, "low")) {
+      const d = `M${path(known, "high").concat(path(known, "low").reverse()).join("L")}Z`;
       parts.push(s("path", { d, fill: colour, opacity: isDashed ? 0.1 : 0.2 }));
     }
-    for (const part of knownParts(points, "value")) {
-      const dashes = { "stroke-dasharray": isDashed ? "4 4" : null, "stroke-linecap": "round" };
-      const d = `M${path(part, "value").join("L")}h0.01`;
-      parts.push(s("path", { d, fill: "none", stroke: colour, "stroke-width": 1.75, ...dashes }));
+    const look = { fill: "none", stroke: colour, "stroke-width": 1.75, "stroke-linecap": "round" };
+    for (const known of knownParts(points, "value")) {
+      const d = `M${path(known, "value").join("L")}h0.01`;
+      parts.push(s("path", { d, ...look, "stroke-dasharray": isDashed ? "4 4" : null }));
     }
   }
-  const half = (right - LEFT) / last / 2;
-  strips.forEach(({ alike, columns }, place) => {
-    const range = { map: "viridis", low: 0, high: Math.max(1, columns - 1) };
-    for (const { value, from, to } of runsOf(alike).filter((run) => run.value >= 0)) {
-      const [begin, end] = [Math.max(LEFT, x(from) - half), Math.min(right, x(to) + half)];
-      const size = { x: begin, y: bottom + 6 + place * (STRIP + 4), width: end - begin, height: STRIP };
-      parts.push(s("rect", { ...size, fill: hexColour(value, range) }));
-    }
-  });
-  const cursor = s("line", { y1: top, y2: base + 4, stroke: theme.ink });
-  const under = base + 8 + LABEL_SIZE;
-  parts.push(cursor, label(moments[0], LEFT, under, { fill: theme.muted }));
+  const cursor = s("line", { y1: top, y2: bottom + 4, stroke: "var(--ink)" });
+  const under = bottom + 8 + LABEL_SIZE;
+  parts.push(cursor, label(moments[0], LEFT, under, { fill: "var(--muted)" }));
   if (moments.length > 1) parts.push(label(moments.at(-1), right, under, style));
   const figure = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...parts);
   figure.placeAt = (offset) => Math.round(((offset - LEFT) / (right - LEFT)) * last);
@@ -82,19 +70,19 @@ export function curveFigure({ width, height, theme, lines, low, high, moments, s
 }
 
 /** Draw the legend of a range of colours. */
-export function legendFigure({ range, theme, title }) {
+export function legendFigure(range, title) {
   const [count, size, y] = [64, 3, 18];
   const valueAt = (part) => range.low + part * (range.high - range.low);
   const parts = Array.from({ length: count }, (_, place) => {
-    const fill = hexColour(valueAt(place / (count - 1)), range);
+    const fill = colourOf(valueAt(place / (count - 1)), range);
     return s("rect", { x: place * size, y, width: size + 0.5, height: 10, fill });
   });
-  const style = { fill: theme.muted };
+  const style = { fill: "var(--muted)" };
   ["start", "middle", "end"].forEach((anchor, place) => {
     const text = String(Number(valueAt(place / 2).toFixed(3)));
     parts.push(label(text, (place / 2) * count * size, y + 22, { ...style, "text-anchor": anchor }));
   });
-  const nan = s("rect", { x: count * size + 16, y, width: 10, height: 10, fill: theme.nan });
-  parts.push(label(title, 0, 11, { fill: theme.ink }), nan, label("nan", count * size + 30, y + 9, style));
+  const nan = s("rect", { x: count * size + 16, y, width: 10, height: 10, fill: range.nan });
+  parts.push(label(title, 0, 11, { fill: "var(--ink)" }), nan, label("nan", count * size + 30, y + 9, style));
   return s("svg", { width: count * size + 60, height: y + 26, "aria-hidden": "true" }, ...parts);
 }

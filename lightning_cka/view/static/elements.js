@@ -4,11 +4,11 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 
-/** Return the width of a figure in an element, which has none while it is hidden. */
-export const widthOf = (node) => Math.max(200, node.clientWidth);
-
 /** Size of labels in figures, in pixels. */
 export const LABEL_SIZE = 11;
+
+/** Return the width of a figure in an element, which has none while it is hidden. */
+export const widthOf = (node) => Math.max(200, node.clientWidth);
 
 /** Set attributes of an element, or listeners of the event that their name has after "on", and add children. */
 function fill(node, properties, children) {
@@ -30,6 +30,14 @@ export const s = (tag, properties = {}, ...children) => fill(document.createElem
 /** Make a label of a figure. */
 export const label = (text, x, y, properties = {}) =>
   s("text", { x, y, "font-family": FONT, "font-size": LABEL_SIZE, ...properties }, text);
+
+/** Give an element these children. Those that it has already are not moved, and so they keep their focus. */
+export function setChildren(node, children) {
+  for (const child of [...node.children]) if (!children.includes(child)) child.remove();
+  children.forEach((child, place) => {
+    if (node.children[place] !== child) node.insertBefore(child, node.children[place] ?? null);
+  });
+}
 
 let pen = null;
 

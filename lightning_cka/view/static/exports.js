@@ -3,7 +3,7 @@
 import { FONT, h, label, s } from "./elements.js";
 
 /** Return all titles and figures of a view as one. A figure has a `node` in the view, and `draw` returns its SVG. */
-export function wholeFigure(root, figures, paper) {
+export function wholeFigure(root, figures) {
   const origin = root.getBoundingClientRect();
   let [right, bottom] = [0, 0];
   const placeOf = (node) => {
@@ -23,7 +23,7 @@ export function wholeFigure(root, figures, paper) {
     parts.push(s("g", { transform: `translate(${x} ${y})` }, draw()));
   }
   const size = { width: Math.ceil(right + 16), height: Math.ceil(bottom + 16) };
-  const back = s("rect", { ...size, fill: paper });
+  const back = s("rect", { ...size, fill: "var(--paper)" });
   return s("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}`, "font-family": FONT }, back, ...parts);
 }
 
@@ -34,13 +34,18 @@ export function save(content, name) {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-/** Return a figure as the content of an SVG file. */
-export const svgFile = (figure) => new Blob([new XMLSerializer().serializeToString(figure)], { type: "image/svg+xml" });
+/** Return a figure as the content of an SVG file, in the colours that an element has now. */
+export function svgFile(figure, root) {
+  const style = getComputedStyle(root);
+  const text = new XMLSerializer().serializeToString(figure);
+  const coloured = text.replace(/="var\((--\w+)\)"/g, (_, name) => `="${style.getPropertyValue(name)}"`);
+  return new Blob([coloured], { type: "image/svg+xml" });
+}
 
-/** Return a figure as the content of a PNG file, at twice the size. */
-export async function pngFile(figure) {
+/** Return the content of an SVG file as that of a PNG file, at twice the size. */
+export async function pngFile(svg) {
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await svgFile(figure).text())}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await svg.text())}`;
   await image.decode();
   const canvas = h("canvas", { width: 2 * image.naturalWidth, height: 2 * image.naturalHeight });
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);

@@ -2,38 +2,38 @@
 
 import { runsOf } from "./curves.js";
 
-const COLOURS = ["accent", "second", "third", "fourth"];
+const COLOURS = ["accent", "second", "third", "fourth"].map((name) => `var(--${name})`);
 const NONE = { value: NaN, low: NaN, high: NaN };
 
 /**
- * Return the `lines` and `strips` of `curveFigure`, and `alike`: for each panel the runs of moments in which a layer is
- * most alike to the same layer. Without a row, there are lines of the means only.
+ * Return the `lines` of `curveFigure`, and `alike`: which layer the chosen one is most alike to, as a name and texts
+ * before and after it. Without a row, there are lines of the means only.
  */
-export function layerHistory(panels, moments, { row, column }, theme) {
-  const found = { lines: [], strips: [], alike: [] };
-  for (const panel of panels) {
-    const own = { name: panel.name, colour: theme[COLOURS[panel.index % COLOURS.length]] };
-    const frames = moments.map((moment) => moment.frames[panel.index]);
+export function layerHistory(panels, moments, { row, column }) {
+  const found = { lines: [], alike: [] };
+  for (const { name, index, series } of panels) {
+    const colour = COLOURS[index % COLOURS.length];
+    const frames = moments.map((moment) => moment.frames[index]);
     if (!row) {
-      found.lines.push({ ...own, points: frames.map(({ mean }) => ({ ...NONE, value: mean ?? NaN })) });
+      found.lines.push({ name, colour, points: frames.map(({ mean }) => ({ ...NONE, value: mean ?? NaN })) });
       continue;
     }
-    const pairOf = (frame) => frame.block.pairOfName.get(row);
-    const cellOf = (frame) => [frame.rows.indexOf(row), frame.columns.indexOf(column)];
-    const pointOf = (frame, cell) => (cell && Math.min(...cell) >= 0 ? frame.cell(...cell) : NONE);
-    found.lines.push({ ...own, points: frames.map((frame) => pointOf(frame, pairOf(frame))) });
-    if (column && frames.some((frame) => String(pairOf(frame)) !== String(cellOf(frame)))) {
-      found.lines.push({
-        ...own,
-        name: "",
-        isDashed: true,
-        points: frames.map((frame) => pointOf(frame, cellOf(frame))),
-      });
+    const paired = frames.map((frame) => frame.layers.pairOfName.get(row) ?? [-1, -1]);
+    const clicked = frames.map((frame) => [frame.rows.indexOf(row), frame.columns.indexOf(column)]);
+    const pointsOf = (cells) =>
+      cells.map((cell, place) => (Math.min(...cell) < 0 ? NONE : frames[place].cell(...cell)));
+    found.lines.push({ name, colour, points: pointsOf(paired) });
+    if (column && String(paired) !== String(clicked))
+      found.lines.push({ name: "", colour, points: pointsOf(clicked), isDashed: true });
+    const names = frames.map((frame, place) => {
+      const best = frame.mostAlike(clicked[place][0], series.isSelf);
+      return frame.columns[best] ?? "nothing (nan)";
+    });
+    for (const { value, from, to } of runsOf(names)) {
+      const { name: unit, number } = moments[from];
+      const time = from === to ? `${unit} ${number}` : `${unit}s ${number}–${moments[to].number}`;
+      found.alike.push([`${name ? `${name}: ` : ""}most alike to `, value, `, ${time}`]);
     }
-    const alike = frames.map((frame) => frame.mostAlike(frame.rows.indexOf(row), panel.series.isSelf));
-    found.strips.push({ alike, columns: frames.at(-1).columns.length });
-    const names = alike.map((place, at) => frames[at].columns[place] ?? "nothing (nan)");
-    found.alike.push({ panel, runs: runsOf(names) });
   }
   return found;
 }

@@ -2,11 +2,9 @@
 
 import { changeTexts, digits } from "./cell_text.js";
 import { h, widthOf } from "./elements.js";
+import { FlagList } from "./flags.js";
 import { Grid } from "./grid.js";
-import { flagList } from "./lists.js";
 import { filtered, shortLabels } from "./names.js";
-
-const TOLERANCE = 0.01;
 
 /** The title of an axis: the model, and what all names of its layers start with. */
 const titleOf = (name, { prefix }) => (prefix ? `${name}: ${prefix}.*` : name);
@@ -14,68 +12,79 @@ const titleOf = (name, { prefix }) => (prefix ? `${name}: ${prefix}.*` : name);
 /** Short labels of layers in a figure of a width. */
 const labelsOf = (names, width) => shortLabels(names, Math.max(8, Math.min(32, Math.floor(width / 24))));
 
-/** The series of one run, beside others. `name` is "" if there is only one run, and `index` its place. */
+/** One run of a view, beside others. `index` is its place. */
 export class Panel {
-  /** Listeners: `onCell(shown, cell, isKey)`, `onPick(row, column)`, `onTime(place)`, `onResult(index, place)`. */
-  constructor(name, series, index, { onCell, onPick, onTime, onResult }) {
-    Object.assign(this, { name, series, index });
-    const lookUpIn = (place) => (cell, isKey) => onCell({ panel: this, ...place }, cell, isKey);
-    this.map = new Grid(
-      (cell, isKey) => lookUpIn({ grid: this.map, lookUp: (at) => this.mapCell(at) })(cell, isKey),
-      ([row, column]) => onPick(this.rowNames[row], this.columnNames[column]),
+  constructor(view, index) {
+    this.index = index;
+    const pick = (row, column) => view.refresh({ row: row === view.state.row ? "" : row, column });
+    const grid = (lookUp, onPick) =>
+      new Grid({ panel: this, lookUp, onPick, onCell: (chosen, isKey) => view.onCell(chosen, isKey) });
+    this.map = grid(
+      (cell) => this.mapCell(cell),
+      ([row, column]) => pick(this.rowNames[row], this.columnNames[column]),
     );
-    this.drift = new Grid(
-      (cell, isKey) => lookUpIn({ grid: this.drift, lookUp: (at) => this.driftCell(at) })(cell, isKey),
+    this.drift = grid(
+      (cell) => this.driftCell(cell),
       ([row, column]) => {
-        onTime(column);
-        onPick(this.driftNames[row], "");
+        view.goTo(column);
+        pick(this.driftNames[row], "");
       },
     );
-    this.title = h("h3", { "data-title": true });
-    this.flags = flagList(series, (place) => onResult(index, place));
+    [this.title, this.driftTitle] = ["h3", "h3"].map((tag) => h(tag, { "data-title": true }));
+    this.mapFigure = h("figure", {}, this.title, this.map.root);
+    this.driftFigure = h("figure", {}, this.driftTitle, this.drift.root);
+    const placeOf = (result) => view.moments.findIndex(({ frames }) => frames[index].index === result);
+    this.flags = new FlagList((result) => view.goTo(placeOf(result)));
+    this.flagNode = this.flags.root;
   }
 
-  /** Take what all panels share: `filter`, `theme`, `moments`, results to subtract or null, and the `picked` row. */
+  /** Show a series. `name` is that of the run, or "" if there is only one. */
+  update(name, series) {
+    Object.assign(this, { name, series });
+    this.driftTitle.textContent = name;
+    this.flags.update(name, series);
+  }
+
+  /** Take what all panels share: `filter`, `moments`, results to subtract or null, and the `picked` row. */
   arrange({ base, ...shared }) {
     Object.assign(this, shared, { kept: new Map(), arranged: null, base: base && base[this.index] });
+    const { layers } = this.series.frames.at(-1);
+    const names = this.choose(layers).rows.map((row) => layers.rows[row]);
+    const hasDrift = !this.series.isSelf && this.moments.length > 1;
+    this.driftNames = hasDrift ? names.filter((name) => layers.pairOfName.has(name)) : [];
   }
 
   /** Return the places of rows and columns that the filter leaves: all of a side on which no layer matches. */
-  choose(block) {
-    if (!this.kept.has(block)) {
-      const [rows, columns] = [block.rows, block.columns].map((names) => {
+  choose(layers) {
+    if (!this.kept.has(layers)) {
+      const [rows, columns] = [layers.rows, layers.columns].map((names) => {
         const found = filtered(this.filter, names);
         return found.length ? found : [...names.keys()];
       });
-      this.kept.set(block, { rows, columns });
+      this.kept.set(layers, { rows, columns });
     }
-    return this.kept.get(block);
+    return this.kept.get(layers);
   }
 
   /** Return the number to draw for a cell: a value, or its change since the base. */
   number(frame, row, column) {
-    if (!this.base) return frame.value(row, column);
-    if (this.base.block !== frame.block) return frame.change(this.base, row, column).change;
-    return frame.value(row, column) - this.base.value(row, column);
+    const { base } = this;
+    if (base && base.layers !== frame.layers) return frame.change(base, row, column).change;
+    return frame.value(row, column) - (base ? base.value(row, column) : 0);
   }
 
   /** Return the numbers of the chosen cells, row by row. */
   numbers(frame) {
-    const { rows, columns } = this.choose(frame.block);
-    const found = new Float64Array(rows.length * columns.length);
-    let place = 0;
-    for (const row of rows) for (const column of columns) found[place++] = this.number(frame, row, column);
-    return found;
+    const { rows, columns } = this.choose(frame.layers);
+    return rows.flatMap((row) => columns.map((column) => this.number(frame, row, column)));
   }
 
   /** Return the smallest and the largest number of all results. */
   extremes() {
     let [low, high] = [Infinity, -Infinity];
-    for (const frame of this.series.frames) {
-      for (const number of this.numbers(frame)) {
-        if (number < low) low = number;
-        if (number > high) high = number;
-      }
+    for (const number of this.series.frames.flatMap((frame) => this.numbers(frame))) {
+      if (number < low) low = number;
+      if (number > high) high = number;
     }
     return [low, high];
   }
@@ -83,70 +92,54 @@ export class Panel {
   /** Draw the heatmap of a result in the colours of a range. */
   drawMap(frame, range) {
     this.frame = frame;
-    if (this.arranged !== frame.block) this.arrangeMap(frame);
-    const mean = frame.mean === null ? "" : `${frame.block.raw.mean} ${digits(frame.mean)}`;
+    if (this.arranged !== frame.layers) this.arrangeMap(frame.layers);
+    const mean = frame.mean === null ? "" : `${frame.meanName} ${digits(frame.mean)}`;
     this.title.textContent = [this.name, mean].filter(Boolean).join(", ");
     const [rows, columns] = [this.rowNames.length, this.columnNames.length];
     this.map.draw({
-      ...{ values: this.numbers(frame), range, theme: this.theme, picked: this.rowNames.indexOf(this.picked) },
+      ...{ values: this.numbers(frame), range, picked: this.rowNames.indexOf(this.picked) },
       name: `${this.title.textContent}: ${rows} by ${columns} layers, ${frame.moment}. Arrow keys move.`,
       rowTitle: titleOf(frame.model, this.rowLabels),
       columnTitle: titleOf(frame.reference, this.columnLabels),
       flaggedRows: this.flagged(frame, this.rowNames, false),
       flaggedColumns: this.flagged(frame, this.columnNames, true),
     });
+    this.flags.show(frame);
   }
 
-  /** Place the heatmap of a block. */
-  arrangeMap({ block }) {
-    const { rows, columns } = this.choose(block);
+  /** Place the heatmap of some layers. */
+  arrangeMap(layers) {
+    const { rows, columns } = this.choose(layers);
     const width = widthOf(this.map.root);
-    this.rowNames = rows.map((row) => block.rows[row]);
-    this.columnNames = columns.map((column) => block.columns[column]);
+    this.rowNames = rows.map((row) => layers.rows[row]);
+    this.columnNames = columns.map((column) => layers.columns[column]);
     [this.rowLabels, this.columnLabels] = [labelsOf(this.rowNames, width), labelsOf(this.columnNames, width)];
     this.map.layout(this.rowLabels.labels, this.columnLabels.labels, width, 0.58 * innerHeight, 1);
-    this.arranged = block;
+    this.arranged = layers;
   }
 
   /** Return the places of the names that are flagged as layers of the model or of the reference. */
   flagged(frame, names, ofReference) {
-    const own = this.series.flagsAt[frame.index].filter(
-      (flag) => flag.ofReference === ofReference || this.series.isSelf,
-    );
-    return new Set(own.map((flag) => names.indexOf(flag.layer)).filter((place) => place >= 0));
+    const isOfSide = (flag) => flag.ofReference === ofReference || this.series.isSelf;
+    const places = this.series.flagsAt[frame.index].filter(isOfSide).map((flag) => names.indexOf(flag.layer));
+    return new Set(places.filter((place) => place >= 0));
   }
 
-  /** Whether there is a drift map: layers that are paired with one of the reference, over time. */
-  get hasDrift() {
-    return !this.series.isSelf && this.moments.length > 1 && this.series.frames.at(-1).block.pairs.length > 0;
-  }
-
-  /** Place the drift map. Return whether it has marks. */
+  /** Place the drift map: layers that are paired with one of the reference, over time. */
   arrangeDrift() {
-    const { block, model } = this.series.frames.at(-1);
-    this.driftNames = this.choose(block)
-      .rows.map((row) => block.rows[row])
-      .filter((name) => block.pairOfName.has(name));
+    const names = this.driftNames;
     const width = widthOf(this.drift.root);
-    const { labels } = labelsOf(this.driftNames, width);
     const times = this.moments.map(({ number }) => String(number));
-    this.drift.layout(labels, times, width, Math.min(18 * labels.length, 0.4 * innerHeight), 99);
-    const frames = this.moments.map((moment) => moment.frames[this.index]);
-    const number = (name) => (frame) => {
-      const cell = frame.block.pairOfName.get(name);
-      return cell ? this.number(frame, ...cell) : NaN;
-    };
-    const settled = this.base ? [] : this.driftNames.map((name) => this.settledSince(name));
-    const marks = settled.map((place, row) => [row, frames.findIndex((frame) => frame.index === place)]);
+    this.drift.layout(labelsOf(names, width).labels, times, width, Math.min(18 * names.length, 0.4 * innerHeight), 99);
+    const cells = names.flatMap((_, row) => times.map((_, column) => this.driftCell([row, column])));
     const flags = new Set(this.series.flagsAt.flat().map(({ layer }) => layer));
     this.driftContent = {
-      ...{ values: this.driftNames.flatMap((name) => frames.map(number(name))), theme: this.theme },
-      ...{ rowTitle: "", columnTitle: this.moments[0].name, marks: marks.filter(([, column]) => column >= 0) },
-      flaggedRows: new Set(this.driftNames.flatMap((name, row) => (flags.has(name) ? [row] : []))),
+      values: cells.map(({ frame, cell }) => (cell ? this.number(frame, ...cell) : NaN)),
+      ...{ rowTitle: "", columnTitle: this.moments[0].name },
+      flaggedRows: new Set([...names.keys()].filter((row) => flags.has(names[row]))),
       flaggedColumns: new Set(),
-      name: `Drift of ${labels.length} layers of ${model} over ${times.length} moments. Arrow keys move.`,
+      name: `Drift of ${names.length} layers over ${times.length} moments. Arrow keys move.`,
     };
-    return this.driftContent.marks.length > 0;
   }
 
   /** Draw the drift map with a cursor at a moment. */
@@ -154,46 +147,32 @@ export class Panel {
     this.drift.draw({ ...this.driftContent, range, cursor, picked: this.driftNames.indexOf(this.picked) });
   }
 
-  /** Return from which result on a layer stays within 0.01 of its last value, with confidence; -1 if none is known. */
-  settledSince(name) {
-    const frames = [...this.series.frames].reverse();
-    const [last] = frames;
-    let settled = -1;
-    for (const frame of frames.slice(1)) {
-      if (frame.block !== last.block) return -1;
-      const { change, error, factor } = frame.change(last, ...last.block.pairOfName.get(name));
-      if (!(Math.abs(change) + factor * error <= TOLERANCE)) break;
-      settled = frame.index;
-    }
-    return settled;
-  }
-
   /** Return the result, and row and column in it, of a cell of the heatmap. */
   mapCell([row, column]) {
-    const { rows, columns } = this.choose(this.frame.block);
+    const { rows, columns } = this.choose(this.frame.layers);
     return { frame: this.frame, cell: [rows[row], columns[column]] };
   }
 
   /** Return the same of a cell of the drift map; the cell is undefined if the result has no such layer. */
   driftCell([row, column]) {
     const frame = this.moments[column].frames[this.index];
-    return { frame, cell: frame.block.pairOfName.get(this.driftNames[row]) };
+    return { frame, cell: frame.layers.pairOfName.get(this.driftNames[row]) };
   }
 
   /** Return the cells of the heatmap as rows of a table. */
   tableRows() {
-    const { frame, base } = this;
-    const { rows, columns } = this.choose(frame.block);
+    const { frame, base, rowNames, columnNames } = this;
     const known = (number) => (Number.isNaN(number) ? "" : digits(number));
-    return rows.flatMap((row) =>
-      columns.map((column) => {
-        const { value, error, low, high } = frame.cell(row, column);
-        const names = { run: this.name, epoch: frame.epoch, step: frame.step };
-        const layers = { layer: frame.rows[row], reference_layer: frame.columns[column] };
-        const numbers = { value: known(value), standard_error: known(error), low: known(low), high: known(high) };
-        const texts = base ? Object.entries(changeTexts(frame, base, [row, column])) : [];
-        const changes = texts.map(([name, text]) => [`change_${name}`, text.replace(/^\+|nan/, "")]);
-        return { ...names, ...layers, ...numbers, ...(base && { since: base.moment }), ...Object.fromEntries(changes) };
+    return rowNames.flatMap((layer, place) =>
+      columnNames.map((reference_layer, column) => {
+        const { cell } = this.mapCell([place, column]);
+        const { value, error, low, high } = frame.cell(...cell);
+        const row = { epoch: frame.epoch, step: frame.step, layer, reference_layer, value: known(value) };
+        Object.assign(row, { standard_error: known(error), low: known(low), high: known(high) });
+        if (base) row.since = base.moment;
+        for (const [name, text] of Object.entries(base ? changeTexts(frame, base, cell) : {}))
+          row[`change_${name}`] = text.replace(/^\+|nan/, "");
+        return row;
       }),
     );
   }

@@ -1,4 +1,8 @@
-/** The tab of TensorBoard: shows the results of all runs, and new ones as they come. */
+/**
+ * The tab of TensorBoard: shows the results of all runs, and new ones as they come. Runs are chosen in the tab itself,
+ * because TensorBoard does not tell a dynamic plugin which runs are chosen in its other tabs: its messages
+ * ("experimental.GetRuns", "experimental.RunsChanged") have the names of all runs.
+ */
 
 import { mount } from "../view.js";
 
@@ -70,7 +74,7 @@ class Tab {
     const notes = [...this.payload.notes, ...(this.isOffline ? [OFFLINE] : [])];
     const payload = { ...this.payload, notes };
     if (this.view) this.view.update(payload);
-    else this.view = mount(document.body, payload, { isWholePage: true });
+    else this.view = mount(document.body, payload);
     if (this.board) document.querySelector(".cka-view").style.colorScheme = this.isDark ? "dark" : "light";
   }
 
