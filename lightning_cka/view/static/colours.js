@@ -21,16 +21,19 @@ export const MAP_NAMES = ["magma", "viridis", "cividis"];
 const SIZE = 1024;
 const tables = new Map();
 
-/** Return the 1024 colours of a map, such as `#b73779`. */
+/** Return the parts of hexadecimal digits, and the number that stands for red, green and blue in an image. */
+const partsOf = (digits) => digits.match(/\w\w/g).map((part) => parseInt(part, 16));
+const packed = (parts) => parts.reduce((sum, part, place) => sum | (Math.round(part) << (8 * place)), 0xff000000);
+
+/** Return the 1024 colours of a map, as numbers. */
 function coloursOf(name) {
   if (tables.has(name)) return tables.get(name);
-  const points = MAPS[name].match(/.{6}/g).map((digits) => digits.match(/../g).map((part) => parseInt(part, 16)));
+  const points = MAPS[name].match(/.{6}/g).map(partsOf);
   const last = points.length - 1;
   const table = Array.from({ length: SIZE }, (_, place) => {
     const exact = (place / (SIZE - 1)) * last;
     const below = Math.min(Math.floor(exact), last - 1);
-    const parts = points[below].map((one, part) => one + (exact - below) * (points[below + 1][part] - one));
-    return `#${parts.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("")}`;
+    return packed(points[below].map((one, part) => one + (exact - below) * (points[below + 1][part] - one)));
   });
   tables.set(name, table);
   return table;
@@ -38,7 +41,13 @@ function coloursOf(name) {
 
 /** Return the colour of a value in a range: a map, the values at its ends, and the colour of `nan`. */
 export function colourOf(value, { map, low, high, nan }) {
-  if (Number.isNaN(value)) return nan;
+  if (Number.isNaN(value)) return packed(partsOf(nan));
   const part = Math.min(1, Math.max(0, (value - low) / (high - low)));
   return coloursOf(map)[Math.round(part * (SIZE - 1))];
+}
+
+/** Return a colour as text, such as `#b73779`. */
+export function hexOf(colour) {
+  const parts = [0, 8, 16].map((shift) => (colour >> shift) & 255);
+  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
 }

@@ -1,6 +1,6 @@
 /** Curves over time with bands, and the legend of colours. */
 
-import { colourOf } from "./colours.js";
+import { colourOf, hexOf } from "./colours.js";
 import { LABEL_SIZE, label, s, textWidth } from "./elements.js";
 import { elided } from "./names.js";
 
@@ -74,7 +74,7 @@ export function legendFigure(range, title) {
   const [count, size, y] = [64, 3, 18];
   const valueAt = (part) => range.low + part * (range.high - range.low);
   const parts = Array.from({ length: count }, (_, place) => {
-    const fill = colourOf(valueAt(place / (count - 1)), range);
+    const fill = hexOf(colourOf(valueAt(place / (count - 1)), range));
     return s("rect", { x: place * size, y, width: size + 0.5, height: 10, fill });
   });
   const style = { fill: "var(--muted)" };

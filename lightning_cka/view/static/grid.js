@@ -1,6 +1,6 @@
 /** `Grid`: a matrix as coloured cells with labels, which pointer and keyboard can explore. */
 
-import { colourOf } from "./colours.js";
+import { colourOf, hexOf } from "./colours.js";
 import { LABEL_SIZE, h, label, s, textWidth } from "./elements.js";
 
 const GAP = 6;
@@ -85,11 +85,12 @@ export class Grid {
     this.content = content;
     this.canvas.setAttribute("aria-label", content.name);
     if (content.values !== before?.values || content.range !== before.range) {
-      const pen = this.canvas.getContext("2d");
+      const image = new ImageData(this.columns.length, this.rows.length);
+      const pixels = new Uint32Array(image.data.buffer);
       this.eachCell((column, top, colour) => {
-        pen.fillStyle = colour;
-        pen.fillRect(column, top, 1, 1);
+        pixels[top * image.width + column] = colour;
       });
+      this.canvas.getContext("2d").putImageData(image, 0, 0);
     }
     const { rowTitle, columnTitle, flaggedRows, flaggedColumns, picked } = content;
     const labels = JSON.stringify([rowTitle, columnTitle, [...flaggedRows], [...flaggedColumns], picked]);
@@ -111,8 +112,8 @@ export class Grid {
   toSvg() {
     const [width, height] = this.size;
     const cells = s("g", { "shape-rendering": "crispEdges" });
-    this.eachCell((column, top, fill) => {
-      cells.append(s("rect", { x: this.left + column * width, y: top * height, width, height, fill }));
+    this.eachCell((column, top, colour) => {
+      cells.append(s("rect", { x: this.left + column * width, y: top * height, width, height, fill: hexOf(colour) }));
     });
     const figure = this.axes.cloneNode(true);
     figure.prepend(cells);

@@ -285,7 +285,7 @@ class View {
       save(csvFile(rows), name);
       return;
     }
-    const grids = this.panels.flatMap(({ map, drift }) => [map, drift]);
+    const grids = this.panels.flatMap(({ map, drift }) => [map, drift]).filter(({ root }) => root.offsetParent);
     const figures = grids.map((grid) => ({ node: grid.root, draw: () => grid.toSvg() }));
     for (const node of [this.legend.firstChild, this.curveSvg])
       figures.push({ node, draw: () => node.cloneNode(true) });
