@@ -19,17 +19,20 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
 HERE = Path(__file__).parent
-SIZE = (1200, 780)
-STATE = "#row=fc1&column=fc1&at=epoch+8%2C+step+134"
+SIZE = (1200, 800)
+STATE = "#row=fc2&column=fc2&at=epoch+8%2C+step+134"
 """The chosen layer and the moment, as in links of the view."""
 
 CELL = (4, 3)
 """Row and column of the cell that has the tooltip, counted from the lower left."""
 
-PLACE = """const [row, column] = arguments;
+HOVER = """const [row, column] = arguments;
 const canvas = document.querySelector('.maps .grid canvas');
 const box = canvas.getBoundingClientRect();
-return [box.left + (column + 0.5) / canvas.width * box.width, box.bottom - (row + 0.5) / canvas.height * box.height];"""
+const clientX = box.left + (column + 0.5) / canvas.width * box.width;
+const clientY = box.bottom - (row + 0.5) / canvas.height * box.height;
+canvas.dispatchEvent(new PointerEvent('pointermove', {clientX, clientY}));"""
+"""A mouse that is moved by the driver would leave the cell when the picture is taken."""
 
 
 def screenshot(page):
@@ -46,8 +49,7 @@ def screenshot(page):
         WebDriverWait(browser, 20).until(
             lambda _: browser.execute_script("return document.querySelector('.curve svg')")
         )
-        x, y = map(round, browser.execute_script(PLACE, *CELL))
-        browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+        browser.execute_script(HOVER, *CELL)
         return Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB")
 
 
@@ -58,9 +60,10 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.page is None:
-            subprocess.run([sys.executable, HERE.parent / "digits.py", "--output", folder], check=True)
-        picture = screenshot(args.page or Path(folder, "cka", "report.html"))
-    picture.quantize(256, dither=Image.Dither.NONE).save(args.output, optimize=True)
+            command = [sys.executable, HERE.parent / "digits.py", "--output", f"{folder}/digits"]
+            subprocess.run(command, check=True)
+        picture = screenshot(args.page or Path(folder, "digits", "cka", "report.html"))
+    picture.save(args.output, optimize=True)
     print(f"{args.output}: {picture.width} x {picture.height} pixels, {args.output.stat().st_size / 1000:.0f} kB")
 
 
