@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import script_process
 from lightning_cka import CKAResult
-from tensorboards import Run, entry_point, get, search_path, tensorboard
+from tensorboards import ROOT, Run, entry_point, get, search_path, tensorboard
 from test_safety import HOSTILE, hostile_runs
 from test_view import check_cell, check_digits
 from view_results import results
@@ -69,8 +68,11 @@ def test_the_entry_point_is_a_plugin(tmp_path, monkeypatch):
 @contextmanager
 def training(folder):
     """Train in a process of its own, until the block ends."""
+    script = ROOT / "tests" / "scripts" / "live_script.py"
+    paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (folder / "training.log").open("wb") as log:
-        process = subprocess.Popen(**script_process("live_script.py", folder), stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, script], cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         yield process
         folder.joinpath("stop").touch()
