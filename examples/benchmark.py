@@ -116,7 +116,6 @@ def run_report(args, device, folder):
     print(
         f"{len(report.REFERENCES)} references, {report.BATCHES} batches. A thread writes it while training goes on.\n"
     )
-    folder.mkdir(parents=True)
     found = [report.measure(28, epochs, args.repeats, folder) for epochs in args.report_epochs]
     print(table([report.row(each) for each in found]), flush=True)
     return found

@@ -94,7 +94,7 @@ def test_the_tab_shows_a_run_that_is_still_written(viewer, tmp_path):
             return CKAResult.load(file)
 
         viewer.open_tab(address)
-        viewer.wait(f"{LAST} > 11", seconds=60)  # TensorBoard keeps ten tensors of a tag.
+        viewer.wait(f"{LAST} > 11", seconds=150)  # TensorBoard keeps ten tensors of a tag.
         assert viewer.options("Reference") == ["initial", "previous"]
         for epoch in (11, 0, 7):
             viewer.go(epoch)
