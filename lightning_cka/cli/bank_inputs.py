@@ -31,16 +31,15 @@ def compare_bank_files(options: Any) -> Mapping[str, CKAResult]:
     paths = chosen_files(options)
     a = GramBank.load(paths[0])
     b = a if paths[0] == paths[1] else GramBank.load(paths[1])
-    name_sides(options, paths, (a, b))
-    results: Mapping[str, CKAResult] = compare_banks(a, b, strict=options.strict, **shared_keywords(options))
+    names = names_of_sides(options, paths, (a, b))
+    results: Mapping[str, CKAResult] = compare_banks(a, b, strict=options.strict, **shared_keywords(options), **names)
     return results
 
 
-def name_sides(options: Any, paths: tuple[Path, Path], banks: tuple[GramBank, GramBank]) -> None:
-    """Give two banks the names that the user chose, or names that tell their files apart."""
-    names = name_runs(paths, (banks[0].model_name, banks[1].model_name))
-    for bank, given_name, name in ((banks[1], options.reference_name, names[1]), (banks[0], options.name, names[0])):
-        bank.model_name = given_name or name
+def names_of_sides(options: Any, paths: tuple[Path, Path], banks: tuple[GramBank, GramBank]) -> dict[str, Any]:
+    """Return the names of both sides, as arguments: those that the user chose, or names that tell the files apart."""
+    name, reference_name = name_runs(paths, (banks[0].model_name, banks[1].model_name))
+    return {"model_name": options.name or name, "reference_name": options.reference_name or reference_name}
 
 
 def chosen_files(options: Any) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_cka.cli.bank_inputs import chosen_files, name_sides
+from lightning_cka.cli.bank_inputs import chosen_files, names_of_sides
 from lightning_cka.cli.imported_objects import called, imported, modules_of_current_folder
 from lightning_cka.cli.shared_keywords import shared_keywords
 from lightning_cka.cli.side_names import name_runs
@@ -90,7 +90,7 @@ def compare_checkpoint_with_bank(options: Any) -> Mapping[str, CKAResult]:
     if side == 1:
         banks = (bank, own)
         keywords |= {"layers": others, "reference_layers": own.layers}
-    name_sides(options, paths, banks)
+    keywords |= names_of_sides(options, paths, banks)
     results: Mapping[str, CKAResult] = compare_banks(*banks, strict=options.strict, **keywords)
     return results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from lightning_cka.figures.labels import MAX_LABEL
 
 _CONVENTIONAL = ("lightning_logs", "checkpoints", "cka")
 """Folders that tell nothing about a run."""
+
+_VERSION = re.compile(r"version_\d+")
+"""Folders that tell nothing about a run beside a path without one."""
 
 
 def name_runs(paths: tuple[Path, Path], names: tuple[str, str]) -> tuple[str, str]:
@@ -52,7 +56,10 @@ def _run_parts(path: Path) -> tuple[str, ...]:
 def _distinct(own: tuple[str, ...], other: tuple[str, ...]) -> str:
     """Return the parts of a path that another one lacks; without any, all that follows their common start."""
     different = [part for part in own if part not in other]
-    found = [part for part in different if part not in _CONVENTIONAL] or different
+    telling = [part for part in different if part not in _CONVENTIONAL]
+    if not any(map(_VERSION.fullmatch, other)):
+        telling = [part for part in telling if not _VERSION.fullmatch(part)] or telling
+    found = telling or different
     if not found:
         start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False)))
         found = list(own[start:]) or [own[-1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,12 @@ class BankPair:
         argument = "layers" if others is None else "reference_layers"
         a, b = bank_of_layers(a, own), bank_of_layers(b, names, argument)
         return cls(a, b, is_self, pair_layers(a.layers, b.layers, pair))
+
+    def named(self, model_name: str | None, reference_name: str | None) -> BankPair:
+        """Return the pair with other names of the two models. None keeps a name."""
+        a, b = copy(self.a), copy(self.b)
+        a.model_name, b.model_name = model_name or a.model_name, reference_name or b.model_name
+        return replace(self, a=a, b=b)
 
     def selected(self, selection: SampleSelection) -> BankPair:
         """Return the chosen samples of both banks, in their groups.

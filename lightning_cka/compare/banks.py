@@ -40,6 +40,8 @@ def compare_banks(  # type: ignore[overload-overlap]
     groups: Groups = None,
     strict: bool = True,
     pair: Pair = "name",
+    model_name: str | None = None,
+    reference_name: str | None = None,
 ) -> CKAResult: ...
 
 
@@ -58,6 +60,8 @@ def compare_banks(
     groups: Groups = None,
     strict: bool = True,
     pair: Pair = "name",
+    model_name: str | None = None,
+    reference_name: str | None = None,
 ) -> dict[str, CKAResult]: ...
 
 
@@ -75,6 +79,8 @@ def compare_banks(
     groups: Groups = None,
     strict: bool = True,
     pair: Pair = "name",
+    model_name: str | None = None,
+    reference_name: str | None = None,
 ) -> CKAResult | dict[str, CKAResult]:
     """Compare the layers of two models that were shown the same probe set.
 
@@ -102,6 +108,8 @@ def compare_banks(
         pair: Which layers are paired, for `CKAResult.same_named` and `CKAResult.mean`: "name" (of the same names, also
             after the one pair of prefixes is removed that pairs most layers), "position", or a mapping {layer of ``a``:
             layer of ``b``}; see `lightning_cka.compare.pairing.pair_layers`.
+        model_name: Name of the model for titles and axis labels, such as that of its run; None: that of the bank.
+        reference_name: Name of the reference, likewise. Its epoch follows.
 
     Returns:
         The result ``(L, R)`` with standard errors, diagnostics and flags; for a list of measures, results by name. A
@@ -126,7 +134,7 @@ def compare_banks(
     """
     chosen = measures_of_features(measures, kernel, unbiased=unbiased)
     selection = SampleSelection(exclude, groups)
-    banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair)
+    banks = BankPair.of(a, b, (layers, reference_layers), strict=strict, pair=pair).named(model_name, reference_name)
     if not banks.is_self:
         announce_pairing(banks.pairing, len(banks.a.layers), "the bank of the reference")
     is_dated = banks.a.epoch is not None or bool(banks.a.step)

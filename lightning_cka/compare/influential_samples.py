@@ -36,6 +36,8 @@ class Influence(NamedTuple):
     to_other_batches: float
     """In units of the standard error that the samples of the other batches give: a far sample increases the changes
     without its neighbours, but not those of other batches. With a single batch, it is `ratio`."""
+    batch: int = -1
+    """Number of the first sample of its batch, which is the same for all samples of the batch."""
 
 
 # What is known of a sample, one row each.
@@ -76,9 +78,14 @@ def influential_samples(
     to_others = listed[_CHANGE] / _errors_of_other_batches(listed, largest, trimmed, squares, count)
     to_others = ratios.where(listed[_BATCH_SIZE] == count[:, None], to_others)
     is_listed = (listed[_CHANGE] >= MIN_CHANGE) & value.isfinite()[:, None] & ~ratios.isnan()
+    columns = (listed[_SAMPLE], ratios, to_others, listed[_BATCH], is_listed)
     return [
-        {int(sample): Influence(*both) for sample, *both, known in zip(*columns, strict=True) if known}
-        for columns in zip(*(part.tolist() for part in (listed[_SAMPLE], ratios, to_others, is_listed)), strict=True)
+        {
+            int(sample): Influence(ratio, to_other_batches, int(batch))
+            for sample, ratio, to_other_batches, batch, known in zip(*pair, strict=True)
+            if known
+        }
+        for pair in zip(*(part.tolist() for part in columns), strict=True)
     ]
 
 

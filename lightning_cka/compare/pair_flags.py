@@ -86,7 +86,8 @@ def influence_flags(influences: Influences, thresholds: Thresholds, known: Seque
     Args:
         influences: See `Influences`.
         thresholds: Thresholds of the flags.
-        known: Other flags of the model's layers. Samples that they name for a layer are left out.
+        known: Other flags of the model's layers. Samples that they name for a layer are left out, and so are their
+            neighbours: a far sample increases the changes of CKA without any other sample of its batch.
     """
     threshold = thresholds.influence
     if threshold is None:
@@ -94,7 +95,12 @@ def influence_flags(influences: Influences, thresholds: Thresholds, known: Seque
     flags = []
     for layer, own in influences.items():
         named = {sample for flag in known if flag.layer == layer for sample in flag.samples}
-        if above := [sample for sample, each in own.items() if each.ratio > threshold and sample not in named]:
+        batches = {own[sample].batch for sample in named if sample in own}
+        if above := [
+            sample
+            for sample, each in own.items()
+            if each.ratio > threshold and sample not in named and each.batch not in batches
+        ]:
             flags.append(Flag(layer, "influence", own[above[0]].ratio, threshold, tuple(above[:3])))
     return flags
 

@@ -50,16 +50,21 @@ def announce_cost(probe: LiveProbe, settings: Settings, run: RunState, trainer: 
     if comparisons is not None and trainer.global_step == 0:
         comparisons += settings.schedule.at_start
     if blocks is None:
-        cost = f"{seconds:.1g} s per Gram matrix, and {mebibytes:.3g} MiB of results per comparison"
+        cost = f"{_digit(seconds)} s per Gram matrix, and {mebibytes:.3g} MiB of results per comparison"
     else:
         seconds = seconds * max(1, blocks / trainer.world_size) + _SECONDS_OF_PAIR * pairs
-        cost = f"{mebibytes:.3g} MiB of results and {seconds:.1g} s per comparison, besides the forward passes"
+        cost = f"{mebibytes:.3g} MiB of results and {_digit(seconds)} s per comparison, besides the forward passes"
         if comparisons is not None:
-            cost += f"; {comparisons * mebibytes:.3g} MiB and {comparisons * seconds:.1g} s in all"
+            cost += f"; {comparisons * mebibytes:.3g} MiB and {_digit(comparisons * seconds)} s in all"
     rank_zero_info(
         f"CKA: the pairs of {number} layers take about {cost}. Cost grows with the square of the number of layers; "
         "layers= chooses fewer"
     )
+
+
+def _digit(value: float) -> str:
+    """Return a positive number with one significant digit, without an exponent: 0.03, 6, 40."""
+    return f"{float(f'{value:.1g}'):.15f}".rstrip("0").rstrip(".")
 
 
 def _seconds_of_block(num_layers: int, num_samples: int, device: torch.device) -> float:

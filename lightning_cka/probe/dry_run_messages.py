@@ -49,9 +49,10 @@ def layer_problem(
 def _why_no_output(module: nn.Module) -> str:
     if not takes_hooks(module):
         return "takes no forward hooks, since it is compiled code"
-    if getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module):
-        return "has no forward, since it only holds other layers: choose these, with a pattern such as 'NAME.*'"
-    return "did not run in forward"
+    # ModuleList and ModuleDict have no forward. Others may only be iterated over.
+    has_layers = any(True for _ in module.children())
+    hint = ": choose the layers inside it, with a pattern such as 'NAME.*'" if has_layers else ""
+    return f"did not run in forward{hint}"
 
 
 def order_problem(name: str, output: LayerOutput) -> Problem:

@@ -36,14 +36,16 @@ def why_forward_failed(model: nn.Module, data: Any, forward_settings: ForwardSet
     if forward_settings.forward_fn is not None and not forward_settings.is_shared:
         return f"{name} could not be shown a probe batch with this {argument}. The batch is a {describe(data)}; {cause}"
     if forward_settings.forward_fn is not None:
+        call = f"{argument}=lambda module, batch: {_suggested_call('module', model, data)}"
+        such_as = f", such as {call}" if isinstance(data, Mapping) else ""
         return (
             f"{name} could not be shown a probe batch with forward_fn=, which shows batches to the model: pass "
-            f"{argument}=, a function of the reference and the batch. The batch is a {describe(data)}; {cause}"
+            f"{argument}=, a function of the reference and the batch{such_as}. The batch is a {describe(data)}; {cause}"
         )
     if not _defines_forward(model):
         return (
             f"{name} could not be shown a probe batch, since it defines no forward: pass {argument}=, a function of "
-            f"the module and the batch, such as {argument}=lambda module, batch: {_suggested_call(model, data)}. The "
+            f"the module and the batch, such as {argument}=lambda module, batch: {_call_of_a_child(model, data)}. The "
             f"batch is a {describe(data)}"
         )
     return (
@@ -63,12 +65,22 @@ def _defines_forward(model: nn.Module) -> bool:
     return owner.__name__ not in ("Module", "LightningModule")
 
 
-def _suggested_call(model: nn.Module, data: Any) -> str:
+def _call_of_a_child(model: nn.Module, data: Any) -> str:
     """Suggest a call of the child module that has the most parameters."""
     sizes = {child: sum(p.numel() for p in module.parameters()) for child, module in model.named_children()}
     child = max(sizes, key=lambda child: sizes[child], default="net")
+    return _suggested_call(f"module.{child}", getattr(model, child, None), data)
+
+
+def _suggested_call(name: str, module: nn.Module | None, data: Any) -> str:
+    """Suggest how to call a module on a batch: of a mapping, with the entries that its forward has parameters for."""
     first, argument = (data[0], "batch[0]") if isinstance(data, list | tuple) and data else (data, "batch")
-    return f"module.{child}({'**' if isinstance(first, Mapping) else ''}{argument})"
+    if not isinstance(first, Mapping):
+        return f"{name}({argument})"
+    known = inspect.signature(unwrapped(module).forward).parameters if module is not None else {}
+    if entries := [f"{key}={argument}[{key!r}]" for key in first if key in known]:
+        return f"{name}({', '.join(entries)})"
+    return f"{name}(**{argument})"
 
 
 def _parameters(model: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,7 @@ def detached_copy(model: nn.Module) -> nn.Module:
     return duplicate
 
 
-def read_weights(
-    path: Path, model: nn.Module, *, advice: str = "Pass the reference as a module, with reference_layers="
-) -> dict[str, Any]:
+def read_weights(path: Path, model: nn.Module, *, advice: str = "Pass the reference as a module") -> dict[str, Any]:
     """Return the weights in a Lightning checkpoint, or in a file with a plain ``state_dict``.
 
     Args:
@@ -69,10 +67,21 @@ def read_weights(
     }
     if any(problems.values()):
         listed = "; ".join(f"{what}: {shortened(_short(keys))}" for what, keys in problems.items() if keys)
+        if part := _part_of(loaded, own):
+            advice = (
+                f"It seems to have the weights of {part!r} alone: load them into such a module, and pass the module"
+            )
         raise ValueError(
             f"checkpoint {path.name!r} has another architecture than {type(model).__name__}: {listed}. {advice}"
         )
     return {key: weights[unwrap(key)] for key in state}
+
+
+def _part_of(keys: Collection[str], own: Collection[str]) -> str:
+    """Return the only child of a model that most keys of a file fit, as of a bare backbone; empty if there is none."""
+    children = {key.split(".")[0] for key in own}
+    found = [name for name in children if 2 * sum(f"{name}.{key}" in own for key in keys) > len(keys)]
+    return found[0] if len(found) == 1 else ""
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ def test_a_bank_and_a_run(runs, tmp_path):
     runs[0][1].save("mine.safetensors")
     result = compared("mine.safetensors", "seed1", "--epoch", "2")
     assert_is(result, runs[0][1], runs[1][2])
-    assert (result.model_name, result.reference_name) == ("Net (mine)", "Net (seed1/version_0), epoch 2")
+    assert (result.model_name, result.reference_name) == ("Net (mine)", "Net (seed1), epoch 2")
 
 
 def test_names(runs):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import Net, dataset
+from gram_banks import make_bank
 from lightning_cka import GramBank, compare_banks, compare_models
 from lightning_cka.probe.dry_run import dry_run
 from lightning_cka.probe.forward import ForwardSettings
@@ -45,3 +46,13 @@ def test_banks_of_different_inputs_raise():
     model, batches = mlp(), inputs()
     with pytest.raises(ValueError, match="different probe sets: they differ in the inputs in 1 of 7 batches"):
         compare_banks(bank_of_model(model, batches), bank_of_model(model, [*batches[:-1], batches[-1] + 1]))
+
+
+def test_two_banks_of_one_class_get_the_names_that_tell_them_apart():
+    banks = [make_bank(variant, epoch=3) for variant in (1, 2)]
+    result = compare_banks(*banks, model_name="seed 0", reference_name="seed 1")
+    assert (result.model_name, result.epoch, result.reference_name) == ("seed 0", 3, "seed 1, epoch 3")
+    assert torch.equal(result.matrix, compare_banks(*banks).matrix)
+    itself = compare_banks(banks[0], banks[0], model_name="seed 0")
+    assert (itself.model_name, itself.self_comparison) == ("seed 0", True)
+    assert [bank.model_name for bank in banks] == ["Net", "Net"]

@@ -146,3 +146,16 @@ def test_a_layer_is_uncertain_if_cka_with_its_own_partner_is():
     assert {flag.layer: flag.value for flag in flags} == pytest.approx(
         dict(zip("ab", compare_banks(one, other, thresholds=OFF).standard_error.diagonal().tolist(), strict=True))
     )
+
+
+def test_the_neighbours_of_an_outlier_are_not_named():
+    """Without any sample of its batch, CKA changes, because the outlier is centered with the others."""
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 1024, 16, generator=generator).relu()
+    y = x + noise
+    x[300] *= 300
+    y[300] *= 300
+    with pytest.warns(UserWarning, match="single samples dominate"):
+        result = compare_features(x, y, 128, thresholds=Thresholds(standard_error=None))
+    assert {sample for flag in result.flags for sample in flag.samples} == {300}
+    assert {flag.reason for flag in result.flags} >= {"trace_ratio"}

@@ -99,6 +99,33 @@ def test_the_error_of_compare_models_names_the_argument():
         compare_models(TakesLabels(), Net(), loader(), "first", reference_layers="head", progress_bar=False)
 
 
+def test_the_error_suggests_a_call_with_the_entries_that_forward_takes():
+    class Image(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, image):
+            return self.layer(image)
+
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Image()
+
+    batches = [{"image": torch.randn(8, 8), "label": torch.zeros(8)}] * 2
+    with pytest.raises(
+        ValueError, match=r"pass forward_fn=.*=lambda module, batch: module.net\(image=batch\['image'\]\). The"
+    ):
+        compare_models(Holds(), Image(), batches, progress_bar=False)
+    with pytest.raises(
+        ValueError, match=r"such as reference_forward_fn=lambda module, batch: module\(image=batch\['image'\]\). The"
+    ):
+        compare_models(
+            Holds(), Image(), batches, forward_fn=lambda module, batch: module.net(batch["image"]), progress_bar=False
+        )
+
+
 def test_the_monitor_shows_modules_with_it_and_checkpoints_as_the_live_model(tmp_path):
     torch.manual_seed(0)
     torch.save(Net().state_dict(), tmp_path / "other.pt")

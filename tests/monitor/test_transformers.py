@@ -249,7 +249,8 @@ def test_a_module_without_forward_raises_and_names_a_forward_fn():
         ValueError, match="NoForward could not be shown a probe batch, since it defines no forward: pass"
     ) as caught:
         monitored_result(NoForward(), sentences(), collate_padded())
-    assert "forward_fn=lambda module, batch: module.bert(**batch). The batch is a dict of {'input_ids':" in str(
+    entries = "input_ids=batch['input_ids'], attention_mask=batch['attention_mask']"
+    assert f"forward_fn=lambda module, batch: module.bert({entries}). The batch is a dict of {{'input_ids':" in str(
         caught.value
     )
 

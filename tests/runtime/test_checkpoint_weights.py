@@ -239,3 +239,14 @@ def test_a_gram_bank_is_no_checkpoint(tmp_path):
         ValueError, match=r"checkpoint 'bank.safetensors' cannot be read: it is a Gram bank, which has no weights"
     ):
         read_weights(tmp_path / "bank.safetensors", nn.Linear(2, 2))
+
+
+def test_a_file_of_a_part_of_the_model_says_which(tmp_path):
+    part = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model = nn.ModuleDict({"backbone": part, "head": nn.Linear(3, 2)})
+    save_file(part.state_dict() | {"extra": torch.zeros(1)}, tmp_path / "part.safetensors")
+    with pytest.raises(ValueError, match=r"another architecture.* It seems to have the weights of 'backbone' alone"):
+        read_weights(tmp_path / "part.safetensors", model)
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"unexpected: other. Pass the reference as a module$"):
+        read_weights(tmp_path / "other.safetensors", model)
