@@ -156,6 +156,6 @@ def test_the_neighbours_of_an_outlier_are_not_named():
     x[300] *= 300
     y[300] *= 300
     with pytest.warns(UserWarning, match="single samples dominate"):
-        result = compare_features(x, y, 128, thresholds=Thresholds(standard_error=None))
+        result = compare_features(x, y, 128, thresholds=Thresholds(standard_error=None, leave_one_out=None))
     assert {sample for flag in result.flags for sample in flag.samples} == {300}
     assert {flag.reason for flag in result.flags} >= {"trace_ratio"}
