@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +68,8 @@ class Settings:
     Raises:
         ValueError: ``keep_banks`` is not positive; ``save_banks``, ``on_error`` or ``log_diagnostics`` is unknown; or
             ``labels_fn`` is given without ``plot_samples``.
-        TypeError: ``keep_banks`` is not an integer, or ``labels_fn`` is not a function.
+        TypeError: ``keep_banks`` is not an integer, ``labels_fn`` is not a function, ``log_key_prefix`` is no text, or
+            ``dirpath`` is no path.
     """
 
     probe: ProbeOptions
@@ -89,6 +91,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        self._check_texts()
         if self.keep_banks is not None:
             object.__setattr__(self, "keep_banks", at_least(1, "keep_banks", self.keep_banks))
         if self.on_error not in ("raise", "warn"):
@@ -101,6 +104,12 @@ class Settings:
             raise TypeError(f"labels_fn must be a function of a batch, but is a {type(self.labels_fn).__name__}")
         if self.labels_fn is not None and not self.plot_samples:
             raise ValueError("labels_fn gives the colours of pictures of samples: pass plot_samples=True, too")
+
+    def _check_texts(self) -> None:
+        if not isinstance(self.log_key_prefix, str):
+            raise TypeError(f"log_key_prefix must be a text, but is {self.log_key_prefix!r}")
+        if self.dirpath is not None and not isinstance(self.dirpath, str | PathLike):
+            raise TypeError(f"dirpath must be a path or None, but is {self.dirpath!r}")
 
     @property
     def needs_all_banks(self) -> bool:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from lightning_cka.probe.bank import GramBank
 
 
+_OTHERS = (".ckpt", ".pt", ".pth", ".bin", ".json")
+"""Endings of checkpoints and results."""
+
+
 class BankContent(NamedTuple):
     """What a bank file contains."""
 
@@ -92,7 +96,10 @@ def read_bank(path: Path, batches: Collection[int] | None) -> BankContent:
     except ValueError as error:
         raise ValueError(about_file(path.name, _sentence(str(error)))) from error
     except (SafetensorError, RuntimeError, TypeError) as error:  # What safetensors raises depends on its version.
-        raise ValueError(about_file(path.name, f"cannot be read as a bank: {type(error).__name__}: {error}")) from error
+        problem = f"cannot be read as a bank: {type(error).__name__}: {error}"
+        if path.suffix.lower() in _OTHERS:
+            problem = "is no Gram bank, but a checkpoint or a result. GramBank.from_model makes a bank of a checkpoint"
+        raise ValueError(about_file(path.name, problem)) from error
     return BankContent(header, read)
 
 

@@ -76,6 +76,8 @@ def _read(path: Path) -> Any:
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise ValueError("it is empty")
+        if path.suffix.lower() == ".json":
+            raise ValueError("it is a JSON file, such as a result, and has no weights")
         if _is_safetensors(path):
             if is_bank(path):
                 raise ValueError("it is a Gram bank, which has no weights. compare_banks compares banks")

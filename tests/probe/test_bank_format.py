@@ -206,3 +206,10 @@ def test_files_that_are_no_banks(tmp_path):
     (tmp_path / "half.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"'half.safetensors' cannot be read as a bank"):
         GramBank.load(tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.json"])
+def test_a_checkpoint_or_a_result_is_no_bank(name, tmp_path):
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(ValueError, match=rf"'{name}' is no Gram bank, but a checkpoint or a result. GramBank"):
+        GramBank.load(tmp_path / name)

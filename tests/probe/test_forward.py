@@ -61,3 +61,10 @@ def test_a_forward_fn_that_cannot_be_called_is_refused_at_once(name):
         CKAMonitor(nn.Linear(2, 2), **{name: "net.forward"})
     with pytest.raises(TypeError, match=message):
         compare_models(nn.Linear(2, 2), nn.Linear(2, 2), [torch.randn(8, 2)], **{name: "net.forward"})
+
+
+def test_texts_and_paths_of_another_type_are_refused_at_once():
+    with pytest.raises(TypeError, match="log_key_prefix must be a text, but is None"):
+        CKAMonitor(log_key_prefix=None)
+    with pytest.raises(TypeError, match="dirpath must be a path or None, but is 3"):
+        CKAMonitor(dirpath=3)

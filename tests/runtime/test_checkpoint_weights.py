@@ -250,3 +250,9 @@ def test_a_file_of_a_part_of_the_model_says_which(tmp_path):
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"unexpected: other. Pass the reference as a module$"):
         read_weights(tmp_path / "other.safetensors", model)
+
+
+def test_a_result_is_no_checkpoint(tmp_path):
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"'result.json' cannot be read: it is a JSON file, such as a result"):
+        read_weights(tmp_path / "result.json", nn.Linear(2, 2))
