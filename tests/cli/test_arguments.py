@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from lightning_cka import CKAResult, compare_banks, compare_models, plotting, trajectories
+from lightning_cka import CKAResult, compare_banks, compare_many, compare_models, plotting, trajectories
 from lightning_cka.cli.arguments import build_parser
 from lightning_cka.figures.animation import write_animation
 
@@ -19,8 +19,9 @@ PYTHON = {
     "spectrum": (plotting.plot_spectrum,),
     "animate": (write_animation,),
     "redundancy": (CKAResult.redundancy,),
-    "drift": (),
-    "show": (),
+    "drift": (plotting.plot_drift,),
+    "show": (plotting.plot_trend,),
+    "matrix": (compare_many, compare_banks),
     "report": (),
 }
 ONLY_HERE = {"output", "format", "epoch", "step", "name", "help"}
