@@ -72,3 +72,11 @@ def seed_ceiling(
         progress_bar=progress_bar,
     )
     return SeedCeiling.of(comparison)
+
+
+def ceilings_of(
+    models: Models, layers: Layers, measures: Mapping[str, Measure], selection: SampleSelection
+) -> dict[str, SeedCeiling]:
+    """Return the ceiling of models that differ in their seed alone, by measure."""
+    found = models.compared(layers, measures, selection)
+    return {name: SeedCeiling.of(comparison) for name, comparison in found.items()}

@@ -114,26 +114,6 @@ def axes_below(ax: Axes, height: float, gap: float) -> Axes:
     return figure.add_axes((box.x0, lowest / new, box.width, height / new))
 
 
-def axes_beside(ax: Axes, width: float, gap: float) -> Axes:
-    """Make the figure wider, and return new axes at its right with the same height.
-
-    If the user chose the size of the figure, ``ax`` becomes narrower instead.
-
-    Args:
-        ax: Axes in a figure without a layout engine.
-        width: Width of the new axes.
-        gap: Distance of the new axes from all else.
-    """
-    figure = figure_of(ax)
-    old, height = figure.get_size_inches()
-    box = ax.get_position()
-    own = box.width * old if chosen_size() is None else max(box.width * old - gap - width, SMALLEST_SIDE)
-    new = old - box.width * old + own + gap + width
-    figure.set_size_inches(new, height)
-    ax.set_position((box.x0 * old / new, box.y0, own / new, box.height))
-    return figure.add_axes(((new - width - _PANEL_GAP) / new, box.y0, width / new, box.height))
-
-
 def new_grid(
     columns: Sequence[str], rows: Sequence[str], count: int, across: int, below: float, *, labels_once: bool = False
 ) -> list[Axes]:

@@ -19,7 +19,7 @@ from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_below_axes, write_short_notes
 from lightning_cka.figures.labels import MAX_LABEL, elided, fitting, plain, value_label
-from lightning_cka.figures.layout import axes_beside, figure_of, figure_width, label_room, new_axes
+from lightning_cka.figures.layout import figure_of, figure_width, label_room, new_axes
 from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
 from lightning_cka.figures.sample_panel import axis_label, write_beside
 from lightning_cka.figures.ticks import set_ticks
@@ -41,7 +41,9 @@ _MOST_NAMES = 8
 """Number of models up to which the map has their names. More models have numbers there and in the heatmap."""
 _LARGEST_MAP = 4.0
 """Longest side of the map in inches."""
-_MAP_GAP = 0.75
+_MARGIN = 0.15
+"""Distance in inches between the map and the edge of the figure."""
+_MAP_GAP = 0.6
 """Distance in inches between the colour bar and the map, for the labels of the map."""
 
 
@@ -99,8 +101,9 @@ def plot_models(
         fit_into_cell(ax, again=partial(matrix.set_ticks, ax, longest))
         return figure_of(ax), ax
     labels = matrix.labels(MAX_LABEL)
-    lines = wrap_notes(narrow_range_note([values], low, high), figure_width(labels, labels))
-    ax = new_axes(labels, labels, below=notes_height(lines), above=0.0 if tree is None else _TREE_HEIGHT)
+    above, beside = (0.0, 0.0) if tree is None else (_TREE_HEIGHT, _MAP_GAP + _map_side(len(names)) + _MARGIN)
+    lines = wrap_notes(narrow_range_note([values], low, high), figure_width(labels, labels, beside=beside))
+    ax = new_axes(labels, labels, below=notes_height(lines), above=above, beside=beside)
     matrix.draw(ax, MAX_LABEL, bar_title)
     if lines:
         write_below_axes(ax, lines, label_room(labels, axes_size(ax)[0]), colour=None)
@@ -192,16 +195,24 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return list(names) if len(names) <= _MOST_NAMES else [f"{name} {n}" for n, name in enumerate(names, 1)]
 
 
+def _map_side(count: int) -> float:
+    """Return the length of a side of the map in inches."""
+    return min(max(0.3 * count, 2.4), _LARGEST_MAP)
+
+
 def _add_map(ax: Axes, matrix: Tensor, names: Sequence[str]) -> None:
-    """Make the figure wider, and draw a map of the models beside the heatmap."""
+    """Draw a map of the models beside the heatmap."""
     try:
         found = classical_mds(matrix)
     except ValueError:  # All models are equal.
         return
-    side = min(ax.get_position().height * figure_of(ax).get_size_inches()[1], _LARGEST_MAP)
-    beside = axes_beside(ax, side, _MAP_GAP)
+    figure, box = figure_of(ax), ax.get_position()
+    width, height = figure.get_size_inches()
+    side = min(_map_side(len(names)), box.height * height)
+    place = ((width - side - _MARGIN) / width, box.y1 - side / height, side / width, side / height)
+    beside = figure.add_axes(place)
     limit = 1.25 * float(found.coordinates.abs().max())
-    beside.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", anchor="N")
+    beside.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     x, y = found.coordinates.T.numpy()
     beside.scatter(x, y, s=14, color=colormaps["magma"](0.4), clip_on=False, zorder=3)
     texts = [name.split(" ")[-1] if len(names) > _MOST_NAMES else plain(elided(name)) for name in names]
