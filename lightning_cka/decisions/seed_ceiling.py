@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.decisions.ceiling import SeedCeiling
-from lightning_cka.decisions.compare_many import compare_many
+from lightning_cka.decisions.compare_many import Models, compare_many
 from lightning_cka.hsic.check_measures import OneMeasure
 from lightning_cka.hsic.kernels import Kernel
+from lightning_cka.hsic.measure import Measure
 from lightning_cka.probe.layers import Layers
-from lightning_cka.probe.sample_selection import Exclude
+from lightning_cka.probe.sample_selection import Exclude, SampleSelection
 
 
 def seed_ceiling(

@@ -41,45 +41,55 @@ def check_ceiling(ceiling: Sequence[BankSource] | None, references: Sequence[Ref
         raise ValueError("ceiling is for layers of the same name, but reference 'self' compares different layers")
 
 
-def run_ceilings(
-    settings: Settings, bank: GramBank | None, layers: Sequence[str], device: torch.device
-) -> dict[str, SeedCeiling]:
-    """Return the seed ceiling by measure; empty if the user wants none. Every process must call this.
+def read_ceilings(settings: Settings, layers: Sequence[str], probe: GramBank | None = None) -> dict[str, SeedCeiling]:
+    """Return the seed ceiling by measure; empty if the user wants none.
 
     Args:
         settings: The monitor's settings.
-        bank: A bank of this process on the run's probe set. None: there is none yet, and the inputs are not checked.
+        layers: The live model's layers.
+        probe: A bank of the run's probe set. None: the probe set is not known, and not checked.
+
+    Raises:
+        ValueError: A bank cannot be read, or has another probe set or lacks layers.
+        FileNotFoundError: A bank does not exist any more.
+    """
+    if settings.ceiling is None:
+        return {}
+    models = Models.of(settings.ceiling)
+    for name, bank in zip(models.names, models.headers, strict=True):
+        if probe is not None and (differences := bank.probe_differences(probe)):
+            raise ValueError(
+                f"ceiling: the bank of {name} is not of this run's probe set: they differ in {'; '.join(differences)}. "
+                "Give both runs the same data and arguments, or make the bank with GramBank.from_model(..., like=)"
+            )
+        if missing := [layer for layer in layers if layer not in bank.layers]:
+            raise ValueError(
+                f"ceiling: the bank of {name} lacks layers of this model: {shortened(missing)}; it has "
+                f"{shortened(bank.layers)}"
+            )
+    return ceilings_of(models, list(layers), settings.measures, settings.selection)
+
+
+def run_ceilings(
+    settings: Settings, bank: GramBank | None, layers: Sequence[str], device: torch.device
+) -> dict[str, SeedCeiling]:
+    """Return the seed ceiling by measure, before the first training step. Every process must call this.
+
+    Args:
+        settings: The monitor's settings.
+        bank: A bank of this process on the run's probe set.
         layers: The live model's layers.
         device: The device that the processes communicate through.
 
     Raises:
-        ValueError: A bank cannot be read, or has another probe set or none of the layers. All processes raise.
+        ValueError: See `read_ceilings`. All processes raise.
     """
     if settings.ceiling is None:
         return {}
-    with synchronized_errors(device, "read the banks of the seed ceiling"):
-        models = Models.of(settings.ceiling)
-    probe = None if bank is None else _whole_probe(bank)
+    probe = None
+    if bank is not None:
+        probe = bank.empty()
+        for part in all_gather_objects(bank.probe):
+            probe.probe.update(part)
     with synchronized_errors(device, "compare the banks of the seed ceiling"):
-        if probe is not None:
-            for name, header in zip(models.names, models.headers, strict=True):
-                if differences := header.probe_differences(probe):
-                    raise ValueError(
-                        f"ceiling: the bank of {name} is not of this run's probe set: it differs in "
-                        f"{'; '.join(differences)}. Train it with the same arguments of the probe set, or make it with "
-                        "GramBank.from_model(..., like=)"
-                    )
-                if missing := [layer for layer in layers if layer not in header.layers]:
-                    raise ValueError(
-                        f"ceiling: the bank of {name} lacks layers of this model: {shortened(missing)}; it has "
-                        f"{shortened(header.layers)}"
-                    )
-        return ceilings_of(models, list(layers), settings.measures, settings.selection)
-
-
-def _whole_probe(bank: GramBank) -> GramBank:
-    """Return a bank without Gram matrices that has the batches of all processes."""
-    whole = bank.empty()
-    for part in all_gather_objects(bank.probe):
-        whole.probe.update(part)
-    return whole
+        return read_ceilings(settings, layers, probe)
