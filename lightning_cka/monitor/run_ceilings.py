@@ -31,9 +31,7 @@ def check_ceiling(ceiling: Sequence[BankSource] | None, references: Sequence[Ref
     if isinstance(ceiling, str | Path | GramBank):
         raise TypeError(f"ceiling must be a sequence of banks of other seeds, but is {ceiling!r}")
     if len(ceiling) < 2:
-        raise ValueError(
-            f"ceiling needs the banks of at least two seeds, and three for an interval, not {len(ceiling)}"
-        )
+        raise ValueError(f"ceiling needs banks of at least two seeds, and of three for an interval, not {len(ceiling)}")
     for bank in ceiling:
         if not isinstance(bank, GramBank) and not Path(bank).exists():
             raise FileNotFoundError(f"ceiling: there is no bank or folder {str(bank)!r}")
