@@ -191,6 +191,7 @@ def _add_report(commands: Any) -> None:
         "lightning-cka report runs/seed0 runs/seed1 --output both.html",
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="dirpath of a CKAMonitor")
+    add_ceiling(parser)
     parser.add_argument(
         "--output",
         type=Path,

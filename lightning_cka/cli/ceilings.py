@@ -49,6 +49,17 @@ def ceiling_of(paths: Sequence[Path] | None, results: Sequence[CKAResult]) -> Se
     return ceiling
 
 
+def ceilings_of_measures(paths: Sequence[Path] | None, histories: Sequence[Sequence[CKAResult]]) -> list[SeedCeiling]:
+    """Return `ceiling_of` for each measure of the results, without those of a model with itself."""
+    found: dict[tuple[str, str, bool], SeedCeiling | None] = {}
+    for results in histories:
+        if results and not results[-1].self_comparison:
+            last = results[-1]
+            key = last.measure, last.kernel, last.unbiased
+            found[key] = found.get(key) or ceiling_of(paths, results)
+    return [ceiling for ceiling in found.values() if ceiling is not None]
+
+
 def ceiling_table(ceiling: SeedCeiling, result: CKAResult, level: float = 0.95) -> str:
     """Return a table with one row per layer: its value, the seed ceiling, and how far below the ceiling it is."""
     rows = (

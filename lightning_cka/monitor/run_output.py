@@ -72,6 +72,7 @@ class ResultLogger:
         self.report = ReportFile(folder, f"{settings.log_key_prefix}report", self.figures, self._loggers)
         self.charts = MarginCharts(trainer.loggers, self.errors)
         self.ceilings: dict[str, SeedCeiling] = {}
+        self.report.ceilings = self.ceilings
         self._flagged = FlaggedLayers()
 
     @property

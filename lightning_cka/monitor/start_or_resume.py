@@ -67,7 +67,7 @@ def start_run(
             set_initial_banks(run, live)
     probed = [live, *(reference.bank for reference in run.references)]
     bank = next((each for each in probed if each is not None), None)
-    output.ceilings = run_ceilings(settings, bank, probe.plan.names, sums_device(module.device))
+    output.ceilings.update(run_ceilings(settings, bank, probe.plan.names, sums_device(module.device)))
     for message in messages:
         output.warn(message)
     if output.writes:

@@ -22,7 +22,7 @@ PYTHON = {
     "drift": (plotting.plot_drift,),
     "show": (plotting.plot_trend,),
     "matrix": (compare_many, compare_banks),
-    "report": (),
+    "report": (plotting.plot_trend,),
 }
 ONLY_HERE = {"output", "format", "epoch", "step", "name", "help"}
 """What has no argument in Python: files, and which of a run's banks to take."""

@@ -109,3 +109,11 @@ def test_ceilings_that_do_not_fit(tmp_path, capsys):
     write_run(tmp_path / "other", variant=5, layers=("x", "y"))
     assert "none of the result's paired layers" in fails(capsys, "show", RESULT, "--ceiling", "other", "other")
     assert "--ceiling is for the values of a result" in fails(capsys, "show", f"{RUNS[0]}/{LAST}", "--ceiling", *RUNS)
+
+
+def test_a_report_has_the_seed_ceiling(tmp_path, capsys):
+    assert main(["report", RUNS[0], "--ceiling", *RUNS]) == 0
+    page = (tmp_path / RUNS[0] / "report.html").read_text()
+    assert '"ceiling":{"label":"seed ceiling (3 seeds, chance: 0)"' in page
+    assert main(["report", RUNS[0]]) == 0
+    assert '"ceiling":{' not in (tmp_path / RUNS[0] / "report.html").read_text()

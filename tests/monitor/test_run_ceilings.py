@@ -51,6 +51,7 @@ def test_a_drift_map_with_a_ceiling_is_drawn(seeds, tmp_path, monkeypatch):
     monkeypatch.undo()  # Figures are drawn.
     fit(CKAMonitor(Net(), dirpath=tmp_path / "cka", ceiling=[GramBank.load(next(s.glob("banks/e*"))) for s in seeds]))
     assert (tmp_path / "cka" / "reference" / "drift.png").exists()
+    assert '"label":"seed ceiling (3 seeds, chance: 0)"' in (tmp_path / "cka" / "report.html").read_text()
 
 
 def test_excluded_samples_are_not_part_of_the_ceiling(seeds, tmp_path):
