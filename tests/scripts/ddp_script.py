@@ -82,7 +82,8 @@ def run(devices, strategy, samples, own, layers):
         return trainer
 
     seeds = [f"seed{seed}" for seed in range(3)] if own == "ceiling" else []
-    for folder in seeds:
+    for seed, folder in enumerate(seeds):
+        torch.manual_seed(seed + 1)  # A fit draws other random numbers with other numbers of processes.
         fit(Deterministic().double(), CKAMonitor("initial", dirpath=folder, save_banks=True), max_epochs=1)
     monitor = CKAMonitor(
         ["initial", "previous", "self", reference],
