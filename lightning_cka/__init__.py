@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lightning_cka.compare.models import compare_models as compare_models
     from lightning_cka.compare.result import CKAResult as CKAResult
     from lightning_cka.compare.trajectory import trajectories as trajectories
+    from lightning_cka.decisions.compare_many import compare_many as compare_many
+    from lightning_cka.decisions.seed_ceiling import seed_ceiling as seed_ceiling
     from lightning_cka.figures.heatmap import plot_cka as plot_cka
     from lightning_cka.hsic.distance_ranks import RSA as RSA
     from lightning_cka.hsic.hat_matrices import Ridge as Ridge
@@ -41,8 +43,10 @@ _MODULE_OF = {
     "Thresholds": "compare.flags",
     "__version__": "version",
     "compare_banks": "compare.banks",
+    "compare_many": "decisions.compare_many",
     "compare_models": "compare.models",
     "plot_cka": "figures.heatmap",
+    "seed_ceiling": "decisions.seed_ceiling",
     "trajectories": "compare.trajectory",
 }
 

@@ -4,6 +4,7 @@ from lightning_cka.figures.differences import plot_difference
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.measures import plot_measures
+from lightning_cka.figures.models import plot_models
 from lightning_cka.figures.panels import plot_comparison
 from lightning_cka.figures.redundant_layers import plot_redundancy
 from lightning_cka.figures.sample_animation import animate_samples
@@ -21,6 +22,7 @@ __all__ = [
     "plot_drift",
     "plot_layer_trend",
     "plot_measures",
+    "plot_models",
     "plot_redundancy",
     "plot_samples",
     "plot_spectrum",

@@ -161,6 +161,17 @@ def jackknife(xs, ys, statistic=minibatch_cka, weight=lambda n: n * (n - 3)):
     return value, np.sqrt((k_eff - 1) / k_eff * ((left_out - value) ** 2).sum(0)), left_out
 
 
+def jackknife_over_seeds(matrix):
+    """Return the standard error of the mean over all pairs of seeds, by leaving out each seed with all its pairs."""
+
+    def mean_over_pairs(values):
+        return np.mean([values[i, j] for i in range(len(values)) for j in range(i)])
+
+    count = len(matrix)
+    without = [mean_over_pairs(np.delete(np.delete(matrix, i, 0), i, 1)) for i in range(count)]
+    return np.sqrt((count - 1) / count * sum((value - np.mean(without)) ** 2 for value in without))
+
+
 def knn_vector(x, neighbors=0.1, corrected=True):
     """Return the vector of mutual kNN: for each ordered pair, whether j is among the k nearest others of i."""
     d = squared_distances(x)

@@ -151,9 +151,11 @@ def test_public_names():
         "Ridge",
         "__version__",
         "compare_banks",
+        "compare_many",
         "compare_models",
         "functional",
         "plot_cka",
+        "seed_ceiling",
     }
     assert all(hasattr(lightning_cka.functional, n) for n in ("centered_gram", "unbiased_hsic", "biased_hsic", "cka"))
 

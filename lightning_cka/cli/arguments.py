@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_cka.cli.compare_arguments import add_compare
-from lightning_cka.cli.shared_arguments import add_command, add_exclude, add_layers, add_measures
+from lightning_cka.cli.compare_arguments import add_compare, add_matrix
+from lightning_cka.cli.shared_arguments import add_ceiling, add_command, add_exclude, add_layers, add_measures
 from lightning_cka.version import __version__
 
 _EXAMPLES = """\
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     add_compare(commands)
+    add_matrix(commands)
     _add_difference(commands)
     _add_drift(commands)
     _add_trajectory(commands)
@@ -71,6 +72,7 @@ def _add_drift(commands: Any) -> None:
         commands, "drift", "draw CKA of each layer by epoch", "lightning-cka drift cka/initial --output drift.pdf"
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder of one reference, such as cka/initial")
+    add_ceiling(parser)
     _add_picture(parser)
 
 
@@ -175,6 +177,7 @@ def _add_show(commands: Any) -> None:
         "lightning-cka show cka/initial/epoch=009-step=000500.json --output heatmap.pdf",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="result or bank to show")
+    add_ceiling(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="file for the heatmap of a result: .png, .pdf or .svg"
     )
@@ -188,6 +191,7 @@ def _add_report(commands: Any) -> None:
         "lightning-cka report runs/seed0 runs/seed1 --output both.html",
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="dirpath of a CKAMonitor")
+    add_ceiling(parser)
     parser.add_argument(
         "--output",
         type=Path,

@@ -67,17 +67,45 @@ def add_compare(commands: Any) -> None:
     _add_for_checkpoints(parser)
 
 
+def add_matrix(commands: Any) -> None:
+    """Add the command ``matrix``."""
+    parser = add_command(
+        commands,
+        "matrix",
+        "compute CKA of many models with each other",
+        "lightning-cka matrix runs/seed* --output models.pdf",
+        "lightning-cka matrix runs/seed0 runs/seed1 teacher.safetensors --layers 'blocks.*' --epoch 9",
+    )
+    parser.add_argument(
+        "sources",
+        metavar="DIR_OR_BANK",
+        nargs="+",
+        type=Path,
+        help="folder of a run with banks, or bank (.safetensors)",
+    )
+    _add_moment(parser, "of all runs: a number, initial or last (default)")
+    add_layers(parser, "all that all models have")
+    add_measures(parser)
+    add_exclude(parser)
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the models (default: parts of the paths)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file to write: .png, .pdf or .svg (heatmap, dendrogram and map) or .csv (one row per pair of models)",
+    )
+
+
+def _add_moment(parser: argparse._ActionsContainer, text: str, **options: Any) -> None:
+    """Add ``--epoch`` and ``--step``, of which one may be given."""
+    moment = parser.add_mutually_exclusive_group()
+    for option in ("epoch", "step"):
+        moment.add_argument(f"--{option}", type=moment_of, metavar=option.upper(), help=f"{option} {text}", **options)
+
+
 def _add_for_banks(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("for banks and folders of runs")
-    moment = group.add_mutually_exclusive_group()
-    for option in ("epoch", "step"):
-        moment.add_argument(
-            f"--{option}",
-            nargs="+",
-            type=moment_of,
-            metavar=option.upper(),
-            help=f"{option} of both runs, or one for each: a number, initial or last",
-        )
+    _add_moment(group, "of both runs, or one for each: a number, initial or last", nargs="+")
     add_strict(group)
 
 

@@ -17,6 +17,7 @@ _MODULE_OF = {
     "compare": "compare_command",
     "difference": "difference_command",
     "drift": "picture_commands",
+    "matrix": "matrix_command",
     "samples": "picture_commands",
     "spectrum": "picture_commands",
     "trajectory": "run_commands",

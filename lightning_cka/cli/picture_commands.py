@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_cka.cli.ceilings import ceiling_of
 from lightning_cka.cli.label_files import labels_in
 from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.compare.result import CKAResult
@@ -24,7 +25,7 @@ def drift(options: Any) -> None:
     check_ending(options.output, FORMATS)
     files = _results_of_one_reference(options.folder)
     results = list(filter(is_of_training, map(CKAResult.load, files)))
-    _write(plot_drift(results)[0], options.output)
+    _write(plot_drift(results, ceiling=ceiling_of(options.ceiling, results[-1:]))[0], options.output)
 
 
 def samples(options: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from lightning_cka.cli.argument_types import kernel_of, measure_of
@@ -71,6 +72,17 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
     """Add ``--exclude``."""
     parser.add_argument(
         "--exclude", nargs="+", type=int, metavar="SAMPLE", help="numbers of samples to leave out, as flags name them"
+    )
+
+
+def add_ceiling(parser: argparse.ArgumentParser) -> None:
+    """Add ``--ceiling``."""
+    parser.add_argument(
+        "--ceiling",
+        nargs="+",
+        type=Path,
+        metavar="BANK_OR_DIR",
+        help="banks of runs that differ in the seed alone, or their folders: what these reach is shown, too",
     )
 
 

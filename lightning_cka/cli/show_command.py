@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_cka.cli.ceilings import ceiling_of, ceiling_table
 from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.cli.sources import Kind, kind_of
 from lightning_cka.compare.banks import compare_banks
@@ -25,24 +27,30 @@ def show(options: Any) -> None:
     path: Path = options.file
     kind = kind_of(path)
     if kind is Kind.RESULT:
-        _show_result(path, options.output)
+        _show_result(path, options.output, options.ceiling)
     elif kind is not Kind.BANK:
         raise ValueError(f"{str(path)!r} is {kind.value}, but show takes a result (.json) or a bank (.safetensors)")
     elif options.output is not None:
         raise ValueError(
             "--output draws the heatmap of a result, but this is a bank: use the command compare, samples or spectrum"
         )
+    elif options.ceiling:
+        raise ValueError("--ceiling is for the values of a result, but this is a bank")
     else:
         _show_bank(path)
 
 
-def _show_result(path: Path, output: Path | None) -> None:
+def _show_result(path: Path, output: Path | None, banks: Sequence[Path] | None) -> None:
     if output is not None:
         check_ending(output, FORMATS)
     result = CKAResult.load(path)
+    ceiling = ceiling_of(banks, [result])
     if output is not None:
         write_figure(plot_cka(result)[0], output)
-    write_line(result_table(result) + ("" if output is None else f"\n\n{output}"))
+    parts = [result_table(result)]
+    parts += [] if ceiling is None else [ceiling_table(ceiling, result)]
+    parts += [] if output is None else [str(output)]
+    write_line("\n\n".join(parts))
 
 
 def _show_bank(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ BANK_SUFFIX = ".safetensors"
 
 INITIAL = "initial"
 """The name of the moment before the first training step, for banks."""
+
+_DEFAULT_FOLDER = "cka"
+"""Name of the folder that a monitor makes in the folder of its run."""
 
 _EPOCH, _STEP = r"epoch=(\d+)-", r"step=(\d{6,})"
 
@@ -106,3 +109,14 @@ def results_of_references(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         is_earlier_run = any(part.startswith("earlier-") for part in place.relative_to(folder).parts)
         if not is_earlier_run and (files := result_files(place)):
             yield place, files
+
+
+def names_of_runs(folders: Sequence[Path]) -> list[str]:
+    """Return names of folders without the parts that all of them share at the start and at the end."""
+    parts = [folder.parts for folder in folders]
+    if len(parts) == 1:
+        return [folders[0].parent.name if folders[0].name == _DEFAULT_FOLDER else folders[0].name]
+    shortest = min(map(len, parts))
+    start = next((i for i in range(shortest) if len({each[i] for each in parts}) > 1), shortest)
+    end = next((i for i in range(shortest - start) if len({each[-1 - i] for each in parts}) > 1), shortest - start)
+    return ["/".join(each[start : len(each) - end]) or "." for each in parts]

@@ -7,21 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
-import torch
-
 from lightning_cka.compare.bank_series import check_same_layers_and_probe_set, moment_names, sources_of_run
 from lightning_cka.compare.checked_result import one_or_all
-from lightning_cka.compare.comparison import Comparison
 from lightning_cka.compare.flags import Thresholds, check_thresholds
+from lightning_cka.compare.layer_by_layer import LayerByLayer
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.check_measures import Measures, OneMeasure, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_selection import bank_of_layers
 from lightning_cka.probe.layers import Layers
 
-_CPU = torch.device("cpu")
+_LEAST_BYTES = 2**29
+"""Memory that trajectories may take. If many epochs take more, files are read several times."""
 
 
 @overload  # A string is a sequence of strings, but one measure: the first signature has it.
@@ -63,8 +61,8 @@ def trajectories(
 
     Args:
         banks: At least two banks of one network on one probe set, in order of time; their files; or the folder that
-            `CKAMonitor(save_banks=True)` wrote. Files are read one probe batch at a time. Only for a kernel with a
-            bandwidth are all batches in memory.
+            `CKAMonitor(save_banks=True)` wrote. Files are read one probe batch at a time, and several times if all
+            layers at the same time would take more than some 500 MB of memory.
         layers: Patterns of layer names, such as ``"net.*"``; None: all layers of the banks.
         measures: "cka" (with ``kernel``), "mutual_knn", "rsa", "ridge", an object such as `lightning_cka.MutualKNN`,
             or a list of these. A list gives a mapping of results by name.
@@ -101,34 +99,14 @@ def trajectories(
     sources = sources_of_run(banks, "a trajectory", 2)
     headers = [open_bank(source, batches=()) for source in sources]  # Everything but the Gram matrices.
     check_same_layers_and_probe_set(headers)
-    names = bank_of_layers(headers[0], layers).layers
-    moments = moment_names(headers)
     first = headers[0]
-    comparisons = {
-        name: Comparison(
-            moments,
-            {name: None},
-            chosen,
-            _CPU,
-            model_name=name,
-            thresholds=check_thresholds(thresholds),
-            sample_kind=first.sample_kind,
-            keep_all_pairs=True,
-        )
-        for name in names
+    names = bank_of_layers(first, layers).layers
+    rows = {name: [first.layers.index(name)] * len(headers) for name in names}
+    by_measure = LayerByLayer(sources, headers, moment_names(headers), rows, _LEAST_BYTES).results(
+        chosen, thresholds=check_thresholds(thresholds)
+    )
+    found = {
+        measure: {name: replace(result, reference_name=first.model_name) for name, result in results.items()}
+        for measure, results in by_measure.items()
     }
-    for index in sorted(first.probe):
-        batches = [open_bank(source, batches=[index]).batches[index] for source in sources]
-        for name, comparison in comparisons.items():
-            stacked = _one_layer([batch.grams for batch in batches], first.layers.index(name))
-            comparison.add(replace(batches[0], grams=stacked))
-    found: dict[str, dict[str, CKAResult]] = {measure: {} for measure in chosen}
-    for name, comparison in comparisons.items():
-        for (_, measure), outcome in comparison.results().items():
-            found[measure][name] = replace(outcome.result, reference_name=first.model_name)
     return one_or_all(found, measures)
-
-
-def _one_layer(grams: Sequence[PackedGrams], row: int) -> PackedGrams:
-    """Return the Gram matrices of one layer at all moments, as if the moments were the layers of one model."""
-    return PackedGrams(*(torch.stack([part[row] for part in parts]) for parts in zip(*grams, strict=True)))

@@ -5,6 +5,8 @@ This room does not know how a figure is drawn or where an answer is logged. It i
 and `runtime`.
 """
 
+from lightning_cka.decisions.ceiling import SeedCeiling
+from lightning_cka.decisions.model_comparison import ModelComparison
 from lightning_cka.decisions.redundancy import LayerStep, Redundancy
 
-__all__ = ["LayerStep", "Redundancy"]
+__all__ = ["LayerStep", "ModelComparison", "Redundancy", "SeedCeiling"]

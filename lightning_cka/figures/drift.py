@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lightning_cka.decisions.settled import DEFAULT_TOLERANCE
+from lightning_cka.figures.ceiling_lines import legend_lines
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import marked, write_above_axes, write_at_height
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
+    from lightning_cka.decisions.ceiling import SeedCeiling
 
 _LEVEL = 0.95
 _TREND_HEIGHT = 1.8
@@ -61,6 +63,7 @@ def plot_drift(
     flags: bool = True,
     colorbar: bool = True,
     title: str | None = None,
+    ceiling: SeedCeiling | None = None,
 ) -> tuple[Figure, Axes]:
     """Draw a layer-by-epoch map of CKA with the reference's layer of the same name.
 
@@ -86,13 +89,14 @@ def plot_drift(
         flags: Whether to mark flagged layers.
         colorbar: Whether to draw a colour bar.
         title: Title of the map. None names the reference.
+        ceiling: As in `plot_trend`, for the lines below the map.
 
     Returns:
         The figure and the axes of the map.
 
     Raises:
         ValueError: There is no result, the last one has no layers of the same name, ``tolerance`` is not positive,
-            or ``vmin`` or ``vmax`` is a text other than "auto".
+            ``vmin`` or ``vmax`` is a text other than "auto", or ``ceiling`` does not fit the results.
         KeyError: ``cmap`` is not the name of a colour map.
     """
     history = layer_history(results, _LEVEL, tolerance)
@@ -107,12 +111,15 @@ def plot_drift(
     notes = mark_label(tolerance).split("\n") if tolerance and _marks(history) else []
     narrow = narrow_range_note([history.values], look.low, look.high)
     ax = new_axes(
-        columns, rows, legend=[*rows, *notes, "bands: 95 % CI"], above=_NOTE_ROOM * (bool(notes) + len(narrow))
+        columns,
+        rows,
+        legend=[*rows, *notes, "bands: 95 % CI", *legend_lines(ceiling)],
+        above=_NOTE_ROOM * (bool(notes) + len(narrow)),
     )
     _draw_map(ax, results, history, look, tolerance)
     if len(results) > 1:
         trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
-        plot_trend(results, ax=trend, level=_LEVEL, tolerance=tolerance)
+        plot_trend(results, ax=trend, level=_LEVEL, tolerance=tolerance, ceiling=ceiling)
         trend.set_title("")
         trend.set_xlim(ax.get_xlim())
     return figure_of(ax), ax

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.lines import Line2D
@@ -51,8 +51,8 @@ def draw_map(ax: Axes, each: SampleMap, colours: LabelColours, limit: float) -> 
         _say(ax, each.problem)
         return
     _draw_points(ax, each, colours)
-    ax.set_xlabel(_axis_label(1, each.shares[0]), fontsize=font_size("tick"), labelpad=2)
-    ax.set_ylabel(_axis_label(2, each.shares[1]), fontsize=font_size("tick"), labelpad=2)
+    ax.set_xlabel(axis_label(1, each.shares[0]), fontsize=font_size("tick"), labelpad=2)
+    ax.set_ylabel(axis_label(2, each.shares[1]), fontsize=font_size("tick"), labelpad=2)
 
 
 def reach(each: SampleMap) -> float:
@@ -85,7 +85,8 @@ def _say(ax: Axes, problem: str) -> None:
     )
 
 
-def _axis_label(number: int, share: float) -> str:
+def axis_label(number: int, share: float) -> str:
+    """Return the title of one of the two axes of a map: which part of the variance it shows."""
     percent = "<1" if 0.0005 < share < 0.005 else f"{100 * share:.0f}"
     return f"axis {number}: {percent} % of variance"
 
@@ -116,24 +117,36 @@ def draw_marks(ax: Axes, each: SampleMap) -> None:
     if each.problem or not each.marked:
         return
     colour = flag_colour(ax)
-    ax.apply_aspect()  # Otherwise the places of points are known when the figure is drawn.
-    pixels_per_point = figure_of(ax).dpi / 72
-    area = _Box(*(side / pixels_per_point for side in ax.bbox.bounds))
-    places = {sample: each.coordinates[each.samples.index(sample)].tolist() for sample in each.marked}
-    points = {
-        sample: [pixels / pixels_per_point for pixels in ax.transData.transform(place)]
-        for sample, place in places.items()
-    }
-    rings = [_Box(x - _RADIUS, y - _RADIUS, 2 * _RADIUS, 2 * _RADIUS) for x, y in points.values()]
-    taken: list[_Box] = []
-    for sample, (first, second) in places.items():
+    places = {str(sample): each.coordinates[each.samples.index(sample)].tolist() for sample in each.marked}
+    for first, second in places.values():
         ax.scatter(
             [first], [second], s=52, facecolors="none", edgecolors=colour, linewidths=1.2, clip_on=False, zorder=4
         )
-        dx, dy, box = _free_place(points[sample], str(sample), area, taken, rings)
+    write_beside(ax, places, colour)
+
+
+def write_beside(ax: Axes, places: Mapping[str, Sequence[float]], colour: Any, *, radius: float = _RADIUS) -> None:
+    """Write texts beside points, such that they cover neither each other nor points, as far as there is room.
+
+    Args:
+        ax: Axes that have their size.
+        places: Points in units of the data, by text.
+        colour: Colour of the texts.
+        radius: Radius of the points, in points of typography.
+    """
+    ax.apply_aspect()  # Otherwise the places of points are known when the figure is drawn.
+    pixels_per_point = figure_of(ax).dpi / 72
+    area = _Box(*(side / pixels_per_point for side in ax.bbox.bounds))
+    points = {
+        text: [pixels / pixels_per_point for pixels in ax.transData.transform(place)] for text, place in places.items()
+    }
+    rings = [_Box(x - radius, y - radius, 2 * radius, 2 * radius) for x, y in points.values()]
+    taken: list[_Box] = []
+    for text, (first, second) in places.items():
+        dx, dy, box = _free_place(points[text], text, area, taken, rings)
         taken.append(box)
         ax.annotate(
-            str(sample),
+            text,
             (first, second),
             (dx, dy),
             textcoords="offset points",

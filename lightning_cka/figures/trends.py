@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.decisions.settled import DEFAULT_TOLERANCE
 from lightning_cka.figures.backgrounds import is_dark
+from lightning_cka.figures.ceiling_lines import CeilingLines
 from lightning_cka.figures.depth_texts import depth_title, line_labels, moments_of_one_reference
 from lightning_cka.figures.labels import (
     MAX_AXIS_TITLE,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from lightning_cka.decisions.ceiling import SeedCeiling
+
 
 _OPINION = "second opinion that differs\n(mutual kNN or ridge CKA)"
 """Label of the thin lines."""
@@ -50,6 +53,7 @@ def plot_trend(
     *,
     level: float = 0.95,
     tolerance: float | None = DEFAULT_TOLERANCE,
+    ceiling: SeedCeiling | None = None,
 ) -> tuple[Figure, Axes]:
     """Draw CKA with the reference's layer of the same name over epochs: one line per layer, with error bands.
 
@@ -64,13 +68,15 @@ def plot_trend(
         ax: Axes to draw into. None makes a new figure.
         level: Level of the confidence intervals that the bands show and the diamonds use, in (0, 1).
         tolerance: Change of CKA that does not matter, greater than 0; 0.01 by default. None draws no diamonds.
+        ceiling: What trainings reach that differ in their seed alone, from `lightning_cka.seed_ceiling`: a dashed line
+            for each layer, with a band. None draws none.
 
     Returns:
         The figure and its axes.
 
     Raises:
-        ValueError: There is no result, the last one has no layers of the same name or lacks one of ``layers``, or
-            ``level`` or ``tolerance`` is out of range.
+        ValueError: There is no result, the last one has no layers of the same name or lacks one of ``layers``,
+            ``level`` or ``tolerance`` is out of range, or ``ceiling`` does not fit the results.
     """
     history = layer_history(results, level, tolerance)
     rows = _chosen_rows(history, layers)
@@ -79,23 +85,22 @@ def plot_trend(
     labels, _ = short_labels(history.names, min(MAX_LABEL, longest))
     columns, unit = moment_labels(results)
     heading = _heading(history, level, f"{len(rows)} of {len(labels)} layers" if len(rows) < len(labels) else "")
-    note = (
-        mark_label(tolerance, short=own)
-        if tolerance and any(history.settled[row] is not None for row in rows)
-        else None
-    )
+    top = CeilingLines.of(ceiling, results[-1], history.names, level)
+    notes = [] if top is None else [top.legend_entry]
+    if tolerance and any(history.settled[row] is not None for row in rows):
+        notes.append((legend_mark(), mark_label(tolerance, short=own)))
     if ax is None:
-        ax = new_axes(
-            columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *(note or "").split("\n"), *heading]
-        )
+        ax = new_axes(columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *_lines(notes), *heading])
     colours = line_colours(len(rows), on_dark=is_dark(ax))
     for colour, row in zip(colours, rows, strict=True):
         _draw_line(ax, labels[row], history.values[row], (history.low[row], history.high[row]), colour)
         if (place := history.settled[row]) is not None:
             draw_marks(ax, [(place, history.values[row, place])], colour)
+        if top is not None:
+            top.draw_across(ax, row, len(columns), colour)
     _draw_opinions(ax, history.opinions[rows], colours)
     title = reference_title(results[-1], text_lengths(ax)[1]) if own else reference_title(results[-1])
-    _finish(ax, unit, value_label(results[-1]), title, note, heading)
+    _finish(ax, unit, value_label(results[-1]), title, notes, heading)
     _label(ax, columns, own)
     return figure_of(ax), ax
 
@@ -106,6 +111,7 @@ def plot_layer_trend(
     ax: Axes | None = None,
     *,
     level: float = 0.95,
+    ceiling: SeedCeiling | None = None,
 ) -> tuple[Figure, Axes]:
     """Draw CKA with the reference's layer of the same name over depth: one line per result, with error bands.
 
@@ -116,13 +122,14 @@ def plot_layer_trend(
         labels: One label per line. None takes the name of the reference, and the epoch if it is known.
         ax: Axes to draw into. None makes a new figure.
         level: Level of the confidence intervals that the bands show, in (0, 1).
+        ceiling: As in `plot_trend`: one dashed line.
 
     Returns:
         The figure and its axes.
 
     Raises:
         ValueError: There is no result, results have no or different layers of the same name, the number of labels is
-            wrong, or ``level`` is out of range.
+            wrong, ``level`` is out of range, or ``ceiling`` does not fit the results.
     """
     results = [results] if isinstance(results, CKAResult) else results
     history = layer_history(results, level)
@@ -133,14 +140,18 @@ def plot_layer_trend(
     lines = line_labels(results, labels, MAX_LABEL if ax is None else legend_label_length(ax))
     columns, prefix = short_labels(history.names, MAX_LABEL if ax is None else text_lengths(ax)[0])
     heading = _heading(history, level)
+    top = CeilingLines.of(ceiling, results[-1], history.names, level)
+    notes = [] if top is None else [top.legend_entry]
     if ax is None:
-        ax = new_axes(columns, _VALUE_LABELS, legend=[*lines, *heading])
+        ax = new_axes(columns, _VALUE_LABELS, legend=[*lines, *_lines(notes), *heading])
+    if top is not None:
+        top.draw_over_depth(ax)
     colours = line_colours(len(lines), on_dark=is_dark(ax))
     for place, (colour, line) in enumerate(zip(colours, lines, strict=True)):
         _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
     value, wide = shared_value_label(results), text_lengths(ax)[1] if own else MAX_AXIS_TITLE
     model = axis_title(results[-1].model_name, prefix, max_length=wide)
-    _finish(ax, model, value, depth_title(results, wide if own else MAX_TITLE), None, heading)
+    _finish(ax, model, value, depth_title(results, wide if own else MAX_TITLE), notes, heading)
     _label(ax, columns, own, history.names)
     return figure_of(ax), ax
 
@@ -196,25 +207,26 @@ def _draw_opinions(ax: Axes, opinions: NDArray[np.float64], colours: Sequence[Co
             label = ""
 
 
+def _lines(notes: Sequence[tuple[Any, str]]) -> list[str]:
+    return [line for _, text in notes for line in text.split("\n")]
+
+
 def _finish(
     ax: Axes,
     x_title: str,
     y_title: str,
     title: str,
-    note: str | None,
+    notes: Sequence[tuple[Any, str]],
     heading: Sequence[str],
 ) -> None:
-    """Draw titles, and a legend in the order of the lines from top to bottom; ``note`` explains the marks.
+    """Draw titles, and a legend in the order of the lines from top to bottom.
 
-    The lines of ``heading`` are above the legend.
+    Entries of ``notes`` are the last ones of the legend. The lines of ``heading`` are above it.
     """
     ax.tick_params(axis="y", labelsize=font_size("tick"))
     ax.set_xlabel(x_title)
     ax.set_ylabel(y_title)
     ax.set_title(title, fontsize=font_size("title"))
     ax.spines[["top", "right"]].set_visible(False)
-    handles, texts = ax.get_legend_handles_labels()
-    handles, texts = handles[::-1], texts[::-1]
-    if note is not None:
-        handles, texts = [*handles, legend_mark()], [*texts, note]
-    draw_legend(ax, handles, texts, heading)
+    entries = [*list(zip(*ax.get_legend_handles_labels(), strict=True))[::-1], *notes]
+    draw_legend(ax, [handle for handle, _ in entries], [text for _, text in entries], heading)

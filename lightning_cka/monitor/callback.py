@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.pairing import Pair
 from lightning_cka.hsic.check_measures import Measures, check_measures
@@ -13,6 +14,7 @@ from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.monitor.notebook_output import NotebookOutput
 from lightning_cka.monitor.reference import FROZEN, ReferenceSource
 from lightning_cka.monitor.reference_names import check_any_module, parse_references
+from lightning_cka.monitor.run_ceilings import check_ceiling
 from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
 from lightning_cka.monitor.settings import ProbeOptions, Settings, safe_measures
 from lightning_cka.monitor.trainer_checks import check_epochs
@@ -107,6 +109,8 @@ class CKAMonitor(NotebookOutput):
             ``save_banks``, the end is also drawn over epochs, and as a GIF.
         labels_fn: Function of a probe batch that returns one integer for each sample, for colours in the pictures.
             None: the second part of batches that are pairs, if it is that.
+        ceiling: Banks of at least two other runs, or better three, that differ in their seed alone; their files or
+            folders. Figures show what these reach; see `lightning_cka.seed_ceiling`.
 
     Attributes:
         references: The references, with their names.
@@ -114,6 +118,7 @@ class CKAMonitor(NotebookOutput):
             ("initial/mutual_knn", "initial/rbf"). Each value is a list with one result per comparison, including those
             before training was resumed. All processes have it. Results of ``trainer.validate()`` have ``epoch`` and
             ``step`` None.
+        ceilings: A `SeedCeiling` for each measure, by its name, from the start of training on.
 
     Raises:
         ValueError: An argument is invalid. Problems with the model or the data raise before the first training step.
@@ -176,6 +181,7 @@ class CKAMonitor(NotebookOutput):
         log_diagnostics: Literal["flagged", "all"] = "flagged",
         plot_samples: bool = False,
         labels_fn: LabelsFn | None = None,
+        ceiling: Sequence[BankSource] | None = None,
     ) -> None:
         super().__init__()
         join_namespaces(CKAMonitor)
@@ -211,10 +217,12 @@ class CKAMonitor(NotebookOutput):
             log_diagnostics=log_diagnostics,
             plot_samples=plot_samples,
             labels_fn=labels_fn,
+            ceiling=ceiling,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.schedule)
         of_modules = {"reference_layers": reference_layers, "reference_forward_fn": reference_forward_fn}
+        check_ceiling(ceiling, self.references)
         check_any_module(self.references, **of_modules, pair=None if pair == "name" else pair)
 
     def to_rows(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cka.compare.run_files import last_moment
 from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.run_ceilings import read_ceilings
 from lightning_cka.monitor.run_end import write_summary_of_run
 from lightning_cka.monitor.run_folder import monitor_folder
 from lightning_cka.monitor.run_output import ResultLogger
@@ -70,6 +71,8 @@ def _finish(
     for message in messages:
         output.warn(message)
     if output.writes:
+        layers = [layer for kind in kinds.values() for layer in kind.layers]
+        output.errors.attempt(lambda: output.ceilings.update(read_ceilings(settings, layers)))
         output.errors.attempt(lambda: tidy_folder(run, saved, None), "files of an earlier run could not be moved aside")
         output.write_restored(run.results)
         output.figures.deliver(wait=True)

@@ -23,6 +23,7 @@ from lightning_cka.runtime.spacing import spread_evenly
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from lightning_cka.decisions.ceiling import SeedCeiling
     from lightning_cka.monitor.figure_queue import Figures
 
 
@@ -33,7 +34,14 @@ MAX_LAYERS = 16
 OVERVIEW = ("overview", "convergence")
 
 
-def log_figures(queue: FigureQueue, key_prefix: str, folder: Path, results: Sequence[CKAResult], step: int) -> None:
+def log_figures(
+    queue: FigureQueue,
+    key_prefix: str,
+    folder: Path,
+    results: Sequence[CKAResult],
+    step: int,
+    ceiling: SeedCeiling | None = None,
+) -> None:
     """Draw, log and write the heatmap of the latest result and the drift map of all results.
 
     There is no drift map for a self-comparison, without layers of the same name, or for ``trainer.validate()``.
@@ -44,6 +52,7 @@ def log_figures(queue: FigureQueue, key_prefix: str, folder: Path, results: Sequ
         folder: Folder of the PNG files. The heatmap's file name has epoch and step; ``drift.png`` is overwritten.
         results: Results of one reference, in order; the last one is new.
         step: The step of the images, on the axis of Lightning's own scalars.
+        ceiling: The seed ceiling for the drift map; None: there is none.
     """
     last = results[-1]
     figures: dict[str, tuple[Callable[[], Figure], Path]] = {
@@ -51,7 +60,7 @@ def log_figures(queue: FigureQueue, key_prefix: str, folder: Path, results: Sequ
     }
     if is_of_training(last) and not last.self_comparison and last.same_named():
         trained = _of_training(results)
-        figures["drift"] = (lambda: plot_drift(trained)[0], folder / "drift.png")
+        figures["drift"] = (lambda: plot_drift(trained, ceiling=ceiling)[0], folder / "drift.png")
     queue.submit(key_prefix, figures, step)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.reference import REPORT
@@ -32,6 +33,9 @@ class ReportFile:
         key: The logged key.
         figures: Has the thread.
         loggers: Get the file.
+
+    Attributes:
+        ceilings: Seed ceilings by measure.
     """
 
     def __init__(self, folder: Path, key: str, figures: FigureQueue, loggers: LoggerOutput) -> None:
@@ -40,6 +44,7 @@ class ReportFile:
         self._figures = figures
         self._loggers = loggers
         self._payload = GrowingPayload("/".join(folder.resolve().parts[-2:]))
+        self.ceilings: Mapping[str, SeedCeiling] = {}
         self._new: dict[str, list[CKAResult]] = {}
         self._step = 0
         self._writing: Future[None] | None = None
@@ -78,8 +83,9 @@ class ReportFile:
 
     def _start(self) -> None:
         new, self._new = self._new, {}
+        ceilings = list(self.ceilings.values())
         self._started = time.monotonic()
-        self._writing = self._figures.start(lambda: write_page(self._path, self._payload.payload(new)))
+        self._writing = self._figures.start(lambda: write_page(self._path, self._payload.payload(new, ceilings)))
 
     def _finish_writing(self, *, is_last: bool) -> None:
         """Wait until the file is written. An error becomes a warning."""

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.logged_diagnostics import FlaggedLayers, diagnostic_scalars
 from lightning_cka.monitor.logged_figures import (
@@ -57,6 +58,7 @@ class ResultLogger:
         figures: Draws figures in a thread.
         report: Writes the interactive view in the same thread.
         charts: Charts with confidence bands in TensorBoard.
+        ceilings: Seed ceilings by measure, which drift maps show.
     """
 
     def __init__(self, trainer: Trainer, settings: Settings, folder: Path) -> None:
@@ -69,6 +71,8 @@ class ResultLogger:
         self.figures = FigureQueue(self._loggers)
         self.report = ReportFile(folder, f"{settings.log_key_prefix}report", self.figures, self._loggers)
         self.charts = MarginCharts(trainer.loggers, self.errors)
+        self.ceilings: dict[str, SeedCeiling] = {}
+        self.report.ceilings = self.ceilings
         self._flagged = FlaggedLayers()
 
     @property
@@ -145,7 +149,12 @@ class ResultLogger:
         for text in texts:
             self._loggers.send("text", f"{self._settings.diagnostics_prefix}warnings", text, step)
         self._loggers.send("comparison", self._settings.logged(key), [history[-1]], step)
-        log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step)
+        self._draw_figures(key, history, step)
+
+    def _draw_figures(self, key: str, history: Sequence[CKAResult], step: int) -> None:
+        measures = list(self._settings.measures)
+        ceiling = self.ceilings.get(measures[0] if len(measures) == 1 else key.rpartition("/")[2])
+        log_figures(self.figures, self._settings.logged(key), self.folder / key, history, step, ceiling)
 
     def finish(self) -> None:
         """Write the last report, and wait until all figures are drawn and the loggers have all."""
@@ -176,7 +185,7 @@ class ResultLogger:
             last = history[-1]
             self._loggers.send("comparison", self._settings.logged(key), list(history), last.step or 0)
             if not (self.folder / key / heatmap_file(last)).exists():
-                log_figures(self.figures, self._settings.logged(key), self.folder / key, history, last.step or 0)
+                self._draw_figures(key, history, last.step or 0)
 
     def write_summaries(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Write tables and animations of all results.

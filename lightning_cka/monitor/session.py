@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.hsic.check_measures import check_sizes
 from lightning_cka.monitor.announced_files import announce_files
 from lightning_cka.monitor.bank_limit import BankLimit
@@ -123,6 +124,11 @@ class Session:
             self._bank_limit = BankLimit(settings.keep_banks, self.run, trainer)
         if when := moment_before_training(trainer, self._module, settings.schedule, saved):
             self.log(when)
+
+    @property
+    def ceilings(self) -> dict[str, SeedCeiling]:
+        """Return the seed ceilings by measure, after `start`."""
+        return self._output.ceilings
 
     def compare(self, when: Moment) -> None:
         """Show the live model the probe set, and compare it with the references."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.compare.pairing import Pair, check_pair
 from lightning_cka.hsic.grams import MIN_SAMPLES
@@ -88,6 +89,7 @@ class Settings:
     labels_fn: LabelsFn | None = None
     log_diagnostics: Literal["flagged", "all"] = "flagged"
     log_intervals: bool = False
+    ceiling: Sequence[BankSource] | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""

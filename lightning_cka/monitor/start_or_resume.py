@@ -13,6 +13,7 @@ from lightning_cka.monitor.announced_cost import announce_cost
 from lightning_cka.monitor.bank_limit import announce_banks
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.restore_references import restore_banks, set_initial_banks
+from lightning_cka.monitor.run_ceilings import run_ceilings
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.monitor.saved_history import complete_state, renamed_messages
@@ -22,6 +23,7 @@ from lightning_cka.monitor.tidy_folder import tidy_folder
 from lightning_cka.monitor.trainer_state import START, Moment, current_step, moment_of_step, validates_after_batch
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.runtime.devices import sums_device
 
 
 def start_run(
@@ -63,6 +65,9 @@ def start_run(
             messages += restore_banks(run, saved, live, trainer.current_epoch, trainer.global_step)
         else:
             set_initial_banks(run, live)
+    probed = [live, *(reference.bank for reference in run.references)]
+    bank = next((each for each in probed if each is not None), None)
+    output.ceilings.update(run_ceilings(settings, bank, probe.plan.names, sums_device(module.device)))
     for message in messages:
         output.warn(message)
     if output.writes:

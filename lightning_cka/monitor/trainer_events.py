@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.monitor.finish_resumed import finish_run
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
@@ -35,6 +36,7 @@ class TrainerEvents(Callback):
     Attributes:
         references: The references of the monitor.
         results: See `lightning_cka.CKAMonitor`.
+        ceilings: See `lightning_cka.CKAMonitor`.
     """
 
     references: list[Reference]
@@ -42,6 +44,7 @@ class TrainerEvents(Callback):
 
     def __init__(self) -> None:
         self.results: dict[str, list[CKAResult]] = {}
+        self.ceilings: dict[str, SeedCeiling] = {}
         self._session: Session | None = None
         self._run: RunState | None = None
         self._earlier: RunState | None = None
@@ -80,6 +83,7 @@ class TrainerEvents(Callback):
         check_monitored_keys(trainer, self._settings, self.references, session.probe.plan.names)
         session.start(self._saved, self._earlier)
         self.results, self._run, self._earlier = session.results, session.run, None
+        self.ceilings = session.ceilings
         self._step = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

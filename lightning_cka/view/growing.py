@@ -7,7 +7,9 @@ from operator import is_
 from typing import Any
 
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.view.blocks import block_content, blocks_of
+from lightning_cka.view.ceiling_content import ceiling_content
 from lightning_cka.view.payload import flag_rows, packed_series, payload_of_series, series_names
 
 PART = 20
@@ -27,15 +29,21 @@ class GrowingPayload:
         self._name = name
         self._histories: dict[str, _History] = {}
 
-    def payload(self, results: Mapping[str, Sequence[CKAResult]]) -> dict[str, Any]:
+    def payload(
+        self, results: Mapping[str, Sequence[CKAResult]], ceilings: Sequence[SeedCeiling] = ()
+    ) -> dict[str, Any]:
         """Return the payload, as `view_payload` does.
 
         Args:
             results: All results of the run in order of time, by key of the reference.
+            ceilings: Seed ceilings, for the series that they fit.
         """
         found = {key: history for key, history in results.items() if history}
         names = series_names(found)
-        series = [self._series(key, names[key], history) for key, history in found.items()]
+        series = [
+            self._series(key, names[key], history) | ceiling_content(ceilings, history)
+            for key, history in found.items()
+        ]
         return payload_of_series({self._name: series}, title=f"CKA of {self._name}")
 
     def _series(self, key: str, name: str, results: Sequence[CKAResult]) -> dict[str, Any]:

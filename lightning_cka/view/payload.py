@@ -5,7 +5,8 @@ Results that share their layers and their probe set form a block, whose numbers 
 
 ``{"format", "title", "notes", "runs": [{"name", "series": [{"reference", "measure", "self", "blocks", "flags"}]}]}``
 
-"flags" are packed rows ``[place of the result, layer, of the reference, reason, short text, sentence, samples]``.
+"flags" are packed rows ``[place of the result, layer, of the reference, reason, short text, sentence, samples]``. A
+series with a seed ceiling has a "ceiling", too; see `lightning_cka.view.ceiling_content`.
 """
 
 from __future__ import annotations
@@ -15,24 +16,30 @@ from typing import Any
 
 from lightning_cka.compare.flag_messages import flag_messages, flag_summary
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.view.blocks import block_content, blocks_of
+from lightning_cka.view.ceiling_content import ceiling_content
 from lightning_cka.view.packing import FORMAT, packed_json
 
 Runs = Mapping[str, Mapping[str, Sequence[CKAResult]]]
 """By name of the run and key of the reference: results in order of time."""
 
 
-def view_payload(runs: Runs, *, title: str = "CKA", notes: Iterable[str] = ()) -> dict[str, Any]:
+def view_payload(
+    runs: Runs, *, title: str = "CKA", notes: Iterable[str] = (), ceilings: Sequence[SeedCeiling] = ()
+) -> dict[str, Any]:
     """Return what the view shows, as plain values without ``nan``.
 
     Args:
         runs: The results. The key of a reference only tells series apart whose results have the same names.
         title: Title of the page.
         notes: Sentences to show above the view, such as which files could not be read.
+        ceilings: Seed ceilings, for the series that they fit.
     """
     found = {
-        name: _all_series({key: results for key, results in series.items() if results}) for name, series in runs.items()
+        name: _all_series({key: results for key, results in series.items() if results}, ceilings)
+        for name, series in runs.items()
     }
     return payload_of_series(found, title=title, notes=notes)
 
@@ -51,10 +58,11 @@ def payload_of_series(
     return {"format": FORMAT, "title": title, "notes": list(notes), "runs": shown}
 
 
-def _all_series(found: Mapping[str, Sequence[CKAResult]]) -> list[dict[str, Any]]:
+def _all_series(found: Mapping[str, Sequence[CKAResult]], ceilings: Sequence[SeedCeiling]) -> list[dict[str, Any]]:
     names = series_names(found)
     return [
         packed_series(names[key], results, map(block_content, blocks_of(results)), flag_rows(results))
+        | ceiling_content(ceilings, results)
         for key, results in found.items()
     ]
 

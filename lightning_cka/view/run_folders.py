@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import results_of_references
-
-_DEFAULT_NAME = "cka"
-"""Name of the folder that a monitor makes in the folder of its run."""
+from lightning_cka.compare.run_files import names_of_runs, results_of_references
 
 _JOURNAL = "history.jsonl"
 """A file that each run's folder has."""
@@ -51,7 +48,7 @@ def read_runs(folders: Sequence[Path]) -> FoundRuns:
         for place, files in references.items():
             run = _run_folder(place, folder)
             found.setdefault(run, {})[_key(place, run)] = _results(place, files, notes)
-    return FoundRuns(dict(zip(distinct_names(list(found)), found.values(), strict=True)), notes)
+    return FoundRuns(dict(zip(names_of_runs(list(found)), found.values(), strict=True)), notes)
 
 
 def _resolved(folder: Path) -> Path:
@@ -80,14 +77,3 @@ def _results(place: Path, files: Sequence[Path], notes: list[str]) -> list[CKARe
         except (ValueError, OSError) as error:
             notes.append(f"{place.name}: {error}")
     return results
-
-
-def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return names of folders without the parts that all of them share at the start and at the end."""
-    parts = [folder.parts for folder in folders]
-    if len(parts) == 1:
-        return [folders[0].parent.name if folders[0].name == _DEFAULT_NAME else folders[0].name]
-    shortest = min(map(len, parts))
-    start = next((i for i in range(shortest) if len({each[i] for each in parts}) > 1), shortest)
-    end = next((i for i in range(shortest - start) if len({each[-1 - i] for each in parts}) > 1), shortest - start)
-    return ["/".join(each[start : len(each) - end]) or "." for each in parts]

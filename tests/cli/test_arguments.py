@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from lightning_cka import CKAResult, compare_banks, compare_models, plotting, trajectories
+from lightning_cka import CKAResult, compare_banks, compare_many, compare_models, plotting, trajectories
 from lightning_cka.cli.arguments import build_parser
 from lightning_cka.figures.animation import write_animation
 
@@ -19,9 +19,10 @@ PYTHON = {
     "spectrum": (plotting.plot_spectrum,),
     "animate": (write_animation,),
     "redundancy": (CKAResult.redundancy,),
-    "drift": (),
-    "show": (),
-    "report": (),
+    "drift": (plotting.plot_drift,),
+    "show": (plotting.plot_trend,),
+    "matrix": (compare_many, compare_banks),
+    "report": (plotting.plot_trend,),
 }
 ONLY_HERE = {"output", "format", "epoch", "step", "name", "help"}
 """What has no argument in Python: files, and which of a run's banks to take."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "spectrum": ["spectrum", BANK],
     "redundancy": ["redundancy", BANK],
     "show": ["show", LATER],
+    "matrix": ["matrix", BANK, "run/banks/initial.safetensors"],
 }
 
 
@@ -71,7 +72,9 @@ def test_a_picture_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypa
 
 def test_drift_takes_the_results_of_one_reference(tmp_path, capsys, monkeypatch):
     drawn = []
-    monkeypatch.setattr("lightning_cka.cli.picture_commands.plot_drift", lambda results: (drawn.append(results), 0)[1:])
+    monkeypatch.setattr(
+        "lightning_cka.cli.picture_commands.plot_drift", lambda results, **_options: (drawn.append(results), 0)[1:]
+    )
     monkeypatch.setattr("lightning_cka.cli.picture_commands.write_figure", lambda *_args: None)
     CKAResult.load(LATER).save("run/validate.json")  # The result of trainer.validate() has another name.
     assert main(["drift", "run", "--output", "x.png"]) == 0

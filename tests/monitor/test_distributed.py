@@ -10,7 +10,7 @@ import pytest
 from conftest import run_script
 
 SCENARIOS = {
-    "8 batches": (64, False),
+    "8 batches, and a seed ceiling": (64, "ceiling"),
     "9 batches of 4": (36, False),
     "one batch for two processes": (4, False),
     "the user's shuffling loader, with a smaller last batch": (70, "shuffled"),
@@ -29,6 +29,13 @@ def is_flagged_by(content):
     """Whether a layer of the live model has a flag."""
     own = r"Flag\(layer='(?!the input)(?:(?!Flag\().)*of_reference=False"
     return any(re.search(own, each) for each in content["diagnostics"])
+
+
+def assert_same_rows(ceilings, others):
+    assert list(ceilings) == list(others)
+    for kernel, rows in ceilings.items():
+        for ours, theirs in zip(rows, others[kernel], strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-8, nan_ok=True)
 
 
 def numbers(text):
@@ -75,6 +82,8 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         if kind == "tokens":  # There are 8 blocks of 8 sequences. Their draws of tokens are no batches of their own.
             assert shared["effective batches"] == pytest.approx([8, 8])
             assert np.shape(shared["errors"]["initial/linear"]["left out"]) == (2, 3, 8)
+        assert bool(alone["ceilings"]) == (kind == "ceiling")
+        assert_same_rows(alone["ceilings"], shared["ceilings"])
         assert alone["metrics"] == pytest.approx(shared["metrics"], rel=1e-5, abs=1e-6, nan_ok=True)
         one_process, *others = shared["keys of each process"]
         assert [one_process] == others == alone["keys of each process"]

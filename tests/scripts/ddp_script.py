@@ -64,6 +64,27 @@ def run(devices, strategy, samples, own, layers):
     if own == "nan":
         x[[3, samples - 2]] = torch.nan
     data = sequences(x) if own == "tokens" else TensorDataset(x, dataset(samples).tensors[1])
+    loader = DataLoader(data, batch_size=16)
+
+    def fit(model, *callbacks, **options):
+        trainer = L.Trainer(
+            limit_train_batches=1,
+            accelerator="cpu",
+            devices=devices,
+            strategy=strategy if devices > 1 else "auto",
+            callbacks=list(callbacks),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+        trainer.fit(model, loader, loader)
+        return trainer
+
+    seeds = [f"seed{seed}" for seed in range(3)] if own == "ceiling" else []
+    for seed, folder in enumerate(seeds):
+        torch.manual_seed(seed + 1)  # A fit draws other random numbers with other numbers of processes.
+        fit(Deterministic().double(), CKAMonitor("initial", dirpath=folder, save_banks=True), max_epochs=1)
     monitor = CKAMonitor(
         ["initial", "previous", "self", reference],
         layers,
@@ -72,29 +93,18 @@ def run(devices, strategy, samples, own, layers):
         gram_batch_size={"small": 12, "joined": 24, "tokens": 8}.get(own),
         feature_fn="tokens:3" if own == "tokens" else None,
         dataloader=None
-        if own in (False, "small", "tokens", "steps")
+        if own in (False, "small", "tokens", "steps", "ceiling")
         else DataLoader(data, 8, shuffle=own in ("shuffled", "joined")),
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
         log_changes=True,
         every_n_train_steps=1 if own == "steps" else None,
+        ceiling=seeds or None,
     )
     checkpoint = ModelCheckpoint("checkpoints", monitor="cka/initial/linear/mean", mode="max")
-    trainer = L.Trainer(
-        max_epochs=2,
-        limit_train_batches=1,
-        accelerator="cpu",
-        devices=devices,
-        strategy=strategy if devices > 1 else "auto",
-        callbacks=[monitor, checkpoint],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    loader = DataLoader(data, batch_size=16)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.fit(model, loader, loader)
+        trainer = fit(model, monitor, checkpoint, max_epochs=2)
     return {
         "warnings": sorted(str(w.message) for w in caught if "CKA" in str(w.message)),
         "diagnostics": [repr(results[-1].diagnostics) for results in monitor.results.values()],
@@ -105,6 +115,7 @@ def run(devices, strategy, samples, own, layers):
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "effective batches": [r.effective_batches for r in monitor.results["initial/linear"]],
         "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka")},
+        "ceilings": {name: each.to_rows() for name, each in monitor.ceilings.items()},
         "keys of each process": all_gather_objects(sorted(trainer.callback_metrics)),
     }
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from lightning_cka.view.run_folders import distinct_names, read_runs
+from lightning_cka.view.run_folders import read_runs
 from view_results import results
 
 
@@ -72,18 +70,3 @@ def test_folders_without_results_raise(tmp_path):
         read_runs([tmp_path])
     with pytest.raises(NotADirectoryError, match="there is no folder"):
         read_runs([tmp_path / "missing"])
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["/a/b/cka"], ["b"]),
-        (["/a/b/mine"], ["mine"]),
-        (["/a/one/cka", "/a/two/cka"], ["one", "two"]),
-        (["/a/b", "/a/b/c"], [".", "c"]),
-        (["/a/c", "/a/b/c"], [".", "b"]),
-        (["/a/x/1/cka", "/a/y/2/cka"], ["x/1", "y/2"]),
-    ],
-)
-def test_names_are_what_differs(paths, names):
-    assert distinct_names([Path(path) for path in paths]) == names

@@ -23,8 +23,10 @@ export function layerHistory(panels, moments, { row, column }) {
     const pointsOf = (cells) =>
       cells.map((cell, place) => (Math.min(...cell) < 0 ? NONE : frames[place].cell(...cell)));
     found.lines.push({ name, colour, points: pointsOf(paired) });
-    if (column && String(paired) !== String(clicked))
-      found.lines.push({ name: "", colour, points: pointsOf(clicked), isDashed: true });
+    const addDashed = (points, dashed) => found.lines.push({ name: "", colour, points, isDashed: true, dashed });
+    if (column && String(paired) !== String(clicked)) addDashed(pointsOf(clicked), `with ${column}`);
+    const ceiling = series.ceilingOf(row);
+    if (ceiling) addDashed(frames.map(() => ceiling), series.ceiling.label);
     const names = frames.map((frame, place) => {
       const best = frame.mostAlike(clicked[place][0], series.isSelf);
       return frame.columns[best] ?? "nothing (nan)";

@@ -146,7 +146,7 @@ class Frame {
 export class Series {
   constructor(raw) {
     const { reference, measure, blocks } = raw;
-    Object.assign(this, { raw, reference, measure, isSelf: raw.self });
+    Object.assign(this, { raw, reference, measure, isSelf: raw.self, ceiling: raw.ceiling ?? null });
     const layers = new Map();
     this.blocks = blocks.map((block) => {
       const key = JSON.stringify([block.rows, block.columns, block.pairs, block.paired?.probe]);
@@ -157,6 +157,14 @@ export class Series {
     const places = this.blocks.flatMap((block) => Array.from({ length: block.size }, (_, place) => [block, place]));
     this.frames = places.map(([block, place], index) => new Frame(block, place, index));
     if (!places.length) throw new PayloadError("a reference has no results");
+  }
+
+  /** What trainings reach in a layer that differ in their seed alone: a point of a curve; null if it is not known. */
+  ceilingOf(layer) {
+    const { layers } = this.ceiling ?? { layers: {} };
+    if (!Object.hasOwn(layers, layer)) return null;
+    const [value, low, high] = layers[layer].map((number) => number ?? NaN);
+    return { value, low, high };
   }
 
   /** Unpack the numbers and the flags, once. */

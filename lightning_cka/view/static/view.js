@@ -183,7 +183,8 @@ class View {
   drawLayer() {
     const { moments, panels, state } = this;
     const { lines, alike } = layerHistory(panels, moments, state);
-    const dashed = lines.some((line) => line.isDashed) ? `; dashed: with ${state.column}` : "";
+    const texts = new Set(lines.filter((line) => line.isDashed).map((line) => line.dashed));
+    const dashed = texts.size ? `; dashed: ${[...texts].join(", ")}` : "";
     const title = state.row ? `${state.row} over time${dashed}` : "Mean over time. Click a row for its curve.";
     this.layerTitle.textContent = title;
     const items = alike.map(([before, name, after]) => h("li", {}, before, h("b", {}, name), after));
