@@ -134,3 +134,18 @@ def test_cka_identifies_layers_and_cca_does_not(tmp_path):
     assert percent["CKA (RBF 0.4)"] > percent["CCA (R²)"]
     assert re.search(r"CKA \(linear\) +\d+\.\d ± +\d+\.\d +99\.3", text)
     assert list(tmp_path.rglob("layer_identification.png"))
+
+
+def test_skipping_redundant_blocks_first_keeps_the_accuracy_longest(tmp_path):
+    text = run(tmp_path, "skip_redundant.py", "--quick").stdout
+    lines = re.findall(r"^ +\d+(?: +\d+\.\d){4} ", text, re.MULTILINE)
+    rows = [list(map(float, line.split())) for line in lines]
+    assert [row[0] for row in rows] == list(range(12))
+    whole, *skipped = [row[1:] for row in rows]
+    assert len(set(whole)) == 1
+    assert whole[0] > 80
+    smallest, _, largest, _ = (sum(values[place] for values in skipped[:5]) / 5 for place in range(4))
+    assert smallest > largest + 20
+    assert max(skipped[-1]) < 30  # Chance is 10 %.
+    assert re.search(r"Rank correlation .*: -?\d\.\d\d ± ", text)
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"skip_redundant.png", "redundancy.png"}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from gram_banks import bank_of_features
-from lightning_cka import CKAResult, Thresholds, compare_banks
+from lightning_cka import CKAResult, Thresholds, compare_banks, compare_models
 from lightning_cka.decisions.redundancy import batches_to_decide, redundancy, redundancy_table
 from scipy.stats import t
+from torch import nn
 
 OFF = Thresholds.off()
 OLD = Path(__file__).parents[1] / "data" / "v0.1.0" / "result-self.json"
@@ -164,6 +165,26 @@ def test_rows_and_table_have_the_blocks():
     assert "each pair has a CKA above 0.9, at a level of 95 %):\n  layer0 to layer1 (2 layers)" in text
     assert f"least change if removed: layer1 ({first['change']:.4f}), layer2 (" in text
     assert repr(found).startswith("Redundancy(model: 3 layers in 2 blocks of CKA above 0.9, least change 0.0")
+
+
+class Backwards(nn.Module):
+    """The layer that is made last runs first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.middle, self.first = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        return self.last(self.middle(self.first(x)).relu())
+
+
+def test_layers_are_consecutive_in_the_order_of_execution():
+    batches, net = [torch.randn(32, 8) for _ in range(4)], Backwards()
+    for layers in (None, "*"):
+        found = compare_models(net, net, batches, layers, progress_bar=False, thresholds=OFF).redundancy()
+        assert [(step.before, step.layer) for step in found.consecutive] == [("first", "middle"), ("middle", "last")]
+    found = compare_models(net, net, batches, ["last", "first"], progress_bar=False, thresholds=OFF).redundancy()
+    assert [(step.before, step.layer) for step in found.consecutive] == [("last", "first")]  # As the patterns say.
 
 
 def test_other_measures_have_their_names():
