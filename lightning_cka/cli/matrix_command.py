@@ -15,6 +15,8 @@ from lightning_cka.decisions.model_comparison import ModelComparison
 from lightning_cka.figures.labels import elided
 from lightning_cka.figures.models import plot_models
 from lightning_cka.figures.pictures import FORMATS, write_figure
+from lightning_cka.hsic.check_measures import OneMeasure
+from lightning_cka.hsic.measure import CKA
 
 _MOST_CHARACTERS = 20
 """Longest name of a model above a column."""
@@ -33,23 +35,29 @@ def matrix(options: Any) -> None:
     moment = options.epoch or options.step or LAST
     banks = [bank_in(path, axis, moment) for path in options.sources]
     for measure in options.measures:
-        name = measure if isinstance(measure, str) else measure.key
-        is_cka = name == "cka"
         comparison = compare_many(
             banks,
             options.layers,
             measure=measure,
-            kernel=options.kernel if is_cka else "linear",
-            unbiased=options.unbiased or not is_cka,
+            **_of_cka(measure, options),
             names=options.names or names_of_banks(options.sources),
             exclude=options.exclude,
             progress_bar=shows_progress(),
         )
         write_line(matrix_table(comparison))
         if output is not None:
-            path = output if len(options.measures) == 1 else output.with_name(f"{output.stem}-{name}{output.suffix}")
+            path = output if len(options.measures) == 1 else output.with_stem(f"{output.stem}-{_key(measure)}")
             _write(comparison, path)
             write_line(f"\n{path}")
+
+
+def _key(measure: OneMeasure) -> str:
+    return measure if isinstance(measure, str) else measure.key
+
+
+def _of_cka(measure: OneMeasure, options: Any) -> dict[str, Any]:
+    """Return the arguments that only CKA has."""
+    return {"kernel": options.kernel, "unbiased": options.unbiased} if _key(measure) == CKA.key else {}
 
 
 def matrix_table(comparison: ModelComparison) -> str:

@@ -84,34 +84,28 @@ def plot_models(
     """
     tree = None if bool(comparison.matrix.isnan().any()) else _tree(comparison)
     order = np.arange(len(comparison.names)) if tree is None else tree.order
-    values = comparison.matrix.numpy()[np.ix_(order, order)]
-    errors = comparison.standard_error.numpy()[np.ix_(order, order)]
-    if too_few_batches(comparison.effective_batches):
-        errors = np.full_like(errors, np.nan)
-    low, high = colour_range([values], vmin, vmax)
-    names = _numbered([comparison.names[place] for place in order])
-    matrix = _Matrix(values, errors if add_text else None, names, cmap, low, high)
+    matrix = _Matrix.of(comparison, order, cmap, (vmin, vmax), add_text=add_text)
     bar_title = value_label(_first(comparison)) if colorbar else None
     if ax is not None:
         longest, wide, _ = text_lengths(ax)
         matrix.draw(ax, longest, bar_title)
-        ax.set_title(_title(comparison, wide) if title is None else plain(title), fontsize=font_size("title"))
-        notes = narrow_range_note([values], low, high, short=True)
+        ax.set_title(_title(comparison, title, wide), fontsize=font_size("title"))
+        notes = matrix.notes(short=True)
         write_short_notes(ax, [(fitting([note, note.split(":")[0]], wide * 3 // 2), None) for note in notes])
         fit_into_cell(ax, again=partial(matrix.set_ticks, ax, longest))
         return figure_of(ax), ax
     labels = matrix.labels(MAX_LABEL)
-    above, beside = (0.0, 0.0) if tree is None else (_TREE_HEIGHT, _MAP_GAP + _map_side(len(names)) + _MARGIN)
-    lines = wrap_notes(narrow_range_note([values], low, high), figure_width(labels, labels, beside=beside))
+    above, beside = (0.0, 0.0) if tree is None else (_TREE_HEIGHT, _MAP_GAP + _map_side(len(order)) + _MARGIN)
+    lines = wrap_notes(matrix.notes(short=False), figure_width(labels, labels, beside=beside))
     ax = new_axes(labels, labels, below=notes_height(lines), above=above, beside=beside)
     matrix.draw(ax, MAX_LABEL, bar_title)
     if lines:
         write_below_axes(ax, lines, label_room(labels, axes_size(ax)[0]), colour=None)
     top = ax
     if tree is not None:
-        _add_map(ax, comparison.matrix[order][:, order], names)
+        _add_map(ax, comparison.matrix[order][:, order], matrix.names)
         top = _draw_tree(ax, tree, f"1 − {measure_title(_first(comparison).measure)}")
-    top.set_title(_title(comparison, 60) if title is None else plain(title), fontsize=font_size("title"))
+    top.set_title(_title(comparison, title, 60), fontsize=font_size("title"))
     return figure_of(ax), ax
 
 
@@ -125,6 +119,25 @@ class _Matrix:
     cmap: str | Colormap
     low: float
     high: float
+
+    @classmethod
+    def of(
+        cls,
+        comparison: ModelComparison,
+        order: NDArray[np.int64],
+        cmap: str | Colormap,
+        bounds: tuple[Bound, Bound | None],
+        *,
+        add_text: bool,
+    ) -> _Matrix:
+        values, errors = (each.numpy()[np.ix_(order, order)] for each in (comparison.matrix, comparison.standard_error))
+        if too_few_batches(comparison.effective_batches):
+            errors = np.full_like(errors, np.nan)
+        names = _numbered([comparison.names[place] for place in order])
+        return cls(values, errors if add_text else None, names, cmap, *colour_range([values], *bounds))
+
+    def notes(self, *, short: bool) -> list[str]:
+        return narrow_range_note([self.values], self.low, self.high, short=short)
 
     def labels(self, max_length: int) -> list[str]:
         return [plain(elided(name, max_length)) for name in self.names]
@@ -147,7 +160,9 @@ def _first(comparison: ModelComparison) -> CKAResult:
     return next(iter(comparison.by_layer.values()))
 
 
-def _title(comparison: ModelComparison, max_length: int) -> str:
+def _title(comparison: ModelComparison, title: str | None, max_length: int) -> str:
+    if title is not None:
+        return plain(title)
     name, layers = value_label(_first(comparison)), list(comparison.by_layer)
     what = f"mean of {len(layers)} layers" if len(layers) > 1 else elided(layers[0])
     return plain(fitting([f"{name} of {len(comparison.names)} models, {what}", f"{name}, {what}", name], max_length))
