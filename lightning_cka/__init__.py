@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_cka.compare.result import CKAResult as CKAResult
     from lightning_cka.compare.trajectory import trajectories as trajectories
     from lightning_cka.decisions.compare_many import compare_many as compare_many
+    from lightning_cka.decisions.ranks_of_run import rank_history as rank_history
     from lightning_cka.decisions.seed_ceiling import seed_ceiling as seed_ceiling
     from lightning_cka.figures.heatmap import plot_cka as plot_cka
     from lightning_cka.hsic.distance_ranks import RSA as RSA
@@ -46,6 +47,7 @@ _MODULE_OF = {
     "compare_many": "decisions.compare_many",
     "compare_models": "compare.models",
     "plot_cka": "figures.heatmap",
+    "rank_history": "decisions.ranks_of_run",
     "seed_ceiling": "decisions.seed_ceiling",
     "trajectories": "compare.trajectory",
 }

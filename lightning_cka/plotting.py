@@ -6,6 +6,7 @@ from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.measures import plot_measures
 from lightning_cka.figures.models import plot_models
 from lightning_cka.figures.panels import plot_comparison
+from lightning_cka.figures.ranks import plot_ranks
 from lightning_cka.figures.redundant_layers import plot_redundancy
 from lightning_cka.figures.sample_animation import animate_samples
 from lightning_cka.figures.samples import plot_samples
@@ -23,6 +24,7 @@ __all__ = [
     "plot_layer_trend",
     "plot_measures",
     "plot_models",
+    "plot_ranks",
     "plot_redundancy",
     "plot_samples",
     "plot_spectrum",

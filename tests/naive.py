@@ -232,3 +232,11 @@ def minibatch_similarity(xs, ys, vector):
 
 def _three(pairs):
     return pairs, [(v, v) for v, _ in pairs], [(w, w) for _, w in pairs]
+
+
+def effective_rank(x):
+    """Return the exponential of the entropy of the centered features' singular values, divided by their sum."""
+    x = np.asarray(x, dtype=np.float64)
+    values = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    shares = values / values.sum()
+    return np.exp(-sum(share * np.log(share) for share in shares if share > 0))

@@ -155,6 +155,7 @@ def test_public_names():
         "compare_models",
         "functional",
         "plot_cka",
+        "rank_history",
         "seed_ceiling",
     }
     assert all(hasattr(lightning_cka.functional, n) for n in ("centered_gram", "unbiased_hsic", "biased_hsic", "cka"))

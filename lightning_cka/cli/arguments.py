@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_samples(commands)
     _add_spectrum(commands)
     _add_redundancy(commands)
+    _add_rank(commands)
     _add_show(commands)
     _add_report(commands)
     return parser
@@ -164,6 +165,32 @@ def _add_redundancy(commands: Any) -> None:
     )
     parser.add_argument(
         "--alike", type=float, default=0.9, help="CKA above which layers are alike (default: %(default)s)"
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
+
+
+def _add_rank(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "rank",
+        "show the effective rank of each layer over epochs, and which layers have lost it",
+        "lightning-cka rank cka --output ranks.pdf",
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN_OR_BANK",
+        type=Path,
+        help="folder of a run with banks, or of one with CKAMonitor(log_ranks=True); or bank (.safetensors)",
+    )
+    add_layers(parser)
+    add_exclude(parser)
+    parser.add_argument(
+        "--rank-loss",
+        type=float,
+        default=0.5,
+        metavar="PART",
+        help="part of its largest rank so far above which a layer's loss is reported (default: %(default)s)",
     )
     parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")

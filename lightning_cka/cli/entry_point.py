@@ -23,6 +23,7 @@ _MODULE_OF = {
     "trajectory": "run_commands",
     "animate": "run_commands",
     "redundancy": "redundancy_command",
+    "rank": "rank_command",
     "show": "show_command",
     "report": "report_command",
 }

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_cka.compare.run_files import bank_files
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.runtime.spacing import spread_evenly
 from lightning_cka.runtime.text import shortened
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
 
 BankSource = str | Path | GramBank
 
@@ -65,8 +69,12 @@ def check_same_layers_and_probe_set(banks: Sequence[GramBank]) -> None:
             )
 
 
-def moment_names(banks: Sequence[GramBank]) -> tuple[str, ...]:
-    """Return distinct names of the moments: epochs if these are known and distinct, else steps, else numbers."""
+def moment_names(banks: Sequence[GramBank] | Sequence[CKAResult]) -> tuple[str, ...]:
+    """Return distinct names of the moments: epochs if these are known and distinct, else steps, else numbers.
+
+    Args:
+        banks: Banks or results of one run, in order of time.
+    """
     by_steps = any(bank.epoch is None and bank.step for bank in banks)
     for names in (
         [] if by_steps else [_epoch_name(bank) for bank in banks],
@@ -134,7 +142,7 @@ def chosen_batch(banks: Sequence[GramBank], batch: int | None, marked: Sequence[
     return next((home[sample] for sample in marked if sample in home), common[0])
 
 
-def _epoch_name(bank: GramBank) -> str:
+def _epoch_name(bank: GramBank | CKAResult) -> str:
     if bank.epoch is not None:
         return str(bank.epoch)
     return INITIAL_LABEL if bank.step == 0 else "?"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lightning_cka.compare.diagnostics import LayerDiagnostics, LeaveOneOut
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.influential_samples import Influence
+from lightning_cka.compare.layer_ranks import LayerRanks
 from lightning_cka.probe.exchangeability import Variation
 
 
@@ -27,6 +28,9 @@ def _is_not_at_most(value: float, threshold: float) -> bool:
 
 _MIN_INFLUENCE = 1.0
 """Smallest change of CKA without a sample, in standard errors, for which its trace ratio is flagged."""
+
+_MIN_ERRORS = 2.0
+"""Smallest loss of effective rank, in standard errors, that is flagged."""
 
 _IS_FLAGGED: Mapping[str, Callable[[float, float], bool]] = {
     "trace_ratio": operator.gt,
@@ -89,6 +93,19 @@ def _measurements(
         yield _Measurement(name, "leave_one_out", change, ((sample, change),))
     for name, error in standard_errors.items():
         yield _Measurement(name, "standard_error", error)
+
+
+def rank_flags(ranks: LayerRanks, thresholds: Thresholds) -> list[Flag]:
+    """Return a flag for each layer that has lost too much of its largest effective rank so far."""
+    threshold = thresholds.rank_loss
+    if threshold is None:
+        return []
+    losses = {name: ranks.loss(name) for name in ranks.layers}
+    return [
+        Flag(name, "rank_loss", loss.value, threshold)
+        for name, loss in losses.items()
+        if loss.value > threshold and not loss.value <= _MIN_ERRORS * loss.standard_error
+    ]
 
 
 def variation_flags(variations: Sequence[Variation]) -> list[Flag]:

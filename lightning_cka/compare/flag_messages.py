@@ -48,6 +48,11 @@ _WARNINGS = {
         "probe samples have identical inputs: {layers}. They count as if they were independent, which moves CKA. "
         "Remove the copies from the data, or leave them out (exclude=)."
     ),
+    "rank_loss": (
+        "layers that lost more than {percent:.0f} % of their largest effective rank so far: {layers}. Their features "
+        "collapse onto fewer directions. Compare them with earlier epochs, and look at the loss: does it reward that "
+        "all samples become alike?"
+    ),
     "bad_sample": (
         "some samples are NaN or infinite, first in {layers}. They make CKA nan there and in the layers after it. "
         "Repair or leave out (exclude=) samples whose input is bad; in a layer, look for a division by zero or an "
@@ -67,6 +72,7 @@ _LINES = {
     "influence": "CKA changes by > {threshold:g} standard errors without one sample",
     "standard_error": "standard error > {threshold:g}",
     "copies": "probe samples with identical inputs",
+    "rank_loss": "lost > {percent:.0f} % of the largest effective rank so far",
     "bad_sample": "NaN or infinite samples, first in",
 }
 
@@ -86,8 +92,10 @@ def flag_messages(flags: Sequence[Flag], sample_kind: str, result: CKAResult, su
     or_rbf = " or with kernel='rbf'" if is_linear else ""
     return [
         f"{subject}: "
-        + template.replace("CKA", title).format(threshold=threshold, layers=shortened(labels), or_rbf=or_rbf)
-        for template, threshold, labels in _by_reason(flags, _WARNINGS, sample_kind)
+        + template.replace("CKA", title).format(
+            threshold=threshold, percent=100 * threshold, layers=shortened(labels), or_rbf=or_rbf
+        )
+        for template, threshold, labels in _by_reason(flags, _WARNINGS, sample_kind, result)
     ]
 
 
@@ -100,18 +108,26 @@ def flag_summary(flags: Sequence[Flag], sample_kind: str, title: str = "CKA") ->
         title: Name of the measure in words.
     """
     return [
-        f"{template.replace('CKA', title).format(threshold=threshold)}: {shortened(labels, 3)}"
+        f"{template.replace('CKA', title).format(threshold=threshold, percent=100 * threshold)}: {shortened(labels, 3)}"
         for template, threshold, labels in _by_reason(flags, _LINES, sample_kind)
     ]
 
 
 def _by_reason(
-    flags: Iterable[Flag], templates: Mapping[str, str], sample_kind: str
+    flags: Iterable[Flag], templates: Mapping[str, str], sample_kind: str, result: CKAResult | None = None
 ) -> Iterator[tuple[str, float, list[str]]]:
     """Yield the template, the threshold and the labels of the flagged layers, for each reason that has flags."""
     for reason, template in templates.items():
         if same := [flag for flag in flags if flag.reason == reason]:
-            yield template, same[0].threshold, [flag_label(flag, sample_kind) for flag in same]
+            yield template, same[0].threshold, [_label(flag, sample_kind, result) for flag in same]
+
+
+def _label(flag: Flag, sample_kind: str, result: CKAResult | None) -> str:
+    """Return the label of one flagged layer, with what the result has besides the flag."""
+    ranks = None if result is None or flag.reason != "rank_loss" else result.ranks
+    if result is None or ranks is None or flag.layer not in ranks.peaks:
+        return flag_label(flag, sample_kind)
+    return f"{flag.layer_label} ({ranks.words(flag.layer, result.epoch, result.step)})"
 
 
 def _ends(flag: Flag, value: str, sample_kind: str) -> str:
@@ -128,6 +144,10 @@ def _copies(flag: Flag, _: str, sample_kind: str) -> str:
     return f"{flag.value:.0f} copies, such as {sample_kind} {', '.join(map(str, flag.samples))}"
 
 
+def _lost(flag: Flag, *_: str) -> str:
+    return f"{100 * flag.value:.0f} % lost"
+
+
 def _story(flag: Flag, _: str, sample_kind: str) -> str:
     samples = f"{sample_kind} {', '.join(map(str, flag.samples))}"
     if flag.value < 0:
@@ -142,6 +162,7 @@ _SAMPLES_OF: Mapping[str, Callable[[Flag, str, str], str]] = {
     "dominant_direction": _ends,
     "separated_group": _group,
     "copies": _copies,
+    "rank_loss": _lost,
     "disagreement": _story,
 }
 """How to describe the value and the samples of flags whose samples are not single outliers."""

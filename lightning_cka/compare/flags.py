@@ -32,6 +32,8 @@ class Thresholds:
             name, and by more than 40 % of 1 - CKA, so that less changed than CKA says. Layers are also flagged if
             ridge CKA is by more than 0.6 lower, so that more changed than CKA says. None switches both off.
         copies: Flag the input if more than this part of the probe samples have the same input as another one.
+        rank_loss: Flag layers that have lost more than this part of their largest effective rank so far in training, if
+            that is more than twice its standard error. Only `CKAMonitor(log_ranks=True)` computes ranks.
         effective_dimension: Deprecated and without effect: `dominant_direction` has replaced this check.
 
     Example:
@@ -50,6 +52,7 @@ class Thresholds:
     influence: float | None = 2.5
     disagreement: float | None = 0.15
     copies: float | None = 0.01
+    rank_loss: float | None = 0.5
     effective_dimension: InitVar[float | None] = None
 
     @classmethod
@@ -114,7 +117,7 @@ class Flag(NamedTuple):
     @property
     def is_of_measure(self) -> bool:
         """Whether another measure of the same samples may not have the flag, unlike those about the samples alone."""
-        return self.reason not in ("bad_sample", "copies", "exchangeability")
+        return self.reason not in ("bad_sample", "copies", "exchangeability", "rank_loss")
 
     @property
     def layer_label(self) -> str:

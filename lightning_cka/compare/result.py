@@ -13,6 +13,7 @@ from lightning_cka.compare.diagnostics import Diagnostics
 from lightning_cka.compare.difference import CKADifference
 from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.intervals import interval, warn_if_too_few
+from lightning_cka.compare.layer_ranks import LayerRanks
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.paired_results import paired_difference
 from lightning_cka.compare.pairing import Pairing
@@ -66,6 +67,8 @@ class CKAResult(DecidedResult):
         pairing: Which layers are paired, for `mean`, `same_named` and all else that is one value per layer, and how the
             pairs were found. None: layers of the same names. `paired` returns them, too.
 
+        ranks: Effective ranks of the model's layers, now and at their largest so far. None: they were not computed.
+
     Raises:
         ValueError: The shape of a matrix or a name in ``pairing`` does not fit the layers.
 
@@ -102,6 +105,7 @@ class CKAResult(DecidedResult):
     measure: str = "cka"
     banks: ComparedBanks | None = None
     pairing: Pairing | None = None
+    ranks: LayerRanks | None = None
 
     within = renamed_attribute("within", "self_comparison")
 

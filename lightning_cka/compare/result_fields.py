@@ -100,10 +100,19 @@ _LEFT_OUT_BATCHES = record(
     }
 )
 
+_RANK = {"value": number(0), "standard_error": number(0), "num_batches": whole()}
+_RANKS = record(
+    {
+        "layers": map_of(row(**_RANK, effective_dimension=number())),
+        "peaks": map_of(row(**_RANK, epoch=optional(whole()), step=optional(whole()))),
+        "num_samples": whole(),
+    }
+)
+
 LATER_FIELDS = ("left_out_batches",)
 """Fields that the checksum over a result leaves out, because files without them have a checksum, too."""
 
-LATER_DEFAULTS = {"measure": "cka", "pairing": None}
+LATER_DEFAULTS = {"measure": "cka", "pairing": None, "ranks": None}
 """Fields that the checksum leaves out where they have these values, which older files do not have."""
 
 
@@ -142,6 +151,7 @@ _FIELDS = record(
         "diagnostics": optional(_DIAGNOSTICS),
         "left_out_batches": optional(_left_out_batches),
         "pairing": optional(record({"layers": map_of(text), "how": text})),
+        "ranks": optional(_RANKS),
     },
     {
         "standard_error": None,
@@ -160,6 +170,7 @@ _FIELDS = record(
         "diagnostics": None,
         "left_out_batches": None,
         "pairing": None,
+        "ranks": None,
     },
     NEW_NAMES,
 )

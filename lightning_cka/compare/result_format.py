@@ -20,6 +20,7 @@ import torch
 
 from lightning_cka.compare.diagnostics import Diagnostics, LayerDiagnostics, LeaveOneOut, SampleRatio
 from lightning_cka.compare.flags import Flag
+from lightning_cka.compare.layer_ranks import LayerRanks
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.result_fields import LATER_DEFAULTS, LATER_FIELDS, checked_result_fields
@@ -75,6 +76,8 @@ def from_plain(state: Mapping[str, Any], place: Place | None = None) -> dict[str
         content["left_out_batches"] = LeftOutBatches.from_checked(content["left_out_batches"])
     if content["pairing"] is not None:
         content["pairing"] = Pairing(**content["pairing"])
+    if content["ranks"] is not None:
+        content["ranks"] = LayerRanks.from_checked(content["ranks"])
     return content
 
 

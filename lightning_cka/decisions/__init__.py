@@ -7,6 +7,7 @@ and `runtime`.
 
 from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.decisions.model_comparison import ModelComparison
+from lightning_cka.decisions.rank_history import RankFall, RankHistory
 from lightning_cka.decisions.redundancy import LayerStep, Redundancy
 
-__all__ = ["LayerStep", "ModelComparison", "Redundancy", "SeedCeiling"]
+__all__ = ["LayerStep", "ModelComparison", "RankFall", "RankHistory", "Redundancy", "SeedCeiling"]

@@ -1,4 +1,4 @@
-"""The eigenvalues and the effective dimension of a layer, computed from its Gram matrix."""
+"""The eigenvalues, the effective dimension and the effective rank of a layer, computed from its Gram matrix."""
 
 from __future__ import annotations
 
@@ -55,9 +55,43 @@ def eigenvalue_shares(grams: Tensor) -> Tensor:
     Returns:
         Shares ``(..., n - 1)`` float64 in descending order; ``nan`` for features that do not vary, or with ``nan``.
     """
-    centered = doubly_centered(grams.double())
-    is_finite = centered.isfinite().all(-1).all(-1)[..., None]
-    values = torch.linalg.eigvalsh(centered.where(is_finite[..., None], torch.zeros_like(centered))).flip(-1)[..., :-1]
-    values = values.where(values > 0, torch.zeros_like(values))
+    values = _eigenvalues(grams)[..., :-1]
+    values = values.where(~(values <= 0), torch.zeros_like(values))  # nan stays.
     shares: Tensor = values / values.sum(-1, keepdim=True)
     return shares
+
+
+def effective_rank(grams: Tensor) -> Tensor:
+    """Return the exponential of the entropy of the normalised singular values of the centered features.
+
+    Singular values are the square roots of the eigenvalues of the doubly centered Gram matrix. The effective rank is
+    the number of directions if the features vary equally along all of them, and less otherwise. It does not change if
+    the features are scaled. Rounding errors of a Gram matrix have about as large negative as positive eigenvalues.
+    Those of at most twice the size of the most negative one therefore count as zero: their many small square roots
+    would add up.
+
+    Papers: Roy and Vetterli 2007 (https://ieeexplore.ieee.org/document/7098875); Garrido et al. 2023 (RankMe,
+    https://arxiv.org/abs/2210.02885), who do not center the features.
+
+    Args:
+        grams: Gram matrices ``(..., n, n)``, centered or not.
+
+    Returns:
+        Effective ranks ``(...)`` float64: in [1, n - 1], 0 for features that do not vary, ``nan`` with ``nan``.
+    """
+    values = _eigenvalues(grams)
+    rounding = -values[..., -1:].clamp(max=0)
+    values = values[..., :-1]
+    sizes = values.where(~(values <= 2 * rounding), torch.zeros_like(values)).sqrt()
+    total = sizes.sum(-1)
+    rank: Tensor = torch.special.entr(sizes / total[..., None]).sum(-1).exp()
+    return rank.where(total != 0, torch.zeros_like(rank))
+
+
+def _eigenvalues(grams: Tensor) -> Tensor:
+    """Return the eigenvalues ``(..., n)`` float64 of the doubly centered matrices, descending; ``nan`` with ``nan``."""
+    centered = doubly_centered(grams.double())
+    is_finite = centered.isfinite().all(-1).all(-1)[..., None]
+    values = torch.linalg.eigvalsh(centered.where(is_finite[..., None], torch.zeros_like(centered))).flip(-1)
+    known: Tensor = values.where(is_finite, torch.full_like(values, torch.nan))
+    return known

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from lightning_cka import CKAResult, compare_banks, compare_many, compare_models, plotting, trajectories
+from lightning_cka import CKAResult, compare_banks, compare_many, compare_models, plotting, rank_history, trajectories
 from lightning_cka.cli.arguments import build_parser
+from lightning_cka.decisions.rank_history import RankHistory
 from lightning_cka.figures.animation import write_animation
 
 PYTHON = {
@@ -23,6 +24,7 @@ PYTHON = {
     "show": (plotting.plot_trend,),
     "matrix": (compare_many, compare_banks),
     "report": (plotting.plot_trend,),
+    "rank": (rank_history, RankHistory.falls),
 }
 ONLY_HERE = {"output", "format", "epoch", "step", "name", "help"}
 """What has no argument in Python: files, and which of a run's banks to take."""

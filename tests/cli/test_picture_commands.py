@@ -18,6 +18,7 @@ COMMANDS = {
     "samples": ["samples", BANK, "--layer", "a"],
     "spectrum": ["spectrum", BANK],
     "redundancy": ["redundancy", BANK],
+    "rank": ["rank", BANK],
     "show": ["show", LATER],
     "matrix": ["matrix", BANK, "run/banks/initial.safetensors"],
 }
