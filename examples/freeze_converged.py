@@ -21,17 +21,20 @@ from scipy.special import stdtrit
 from torch import nn
 from torch.utils.data import DataLoader
 
-
 BATCH_SIZE = 64
 
 
 class Rows(nn.Module):
-    """Eight tokens of an image, one for each row, with a learned position."""
+    """Eight tokens of an image, one for each row, with a learned position.
+
+    Positions begin as large as the rows. If they began close to zero, CKA would not see them grow, because it centers
+    features: the layer would be frozen before it has learned them.
+    """
 
     def __init__(self, width):
         super().__init__()
         self.linear = nn.Linear(8, width)
-        self.position = nn.Parameter(0.02 * torch.randn(8, width))
+        self.position = nn.Parameter(torch.randn(8, width))
 
     def forward(self, images):
         return self.linear(images[:, 0]) + self.position
@@ -116,9 +119,7 @@ def report(network, pairs, steps):
         print(f"  {name}  {change[0]:+.1f} ± {change[1]:.1f} %")
     others = [(with_[2] - with_[1]) - (without[2] - without[1]) for without, with_ in pairs]
     share = statistics.mean(other / without[1] for other, (without, _) in zip(others, pairs, strict=True))
-    print(
-        f"  A comparison takes as long as {share * steps:.0f} of the {steps} training steps of an epoch without freezing."
-    )
+    print(f"  A comparison takes as long as {share * steps:.0f} training steps without freezing; an epoch has {steps}.")
     layers = sorted({name for _, with_ in pairs for name in with_[3]})
     for name in layers:
         epochs = [with_[3][name][0] for _, with_ in pairs if name in with_[3]]
