@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_cka.hsic.kernels import RBF as RBF
     from lightning_cka.hsic.neighbors import MutualKNN as MutualKNN
     from lightning_cka.monitor.callback import CKAMonitor as CKAMonitor
+    from lightning_cka.monitor.freeze_converged import FreezeConverged as FreezeConverged
     from lightning_cka.probe.bank import GramBank as GramBank
     from lightning_cka.version import __version__ as __version__
 
@@ -34,6 +35,7 @@ _MODULE_OF = {
     "RSA": "hsic.distance_ranks",
     "CKAMonitor": "monitor.callback",
     "CKAResult": "compare.result",
+    "FreezeConverged": "monitor.freeze_converged",
     "GramBank": "probe.bank",
     "MinibatchCKA": "compare.metric",
     "MinibatchMutualKNN": "compare.measure_metrics",

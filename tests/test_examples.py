@@ -22,6 +22,11 @@ def run(tmp_path, name, *args):
     ("name", "args", "expected"),
     [
         ("finetune_from_checkpoint.py", ["--epochs", "2"], r"conv1 +[01]\.\d\d [01]\.\d\d\n[\s\S]*Figures: "),
+        (
+            "freeze_converged.py",
+            ["--epochs", "3", "--seeds", "1", "--patience", "1", "--tolerance", "0.5"],
+            r"CNN, 1 seeds[\s\S]*frozen: conv1 +with 1 of 1 [\s\S]*transformer[\s\S]*frozen: rows +with 1 of 1 ",
+        ),
         ("ddp.py", ["--epochs", "1"], r"2 processes, 896 probe samples in 14 batches"),
         ("compare_two_models.py", ["--epochs", "1"], r"fc2 +linear\d  CKA 0\.\d+ ± 0\.\d+"),
     ],

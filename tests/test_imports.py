@@ -141,6 +141,7 @@ def test_public_names():
         "trajectories",
         "CKAMonitor",
         "CKAResult",
+        "FreezeConverged",
         "GramBank",
         "MinibatchCKA",
         "MinibatchMutualKNN",

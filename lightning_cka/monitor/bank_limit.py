@@ -36,7 +36,7 @@ class BankLimit:
         self._run = run
         self._trainer = trainer
         # Checkpoints that already exist may need any restored bank, as "previous" at their time.
-        has_previous = any(reference.source == "previous" for reference in run.references)
+        has_previous = any(reference.lag for reference in run.references)
         restored = set(run.banks.records) if has_previous else set()
         self._checkpoints = dict.fromkeys(_checkpoint_files(trainer), restored)
 
@@ -46,7 +46,7 @@ class BankLimit:
         Raises:
             OSError: A file cannot be deleted.
         """
-        needed = {reference.moment for reference in self._run.earlier_states} | self._run.saved_moments
+        needed = self._run.moments | self._run.saved_moments
         # A checkpoint that is new since the last call has the references of that time.
         files = _checkpoint_files(self._trainer)
         self._checkpoints = {file: self._checkpoints.get(file, self._run.saved_moments) for file in files}
@@ -72,7 +72,7 @@ def announce_banks(live: GramBank, settings: Settings, run: RunState, trainer: T
         trainer: The Trainer, before the first step.
         device: The live model's device.
     """
-    has_previous = any(reference.source == "previous" for reference in run.references)
+    has_previous = any(reference.lag for reference in run.references)
     if is_trial(trainer) or not (settings.needs_all_banks or has_previous):
         return
     entries = [part for batch in live for part in batch.grams]

@@ -39,9 +39,10 @@ class CKAMonitor(NotebookOutput):
 
     Args:
         reference: What to compare with: "initial" (the weights at the start of training), "previous" (the weights at
-            the last logged epoch), the number of an epoch, counted from 0 (the weights at its last validation), "self"
-            (the model's own other layers), the path of a checkpoint of the same architecture, a module, a sequence of
-            these, or a mapping {name: reference}. The first comparison with "previous" uses "initial".
+            the last logged epoch; "previous:3": three comparisons ago), the number of an epoch, counted from 0 (the
+            weights at its last validation), "self" (the model's own other layers), the path of a checkpoint of the same
+            architecture, a module, a sequence of these, or a mapping {name: reference}. While there is no earlier
+            comparison, "previous" is "initial".
         layers: Names, patterns, module classes or their names, or a sequence of these. ``*`` stays within one dotted
             level, ``**`` crosses levels: ``"net.*"`` is each child of ``net``, ``"net.**"`` all below. ``!`` in front
             takes away. None: repeated blocks and what is around them, else innermost modules with parameters. A layer

@@ -111,7 +111,7 @@ def _bank_to_keep(
         return None  # The references have this bank already.
     of_this_epoch = [reference for reference in references if reference.epoch is not None]
     of_this_epoch = [reference for reference in of_this_epoch if reference.epoch == when.epoch]
-    has_previous = any(reference.source == "previous" for reference in references)
+    has_previous = any(reference.lag for reference in references)
     if not (settings.needs_all_banks or has_previous or of_this_epoch):
         return None
     bank = probe.empty_bank(module, when.epoch, when.step)
@@ -125,13 +125,13 @@ def _bank_to_keep(
 def _keep_vectors(references: Sequence[Reference]) -> None:
     """Keep what measures make of references that later epochs are compared with, too."""
     for reference in references:
-        if reference.bank is not None and reference.source != "previous":
+        if reference.bank is not None and not reference.lag:
             reference.bank.vectors.keep()
 
 
 def _ready_in_training(trainer: Trainer, references: Sequence[Reference], when: Moment) -> list[Reference]:
     """Return the references that have a bank. An epoch is ready only at its last validation."""
     if when.is_start:
-        return [reference for reference in references if reference.is_ready and reference.source != "previous"]
+        return [reference for reference in references if reference.is_ready and not reference.lag]
     at_end = is_end_of_epoch(trainer)
     return [r for r in references if r.is_ready and (at_end or r.epoch != trainer.current_epoch)]

@@ -82,8 +82,8 @@ def _flag_messages(warn: WarnOnce, outcome: Outcome, *, only_bad_samples: bool) 
 
 
 def _identity(flag: Flag, reference_name: str, measure: str) -> tuple[str, str, str, str]:
-    # Reference "previous" was the live model one epoch ago, so the user already knows these flags.
-    is_other_model = flag.of_reference and reference_name != "previous"
+    # Reference "previous" was the live model before, so the user already knows these flags. So was "previous:3".
+    is_other_model = flag.of_reference and reference_name.partition(":")[0] != "previous"
     # A bad sample is bad for all measures, and a copy is one for all references, too.
     measure = measure if flag.is_of_measure else ""
     return flag.reason, flag.layer, reference_name if is_other_model else "", measure

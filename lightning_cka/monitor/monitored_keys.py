@@ -79,7 +79,8 @@ def check_monitored_keys(
             close = get_close_matches(listener.key, keys, n=3) or sorted(keys)
             raise ValueError(f"{name}, which CKAMonitor does not log; it logs {shortened(close)}")
         if settings.schedule.by_steps:
-            _check_first_step(name, listener, settings, trainer, layers)
+            is_previous = any(listener.key.startswith(settings.logged(r.name)) for r in references if r.lag)
+            _check_first_step(name, listener, settings, trainer, layers, is_previous=is_previous)
         elif problem := (
             _too_rare(listener, settings, trainer)
             or _too_late(listener, settings, references, trainer)
@@ -123,7 +124,7 @@ def _listeners(trainer: Trainer) -> Iterator[Listener]:
 
 
 def _check_first_step(
-    name: str, listener: Listener, settings: Settings, trainer: Trainer, layers: Sequence[str]
+    name: str, listener: Listener, settings: Settings, trainer: Trainer, layers: Sequence[str], *, is_previous: bool
 ) -> None:
     """Reject a listener that looks for its value before the first comparison. Later it sees the last value.
 
@@ -132,7 +133,6 @@ def _check_first_step(
     """
     schedule = settings.schedule
     looks_at = listener.every_n_train_steps or _first_step_of_validation(listener, trainer)
-    is_previous = listener.key.startswith(settings.logged("previous"))
     first = 0 if schedule.at_start and not is_previous else schedule.first_step
     if problem := _needs_two_results(listener, settings, layers):
         raise ValueError(f"{name} from its first look on, but CKAMonitor logs it {problem}")

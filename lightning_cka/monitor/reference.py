@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,7 @@ from lightning_cka.runtime.placement import kept_placement
 from lightning_cka.runtime.sharding import is_sharded, temporary_weights
 
 LIVE_NAMES = ("initial", "previous", "self")
-"""References that are states of the live model."""
+"""References that are states of the live model. "previous:3" is that of three comparisons ago."""
 
 
 SAMPLES = "samples"
@@ -54,7 +55,8 @@ class Reference:
 
     Attributes:
         usual_name: Name that follows from the source.
-        source: "initial", "previous", "self", the number of an epoch, the path of a checkpoint, or a module.
+        source: "initial", "previous", "previous:N", "self", the number of an epoch, the path of a checkpoint, or a
+            module.
         bank: The Gram bank; None while there is none, and for "self".
         identity: Hash of a frozen reference's weights.
         moment: The moment of training of the bank, for an earlier state of the model. It names the bank's file.
@@ -62,6 +64,7 @@ class Reference:
         label: The name that the user gave, in titles; None: there is none.
         name: Name in logged keys and file names, unique in one monitor; see `name_references`.
         pairing: Which layers are paired with those of a frozen reference. None: layers of the same names.
+        waiting: The banks after that of "previous:N", by moment, in order. Each becomes the reference in its turn.
     """
 
     usual_name: str
@@ -73,15 +76,16 @@ class Reference:
     label: str | None = None
     name: str = ""
     pairing: Pairing | None = None
+    waiting: dict[str, GramBank | None] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles have: not the bank, which belongs to the run in progress."""
-        return self.__dict__ | {"bank": None}
+        """Return what copies and pickles have: not the banks, which belong to the run in progress."""
+        return self.__dict__ | {"bank": None, "waiting": {}}
 
     @property
     def title(self) -> str:
         """Return the name in results and figures."""
-        name = self.name if self.label is None else self.label
+        name = (str(self.source) if self.lag > 1 else self.name) if self.label is None else self.label
         if self.is_frozen:
             return f"{name} {FROZEN}"
         return f"{name}, {self.restarted}" if self.restarted else name
@@ -98,12 +102,22 @@ class Reference:
     @property
     def is_frozen(self) -> bool:
         """Whether this is another model than the live one. It is shown the probe set once per run."""
-        return self.epoch is None and self.source not in LIVE_NAMES
+        return self.epoch is None and self.source not in LIVE_NAMES and not self.lag
 
     @property
     def is_earlier_state(self) -> bool:
         """Whether this is an earlier state of the live model."""
-        return self.epoch is not None or self.source in ("initial", "previous")
+        return self.epoch is not None or self.source == "initial" or self.lag > 0
+
+    @property
+    def lag(self) -> int:
+        """Return how many comparisons ago the reference was the live model; 0 if it does not follow it."""
+        return lag_of(self.source)
+
+    @property
+    def kept(self) -> dict[str, GramBank | None]:
+        """Return the banks that later comparisons need, by moment: the reference's, and those that wait."""
+        return ({self.moment: self.bank} if self.moment else {}) | self.waiting
 
     @property
     def epoch(self) -> int | None:
@@ -116,12 +130,29 @@ class Reference:
         return self.source == "self" or self.bank is not None
 
     def set_bank(self, bank: GramBank, moment: str, restarted: str = "") -> None:
-        """Set the bank of an earlier state of the model; see the attributes."""
-        self.bank, self.moment, self.restarted = bank, moment, restarted
+        """Set the bank of an earlier state of the model; see the attributes. No other bank waits then."""
+        self.bank, self.moment, self.restarted, self.waiting = bank, moment, restarted, {}
+
+    def follow(self, bank: GramBank, moment: str) -> None:
+        """Let a bank of the live model wait for its turn, which comes `lag` comparisons later."""
+        self.waiting[moment] = bank
+        if len(self.waiting) >= self.lag:
+            self.moment = next(iter(self.waiting))
+            self.bank, self.restarted = self.waiting.pop(self.moment), ""
 
     def clear_bank(self) -> None:
-        """Remove the bank, as before training."""
-        self.bank, self.moment, self.restarted = None, "", ""
+        """Remove the banks, as before training."""
+        self.bank, self.moment, self.restarted, self.waiting = None, "", "", {}
+
+    def moments(self) -> dict[str, Any]:
+        """Return the moments of the banks that later comparisons need, for a checkpoint."""
+        waiting = {"waiting": list(self.waiting)} if self.waiting else {}
+        return {"snapshot": self.moment, "restarted": self.restarted} | waiting
+
+    def restore_moments(self, saved: Mapping[str, Any]) -> None:
+        """Restore what `moments` returned, without the banks, which are None."""
+        self.bank, self.moment, self.restarted = None, saved.get("snapshot", ""), restarted_title(saved)
+        self.waiting = dict.fromkeys(saved.get("waiting", ()))
 
     def pair_layers(self, layers: Sequence[str], reference_layers: Sequence[str], pair: Pair) -> None:
         """Set and log which layers of the live model and of a frozen reference are paired.
@@ -173,6 +204,20 @@ class Reference:
                     load_weights(model, weights)
             self.identity = fingerprint(model.state_dict())
             yield model
+
+
+def restarted_title(saved: Mapping[str, Any]) -> str:
+    """Return "restarted at step N" from the state of a reference in a checkpoint; empty if it was not restarted."""
+    # Version 0.1.0 called it "anew".
+    return str(saved.get("restarted", saved.get("anew", "")))
+
+
+def lag_of(source: object) -> int:
+    """Return N for "previous:N", 1 for "previous", and 0 for other sources."""
+    if source == "previous":
+        return 1
+    found = re.fullmatch(r"previous:(\d{1,9})", source) if isinstance(source, str) else None
+    return int(found[1]) if found else 0
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lightning_cka.monitor.reference import LIVE_NAMES, OUTPUT_ENDINGS, RESERVED, Reference, ReferenceSource
+from lightning_cka.monitor.reference import LIVE_NAMES, OUTPUT_ENDINGS, RESERVED, Reference, ReferenceSource, lag_of
 from lightning_cka.runtime.file_names import file_key, take_file_name
 from lightning_cka.runtime.listed import listed
 from lightning_cka.runtime.module_names import unwrapped
@@ -29,8 +29,8 @@ def parse_references(
         references = [Reference(source_name(source), source) for source in listed(reference)]
     if not references:
         raise ValueError(
-            "reference is empty; expected 'initial', 'previous', 'self', an epoch, a checkpoint, a module, or a "
-            "mapping of names to these"
+            "reference is empty; expected 'initial', 'previous', 'previous:N', 'self', an epoch, a checkpoint, a "
+            "module, or a mapping of names to these"
         )
     name_references(references)
     return references
@@ -103,12 +103,22 @@ def source_name(source: ReferenceSource) -> str:
         if source < 0:
             raise ValueError(f"a reference epoch must be at least 0, but is {source}")
         return f"epoch-{source}"
+    if isinstance(source, str) and (source.startswith("previous:") and not Path(source).exists()):
+        return _lagged_name(source)
     if isinstance(source, str | Path):
         return str(source) if source in LIVE_NAMES else _checkpoint_name(source)
     raise TypeError(
         "a reference must be a name, the number of an epoch, a path or a module (an instance, not a class), but is "
         f"{source!r}"
     )
+
+
+def _lagged_name(source: str) -> str:
+    """Return a name that is safe for files and loggers, such as "previous-3" for "previous:3"."""
+    lag = lag_of(source)
+    if not lag:
+        raise ValueError(f"{source!r} must be 'previous:N' for the state N comparisons ago, with N of at least 1")
+    return "previous" if lag == 1 else f"previous-{lag}"
 
 
 def _checkpoint_name(source: str | Path) -> str:
@@ -118,6 +128,6 @@ def _checkpoint_name(source: str | Path) -> str:
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no reference checkpoint {str(path)!r}")
     raise ValueError(
-        f"unknown reference {str(source)!r}; expected one of {LIVE_NAMES}, the number of an epoch, the path of a "
-        "checkpoint or a module"
+        f"unknown reference {str(source)!r}; expected one of {LIVE_NAMES}, 'previous:N', the number of an epoch, "
+        "the path of a checkpoint or a module"
     )

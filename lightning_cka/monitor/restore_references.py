@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_cka.compare.run_files import INITIAL, moment
 from lightning_cka.monitor.bank_store import OTHER_FEATURES
-from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.run_state import RunState, restarted_title
+from lightning_cka.monitor.reference import Reference, restarted_title
+from lightning_cka.monitor.run_state import RunState
 from lightning_cka.probe.bank import GramBank
 
 
@@ -43,21 +43,33 @@ def restore_banks(run: RunState, saved: Mapping[str, Any], live: GramBank, epoch
     has_same_features = run.has_features_of(saved)
     run.banks.restore(saved.get("banks", {}) if has_same_features else {})
     messages = []
+    loaded = {} if live.epoch is None else {moment(live.epoch, live.step): live}
     for reference in run.earlier_states:
         reference.clear_bank()
-        if _is_bank_of(reference, live):
-            reference.set_bank(live, moment(live.epoch, live.step))
-            continue
+        now = moment(live.epoch, live.step) if _is_bank_of(reference, live) else ""
         before = _state_of(saved, reference)
-        name = before.get("snapshot") or _find_moment(run, reference)
-        if not name and reference.epoch is not None and reference.epoch >= epoch:
+        names = _moments_of(run, reference, before, now)
+        if not names[0] and reference.epoch is not None and reference.epoch >= epoch:
             continue  # Training has yet to reach this epoch.
-        bank, problem = run.banks.load(name, live) if has_same_features else (None, OTHER_FEATURES)
-        if bank is None:
+        is_usable = has_same_features or names == [now]
+        if problem := _load(run, names, loaded, live) if is_usable else OTHER_FEATURES:
             messages.append(_restart(run, reference, live, step, problem))
-        else:
-            reference.set_bank(bank, name, restarted_title(before))
+            continue
+        restarted = restarted_title(before) if names[0] == before.get("snapshot") else ""
+        reference.set_bank(loaded[names[0]], names[0], restarted)
+        reference.waiting = {name: loaded[name] for name in names[1:]}
     return messages
+
+
+def _load(run: RunState, names: Sequence[str], loaded: dict[str, GramBank], live: GramBank) -> str:
+    """Load the banks of some moments that are not loaded yet. Return why one cannot be used; empty if all can."""
+    for name in names:
+        if name not in loaded:
+            bank, problem = run.banks.load(name, live)
+            if bank is None:
+                return problem
+            loaded[name] = bank
+    return ""
 
 
 def _state_of(saved: Mapping[str, Any], reference: Reference) -> Mapping[str, Any]:
@@ -67,8 +79,18 @@ def _state_of(saved: Mapping[str, Any], reference: Reference) -> Mapping[str, An
 
 
 def _is_bank_of(reference: Reference, live: GramBank) -> bool:
-    """Whether the live bank, if it is of an epoch, is this reference."""
-    return live.epoch is not None and (reference.source == "previous" or reference.epoch == live.epoch)
+    """Whether the live bank, if it is of an epoch, is this reference, or one of later comparisons."""
+    return live.epoch is not None and (reference.lag > 0 or reference.epoch == live.epoch)
+
+
+def _moments_of(run: RunState, reference: Reference, before: Mapping[str, Any], now: str) -> list[str]:
+    """Return the moments of a reference's bank, and of those that wait for their turn; an empty one if unknown."""
+    if now and not reference.lag:
+        return [now]
+    found = [before.get("snapshot") or _find_moment(run, reference), *before.get("waiting", ())]
+    if now:
+        found = [*filter(None, found), now]
+    return found[-max(1, reference.lag) :]
 
 
 def _find_moment(run: RunState, reference: Reference) -> str:

@@ -93,9 +93,14 @@ class RunState:
         return list(self._histories)
 
     @property
+    def moments(self) -> set[str]:
+        """Return the moments of all banks that the references need."""
+        return {name for reference in self.earlier_states for name in reference.kept}
+
+    @property
     def banks_in_memory(self) -> dict[str, GramBank]:
         """Return the banks of the references, by moment."""
-        return {r.moment: r.bank for r in self.earlier_states if r.bank is not None and r.moment}
+        return {name: bank for r in self.earlier_states for name, bank in r.kept.items() if bank is not None}
 
     def is_continued_by(self, trainer: Trainer, module: LightningModule, warn: WarnOnce) -> bool:
         """Whether a new ``fit()`` continues this run; warn if it has another model.
@@ -138,9 +143,7 @@ class RunState:
     def restore_moments(self, saved: Mapping[str, Any]) -> None:
         """Set the moments of the references, but not their banks, for a run that compares nothing any more."""
         for reference in self.earlier_states:
-            before = saved.get("references", {}).get(reference.name, {})
-            reference.clear_bank()
-            reference.moment, reference.restarted = before.get("snapshot", ""), restarted_title(before)
+            reference.restore_moments(saved.get("references", {}).get(reference.name, {}))
 
     def has_features_of(self, saved: Mapping[str, Any]) -> bool:
         """Whether a checkpoint's banks have the features of this run: the same ``forward_fn`` and ``feature_fn``."""
@@ -158,12 +161,8 @@ class RunState:
         Results that are in no file, for example because the disk is full, are kept as a whole. Results of
         ``trainer.validate()`` are left out.
         """
-        references = {
-            reference.name: {"snapshot": reference.moment, "restarted": reference.restarted}
-            for reference in self.earlier_states
-            if reference.moment
-        }
-        self.saved_moments = {reference["snapshot"] for reference in references.values()}
+        references = {reference.name: reference.moments() for reference in self.earlier_states if reference.moment}
+        self.saved_moments = self.moments
         results = [result for history in self.results.values() for result in history if is_of_training(result)]
         return {
             "folder": str(self.folder.resolve()),
@@ -241,9 +240,3 @@ def new_run(
     )
     store = ResultStore(folder, journal, errors)
     return RunState(folder, references, histories, banks, store, journal, (trainer, module))
-
-
-def restarted_title(saved: Mapping[str, str]) -> str:
-    """Return "restarted at step N" from the state of a reference in a checkpoint; empty if it was not restarted."""
-    # Version 0.1.0 called it "anew".
-    return saved.get("restarted", saved.get("anew", ""))

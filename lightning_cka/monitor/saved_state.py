@@ -71,7 +71,11 @@ _STATE = record(
         "folder": text,
         "banks": _banks,
         "references": map_of(
-            record({"snapshot": _moment, "restarted": text}, {"restarted": ""}, {"anew": "restarted"})
+            record(
+                {"snapshot": _moment, "restarted": text, "waiting": list_of(_moment)},
+                {"restarted": "", "waiting": []},
+                {"anew": "restarted"},
+            )
         ),
         "kinds": map_of(
             row(kernel=text, unbiased=boolean, layers=unique_texts, features=text, probe=text, reference=text)
@@ -154,6 +158,11 @@ def _checksum(known: Mapping[str, Any]) -> str:
     """Return the checksum of a checked state. Banks are left out: each has the hash of its file."""
     others = ("banks", "format_version", "package_version", "checksum")
     content = {name: value for name, value in known.items() if name not in others}
+    content["references"] = {
+        # States of older versions have nothing that waits.
+        key: {name: value for name, value in each.items() if name != "waiting" or value}
+        for key, each in known["references"].items()
+    }
     content["results"] = {
         key: [_without_later_fields(each) for each in states] for key, states in known["results"].items()
     }

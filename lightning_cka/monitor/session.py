@@ -205,11 +205,11 @@ class Session:
             self._output.errors.attempt(lambda: result.save(result_path(self._folder, key, result)))
 
     def _keep_bank(self, bank: GramBank) -> None:
-        """Make the live model's bank the one of reference "previous", and save it."""
+        """Let the live model's bank be a "previous" of later comparisons, and save it."""
         name = moment(bank.epoch, bank.step)
         for reference in self._references:
-            if reference.source == "previous":
-                reference.set_bank(bank, name)
+            if reference.lag:
+                reference.follow(bank, name)
         if self.run is not None:
             self.run.banks.save(name, bank)
         if self._bank_limit is not None:

@@ -128,9 +128,13 @@ class Settings:
 
     @property
     def diagnostics_prefix(self) -> str:
-        """The prefix of logged diagnostics, such as "cka_diagnostics/": their own group beside "cka/"."""
+        """The prefix of logged diagnostics, such as "cka_diagnostics/"."""
+        return self.group("diagnostics")
+
+    def group(self, name: str) -> str:
+        """Return the prefix of other logged values, such as "cka_frozen/": their own group beside "cka/"."""
         base = self.log_key_prefix.rstrip("/")
-        return f"{base}{'_' if base[-1:].isalnum() else ''}diagnostics/"
+        return f"{base}{'_' if base[-1:].isalnum() else ''}{name}/"
 
     def logged_diagnostics(self, measure: str) -> str:
         """Return the prefix of the diagnostics by a measure; it ends with the measure if there are several."""

@@ -81,7 +81,8 @@ def start_run(
 
 def _name_to_save(run: RunState, live: GramBank, *, is_new: bool, saves_all: bool) -> str:
     """Return the moment under which to save the live model's bank; empty if it is not needed."""
-    of_reference = next((reference.moment for reference in run.earlier_states if reference.bank is live), "")
+    kept = (each for reference in run.earlier_states for each in reference.kept.items())
+    of_reference = next((name for name, bank in kept if bank is live), "")
     return of_reference or (INITIAL if saves_all and is_new else "")
 
 

@@ -12,7 +12,7 @@ from lightning_cka.monitor.finish_resumed import finish_run
 from lightning_cka.monitor.monitored_keys import check_monitored_keys
 from lightning_cka.monitor.other_monitors import check_outputs_differ
 from lightning_cka.monitor.reference import Reference
-from lightning_cka.monitor.reference_names import name_references
+from lightning_cka.monitor.reference_names import name_references, parse_references
 from lightning_cka.monitor.run_state import RunState, saved_probes
 from lightning_cka.monitor.saved_state import read_state, sealed
 from lightning_cka.monitor.session import Session
@@ -27,6 +27,7 @@ from lightning_cka.monitor.trainer_state import (
     moment_of_validation,
     validates,
 )
+from lightning_cka.probe.layers import LayerPlan
 from lightning_cka.runtime.module_names import unwrapped
 
 
@@ -61,6 +62,29 @@ class TrainerEvents(Callback):
         if self._run is None:
             return {}
         return sealed(self._run.state_dict() | {"log_key_prefix": self._settings.log_key_prefix})
+
+    @property
+    def plan(self) -> LayerPlan:
+        """Return which layers of the live model are compared. They are known from the start of training on."""
+        if self._session is None:
+            raise RuntimeError("the compared layers are known from the start of training on")
+        return self._session.probe.plan
+
+    def compare_with_previous(self, lag: int, module: LightningModule) -> Reference:
+        """Return the reference to the state some comparisons ago, which is added if the user did not list it.
+
+        Call it before training starts, in ``setup``.
+
+        Args:
+            lag: Number of comparisons to look back.
+            module: The live model.
+        """
+        found = [reference for reference in self.references if reference.lag == lag]
+        if not found:
+            found = parse_references(f"previous:{lag}")
+            self.references += found
+            name_references(self.references, type(unwrapped(module)).__name__)
+        return found[0]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002  # Lightning passes it by position.
         """Read the state of the monitor with this prefix, which may have other references now."""

@@ -80,6 +80,13 @@ def _own_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None and name not in plain}
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether `torch.compile` has compiled a model or a part of it, as Lightning does it or in place."""
+    return getattr(model, "_compiler_ctx", None) is not None or any(
+        hasattr(each, "_orig_mod") or getattr(each, "_compiled_call_impl", None) is not None for each in model.modules()
+    )
+
+
 def takes_hooks(module: nn.Module) -> bool:
     """Whether forward hooks can be registered on a module. A ScriptModule takes none."""
     try:

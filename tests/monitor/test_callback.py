@@ -175,7 +175,7 @@ def test_stage_and_model_are_restored_after_an_exception():
         (
             lambda: CKAMonitor("inital"),
             ValueError,
-            r"unknown reference 'inital'; expected one of \('initial', 'previous', 'self'\)",
+            r"unknown reference 'inital'; expected one of \('initial', 'previous', 'self'\), 'previous:N'",
         ),
         (lambda: CKAMonitor("missing.ckpt"), FileNotFoundError, "no reference checkpoint 'missing.ckpt'"),
         (lambda: CKAMonitor([]), ValueError, "reference is empty"),

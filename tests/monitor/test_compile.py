@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import Net, dataset, trainer
 from lightning.pytorch import seed_everything
-from lightning_cka import CKAMonitor
+from lightning_cka import CKAMonitor, FreezeConverged, Thresholds
+from lightning_cka.runtime.module_names import is_compiled
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -55,7 +56,7 @@ def child_in_place(model, backend):
     return model
 
 
-def run(how, tmp_path, *monitors):
+def run(how, tmp_path, *monitors, **options):
     """Return the weights after training, and the number of compiled graphs."""
     torch._dynamo.reset()
     graphs = []
@@ -66,7 +67,7 @@ def run(how, tmp_path, *monitors):
 
     seed_everything(3, workers=True, verbose=False)
     model = Quiet()
-    used = trainer(*monitors, default_root_dir=tmp_path)
+    used = trainer(*monitors, default_root_dir=tmp_path, **options)
     train, validation = (DataLoader(dataset(seed=seed), batch_size=16) for seed in (1, 2))
     used.fit(how(model, backend), train, validation)
     return copy.deepcopy(model.state_dict()), len(graphs)
@@ -89,3 +90,22 @@ def test_training_keeps_its_graphs_and_its_weights(how, tmp_path):
         for one, other in zip(results, eager.results[name], strict=True):
             assert one.layers == other.layers == ("net.layers.0", "net.layers.1", "net.layers.4", "head")
             torch.testing.assert_close(one.matrix, other.matrix, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:FreezeConverged. layer 'head' has converged")
+@pytest.mark.parametrize("how", [whole, child, child_in_place])
+def test_layers_of_compiled_models_are_frozen(how, tmp_path):
+    """torch compiles again, and the weights are those of the eager model."""
+    weights, graphs, frozen = {}, {}, {}
+    for name, compiles in {"eager": lambda model, _backend: model, "compiled": how}.items():
+        freeze = FreezeConverged(0.3, 2)
+        monitor = CKAMonitor(dirpath=tmp_path / name, thresholds=Thresholds.off())
+        weights[name], graphs[name] = run(compiles, tmp_path, monitor, freeze, max_epochs=4)
+        assert is_compiled(freeze._freezing.module) == (name == "compiled")
+        frozen[name] = freeze.frozen
+    assert frozen["compiled"] == frozen["eager"]
+    assert list(frozen["eager"]) == ["net.layers.0", "net.layers.1", "net.layers.4"]
+    _, before = run(how, tmp_path, max_epochs=4)
+    assert graphs["eager"] == 0 < before < graphs["compiled"]
+    pairs = zip(weights["eager"].values(), weights["compiled"].values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)

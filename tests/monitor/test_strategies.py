@@ -76,6 +76,33 @@ def test_sharded_models_give_the_results_of_whole_ones_and_do_not_change(tmp_pat
     assert abs(frozen - initial).max() > 1e-3
 
 
+@needs_sharding
+def test_several_processes_freeze_the_layers_of_one(tmp_path):
+    """With DDP and sharded weights, also compiled, and resumed from a checkpoint before layers are frozen or after."""
+    options = ["--references", '["initial"]', "--freeze", "0.1", "--epochs", "6"]
+    ddp = ["--devices", "2", "--strategy", "ddp_find_unused_parameters_true", *options]
+    sharded = ["--devices", "2", *options]
+    (alone,) = outcomes(tmp_path / "alone", ["--devices", "1", *options])
+    others = outcomes(
+        tmp_path / "shared",
+        ddp,
+        sharded,
+        [*sharded, "--compile"],
+        *([*ddp, "--checkpoint", tmp_path / f"shared/0/checkpoints/epoch={epoch}.ckpt"] for epoch in (0, 3)),
+        [*sharded, "--checkpoint", tmp_path / "shared/1/checkpoints/epoch=3.ckpt"],
+    )
+    assert list(alone["frozen"]) == ["net.0", "net.2"]
+    assert alone["trained"] == ["net.4.weight", "net.4.bias"]
+    for other in others:
+        assert other["frozen"] == alone["frozen"]
+        assert [name.replace("_orig_mod.", "") for name in other["trained"]] == alone["trained"]
+        for name, weights in other["weights"].items():
+            expected = alone["weights"][name.replace("_orig_mod.", "")]
+            np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-12)
+        for name, matrices in other["matrices"].items():
+            np.testing.assert_allclose(matrices, alone["matrices"][name], rtol=0, atol=1e-12)
+
+
 def test_spawned_processes_write_their_results_to_files(tmp_path):
     references = ["--references", '["initial", "previous"]']
     run_script("strategy_script.py", tmp_path, "--devices", 2, "--strategy", "ddp_spawn", *references)

@@ -15,7 +15,7 @@ import torch
 from conftest import dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning_cka import CKAMonitor
+from lightning_cka import CKAMonitor, FreezeConverged, Thresholds
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -111,6 +111,7 @@ def parse(words):
     parser.add_argument("--own-dataloader", action="store_true")
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--freeze", type=float, default=None, help="tolerance of FreezeConverged")
     parser.add_argument("--folder", type=Path, default=Path.cwd())
     return parser.parse_args(words)
 
@@ -138,14 +139,18 @@ def train(args):
     references = [Late() if reference == "module" else reference for reference in json.loads(args.references)]
     own = loader if args.own_dataloader else None
     sizes = {"batch_size": args.batch_size, "gram_batch_size": args.gram_batch_size}
-    monitors = [CKAMonitor(references, dirpath="cka", dataloader=own, **sizes)] if references else []
+    freezes = [] if args.freeze is None else [FreezeConverged(args.freeze, patience=2)]
+    thresholds = Thresholds.off() if freezes else None
+    monitors = [CKAMonitor(references, dirpath="cka", dataloader=own, thresholds=thresholds, **sizes)][
+        : len(references)
+    ]
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",
         devices=args.devices,
         strategy=strategies.get(args.strategy, args.strategy) if args.devices > 1 else "auto",
         use_distributed_sampler=False,
-        callbacks=[*monitors, ModelCheckpoint("checkpoints", filename="{epoch}", save_top_k=-1)],
+        callbacks=[*freezes, *monitors, ModelCheckpoint("checkpoints", filename="{epoch}", save_top_k=-1)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -160,7 +165,10 @@ def train(args):
         results = monitors[0].results if monitors else {}
         matrices = {name: [result.matrix.tolist() for result in history] for name, history in results.items()}
         weights = {key: value.tolist() for key, value in whole.items()}
-        Path("out.json").write_text(json.dumps({"matrices": matrices, "weights": weights}))
+        frozen = freezes[0].frozen if freezes else {}
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        content = {"matrices": matrices, "weights": weights, "frozen": frozen, "trained": trained}
+        Path("out.json").write_text(json.dumps(content))
 
 
 if __name__ == "__main__":
