@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_cka.compare.drawn_pairs import DrawnPairs
 from lightning_cka.compare.intervals import interval, warn_if_too_few
-from lightning_cka.compare.layer_pairs import LayerPairs
 from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.significance import significant_cells
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CKADifference(LayerPairs):
+class CKADifference(DrawnPairs):
     """By how much CKA differs between two results of one probe set: later minus earlier.
 
     Both results share their probe batches, so that their errors are correlated and mostly cancel. The standard errors

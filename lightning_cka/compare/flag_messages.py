@@ -33,7 +33,7 @@ _WARNINGS = {
         "without them (exclude=){or_rbf}."
     ),
     "leave_one_out": (
-        "layers whose CKA with the layer of the same name changes by more than {threshold:g} without one sample: "
+        "layers whose CKA with their paired layer changes by more than {threshold:g} without one sample: "
         "{layers}. The value mostly describes that sample. Inspect it, then compare without it (exclude=){or_rbf}."
     ),
     "influence": (

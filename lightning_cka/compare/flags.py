@@ -23,7 +23,7 @@ class Thresholds:
             both sides' Gram matrices. The fall must also exceed twice its standard error.
         trace_ratio: Flag layers above it: a single sample has more than this many times the mean squared distance from
             the center, and CKA without it differs by more than its standard error. In [1, N] for N samples.
-        leave_one_out: Flag layers above it: without one sample, CKA with the layer of the same name changes by more.
+        leave_one_out: Flag layers above it: without one sample, CKA with its paired layer changes by more.
         standard_error: Flag layers above it: CKA with the paired layer, or else with the one at the same depth, has a
             larger standard error. There are too few probe samples.
         separated_group: Flag layers where a group of samples lies apart, and CKA within the groups differs by more.

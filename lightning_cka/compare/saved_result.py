@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from lightning_cka.compare.layer_pairs import LayerPairs
+from lightning_cka.compare.drawn_pairs import DrawnPairs
 from lightning_cka.compare.result_format import from_json, from_plain, to_json, to_plain
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.text import about_file
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 T = TypeVar("T", bound="SavedResult")
 
-_PICTURES = (".png", ".pdf", ".svg")
-_OTHER_PICTURES = (".jpg", ".jpeg", ".eps", ".ps", ".gif", ".tif", ".tiff", ".webp")
 
-
-class SavedResult(LayerPairs):
+class SavedResult(DrawnPairs):
     """Saves the attributes of a `CKAResult`, and reads them. The banks of a result are not saved."""
-
-    def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:
-        """Draw the heatmap."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Return the attributes as tensors, numbers, strings, lists and dicts, for a checkpoint; see `from_state`.
@@ -59,16 +48,7 @@ class SavedResult(LayerPairs):
             OSError: The file cannot be written.
         """
         path = Path(path)
-        if (ending := path.suffix.lower()) in _PICTURES:
-            from lightning_cka.figures.pictures import write_figure
-
-            write_figure(self.plot()[0], path)
-        elif ending in _OTHER_PICTURES:
-            raise ValueError(
-                f"save() writes {', '.join(_PICTURES)} or JSON, but got {path.name!r}: for other pictures, call "
-                f"result.plot()[0].savefig({path.name!r})"
-            )
-        else:
+        if not self._save_picture(path):
             write_atomically(path, to_json(self.state()).encode())
 
     @classmethod

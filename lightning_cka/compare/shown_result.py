@@ -21,9 +21,3 @@ class ShownResult(SavedResult):
         result = cast(Any, self)
         title = f"CKA of {result.model_name} with {result.reference_name}"
         return notebook_html(view_payload({result.model_name: {"": [result]}}, title=title), self._repr_png_())
-
-    def _repr_png_(self) -> bytes:
-        """Return the heatmap as a PNG picture."""
-        from lightning_cka.figures.pictures import png, render
-
-        return png(render(cast(Any, self).plot()[0]))

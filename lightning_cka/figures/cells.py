@@ -10,6 +10,7 @@ from matplotlib.colors import Colormap, ListedColormap, to_hex
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from numpy.typing import NDArray
 
+from lightning_cka.figures.cell_marks import hatch
 from lightning_cka.figures.layout import figure_of
 from lightning_cka.figures.user_style import font_size
 
@@ -34,7 +35,7 @@ def draw_cells(
 
     Args:
         ax: Axes to draw into.
-        values: The matrix ``(rows, columns)``. Cells with ``nan`` are grey.
+        values: The matrix ``(rows, columns)``. Cells with ``nan`` are grey and hatched, also for prints in grey.
         cmap: A matplotlib colour map or its name.
         vmin: Value at the lower end of the colour map.
         vmax: Value at the upper end of the colour map.
@@ -43,6 +44,8 @@ def draw_cells(
     Returns:
         The image of the cells.
     """
+    undefined = np.isnan(values) if hidden is None else np.isnan(values) & ~hidden
+    hatch(ax, undefined, "////")
     colours = (colormaps[cmap] if isinstance(cmap, str) else cmap).with_extremes(bad=_NAN_COLOUR)
     style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
     image = ax.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=vmin, vmax=vmax, **style)
@@ -62,7 +65,7 @@ def colour_bar(ax: Axes, image: AxesImage, label: str, *, with_nan: bool, down_t
         ax: Axes of the cells.
         image: Image of the cells.
         label: Name of the values.
-        with_nan: Whether to explain the grey cells.
+        with_nan: Whether to explain the hatched cells.
         down_to: The lowest axes that the bar belongs to; it ends where they end. None: ``ax``.
     """
     to_pixels: Any = ax.transAxes
@@ -74,4 +77,15 @@ def colour_bar(ax: Axes, image: AxesImage, label: str, *, with_nan: bool, down_t
     ax.figure.colorbar(image, cax=bar, label=label)
     bar.tick_params(labelsize=font_size("tick"))
     if with_nan:
-        bar.text(0, -0.02, "grey: nan", transform=bar.transAxes, ha="left", va="top", fontsize=font_size("tick"))
+        below_lowest_tick = -0.7 * font_size("tick")
+        bar.annotate(
+            "hatched: nan",
+            (0, 0),
+            (0, below_lowest_tick),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="left",
+            va="top",
+            fontsize=font_size("tick"),
+            annotation_clip=False,
+        )

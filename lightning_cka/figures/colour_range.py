@@ -61,6 +61,11 @@ def narrow_range_note(
     return [f'all values lie in {where}: vmin="auto" shows their differences']
 
 
+def has_nan(matrices: Sequence[NDArray[np.float64]]) -> bool:
+    """Return whether a value is ``nan``."""
+    return any(bool(np.isnan(matrix).any()) for matrix in matrices)
+
+
 def _extremes(matrices: Sequence[NDArray[np.float64]]) -> tuple[float, float] | None:
     """Return the smallest and the largest finite value, or None if there is none."""
     values = np.concatenate([np.asarray(matrix, dtype=np.float64).ravel() for matrix in matrices])

@@ -19,6 +19,8 @@ def depth_title(results: Sequence[CKAResult], max_length: int) -> str:
     names = {(result.model_name, result.reference_name) for result in results}
     if len(names) == 1:
         return similarity_title(title, results[-1], max_length)
+    if any(result.pairing for result in results):
+        return fitting([f"{title} of paired layers", title], max_length)
     return fitting([f"{title} of layers of the same name", f"{title} of same names", title], max_length)
 
 

@@ -14,9 +14,7 @@ from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
 from lightning_cka.figures.flag_notes import marked, write_above_axes, write_at_height
 from lightning_cka.figures.labels import (
-    MAX_AXIS_TITLE,
     MAX_LABEL,
-    MAX_TITLE,
     axis_title,
     fitting,
     plain,
@@ -26,11 +24,12 @@ from lightning_cka.figures.labels import (
 )
 from lightning_cka.figures.layer_history import LayerHistory, layer_history, moment_labels
 from lightning_cka.figures.layout import axes_below, figure_of, label_room, new_axes
-from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
+from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
 from lightning_cka.figures.settled_marks import draw_marks, explain_above_axes, mark_label
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.trends import plot_trend
-from lightning_cka.figures.user_style import font_size
+from lightning_cka.figures.user_style import font_size, text_scale
 from lightning_cka.runtime.text import shortened
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ _TREND_HEIGHT = 1.8
 
 _NOTE_HEIGHT = 11
 """Height in points of a line between the map and its title."""
-_NOTE_ROOM = 0.18
-"""Height in inches of such a line."""
 
 
 def plot_drift(
@@ -65,7 +62,7 @@ def plot_drift(
     title: str | None = None,
     ceiling: SeedCeiling | None = None,
 ) -> tuple[Figure, Axes]:
-    """Draw a layer-by-epoch map of CKA with the reference's layer of the same name.
+    """Draw a layer-by-epoch map of CKA with the reference's layer that each layer is paired with.
 
     A layer that is flagged in one of the results has a red label with a warning sign. A line below the title says in
     which results.
@@ -95,7 +92,7 @@ def plot_drift(
         The figure and the axes of the map.
 
     Raises:
-        ValueError: There is no result, the last one has no layers of the same name, ``tolerance`` is not positive,
+        ValueError: There is no result, the last one has no paired layers, ``tolerance`` is not positive,
             ``vmin`` or ``vmax`` is a text other than "auto", or ``ceiling`` does not fit the results.
         KeyError: ``cmap`` is not the name of a colour map.
     """
@@ -114,11 +111,13 @@ def plot_drift(
         columns,
         rows,
         legend=[*rows, *notes, "bands: 95 % CI", *legend_lines(ceiling)],
-        above=_NOTE_ROOM * (bool(notes) + len(narrow)),
+        above=_NOTE_HEIGHT / 72 * text_scale("note") * (bool(notes) + len(narrow) + bool(flagged)),
     )
-    _draw_map(ax, results, history, look, tolerance)
+    trend = None
     if len(results) > 1:
-        trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns) + 0.1)
+        trend = axes_below(ax, height=_TREND_HEIGHT, gap=label_room(columns, axes_size(ax)[0]) + 0.1)
+    _draw_map(ax, results, history, look, tolerance)
+    if trend is not None:
         plot_trend(results, ax=trend, level=_LEVEL, tolerance=tolerance, ceiling=ceiling)
         trend.set_title("")
         trend.set_xlim(ax.get_xlim())
@@ -136,7 +135,8 @@ class _MapLook(NamedTuple):
     title: str | None
     max_label: int = MAX_LABEL
     max_titles: tuple[int, int] | None = None
-    """Maximum number of characters of the title of the map and of the y axis. None: as in a new figure."""
+    """Maximum number of characters of the title of the map and of the y axis. None: those that a new figure has room
+    for."""
 
 
 def _draw_map(
@@ -144,12 +144,12 @@ def _draw_map(
 ) -> None:
     """Draw cells, colour bar, ticks and titles."""
     last = results[-1]
-    columns, unit = moment_labels(results)
+    _, unit = moment_labels(results)
     image = draw_cells(ax, history.values, look.cmap, look.low, look.high)
     if look.colorbar:
         colour_bar(ax, image, value_label(last), with_nan=bool(np.isnan(history.values).any()))
     flagged = _set_ticks(ax, results, history, look)
-    wide, high = look.max_titles or (MAX_TITLE, MAX_AXIS_TITLE)
+    wide, high = look.max_titles or title_lengths([ax])
     longest_note = (
         80 if look.max_titles is None else wide * 3 // 2
     )  # Letters of notes are smaller than those of titles.
@@ -157,21 +157,26 @@ def _draw_map(
     ax.set_ylabel(axis_title(last.model_name, short_labels(history.names)[1], max_length=high))
     marks = _marks(history)
     draw_marks(ax, marks)
-    above = 17 if flagged else 6
+    line = _NOTE_HEIGHT * text_scale("note")
+    above = 6 + line * bool(flagged)
     if marks and tolerance:
         explain_above_axes(ax, tolerance, _LEVEL, above - 2, longest_note)
-        above += _NOTE_HEIGHT
+        above += line
     for note in narrow_range_note([history.values], look.low, look.high, short=True):
         write_at_height(ax, fitting([note, note.split(":")[0]], longest_note), above - 2)
-        above += _NOTE_HEIGHT
+        above += line
     title = reference_title(last, wide) if look.title is None else plain(look.title)
     ax.set_title(title, fontsize=font_size("title"), pad=above)
     if flagged:
-        layers = {history.names[place] for place in flagged}
-        when = [label for label, result in zip(columns, results, strict=True) if any(map(result.flags_of, layers))]
-        write_above_axes(
-            ax, fitting([f"at {shortened(when, 6)}: see the heatmap", "see the heatmap", "see flags"], longest_note - 2)
-        )
+        _write_flag_note(ax, results, {history.names[place] for place in flagged}, longest_note - 2)
+
+
+def _write_flag_note(ax: Axes, results: Sequence[CKAResult], layers: set[str], max_length: int) -> None:
+    """Write above the map in which results the layers are flagged."""
+    labels, unit = moment_labels(results)
+    when = [label for label, result in zip(labels, results, strict=True) if any(map(result.flags_of, layers))]
+    where = f"at {unit}{'s' if len(when) > 1 else ''} {shortened(when, 6)}"
+    write_above_axes(ax, fitting([f"{where}: see the heatmap", where, "see the heatmap", "see flags"], max_length))
 
 
 def _marks(history: LayerHistory) -> list[tuple[float, float]]:

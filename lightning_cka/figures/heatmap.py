@@ -21,6 +21,7 @@ from lightning_cka.figures.heatmap_style import HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, fitting, plain, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
 from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def plot_cka(
         width = figure_width(columns, rows)
         lines, flag_lines = wrap_notes(notes, width), wrap_notes(reasons, width)
         ax = new_axes(columns, rows, below=notes_height(lines) + notes_height(flag_lines))
+        style = replace(style, max_titles=title_lengths([ax]))
     image = style.draw(result, ax)
     if colorbar:
         colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))

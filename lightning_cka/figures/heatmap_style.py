@@ -44,7 +44,12 @@ class HeatmapLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class HeatmapStyle:
-    """Options of a heatmap; see `plot_cka`. ``max_titles``: maximum number of characters of the titles of x and y."""
+    """Options of a heatmap; see `plot_cka`.
+
+    Attributes:
+        max_titles: Maximum number of characters of the titles of x and y.
+        moment: Whether the title of the model's axis has the moment of training.
+    """
 
     add_text: bool = False
     cmap: str | Colormap = "magma"
@@ -55,6 +60,7 @@ class HeatmapStyle:
     max_label: int = MAX_LABEL
     flags: bool = True
     max_titles: tuple[int, int] = (40, 40)
+    moment: bool = True
 
     def labels(self, result: CKAResult) -> HeatmapLabels:
         """Return the labels of rows and columns, and the notes on flags if ``flags`` is True."""
@@ -83,7 +89,7 @@ class HeatmapStyle:
         hidden = np.triu(np.ones(values.shape, dtype=bool), 1) if self.triangle else None
         image = draw_cells(ax, values, self.cmap, self.vmin, self.vmax, hidden)
         self.set_ticks(result, ax)
-        when = short_moment_text(result.epoch, result.step)
+        when = short_moment_text(result.epoch, result.step) if self.moment else ""
         moment = f", {when}" if when else ""
         model = (result.model_name, short_labels(result.layers)[1], moment)
         reference = (result.reference_name, short_labels(result.reference_layers)[1], "")

@@ -33,7 +33,7 @@ _COLOURS = (
 """The ten colours of Petroff 2021, https://arxiv.org/abs/2107.02270."""
 
 _MARKERS = ("o", "^", "s", "D")
-"""The second ten labels have the colours of the first ten, and the second marker."""
+"""Neighbouring labels have different markers, for prints in grey. Labels of one colour have different markers, too."""
 
 MAX_CLASSES = len(_COLOURS) * len(_MARKERS)
 """Largest number of labels with a legend. More integers get a continuous colour map."""
@@ -84,7 +84,7 @@ class LabelColours:
             low, *_, high = self._order
             return to_hex(colormaps["viridis"](Normalize(low, high)(label))), _MARKERS[0]  # type: ignore[arg-type]  # No text.
         place = self._order[label]
-        return _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS)]
+        return _COLOURS[place % len(_COLOURS)], _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)]
 
     def legend(self, samples: Sequence[int]) -> list[tuple[Line2D | None, str]]:
         """Return the handles and texts of a legend of the labels of samples. Of many integers, it has five."""

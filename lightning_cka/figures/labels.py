@@ -18,8 +18,17 @@ MAX_LABEL = 32
 MAX_AXIS_TITLE = 40
 """Maximum number of characters in the title of an axis."""
 
+_SHORT_TITLE = 24
+"""Number of characters with less than which the title of an axis is the name of the model alone."""
+
+_LEAST_NAME = 10
+
 MAX_TITLE = 44
 """Maximum number of characters in the title of a figure."""
+
+
+_FROZEN = " (frozen)"
+"""End of the names of references whose weights do not change."""
 
 
 def short_labels(names: Sequence[str], max_length: int = MAX_LABEL) -> tuple[list[str], str]:
@@ -52,6 +61,11 @@ def elided(text: str, max_length: int = MAX_LABEL) -> str:
     return text if len(text) <= max_length else f"{text[: half - 1]}…{text[-half:]}"
 
 
+def shortened_name(name: str, max_length: int) -> str:
+    """Return the name of a model, without "(frozen)", and then its middle, if it is longer than ``max_length``."""
+    return name if len(name) <= max_length else elided(name.removesuffix(_FROZEN), max_length)
+
+
 def fitting(wordings: Sequence[str], max_length: int) -> str:
     """Return the first wording of at most this many characters, or the last one if there is none."""
     return next((text for text in wordings if len(text) <= max_length), wordings[-1])
@@ -72,11 +86,11 @@ def axis_title(name: str, prefix: str, moment: str = "", max_length: int = MAX_A
         max_length: Maximum number of characters, as far as at least 6 of the name are shown.
     """
     subject = f"layer of {name}" if name else "layer"
-    short = elided(name, max(6, max_length - len("layer of : …")))
+    short = shortened_name(name, max(6, max_length - len("layer of ")))
     outer, _, last = prefix.rpartition(".")
-    ends = [f": {prefix}.*", *([f": ….{last}.*"] if outer and last else []), ": …"] if prefix else [""]
+    ends = [f": {prefix}.*", *([f": ….{last}.*"] if outer and last else []), ""] if prefix else [""]
     titles = [f"{subject}{when}{end}" for when in dict.fromkeys([moment, ""]) for end in ends]
-    titles.append(f"layer of {short}{ends[-1]}")
+    titles.append(f"layer of {short}" if max_length >= _SHORT_TITLE else shortened_name(name, max_length))
     return plain(next((title for title in titles if len(title) <= max_length), titles[-1]))
 
 
@@ -86,20 +100,23 @@ def reference_title(result: CKAResult, max_length: int = MAX_TITLE) -> str:
 
 
 def similarity_title(value: str, result: CKAResult, max_length: int = MAX_TITLE, moment: str = "") -> str:
-    """Return the title of a figure with values of layers of the same name: "CKA of model with reference".
+    """Return the title of a figure with values of paired layers: "CKA of model with reference".
 
     Args:
         value: What the figure shows.
-        result: Has the names. Long ones lose their middle.
-        max_length: Maximum number of characters, as far as at least 6 of each name are shown.
+        result: Has the names. Long ones lose "(frozen)", and then their middle. Without room for 10 characters of
+            each, the model is left out.
+        max_length: Maximum number of characters, as far as at least 6 of the reference are shown.
         moment: The moment of training after the model's name, such as ", epoch 3".
     """
-    for length in range(MAX_LABEL, 5, -1):
-        names = elided(result.model_name, length) + moment, elided(result.reference_name, length)
-        title = f"{value} of {names[0]} with {names[1]}"
+    reference = result.reference_name
+    for length in range(max_length, _LEAST_NAME - 1, -1):
+        title = f"{value} of {elided(result.model_name, length)}{moment} with {elided(reference, length)}"
         if len(title) <= max_length:
-            break
-    return plain(title)
+            return plain(title)
+        reference = reference.removesuffix(_FROZEN)
+    rest = f"{value} with {moment}"
+    return plain(f"{value} with {elided(reference, max(6, max_length - len(rest)))}{moment}")
 
 
 def shared_value_label(results: Sequence[CKAResult]) -> str:

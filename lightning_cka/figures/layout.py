@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightning_cka.figures.user_style import chosen_size, font_scale, text_scale
+from lightning_cka.compare.bank_series import INITIAL_LABEL, STEP_LABEL
+from lightning_cka.figures.user_style import chosen_size, font_scale, room_scale, text_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,18 +26,12 @@ SCREEN_DPI = 120
 _CELL = 0.3
 _MIN_SIDE, _MAX_SIDE = 2.4, 9.0
 """Bounds on a side of a heatmap."""
-_MAX_PANEL = 3.6
-"""Bound on a side of a heatmap that is one of several."""
 _CHARACTER = 0.065
 """Mean width of a character of a tick label."""
 SMALLEST_SIDE = 0.8
 """Bound on a side of a heatmap in a figure whose size the user chose."""
 _LABEL_HEIGHT = 0.125
 """Distance between the labels of neighbouring ticks of the y axis."""
-_PANEL_GAP = 0.15
-"""Distance between a panel and the labels of the next one."""
-_GRID_RIGHT = 0.8
-"""Width of the free room at the right of panels, for the colour bar."""
 _LEGEND_CHARACTER = 0.06
 """Mean width of a character of a legend."""
 
@@ -70,10 +65,10 @@ def new_axes(
         beside: Width of the free room to the right of the colour bar.
     """
     total_width = figure_width(columns, rows, legend, beside)
-    left = _left_room(rows)
+    left = left_room(rows)
     width = total_width - left - _right_room(legend) - beside
-    bottom, top = label_room(columns, width) + below, 0.4 * max(1.0, font_scale()) + above
-    height = _side(len(rows)) if (size := chosen_size()) is None else max(size[1] - bottom - top, SMALLEST_SIDE)
+    bottom, top = label_room(columns, width) + below, 0.4 * room_scale() + above
+    height = side(len(rows)) if (size := chosen_size()) is None else max(size[1] - bottom - top, SMALLEST_SIDE)
     total_height = bottom + height + top
     figure = new_figure(total_width, total_height)
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
@@ -81,10 +76,10 @@ def new_axes(
 
 def figure_width(columns: Sequence[str], rows: Sequence[str], legend: Sequence[str] = (), beside: float = 0.0) -> float:
     """Return the width of the figure that `new_axes` makes."""
-    left, right = _left_room(rows), _right_room(legend) + beside
+    left, right = left_room(rows), _right_room(legend) + beside
     if (size := chosen_size()) is not None:
         return max(size[0], left + SMALLEST_SIDE + right)
-    return left + _side(len(columns)) + right
+    return left + side(len(columns)) + right
 
 
 def axes_below(ax: Axes, height: float, gap: float) -> Axes:
@@ -114,76 +109,10 @@ def axes_below(ax: Axes, height: float, gap: float) -> Axes:
     return figure.add_axes((box.x0, lowest / new, box.width, height / new))
 
 
-def new_grid(
-    columns: Sequence[str], rows: Sequence[str], count: int, across: int, below: float, *, labels_once: bool = False
-) -> list[Axes]:
-    """Return axes of several panels in a new figure, with room for labels and a colour bar at the right.
-
-    Args:
-        columns: Labels of the x axis of the panel that needs most room for them.
-        rows: Labels of the y axis of the panel that needs most room for them.
-        count: Number of panels.
-        across: Maximum number of panels side by side.
-        below: Height of the free room under all panels.
-        labels_once: Whether only the panels at the left have labels of the y axis.
-
-    Returns:
-        The axes from left to right, then from top to bottom.
-    """
-    across = panels_across(count, across)
-    lines = -(-count // across)
-    total_width = grid_width(columns, rows, count, across, labels_once=labels_once)
-    left, around = _left_room(rows), _room_around(rows, across, labels_once)
-    width = (total_width - around) / across
-    step_x = width + _PANEL_GAP + (0 if labels_once else left)
-    bottom, top = label_room(columns, width) + 0.1, 0.3 * max(1.0, font_scale())
-    height = _panel_side(len(rows))
-    if (size := chosen_size()) is not None:
-        height = max((size[1] - below) / lines - bottom - top, SMALLEST_SIDE)
-    step_y = bottom + height + top
-    total_height = lines * step_y + below
-    figure = new_figure(total_width, total_height)
-    return [
-        figure.add_axes(
-            (
-                ((place % across) * step_x + left) / total_width,
-                (below + (lines - 1 - place // across) * step_y + bottom) / total_height,
-                width / total_width,
-                height / total_height,
-            )
-        )
-        for place in range(count)
-    ]
-
-
-def panels_across(count: int, across: int) -> int:
-    """Return how many of ``count`` panels are side by side, at most ``across``, so that few places stay empty."""
-    lines = -(-count // across)
-    return -(-count // lines)
-
-
-def grid_width(
-    columns: Sequence[str], rows: Sequence[str], count: int, across: int, *, labels_once: bool = False
-) -> float:
-    """Return the width of the figure that `new_grid` makes."""
-    across = panels_across(count, across)
-    around = _room_around(rows, across, labels_once)
-    if (size := chosen_size()) is not None:
-        return max(size[0], across * SMALLEST_SIDE + around)
-    return across * _panel_side(len(columns)) + around
-
-
-def _room_around(rows: Sequence[str], across: int, labels_once: bool) -> float:
-    """Return the width of a grid without that of its panels."""
-    return (1 if labels_once else across) * _left_room(rows) + across * _PANEL_GAP + _GRID_RIGHT
-
-
 def label_room(columns: Sequence[str], width: float | None = None) -> float:
     """Return the height that the labels and the title of the x axis need; see `labels_overlap`."""
     rotated = labels_overlap(columns, width)
-    return 0.45 * max(1.0, font_scale()) + (
-        _character() * max(map(len, columns)) if rotated else 0.15 * text_scale("tick")
-    )
+    return 0.45 * room_scale() + (_character() * max(map(len, columns)) if rotated else 0.15 * text_scale("tick"))
 
 
 def labels_overlap(labels: Sequence[str], width: float | None = None) -> bool:
@@ -193,8 +122,15 @@ def labels_overlap(labels: Sequence[str], width: float | None = None) -> bool:
         labels: The labels.
         width: Width of the axes. None takes that of a new figure.
     """
-    room = _side(len(labels)) if width is None else width
+    if are_numbers(labels):  # Some of them are left out instead.
+        return False
+    room = side(len(labels)) if width is None else width
     return min(len(labels), MAX_TICKS) * (max(map(len, labels)) + 1) * _character() > room
+
+
+def are_numbers(labels: Sequence[str]) -> bool:
+    """Whether all labels are numbers, such as epochs, or the start of training."""
+    return all(label.removeprefix(STEP_LABEL).isdecimal() or label == INITIAL_LABEL for label in labels)
 
 
 def most_ticks(length: float) -> int:
@@ -202,30 +138,30 @@ def most_ticks(length: float) -> int:
     return max(1, int(length / (_LABEL_HEIGHT * text_scale("tick"))))
 
 
+def most_numbers(length: float, numbers: Sequence[str]) -> int:
+    """Return how many horizontal numbers can be side by side along an axis of this length."""
+    return max(1, int(length / (_character() * (max(map(len, numbers)) + 1))))
+
+
 def _character() -> float:
     """Return the mean width of a character of a tick label."""
     return _CHARACTER * text_scale("tick")
 
 
-def _left_room(rows: Sequence[str]) -> float:
+def left_room(rows: Sequence[str]) -> float:
     """Return the width that the labels and the title of the y axis need."""
-    return 0.5 * max(1.0, font_scale()) + _character() * max(map(len, rows))
+    return 0.5 * room_scale() + _character() * max(map(len, rows))
 
 
 def _right_room(legend: Sequence[str]) -> float:
     """Return the width that a colour bar or a legend needs."""
     character = _LEGEND_CHARACTER * text_scale("legend")
-    return max(0.95 * max(1.0, font_scale()), 0.45 + character * max(map(len, legend), default=0))
+    return max(0.38 + 0.57 * font_scale(), 0.45 * room_scale() + character * max(map(len, legend), default=0))
 
 
-def _side(cells: int) -> float:
+def side(cells: int) -> float:
     """Return the length of an axis with this number of cells."""
     return min(max(_CELL * cells, _MIN_SIDE), _MAX_SIDE)
-
-
-def _panel_side(cells: int) -> float:
-    """Return the length of an axis that is one of several."""
-    return min(_side(cells), _MAX_PANEL)
 
 
 def new_figure(width: float, height: float) -> Figure:

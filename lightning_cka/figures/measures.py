@@ -15,10 +15,14 @@ from lightning_cka.compare.run_files import is_start
 from lightning_cka.figures.labels import axis_title, elided, short_labels, similarity_title
 from lightning_cka.figures.layer_history import LayerHistory, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
+from lightning_cka.figures.legends import bands_text, draw_legend
+from lightning_cka.figures.marker_sizes import marker_size
 from lightning_cka.figures.measure_lines import MeasureLine, measure_lines, results_by_measure
-from lightning_cka.figures.square_grid import square_grid
+from lightning_cka.figures.own_cell import axes_size
+from lightning_cka.figures.square_grid import side_by_side, square_grid
 from lightning_cka.figures.ticks import set_ticks
-from lightning_cka.figures.user_style import font_size
+from lightning_cka.figures.title_room import characters, title_lengths
+from lightning_cka.figures.user_style import font_size, room_scale, text_scale
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.runtime.spacing import spread_evenly
 
@@ -50,7 +54,7 @@ def plot_measures(
     *,
     level: float = 0.95,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw several measures of layers of the same name together, with error bands: second opinions beside CKA.
+    """Draw several measures of paired layers together, with error bands: second opinions beside CKA.
 
     With one result for each measure, there is a line for each measure over depth. With several, of the epochs of a run,
     there is a panel for each layer, with a line for each measure over epochs. All measures are 1 for the same
@@ -70,15 +74,17 @@ def plot_measures(
         The figure, and its axes: one for depth, or one for each layer.
 
     Raises:
-        ValueError: There is no result, results have no or different layers of the same name or lack one of ``layers``,
+        ValueError: There is no result, results have no or different paired layers or lack one of ``layers``,
             there is a bank without a reference or results with one, or ``level`` is out of range.
         FileNotFoundError: The file of a bank does not exist.
     """
     lines = measure_lines(results_by_measure(results, reference), level)
     rows = _chosen_rows(lines[0].history.names, layers)
     if max(len(line.results) for line in lines) > 1:
-        return _plot_epochs(lines, rows or spread_evenly(range(len(lines[0].history.names)), _MAX_PANELS))
-    return _plot_depth(lines, rows or list(range(len(lines[0].history.names))))
+        rows = rows or spread_evenly(range(len(lines[0].history.names)), _MAX_PANELS)
+        return _plot_epochs(lines, rows, bands_text([line.history for line in lines], level))
+    rows = rows or list(range(len(lines[0].history.names)))
+    return _plot_depth(lines, rows, bands_text([line.history for line in lines], level))
 
 
 def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int]:
@@ -88,34 +94,35 @@ def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int
         ValueError: One of ``layers`` is not among the names.
     """
     if missing := [name for name in layers or () if name not in names]:
-        raise ValueError(f"no values with a layer of the same name for {missing}; expected layers among {list(names)}")
+        raise ValueError(f"no values of paired layers for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers or ()]
 
 
-def _plot_depth(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
-    """Draw values over depth in one panel."""
+def _plot_depth(lines: Sequence[MeasureLine], rows: Sequence[int], bands: str) -> tuple[Figure, list[Axes]]:
+    """Draw values over depth in one panel; ``bands`` says what the bands are."""
     result = lines[0].results[-1]
     labels, prefix = short_labels([lines[0].history.names[row] for row in rows])
-    ax = new_axes(labels, _VALUE_LABELS, legend=[f"oo {line.label}" for line in lines])
+    ax = new_axes(labels, _VALUE_LABELS, legend=[bands, *(line.label for line in lines)])
     for line, style in zip(lines, _styles(len(lines)), strict=True):
         history = line.history
         _draw(ax, np.arange(len(rows)), line.label, [part[rows, -1] for part in _parts(history)], style, 4.0)
     set_ticks(ax.xaxis, labels, names=[lines[0].history.names[row] for row in rows])
     ax.tick_params(axis="y", labelsize=font_size("tick"))
-    ax.set_xlabel(axis_title(result.model_name, prefix))
+    wide, _ = title_lengths([ax])
+    ax.set_xlabel(axis_title(result.model_name, prefix, max_length=wide))
     ax.set_ylabel("similarity")
-    ax.set_title(_title(result, result.epoch), fontsize=font_size("title"))
+    ax.set_title(_title(result, wide, result.epoch), fontsize=font_size("title"))
     _finish([ax])
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=font_size("tick"), frameon=False)
+    draw_legend(ax, *ax.get_legend_handles_labels(), [bands] if bands else [])
     return figure_of(ax), [ax]
 
 
-def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
-    """Draw values over epochs in a panel for each layer."""
+def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int], bands: str) -> tuple[Figure, list[Axes]]:
+    """Draw values over epochs in a panel for each layer; ``bands`` says what the bands are."""
     names = lines[0].history.names
     result = lines[0].results[-1]
     labels, prefix = short_labels([names[row] for row in rows])
-    right = 0.5 + _CHARACTER * max(len(line.label) for line in lines)
+    right = 0.5 * room_scale() + _CHARACTER * text_scale("tick") * max(len(line.label) for line in lines)
     grid = square_grid(len(rows), _ACROSS, side=_SIDE, above=0.45, below=0.1, right=right, shared=True)
     moments = [_places(line.results) for line in lines]
     for ax, row, label in zip(grid, rows, labels, strict=True):
@@ -125,16 +132,18 @@ def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Fig
         ax.tick_params(labelsize=font_size("note"))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     _finish(grid)
-    _label_outer(grid, moments[0][1])
+    across = side_by_side(grid)
+    _label_outer(grid, across, moments[0][1])
     figure = figure_of(grid[0])
     width, height = figure.get_size_inches()
     left = grid[0].get_position().x0
     which = "" if len(rows) == len(names) else f"{len(rows)} of {len(names)} layers"
-    model = axis_title(result.model_name, prefix)
-    subtitle = ", ".join(text for text in (model, which) if text)
-    figure.text(left, 1 - 0.12 / height, _title(result), fontsize=font_size("title"), va="top")
+    longest = characters(width * (1 - left))
+    some = "".join(f", {text}" for text in (which, bands) if text)
+    subtitle = axis_title(result.model_name, prefix, max_length=longest - len(some)) + some
+    figure.text(left, 1 - 0.12 / height, _title(result, longest), fontsize=font_size("title"), va="top")
     figure.text(left, 1 - 0.32 / height, subtitle, fontsize=font_size("tick"), va="top", alpha=0.7)
-    last = grid[min(len(grid), _ACROSS) - 1].get_position()
+    last = grid[across - 1].get_position()
     handles, texts = grid[0].get_legend_handles_labels()
     figure.legend(
         handles,
@@ -148,14 +157,14 @@ def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int]) -> tuple[Fig
     return figure, grid
 
 
-def _label_outer(grid: Sequence[Axes], unit: str) -> None:
+def _label_outer(grid: Sequence[Axes], across: int, unit: str) -> None:
     """Label the axes at the left and at the bottom of the grid; all panels have the same scales."""
     for place, ax in enumerate(grid):
-        if place % _ACROSS:
+        if place % across:
             ax.tick_params(labelleft=False)
         else:
             ax.set_ylabel("similarity", fontsize=font_size("tick"))
-        if place + _ACROSS >= len(grid):
+        if place + across >= len(grid):
             ax.set_xlabel(unit, fontsize=font_size("tick"))
         else:
             ax.tick_params(labelbottom=False)
@@ -191,6 +200,7 @@ def _draw(
     colour, marker = style
     values, low, high = parts
     ax.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    size = marker_size(axes_size(ax)[0], len(values), size)
     ax.plot(places, values, color=colour, label=label, linewidth=1.3, marker=marker, markersize=size)
 
 
@@ -208,5 +218,5 @@ def _places(results: Sequence[CKAResult]) -> tuple[NDArray[np.float64], str]:
     return np.arange(len(labels), dtype=float), "result"
 
 
-def _title(result: CKAResult, epoch: int | None = None) -> str:
-    return similarity_title("similarity", result, 50, "" if epoch is None else f", epoch {epoch}")
+def _title(result: CKAResult, max_length: int, epoch: int | None = None) -> str:
+    return similarity_title("similarity", result, max_length, "" if epoch is None else f", epoch {epoch}")

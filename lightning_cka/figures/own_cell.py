@@ -21,6 +21,8 @@ _CHARACTER = 0.1
 """Width in inches of a wide character of a title."""
 _TITLE_ROOM = 0.35
 """Height in inches for the title of axes below."""
+_LABEL_ROOM = 0.56
+"""Width in inches for the labels of axes at the right."""
 _PAD = 0.04
 """Free room in inches between the labels and the next axes."""
 
@@ -40,9 +42,10 @@ def fit_into_cell(ax: Axes, again: Callable[[], object] | None = None) -> None:
     if locator is not None and not isinstance(locator, _OwnCell):
         return
     ax.set_axes_locator(_OwnCell(ax))
-    ax.get_tightbbox()  # It moves the axes.
-    if again is not None:
-        again()
+    for _ in range(1 if again is None else 2):  # Labels that are rotated to fit take more room at the bottom.
+        ax.get_tightbbox()  # It moves the axes.
+        if again is not None:
+            again()
 
 
 class _OwnCell:
@@ -89,9 +92,9 @@ class _OwnCell:
 
 
 def _contents(ax: Axes) -> tuple[Any, ...]:
-    """Return values that change when the user changes a title, a label, a tick, the legend or the number of artists."""
+    """Return values that change with a title, a label, ticks and how they look, the legend or the number of artists."""
     texts = tuple(text.get_text() for text in (ax.title, ax.xaxis.label, ax.yaxis.label))
-    ticks = tuple(axis.get_ticklocs().tobytes() for axis in (ax.xaxis, ax.yaxis))
+    ticks = tuple((axis.get_ticklocs().tobytes(), str(axis.get_tick_params())) for axis in (ax.xaxis, ax.yaxis))
     return texts, ticks, id(ax.get_legend()), len(ax.get_children())
 
 
@@ -135,13 +138,16 @@ def _cell_and_room(ax: Axes) -> tuple[Bbox, Bbox]:
         box = ax.get_position(original=True)
         return box, Bbox.from_extents(-9.0, -9.0, box.x1, 9.0)
     figure: Any = ax.figure  # Also a subfigure, which the annotations of matplotlib leave out.
-    bottoms, tops, _, rights = place.get_gridspec().get_grid_positions(figure)
+    bottoms, tops, lefts, rights = place.get_gridspec().get_grid_positions(figure)
     row, column, last_row = place.rowspan.start, place.colspan.start, place.rowspan.stop - 1
     width, height = (length / figure_of(ax).dpi for length in (ax.figure.bbox.width, ax.figure.bbox.height))
     cell = place.get_position(figure)
     if isinstance(figure_of(ax).get_layout_engine(), TightLayoutEngine):
         return cell, cell  # It makes the cells larger, and the gaps between them small.
     left = rights[column - 1] if column > 0 else 0.0
+    right = cell.x1
+    if _is_beside_others(ax, place):
+        right = min(right, lefts[place.colspan.stop] - _LABEL_ROOM * font_scale() / width)
     top = 1.0
     if row > 0:
         top = tops[row] + min(_TITLE_ROOM / height, 0.5 * (bottoms[row - 1] - tops[row]))
@@ -149,4 +155,19 @@ def _cell_and_room(ax: Axes) -> tuple[Bbox, Bbox]:
     if last_row + 1 < len(bottoms):
         below = tops[last_row + 1]
         bottom = below + min(_TITLE_ROOM / height, 0.5 * (bottoms[last_row] - below))
-    return cell, Bbox.from_extents(left + _PAD / width, bottom + _PAD / height, cell.x1, top - _PAD / height)
+    return cell, Bbox.from_extents(left + _PAD / width, bottom + _PAD / height, right, top - _PAD / height)
+
+
+def _is_beside_others(ax: Axes, place: SubplotSpec) -> bool:
+    """Return whether axes that do not keep their labels in their own cell are at the right of the axes."""
+    for other in ax.figure.axes:
+        spot = other.get_subplotspec()
+        if (
+            spot is not None
+            and spot.get_gridspec() is place.get_gridspec()
+            and spot.colspan.start == place.colspan.stop
+            and set(spot.rowspan) & set(place.rowspan)
+            and not isinstance(other.get_axes_locator(), _OwnCell)
+        ):
+            return True
+    return False

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.figures.cells import colour_bar
-from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
-from lightning_cka.figures.flag_notes import notes_height, wrap_notes, write_at_bottom
+from lightning_cka.figures.colour_range import Bound, colour_range, has_nan, narrow_range_note
 from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
-from lightning_cka.figures.labels import MAX_LABEL, elided, plain, shared_value_label, value_label
-from lightning_cka.figures.layout import MAX_TICKS, figure_of, grid_width, new_grid, panels_across
+from lightning_cka.figures.labels import MAX_LABEL, elided, plain, shared_value_label, shortened_name, value_label
+from lightning_cka.figures.layout import MAX_TICKS, figure_of
+from lightning_cka.figures.panel_grid import grid_width, noted_grid, panel_distance, panels_across
+from lightning_cka.figures.title_room import characters, title_lengths
 from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ def plot_comparison(
 
     Args:
         results: At least one result.
-        titles: One title per heatmap. None takes the names of model and reference, and the epoch.
+        titles: One title per heatmap. None takes the names of model and reference, and the epoch; or, where these are
+            too long, only what differs.
         across: Maximum number of heatmaps side by side, at least 1.
         add_text: As in `plot_cka`.
         cmap: As in `plot_cka`.
@@ -61,69 +65,111 @@ def plot_comparison(
             two models, or ``vmin`` or ``vmax`` is a text other than "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    titles = _checked_titles(results, titles)
+    if not results:
+        raise ValueError("there is no result to draw: pass at least one")
+    if titles is not None and len(titles) != len(results):
+        raise ValueError(f"expected one title per result, but got {len(results)} results and {len(titles)} titles")
     values = [result.matrix.numpy() for result in results]
-    low, high = colour_range(values, vmin, vmax)
-    style = HeatmapStyle(add_text, cmap, low, high, triangle, max_ticks, max_label, flags)
-    notes = narrow_range_note(values, low, high)
-    grid = _labelled_grid([style.labels(result) for result in results], titles, across, notes)
-    label = shared_value_label(results)
-    has_nan = any(bool(result.matrix.isnan().any()) for result in results)
-    for ax, result, title in zip(grid, results, titles, strict=True):
+    style = HeatmapStyle(add_text, cmap, *colour_range(values, vmin, vmax), triangle, max_ticks, max_label, flags)
+    moments = [short_moment_text(result.epoch, result.step) for result in results]
+    style = replace(style, moment=titles is not None or len(set(moments)) == 1)  # Otherwise, the titles have it.
+    return draw_panels(
+        results,
+        partial(comparison_titles, results) if titles is None else lambda _: titles,
+        [result.model_name + moment * style.moment for result, moment in zip(results, moments, strict=True)],
+        style,
+        across,
+        colorbar=colorbar,
+    )
+
+
+def draw_panels(
+    results: Sequence[CKAResult],
+    titles: Callable[[int], Sequence[str]],
+    row_names: Sequence[str],
+    style: HeatmapStyle,
+    across: int,
+    *,
+    colorbar: bool,
+) -> tuple[Figure, list[Axes]]:
+    """Draw heatmaps side by side.
+
+    If all have the same rows and the same names of the y axis, only the heatmaps at the left have labels of their rows.
+
+    Args:
+        results: At least one result.
+        titles: Returns one title per heatmap, for the maximum number of characters.
+        row_names: What the y axis of each heatmap is called.
+        style: Options of all heatmaps.
+        across: Maximum number of heatmaps side by side.
+        colorbar: Whether to draw a colour bar at the right.
+
+    Returns:
+        The figure, and the axes of each heatmap.
+    """
+    values = [result.matrix.numpy() for result in results]
+    labels = [style.labels(result) for result in results]
+    rows, columns = (max(each, key=_room) for each in zip(*[(each.rows, each.columns) for each in labels], strict=True))
+    once = len({(name, *each.rows) for name, each in zip(row_names, labels, strict=True)}) == 1
+    across = panels_across(columns, rows, len(results), across, labels_once=once)
+    if len(results) > 1:
+        longest = panel_distance(columns, rows, across, labels_once=once)
+    else:
+        longest = grid_width(columns, rows, across, labels_once=once)
+    texts = titles(characters(longest))
+    notes = narrow_range_note(values, style.vmin, style.vmax)
+    grid = noted_grid(columns, rows, len(results), across, notes, _reasons(texts, labels), labels_once=once)
+    style = replace(style, max_titles=title_lengths(grid))
+    for ax, result, text in zip(grid, results, texts, strict=True):
         image = style.draw(result, ax)
-        ax.set_title(elided(title), fontsize=font_size("title"))
+        ax.set_title(elided(text, style.max_titles[0]), fontsize=font_size("title"))
+    if once:
+        _label_first(grid, across)
     if colorbar:
-        colour_bar(grid[panels_across(len(grid), across) - 1], image, label, with_nan=has_nan, down_to=grid[-1])
+        label = shared_value_label(results)
+        colour_bar(grid[across - 1], image, label, with_nan=has_nan(values), down_to=grid[-1])
     return figure_of(grid[0]), grid
 
 
-def _checked_titles(results: Sequence[CKAResult], titles: Sequence[str] | None) -> Sequence[str]:
-    """Return one title per result.
+def _reasons(titles: Sequence[str], labels: Sequence[HeatmapLabels]) -> list[str]:
+    """Return the notes on the flags of all heatmaps, with their titles."""
+    return [f"{title}: {note}" for title, each in zip(titles, labels, strict=True) for note in each.notes]
 
-    Raises:
-        ValueError: There is no result, or the number of titles is wrong.
+
+def _label_first(grid: Sequence[Axes], across: int) -> None:
+    """Remove the labels of rows from all heatmaps but those at the left."""
+    for place, ax in enumerate(grid):
+        if place % across:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+
+
+def comparison_titles(results: Sequence[CKAResult], max_length: int) -> list[str]:
+    """Return a title for each result: model, moment and reference; or what tells the results apart, if it is shorter.
+
+    Args:
+        results: The results.
+        max_length: Maximum number of characters, as far as that is possible.
     """
-    if not results:
-        raise ValueError("there is no result to draw: pass at least one")
-    if titles is None:
-        is_mixed = len({value_label(result) for result in results}) > 1
-        return [plain(_measure_title(result) if is_mixed else _title(result)) for result in results]
-    if len(titles) != len(results):
-        raise ValueError(f"expected one title per result, but got {len(results)} results and {len(titles)} titles")
-    return titles
+    moments = [short_moment_text(result.epoch, result.step) for result in results]
+    values = [value_label(result) for result in results]
+    if len(set(values)) > 1:  # The axes have the names of model and reference.
+        return [plain(": ".join(filter(None, texts))) for texts in zip(moments, values, strict=True)]
+    parts = [
+        (result.model_name, moment, result.reference_name) for moment, result in zip(moments, results, strict=True)
+    ]
+    titles = [f"{model}, {moment}, and {name}" if moment else f"{model} and {name}" for model, moment, name in parts]
+    if max(map(len, titles)) > max_length:
+        titles = [short or title for short, title in zip(_differing(parts), titles, strict=True)]
+    return [plain(shortened_name(title, max_length)) for title in titles]
 
 
-def _labelled_grid(
-    labels: Sequence[HeatmapLabels], titles: Sequence[str], across: int, notes: Sequence[str]
-) -> list[Axes]:
-    """Return axes with room for the labels of every panel, and with common notes and the flags of all panels below."""
-    rows = max((each.rows for each in labels), key=_room)
-    columns = max((each.columns for each in labels), key=_room)
-    reasons = [f"{title}: {note}" for title, each in zip(titles, labels, strict=True) for note in each.notes]
-    width = grid_width(columns, rows, len(labels), across)
-    lines, flag_lines = wrap_notes(notes, width), wrap_notes(reasons, width)
-    height = notes_height(flag_lines)
-    grid = new_grid(columns, rows, len(labels), across, height + notes_height(lines))
-    write_at_bottom(figure_of(grid[0]), flag_lines)
-    write_at_bottom(figure_of(grid[0]), lines, colour=None, height=height)
-    return grid
+def _differing(parts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return those parts of each title that are not the same in all titles."""
+    places = [place for place, texts in enumerate(zip(*parts, strict=True)) if len(set(texts)) > 1]
+    return [", ".join(part[place] for place in places if part[place]) for part in parts]
 
 
 def _room(labels: Sequence[str]) -> tuple[int, int]:
     """Return the number of labels and the length of the longest one, to find the panel that needs most room."""
     return len(labels), max(map(len, labels))
-
-
-def _measure_title(result: CKAResult) -> str:
-    """Return the moment and the measure. The axes have the names of model and reference."""
-    return ": ".join(filter(None, (short_moment_text(result.epoch, result.step), value_label(result))))
-
-
-def _title(result: CKAResult) -> str:
-    """Return the names of model and reference, and the epoch if it is known."""
-    moment = short_moment_text(result.epoch, result.step)
-    return (
-        f"{result.model_name}, {moment}, and {result.reference_name}"
-        if moment
-        else f"{result.model_name} and {result.reference_name}"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,8 @@ from lightning_cka.figures.heatmap_style import HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, plain, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
 from lightning_cka.figures.own_cell import axes_size
-from lightning_cka.figures.user_style import font_scale, font_size
+from lightning_cka.figures.title_room import title_lengths
+from lightning_cka.figures.user_style import font_size, room_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,16 +71,17 @@ def plot_redundancy(
     low, high = colour_range([result.matrix.numpy()], vmin, vmax)
     style = HeatmapStyle(cmap=cmap, vmin=low, vmax=high, max_ticks=max_ticks, max_label=max_label)
     rows, columns, flags = style.labels(result)
-    beside = (_WIDTH + _RIGHT) * max(1.0, font_scale())
+    beside = (_WIDTH + _RIGHT) * room_scale()
     width = figure_width(columns, rows, beside=beside)
     lines, flag_lines = wrap_notes(_notes(redundancy), width), wrap_notes(flags, width)
-    line = _LINE * max(1.0, font_scale())  # The title of the changes has one line more than that of the layers.
+    line = _LINE * room_scale()  # The title of the changes has one line more than that of the layers.
     ax = new_axes(columns, rows, below=line + notes_height(lines) + notes_height(flag_lines), beside=beside)
+    changes = _axes_beside(ax, beside)
+    style = replace(style, max_titles=title_lengths([ax, changes]))
     image = style.draw(result, ax)
     _draw_frames(redundancy, ax)
     colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
     ax.set_title(moment_text(result.epoch, result.step) if title is None else plain(title), fontsize=font_size("title"))
-    changes = _axes_beside(ax, beside)
     _draw_changes(redundancy, changes)
     room = label_room(columns, axes_size(ax)[0]) + line
     write_below_axes(ax, lines, room, colour=None)

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_cka.figures.flag_notes import colour_on
 from lightning_cka.figures.layout import figure_of
-from lightning_cka.figures.user_style import font_size
+from lightning_cka.figures.own_cell import axes_size
+from lightning_cka.figures.user_style import font_size, text_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,9 @@ _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1,
 _DISTANCES = (4, 11, 19, 27)
 """Where a number is written beside its point: in the first direction and at the first distance, in points, where it is
 inside the axes and no other number and no ring is."""
+
+_SIDE = 2.0
+"""Length in inches of a side of a panel below which points are smaller."""
 
 _RADIUS = 4.5
 """Radius of a ring around a marked sample, in points."""
@@ -77,7 +81,7 @@ def _say(ax: Axes, problem: str) -> None:
     ax.text(
         0.5,
         0.5,
-        textwrap.fill(problem, 26),
+        textwrap.fill(problem, max(8, int(9 * axes_size(ax)[0] / text_scale("tick")))),
         transform=ax.transAxes,
         ha="center",
         va="center",
@@ -96,7 +100,7 @@ def _draw_points(ax: Axes, each: SampleMap, colours: LabelColours) -> None:
     places = defaultdict(list)
     for place, label in enumerate(labels):
         places[colours.style(label)[1]].append(place)
-    size = 16.0 if len(labels) <= 300 else 7.0
+    size = (16.0 if len(labels) <= 300 else 7.0) * min(1.0, axes_size(ax)[0] / _SIDE)
     for marker, own in places.items():
         x, y = each.coordinates[own].T.numpy()
         ax.scatter(

@@ -13,9 +13,10 @@ from lightning_cka.figures.label_colours import LabelColours
 from lightning_cka.figures.labels import elided, plain
 from lightning_cka.figures.layout import figure_of
 from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
-from lightning_cka.figures.sample_panel import draw_map, draw_marks, mark_handle, reach
-from lightning_cka.figures.square_grid import square_grid
-from lightning_cka.figures.user_style import font_size, text_scale
+from lightning_cka.figures.sample_legend import legend_width, sample_legend, write_legend
+from lightning_cka.figures.sample_panel import draw_map, draw_marks, reach
+from lightning_cka.figures.square_grid import room_below, side_by_side, square_grid
+from lightning_cka.figures.user_style import chosen_size, font_size, room_scale
 from lightning_cka.runtime.text import shortened
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 _SIDE, _SMALL_SIDE = 3.4, 2.1
 """Sides in inches of a single panel, and of one of several."""
-_LEGEND_LINE = 0.155
-"""Height in inches of a line of the legend."""
-_LEGEND_CHARACTER = 0.065
 _MAX_ACROSS = 4
 _MAX_MOMENTS = 6
 """Number of moments that are drawn unless ``epochs`` chooses others."""
@@ -131,9 +129,8 @@ def draw_sample_maps(
     panels, colours = maps.maps, LabelColours(labels, maps.sample_kind)
     if ax is not None and len(panels) > 1:
         raise ValueError(f"ax takes a single panel, but there are {len(panels)}: choose one layer and one epoch")
-    legend = _legend(maps, colours)
-    across = min(len(panels), across or _across(maps))
-    grid = _new_grid(maps, panels, across, [text for _, text in legend]) if ax is None else [ax]
+    legend = sample_legend(maps, colours)
+    grid = _new_grid(maps, panels, min(len(panels), across or _across(maps)), legend) if ax is None else [ax]
     limits = axis_limits(maps) if limits is None else limits
     for each, panel in zip(panels, grid, strict=True):
         draw_map(panel, each, colours, limits[each.layer])
@@ -141,7 +138,7 @@ def draw_sample_maps(
         if ax is not None:
             title = elided(title, text_lengths(ax)[1])
         panel.set_title(title, fontsize=0.9 * font_size("title"))
-    _write_legend(grid[across - 1], legend)
+    write_legend(grid[side_by_side(grid) - 1], legend)
     if ax is not None:
         fit_into_cell(ax)
     for each, panel in zip(panels, grid, strict=True):
@@ -162,17 +159,20 @@ def _across(maps: SampleMaps) -> int:
     return -(-len(maps.maps) // lines)
 
 
-def _new_grid(maps: SampleMaps, panels: Sequence[SampleMap], across: int, legend: Sequence[str]) -> list[Axes]:
+def _new_grid(
+    maps: SampleMaps, panels: Sequence[SampleMap], across: int, legend: Sequence[tuple[Line2D | None, str]]
+) -> list[Axes]:
     """Return axes in a new figure, with its title, with notes below them, and with room for the legend."""
     side = _SIDE if len(panels) == 1 else _SMALL_SIDE
-    columns = _legend_columns(len(legend), side)
-    right = 0.1 + columns * (0.3 + _LEGEND_CHARACTER * text_scale("legend") * max(map(len, legend), default=-4))
+    right = legend_width(legend, side)
     width = across * (side + 0.65) + right
+    if (size := chosen_size()) is not None:
+        width = size[0]
     lines = wrap_notes(_notes(maps, panels), width)
-    above = 0.0 if len(panels) == 1 else 0.3 * max(1.0, text_scale("title"))
+    above = 0.0 if len(panels) == 1 else 0.3 * room_scale()
     grid = square_grid(len(panels), across, side=side, above=above, below=notes_height(lines), right=right)
     figure = figure_of(grid[0])
-    write_at_bottom(figure, lines, None)
+    write_at_bottom(figure, lines, None, room_below(grid) - notes_height(lines))
     if above:
         names = list(maps.by_layer)
         title = maps.title if len(names) > 1 else f"{maps.title}: {names[0]}"
@@ -214,34 +214,3 @@ def _notes(maps: SampleMaps, panels: Sequence[SampleMap]) -> list[str]:
         listed = shortened(list(map(str, samples)))
         notes.append(f"Left out{where} (nan, infinite or missing): {maps.sample_kind} {listed}.")
     return notes
-
-
-def _legend_columns(count: int, side: float) -> int:
-    return -(-count // max(1, int(side / (_LEGEND_LINE * text_scale("legend")))))
-
-
-def _legend(maps: SampleMaps, colours: LabelColours) -> list[tuple[Line2D | None, str]]:
-    """Return handles and texts of the legend. The handle of marks is None, because it depends on the background."""
-    legend = colours.legend(list(dict.fromkeys(sample for each in maps.maps for sample in each.samples)))
-    if any(each.marked for each in maps.maps):
-        legend.append((None, f"{FLAG} {maps.sample_kind}"))
-    return legend
-
-
-def _write_legend(ax: Axes, legend: Sequence[tuple[Line2D | None, str]]) -> None:
-    """Write a legend to the right of the axes, if it has entries."""
-    if not legend:
-        return
-    height = ax.get_position().height * figure_of(ax).get_figheight()
-    ax.legend(
-        [handle or mark_handle(ax) for handle, _ in legend],
-        [text for _, text in legend],
-        ncols=_legend_columns(len(legend), height),
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        fontsize=font_size("legend"),
-        frameon=False,
-        borderaxespad=0.3,
-        handletextpad=0.3,
-        columnspacing=0.8,
-    )

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from lightning_cka.figures.flag_notes import write_at_height
 from lightning_cka.figures.labels import fitting
+from lightning_cka.figures.user_style import chosen_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +19,8 @@ _SIZE = 5.0
 
 
 def mark_label(tolerance: float, *, short: bool = False) -> str:
-    """Return the legend's label of the marks, in two lines."""
-    if short:
+    """Return the legend's label of the marks, in two lines; ``short``, as in figures whose size the user chose."""
+    if short or chosen_size() is not None:
         return f"within ±{tolerance:g}\nof the last"
     return f"from here within ±{tolerance:g}\nof the last value"
 
@@ -63,7 +64,7 @@ def explain_above_axes(ax: Axes, tolerance: float, level: float, height: float, 
         max_length: Number of characters that fit. The shortest wording may be longer.
     """
     wordings = (
-        f"◇ {' '.join(mark_label(tolerance).split())} ({level:.0%})",
+        f"◇ from here within ±{tolerance:g} of the last value ({level:.0%})",
         f"◇ within ±{tolerance:g} of the last ({level:.0%})",
         f"◇ ±{tolerance:g} of the last",
         f"◇ ±{tolerance:g}",

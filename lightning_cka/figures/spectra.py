@@ -9,11 +9,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lightning_cka.compare.layer_spectra import LayerSpectrum, layer_spectra
 from lightning_cka.figures.backgrounds import is_dark
-from lightning_cka.figures.labels import MAX_LABEL, MAX_TITLE, elided, plain, short_labels
+from lightning_cka.figures.labels import MAX_LABEL, elided, plain, short_labels
 from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.legends import draw_legend, legend_label_length
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
 from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.user_style import font_size
 from lightning_cka.probe.bank import open_bank
 from lightning_cka.probe.bank_selection import bank_of_layers
@@ -84,7 +85,8 @@ def plot_spectrum(
     ax.tick_params(labelsize=font_size("tick"))
     ax.set_xlabel("direction, by variance")
     ax.set_ylabel("share of variance")
-    ax.set_title(plain(elided(bank.title, text_lengths(ax)[1] if own else MAX_TITLE)), fontsize=font_size("title"))
+    wide = text_lengths(ax)[1] if own else title_lengths([ax])[0]
+    ax.set_title(plain(elided(bank.title, wide)), fontsize=font_size("title"))
     ax.spines[["top", "right"]].set_visible(False)
     draw_legend(ax, *ax.get_legend_handles_labels(), _TITLE)
     if own:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from matplotlib.axis import XAxis
 
+from lightning_cka.compare.bank_series import INITIAL_LABEL, STEP_LABEL
 from lightning_cka.figures.flag_notes import colour_on
-from lightning_cka.figures.layout import MAX_TICKS, figure_of, labels_overlap, most_ticks
+from lightning_cka.figures.layout import (
+    MAX_TICKS,
+    are_numbers,
+    figure_of,
+    labels_overlap,
+    most_numbers,
+    most_ticks,
+)
 from lightning_cka.figures.own_cell import axes_size
 from lightning_cka.figures.user_style import font_size
 
@@ -36,7 +44,10 @@ def set_ticks(
     is_x = isinstance(axis, XAxis)
     width, height = axes_size(axis.axes)
     most = min(max_ticks, most_ticks(width if is_x else height))
-    places = tick_places(len(labels), flagged, most, labels if names is None else names)
+    if are_numbers(labels):
+        places = number_places(labels, min(most, most_numbers(width, labels)) if is_x else most)
+    else:
+        places = tick_places(len(labels), flagged, most, labels if names is None else names)
     axis.set_ticks(places, [labels[place] for place in places], fontsize=font_size("tick"))
     for place, text in zip(places, axis.get_ticklabels(), strict=True):
         if place in flagged:
@@ -74,6 +85,25 @@ def tick_places(
     return sorted(kept)
 
 
+def number_places(labels: Sequence[str], max_ticks: int) -> list[int]:
+    """Return the indices of evenly spaced labels; of consecutive numbers, those of multiples of 1, 2, 5, 10, 20, ...
+
+    Args:
+        labels: Numbers, such as epochs. The first label can be the start of training.
+        max_ticks: Maximum number of labels.
+    """
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    step = next(step for step in steps if -(-len(labels) // step) <= max_ticks)
+    has_start = labels[0] == INITIAL_LABEL
+    numbers = [label.removeprefix(STEP_LABEL) for label in labels[has_start:]]
+    if not numbers or numbers != [str(int(numbers[0]) + place) for place in range(len(numbers))]:
+        return list(range(0, len(labels), step))
+    offset = has_start + -int(numbers[0]) % step
+    if has_start:
+        return [0, *range(offset + step * (offset < step), len(labels), step)]
+    return list(range(offset, len(labels), step))
+
+
 def _free(block: range, kept: Collection[int], step: int) -> list[int]:
     """Return the places in a block that are at least ``step`` cells away from all places that are kept."""
     return [place for place in block if _is_free(place, kept, step)]
@@ -86,7 +116,7 @@ def _is_free(place: int, kept: Collection[int], step: int) -> bool:
 def _blocks(names: Sequence[str]) -> list[range]:
     """Return the places of the layers of each block: layers in a row with the same `_block`."""
     blocks, start = [], 0
-    for _, group in groupby(names, _block):
+    for _, group in itertools.groupby(names, _block):
         blocks.append(range(start, start + len(list(group))))
         start = blocks[-1].stop
     return blocks

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_cka.compare.bank_series import STEP_LABEL
 from lightning_cka.figures.cells import colour_bar, draw_cells
-from lightning_cka.figures.colour_range import Bound, colour_range, narrow_range_note
-from lightning_cka.figures.flag_notes import FLAG, marked, notes_height, wrap_notes, write_at_bottom
+from lightning_cka.figures.colour_range import Bound, colour_range, has_nan, narrow_range_note
+from lightning_cka.figures.flag_notes import FLAG, marked
 from lightning_cka.figures.heatmap import plot_cka
-from lightning_cka.figures.labels import MAX_TITLE, axis_title, elided, plain, short_labels, value_label
-from lightning_cka.figures.layout import figure_of, grid_width, new_grid, panels_across
+from lightning_cka.figures.heatmap_style import HeatmapStyle
+from lightning_cka.figures.labels import MAX_TITLE, axis_title, elided, fitting, plain, short_labels, value_label
+from lightning_cka.figures.layout import figure_of
 from lightning_cka.figures.own_cell import text_lengths
-from lightning_cka.figures.panels import plot_comparison
+from lightning_cka.figures.panel_grid import noted_grid
+from lightning_cka.figures.panels import draw_panels
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.user_style import font_size
 from lightning_cka.hsic.measure import measure_title
 
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lightning_cka.compare.result import CKAResult
+
+
+_LEAST_NAME = 8
+"""Number of characters of a network's name with less than which it is left out."""
 
 
 def plot_trajectory(
@@ -104,23 +112,33 @@ def plot_trajectories(
             "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    figure, grid = plot_comparison(
-        list(results.values()),
-        [plain(name) for name in results] if titles is None else titles,
-        across=across,
-        cmap=cmap,
-        vmin=vmin,
-        vmax=vmax,
-        flags=flags,
+    network, found = _network(_first(results)), list(results.values())
+    if titles is not None and len(titles) != len(found):
+        raise ValueError(f"expected one title per layer, but got {len(found)} layers and {len(titles)} titles")
+    low, high = colour_range([result.matrix.numpy() for result in found], vmin, vmax)
+    figure, grid = draw_panels(
+        found,
+        partial(_layer_titles, list(results)) if titles is None else lambda _: titles,
+        [""] * len(found),
+        HeatmapStyle(cmap=cmap, vmin=low, vmax=high, flags=flags),
+        across,
         colorbar=colorbar,
     )
-    for ax, result in zip(grid, results.values(), strict=True):
-        _set_moment_titles((ax.xaxis, ax.yaxis), result.layers)
-    network = _network(next(iter(results.values())))
-    if network:
-        for ax in grid[-panels_across(len(grid), across) :]:
-            ax.set_xlabel(plain(elided(f"{ax.get_xlabel()} of {network}".strip(), 30)))
+    lowest = min(ax.get_position().y0 for ax in grid)
+    longest = title_lengths(grid)[0]
+    for ax, result in zip(grid, found, strict=True):
+        _set_moment_titles((ax.xaxis, *([ax.yaxis] if ax.get_ylabel() else [])), result.layers)
+        if network and ax.get_position().y0 == lowest:
+            name = elided(network, max(_LEAST_NAME, longest - len(f"{ax.get_xlabel()} of ")))
+            ax.set_xlabel(fitting([plain(f"{ax.get_xlabel()} of {name}".strip()), ax.get_xlabel()], longest))
     return figure, grid
+
+
+def _layer_titles(names: Sequence[str], max_length: int) -> list[str]:
+    """Return the names of layers, without their common prefix if they are longer than ``max_length``."""
+    if max(map(len, names)) > max_length:
+        return short_labels(names, max_length)[0]
+    return [plain(name) for name in names]
 
 
 def plot_convergence(
@@ -155,36 +173,47 @@ def plot_convergence(
             "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    if not results:
-        raise ValueError("there is no trajectory to draw: pass at least one")
-    first = next(iter(results.values()))
-    if titles is None:
-        titles = [f"{measure_title(first.measure)} with {_moment(first.layers[column])}" for column in (0, -1)]
-    if len(titles) != 2:
+    first = _first(results)
+    if titles is not None and len(titles) != 2:
         raise ValueError(f"expected titles of both maps, but got {len(titles)}")
     layers, prefix = short_labels(list(results))
-    flagged = {place for place, result in enumerate(results.values()) if result.flags} if flags else set()
+    flagged = {place for place, result in enumerate(results.values()) if flags and result.flags}
     layers = marked(layers, flagged)
     maps = [np.array([result.matrix[:, column].numpy() for result in results.values()]) for column in (0, -1)]
     low, high = colour_range(maps, vmin, vmax)
-    width = grid_width(first.layers, layers, 2, 2, labels_once=True)
-    note = [f"{FLAG} see the layer's own epoch by epoch map for why it is flagged"] if flagged else []
-    lines, flag_lines = wrap_notes(narrow_range_note(maps, low, high), width), wrap_notes(note, width)
-    below = notes_height(flag_lines)
-    grid = new_grid(first.layers, layers, 2, 2, below + notes_height(lines), labels_once=True)
+    reasons = [f"{FLAG} see the layer's own epoch by epoch map for why it is flagged"] if flagged else []
+    notes = narrow_range_note(maps, low, high)
+    grid = noted_grid(first.layers, layers, 2, 2, notes, reasons, labels_once=True, tallest=9.0)
+    wide, tall = title_lengths(grid)
+    titles = _convergence_titles(first, wide) if titles is None else titles
     for ax, values, title in zip(grid, maps, titles, strict=True):
         image = draw_cells(ax, values, cmap, low, high)
         set_ticks(ax.xaxis, first.layers)
         set_ticks(ax.yaxis, layers, flagged, names=list(results))
         _set_moment_titles((ax.xaxis,), first.layers)
         ax.set_title(plain(title), fontsize=font_size("title"))
-    grid[0].set_ylabel(axis_title(_network(first), prefix))
+    grid[0].set_ylabel(axis_title(_network(first), prefix, max_length=tall))
     grid[1].tick_params(labelleft=False)
-    write_at_bottom(figure_of(grid[0]), flag_lines)
-    write_at_bottom(figure_of(grid[0]), lines, colour=None, height=below)
     if colorbar:
-        colour_bar(grid[-1], image, value_label(first), with_nan=any(bool(np.isnan(values).any()) for values in maps))
+        colour_bar(grid[-1], image, value_label(first), with_nan=has_nan(maps))
     return figure_of(grid[0]), grid
+
+
+def _first(results: Mapping[str, CKAResult]) -> CKAResult:
+    """Return the first result.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not results:
+        raise ValueError("there is no trajectory to draw: pass at least one")
+    return next(iter(results.values()))
+
+
+def _convergence_titles(result: CKAResult, max_length: int) -> list[str]:
+    """Return the titles of the maps of the first and of the last moment."""
+    moments = [f"with {_moment(result.layers[column])}" for column in (0, -1)]
+    return [fitting([f"{measure_title(result.measure)} {each}", each], max_length) for each in moments]
 
 
 def _network(result: CKAResult) -> str:

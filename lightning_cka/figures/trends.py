@@ -1,4 +1,4 @@
-"""Lines of CKA between layers of the same name, over epochs or over depth."""
+"""Lines of CKA between paired layers, over epochs or over depth."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.ceiling_lines import CeilingLines
 from lightning_cka.figures.depth_texts import depth_title, line_labels, moments_of_one_reference
 from lightning_cka.figures.labels import (
-    MAX_AXIS_TITLE,
     MAX_LABEL,
-    MAX_TITLE,
     axis_title,
     reference_title,
     shared_value_label,
@@ -25,11 +23,13 @@ from lightning_cka.figures.labels import (
 )
 from lightning_cka.figures.layer_history import LayerHistory, check_same_layers, layer_history, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
-from lightning_cka.figures.legends import draw_legend, legend_label_length
+from lightning_cka.figures.legends import bands_text, draw_legend, legend_label_length, some_text
 from lightning_cka.figures.line_colours import Colour, chosen_lines, line_colours
-from lightning_cka.figures.own_cell import fit_into_cell, text_lengths
+from lightning_cka.figures.marker_sizes import marker_size
+from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
 from lightning_cka.figures.settled_marks import draw_marks, legend_mark, mark_label
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.user_style import font_size
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _OPINION = "second opinion that differs\n(mutual kNN or ridge CKA)"
 """Label of the thin lines."""
+
+_MAX_NAMED = 12
+"""Maximum number of lines over depth that all are in the legend."""
 
 _VALUE_LABELS = [" " * 6] * 8
 """Stand-ins for the tick labels of the y axis, which give the axes their height and the room at the left."""
@@ -55,7 +58,7 @@ def plot_trend(
     tolerance: float | None = DEFAULT_TOLERANCE,
     ceiling: SeedCeiling | None = None,
 ) -> tuple[Figure, Axes]:
-    """Draw CKA with the reference's layer of the same name over epochs: one line per layer, with error bands.
+    """Draw CKA of paired layers over epochs: one line per layer of the model, with error bands.
 
     A line has no band where the standard error is not known. A diamond marks the result from which on a layer stays
     within the tolerance of its last value, with confidence; see `plot_drift`. A thin dashed line is the second opinion,
@@ -75,7 +78,7 @@ def plot_trend(
         The figure and its axes.
 
     Raises:
-        ValueError: There is no result, the last one has no layers of the same name or lacks one of ``layers``,
+        ValueError: There is no result, the last one has no paired layers or lacks one of ``layers``,
             ``level`` or ``tolerance`` is out of range, or ``ceiling`` does not fit the results.
     """
     history = layer_history(results, level, tolerance)
@@ -84,11 +87,10 @@ def plot_trend(
     longest = legend_label_length(ax) if own and ax is not None else MAX_LABEL
     labels, _ = short_labels(history.names, min(MAX_LABEL, longest))
     columns, unit = moment_labels(results)
-    heading = _heading(history, level, f"{len(rows)} of {len(labels)} layers" if len(rows) < len(labels) else "")
+    heading = _heading(history, level, some_text(rows, labels, "layers"))
     top = CeilingLines.of(ceiling, results[-1], history.names, level)
     notes = [] if top is None else [top.legend_entry]
-    if tolerance and any(history.settled[row] is not None for row in rows):
-        notes.append((legend_mark(), mark_label(tolerance, short=own)))
+    notes += _mark_entry(history, rows, tolerance, own)
     if ax is None:
         ax = new_axes(columns, _VALUE_LABELS, legend=[*(labels[row] for row in rows), *_lines(notes), *heading])
     colours = line_colours(len(rows), on_dark=is_dark(ax))
@@ -99,7 +101,7 @@ def plot_trend(
         if top is not None:
             top.draw_across(ax, row, len(columns), colour)
     _draw_opinions(ax, history.opinions[rows], colours)
-    title = reference_title(results[-1], text_lengths(ax)[1]) if own else reference_title(results[-1])
+    title = reference_title(results[-1], _title_length(ax, own))
     _finish(ax, unit, value_label(results[-1]), title, notes, heading)
     _label(ax, columns, own)
     return figure_of(ax), ax
@@ -113,12 +115,12 @@ def plot_layer_trend(
     level: float = 0.95,
     ceiling: SeedCeiling | None = None,
 ) -> tuple[Figure, Axes]:
-    """Draw CKA with the reference's layer of the same name over depth: one line per result, with error bands.
+    """Draw CKA of paired layers over depth: one line per result, with error bands.
 
-    A line has no band where the standard error is not known.
+    A line has no band where the standard error is not known. Of more than 12 lines, 8 have bands and are in the legend.
 
     Args:
-        results: One result, or several with the same layers of the same name.
+        results: One result, or several with the same paired layers.
         labels: One label per line. None takes the name of the reference, and the epoch if it is known.
         ax: Axes to draw into. None makes a new figure.
         level: Level of the confidence intervals that the bands show, in (0, 1).
@@ -128,18 +130,19 @@ def plot_layer_trend(
         The figure and its axes.
 
     Raises:
-        ValueError: There is no result, results have no or different layers of the same name, the number of labels is
+        ValueError: There is no result, results have no or different paired layers, the number of labels is
             wrong, ``level`` is out of range, or ``ceiling`` does not fit the results.
     """
     results = [results] if isinstance(results, CKAResult) else results
     history = layer_history(results, level)
     check_same_layers(results, history.names)
     own = ax is not None
-    if own and labels is None:
+    if labels is None:
         labels = moments_of_one_reference(results)
     lines = line_labels(results, labels, MAX_LABEL if ax is None else legend_label_length(ax))
     columns, prefix = short_labels(history.names, MAX_LABEL if ax is None else text_lengths(ax)[0])
-    heading = _heading(history, level)
+    named = range(len(lines)) if len(lines) <= _MAX_NAMED else chosen_lines(len(lines))
+    heading = _heading(history, level, some_text(named, lines, "lines"))
     top = CeilingLines.of(ceiling, results[-1], history.names, level)
     notes = [] if top is None else [top.legend_entry]
     if ax is None:
@@ -148,12 +151,24 @@ def plot_layer_trend(
         top.draw_over_depth(ax)
     colours = line_colours(len(lines), on_dark=is_dark(ax))
     for place, (colour, line) in enumerate(zip(colours, lines, strict=True)):
-        _draw_line(ax, line, history.values[:, place], (history.low[:, place], history.high[:, place]), colour)
-    value, wide = shared_value_label(results), text_lengths(ax)[1] if own else MAX_AXIS_TITLE
+        band = (history.low[:, place], history.high[:, place]) if place in named else None
+        _draw_line(ax, line if place in named else f"_{line}", history.values[:, place], band, colour)
+    value, wide = shared_value_label(results), _title_length(ax, own)
     model = axis_title(results[-1].model_name, prefix, max_length=wide)
-    _finish(ax, model, value, depth_title(results, wide if own else MAX_TITLE), notes, heading)
+    _finish(ax, model, value, depth_title(results, wide), notes, heading)
     _label(ax, columns, own, history.names)
     return figure_of(ax), ax
+
+
+def _mark_entry(history: LayerHistory, rows: Sequence[int], tolerance: float | None, short: bool) -> list[Any]:
+    """Return what the legend says of the marks of settled layers, if there are some."""
+    is_marked = tolerance is not None and any(history.settled[row] is not None for row in rows)
+    return [(legend_mark(), mark_label(tolerance, short=short))] if is_marked and tolerance else []
+
+
+def _title_length(ax: Axes, own: bool) -> int:
+    """Return how many characters fit into the title; ``own``: in the user's part of a figure."""
+    return text_lengths(ax)[1] if own else title_lengths([ax])[0]
 
 
 def _label(ax: Axes, columns: Sequence[str], own: bool, names: Sequence[str] | None = None) -> None:
@@ -166,7 +181,7 @@ def _label(ax: Axes, columns: Sequence[str], own: bool, names: Sequence[str] | N
 
 def _heading(history: LayerHistory, level: float, some: str = "") -> list[str]:
     """Return what the legend says of all lines: which layers are drawn, and the level of the bands."""
-    return ([some] if some else []) + ([f"bands: {100 * level:g} % CI"] if np.isfinite(history.low).any() else [])
+    return [text for text in (some, bands_text([history], level)) if text]
 
 
 def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[int]:
@@ -181,7 +196,7 @@ def _chosen_rows(history: LayerHistory, layers: Sequence[str] | None) -> list[in
         differing = np.flatnonzero(~np.isnan(history.opinions).all(1)).tolist()
         return sorted({*chosen, *[row for row in differing if row not in chosen][:4]})
     if missing := [name for name in layers if name not in names]:
-        raise ValueError(f"no layer of the same name for {missing}; expected layers among {list(names)}")
+        raise ValueError(f"no values of paired layers for {missing}; expected layers among {list(names)}")
     return [names.index(name) for name in layers]
 
 
@@ -189,13 +204,15 @@ def _draw_line(
     ax: Axes,
     label: str,
     values: NDArray[np.float64],
-    band: tuple[NDArray[np.float64], NDArray[np.float64]],
+    band: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
     colour: Colour,
 ) -> None:
     """Draw one line, with a band between the lower and the upper bounds."""
     places = np.arange(len(values))
-    ax.fill_between(places, *band, color=colour, alpha=0.25, linewidth=0)
-    ax.plot(places, values, color=colour, label=label, linewidth=1.4, marker=".", markersize=4)
+    if band is not None:
+        ax.fill_between(places, *band, color=colour, alpha=0.25, linewidth=0)
+    size = marker_size(axes_size(ax)[0], len(values), 4.0)
+    ax.plot(places, values, color=colour, label=label, linewidth=1.4, marker=".", markersize=size)
 
 
 def _draw_opinions(ax: Axes, opinions: NDArray[np.float64], colours: Sequence[Colour]) -> None:

@@ -15,6 +15,9 @@ _PARAMETERS = {
 }
 """The parameter of each kind of text, and its size in points where nothing is set."""
 
+_LEAST_ROOM = 0.75
+"""Part of the room that is not for letters: ticks and gaps."""
+
 
 def font_size(kind: str) -> float:
     """Return the size in points of a kind of text.
@@ -34,6 +37,11 @@ def font_size(kind: str) -> float:
 def font_scale() -> float:
     """Return how many times larger "font.size" is than matplotlib's default."""
     return float(rcParams["font.size"] / rcParamsDefault["font.size"])
+
+
+def room_scale() -> float:
+    """Return how many times more room labels and titles need around axes than where nothing is set."""
+    return max(_LEAST_ROOM, font_scale())
 
 
 def text_scale(kind: str) -> float:

@@ -44,7 +44,7 @@ def log_figures(
 ) -> None:
     """Draw, log and write the heatmap of the latest result and the drift map of all results.
 
-    There is no drift map for a self-comparison, without layers of the same name, or for ``trainer.validate()``.
+    There is no drift map for a self-comparison, without paired layers, or for ``trainer.validate()``.
 
     Args:
         queue: Draws the figures.

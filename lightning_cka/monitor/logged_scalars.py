@@ -82,7 +82,7 @@ def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:
 
 
 def interval_scalars(result: CKAResult) -> dict[str, float]:
-    """Return 95 % confidence intervals of the CKA of each layer with the layer of the same name.
+    """Return 95 % confidence intervals of the CKA of each layer with its paired layer.
 
     Returns:
         Values by the last part of the logged key, such as ``head_lower`` and ``head_upper``; see `band_names`. ``nan``

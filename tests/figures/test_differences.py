@@ -5,7 +5,13 @@ import pytest
 import torch
 from lightning_cka.compare.left_out_batches import LeftOutBatches
 from lightning_cka.plotting import plot_difference
+from matplotlib.figure import Figure
 from synthetic_results import result
+
+
+def note(ax):
+    """The lines below the axes, as one."""
+    return " ".join(ax.texts[0].get_text().split())
 
 
 def pair(rows=3, columns=3, batches=8, change=0.2, all_pairs=True, **kwargs):
@@ -44,7 +50,7 @@ def test_the_heatmap_is_white_at_zero_and_marks_what_is_not_significant():
     assert cells == set(map(tuple, (~difference.significant()).nonzero().tolist()))
     assert difference.significant().sum() == 3
     assert ax.get_title() == "epoch 6 minus epoch 5"
-    assert ax.texts[0].get_text() == "line through a cell: not significant (level 0.95, Holm); minus: below 0"
+    assert note(ax) == "line through a cell: not significant (level 0.95, Holm) minus: below 0"
     assert ax.get_xlabel() == "layer of initial"
     assert figure.axes[0] is ax
 
@@ -59,7 +65,7 @@ def test_an_interval_for_each_layer_if_only_those_are_known():
     assert len(coloured.get_paths()) == difference.significant().diagonal().sum() == 1
     assert [label.get_text() for label in ax.get_yticklabels()] == ["layer0", "layer1", "layer2"]
     assert ax.get_xlabel() == "difference of CKA with initial"
-    assert "95 % intervals" in ax.texts[0].get_text()
+    assert "95 % intervals" in note(ax)
 
 
 def test_both_figures_can_be_asked_for():
@@ -67,10 +73,10 @@ def test_both_figures_can_be_asked_for():
     _, ax = plot_difference(difference, all_pairs=True, cmap="PiYG", limit=0.5)
     assert ax.images[0].get_clim() == (-0.5, 0.5)
     assert len(ax.lines[0].get_xdata()) == 6  # The dots.
-    assert ax.texts[0].get_text().endswith("; dot: no standard error; minus: below 0")
+    assert note(ax).endswith("dot: no standard error minus: below 0")
     _, ax = plot_difference(pair(), all_pairs=False)
     assert not ax.images
-    with pytest.raises(ValueError, match="no layers of both sides have the same name"):
+    with pytest.raises(ValueError, match="no layers of both sides are paired"):
         plot_difference(_other_names(), all_pairs=False)
     assert plot_difference(_other_names())[1].images
 
@@ -81,15 +87,24 @@ def _other_names():
     return type(difference)(**(vars(difference) | {"reference_layers": names}))
 
 
+def test_a_difference_is_saved_as_a_picture(tmp_path):
+    pair().save(tmp_path / "new" / "change.pdf")
+    assert (tmp_path / "new" / "change.pdf").read_bytes().startswith(b"%PDF")
+    assert pair()._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"save\(\) writes .png, .pdf, .svg, but got 'change.json': for a table, use"):
+        pair().save(tmp_path / "change.json")
+    with pytest.raises(ValueError, match=r"'change\.jpg': for other pictures, call plot"):
+        pair().save(tmp_path / "change.jpg")
+    assert [path.name for path in tmp_path.rglob("change.*")] == ["change.pdf"]
+
+
 def test_few_batches_give_a_sentence():
     for all_pairs in (True, False):
         _, ax = pair(batches=3).plot(all_pairs=all_pairs)
-        assert ax.texts[0].get_text().startswith("no confidence interval: the probe set has 3.0 effective batches")
+        assert note(ax).startswith("no confidence interval: the probe set has 3.0 effective batches")
 
 
 def test_in_own_axes_and_with_values_that_are_nan():
-    from matplotlib.figure import Figure
-
     difference = pair()
     difference.matrix[1] = torch.nan
     difference.standard_error[1] = torch.nan
@@ -106,6 +121,22 @@ def test_two_references_and_two_kernels_have_their_own_titles():
     changed = type(difference)(**(vars(difference) | {"later": later}))
     assert changed.plot(all_pairs=False)[1].get_xlabel() == "difference of CKA"
     assert changed.plot()[1].get_xlabel() == "layer of the reference"
+
+
+def test_small_cells_are_hatched_instead_of_marked():
+    size = 8
+    difference = pair(size, size)
+    figure = Figure((8, 4))
+    wide, narrow = figure.subplots(1, 2, width_ratios=(20, 1))
+    for ax, notes in ((wide, "line through a cell"), (narrow, "hatched")):
+        plot_difference(difference, ax, all_pairs=True)
+        assert any(text.get_text() == f"{notes}: not significant" for text in ax.texts)
+    assert wide.collections
+    assert not wide.patches
+    (patch,) = narrow.patches
+    hatched = [[patch.get_path().contains_point((x, y)) for x in range(size)] for y in range(size)]
+    assert hatched == (~difference.significant()).tolist()
+    assert not any(len(each.get_paths()) for each in narrow.collections)
 
 
 def test_cells_below_zero_have_a_minus_sign_that_prints_in_grey():

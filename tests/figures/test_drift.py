@@ -1,14 +1,16 @@
 """The drift map, with the trend below it."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from figure_contents import all_texts_are_inside, is_inside, lay_out, texts
+from figure_contents import all_texts_are_inside, is_inside, lay_out, neighbours_overlap, texts
 from lightning_cka import CKAResult
 from lightning_cka.compare.flags import Flag
 from lightning_cka.plotting import plot_drift
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from synthetic_results import LONG, history, result, settling_history, with_flags
 
@@ -42,13 +44,21 @@ def test_a_drift_map_marks_what_is_flagged_at_some_epoch():
     results[2] = with_flags(results[2], Flag("layer1", "trace_ratio", 30.0, 20.0, (4,)))
     figure, ax = plot_drift(results)
     assert texts(ax.get_yticklabels()) == ["layer0", "⚠ layer1", "layer2"]
-    assert texts(ax.texts) == ["⚠ at 2: see the heatmap"]
+    assert texts(ax.texts) == ["⚠ at epoch 2: see the heatmap"]
     assert texts(plot_drift(history())[1].texts) == []
     width, height = lay_out(figure)
     box, title = ax.texts[0].get_window_extent(), ax.title.get_window_extent()
     assert box.x1 <= width
     assert box.y1 <= height
     assert not box.overlaps(title)
+
+
+def test_the_note_on_flags_says_whether_its_numbers_are_epochs_or_steps():
+    flag = Flag("layer1", "trace_ratio", 30.0, 20.0, (4,))
+    flagged = [with_flags(each, flag) for each in history(3)]
+    assert texts(plot_drift(flagged)[1].texts) == ["⚠ at epochs 0, 1, 2: see the heatmap"]
+    by_steps = [replace(each, epoch=None) for each in flagged]
+    assert texts(plot_drift(by_steps)[1].texts) == ["⚠ at steps 0, 10, 20: see the heatmap"]
 
 
 def test_drift_is_layer_by_epoch():
@@ -79,7 +89,7 @@ def test_a_drift_map_marks_from_where_on_a_layer_has_settled(count, layers, flag
         results[1] = with_flags(results[1], Flag("layer0", "trace_ratio", 30.0, 20.0, (4,)))
     figure, ax = plot_drift(results)
     assert marks(ax) == [(row, row) for row in range(min(layers, count - 1))]
-    notes = ["◇ from here within ±0.01 of the last value (95%)", *["⚠ at 1: see the heatmap"] * flagged]
+    notes = ["◇ from here within ±0.01 of the last value (95%)", *["⚠ at epoch 1: see the heatmap"] * flagged]
     assert sorted(texts(ax.texts)) == sorted(notes)
     size = lay_out(figure)
     boxes = [each.get_window_extent() for each in (ax.title, *ax.texts)]
@@ -99,6 +109,15 @@ def test_marks_and_their_line_are_in_the_users_axes():
     _, ax = plot_drift(settling_history(), Figure().add_subplot(), tolerance=0.02)
     assert len(marks(ax)) == 3
     assert texts(ax.texts) == ["◇ from here within ±0.02 of the last value (95%)"]
+
+
+@pytest.mark.parametrize("layers", [12, 40, 100])
+def test_labels_do_not_overlap_in_a_figure_whose_size_the_user_chose(layers):
+    with rc_context({"figure.figsize": (3.3, 2.8), "font.size": 7.0}):
+        figure, ax = plot_drift(settling_history(12, layers))
+    assert all_texts_are_inside(figure)
+    assert not neighbours_overlap(ax.get_yticklabels())
+    assert ax.xaxis.label.get_window_extent().y0 > figure.axes[-1].get_window_extent().y1
 
 
 def test_the_trend_is_as_wide_as_the_map():

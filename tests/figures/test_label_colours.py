@@ -12,7 +12,7 @@ def styles(colours, labels):
 def test_forty_labels_have_different_looks():
     colours = LabelColours(list(range(MAX_CLASSES)), "sample")
     assert len(set(styles(colours, range(MAX_CLASSES)))) == MAX_CLASSES == 40
-    assert {marker for _, marker in styles(colours, range(10))} == {"o"}
+    assert len({marker for _, marker in styles(colours, range(4))}) == 4  # Four labels can be told apart in grey.
     assert len({colour for colour, _ in styles(colours, range(10))}) == 10
 
 

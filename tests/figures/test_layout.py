@@ -6,11 +6,10 @@ from lightning_cka.figures.layout import (
     axes_below,
     figure_of,
     figure_width,
-    grid_width,
     labels_overlap,
     new_axes,
-    new_grid,
 )
+from lightning_cka.figures.panel_grid import grid_width, new_grid
 from matplotlib.figure import Figure
 
 
@@ -29,7 +28,7 @@ def test_axes_below_leave_the_axes_above_where_they_are():
 
 def test_panels_go_from_left_to_right_and_then_down():
     grid = new_grid("abc", "abc", 3, 2, 0.2)
-    assert figure_of(grid[0]).get_figwidth() == grid_width("abc", "abc", 3, 2)
+    assert figure_of(grid[0]).get_figwidth() == grid_width("abc", "abc", 2)
     boxes = [ax.get_position() for ax in grid]
     assert boxes[0].y0 == boxes[1].y0 > boxes[2].y1
     assert boxes[0].x0 == boxes[2].x0 < boxes[1].x0

@@ -136,5 +136,5 @@ def test_wrong_arguments_raise():
             plot_measures(nothing)
     with pytest.raises(ValueError, match=r"must have the same layers, but one has \['layer0'.*\['layer0', 'layer1'\]"):
         plot_measures({"cka": one(3), "rsa": one(2, measure="rsa")})
-    with pytest.raises(ValueError, match=r"no values with a layer of the same name for \['x'\]"):
+    with pytest.raises(ValueError, match=r"no values of paired layers for \['x'\]"):
         plot_measures(over_depth(), layers=["x"])

@@ -85,7 +85,7 @@ def test_values_that_are_not_known():
     figure, ax = plot_models(replace(comparison(), matrix=matrix))
     assert texts(ax.get_yticklabels()) == ["seed0", "seed1", "seed2", "seed3"]
     assert len(figure.axes) == 1
-    assert "grey: nan" in [text.get_text() for text in ax.child_axes[0].texts]
+    assert "hatched: nan" in [text.get_text() for text in ax.child_axes[0].texts]
     assert ax.get_title() == "CKA of 4 models, mean of 2 layers"
     equal = replace(comparison(), matrix=torch.ones(4, 4, dtype=torch.float64))
     assert len(plot_models(equal)[0].axes) == 2  # There is no map.

@@ -46,17 +46,19 @@ def test_heatmaps_in_subplots_keep_their_size_and_do_not_overlap(layout):
     assert all_texts_are_inside(figure)
 
 
+@pytest.mark.parametrize("size", [(8, 6), (6.9, 5)])
+@pytest.mark.parametrize("layers", [3, 5, 8])  # The labels of 5 are rotated in axes that have their size.
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_heatmap_beside_other_plots(layout):
-    figure = Figure((8, 6), layout=layout)
+def test_a_heatmap_beside_other_plots(layout, layers, size):
+    figure = Figure(size, layout=layout)
     grid = figure.subplots(2, 2)
     for ax in grid.flat:
         ax.set(title="a title", xlabel="time", ylabel="value")
-    plot_cka(result(8, 8, diagnostics=diagnostics()), grid[0, 0])
+    plot_cka(result(layers, layers, diagnostics=diagnostics()), grid[0, 0])
     assert [pair for pair in overlapping(figure) if 0 in pair] == []
     others = [ax.get_position().bounds for ax in (grid[0, 1], grid[1, 0], grid[1, 1])]
     if layout is None:
-        untouched = [ax.get_position().bounds for ax in Figure((8, 6)).subplots(2, 2).flat[1:]]
+        untouched = [ax.get_position().bounds for ax in Figure(size).subplots(2, 2).flat[1:]]
         assert others == untouched
 
 

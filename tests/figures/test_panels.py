@@ -1,10 +1,13 @@
 """Several heatmaps in one figure."""
 
+from dataclasses import replace
+
 import pytest
 from figure_contents import all_texts_are_inside, texts
 from lightning_cka.compare.flags import Flag
-from lightning_cka.figures.layout import panels_across
+from lightning_cka.figures.panel_grid import panels_across
 from lightning_cka.plotting import plot_comparison
+from matplotlib import rc_context
 from synthetic_results import LONG, result, with_flags
 
 
@@ -30,8 +33,40 @@ def test_several_heatmaps_share_a_range_and_fit(count, across, rows, columns, pa
     ("count", "lines", "across"), [(1, 1, 1), (4, 1, 4), (5, 2, 3), (6, 2, 3), (9, 3, 3), (13, 4, 4)]
 )
 def test_less_than_a_quarter_of_the_panels_is_empty(count, lines, across):
-    assert panels_across(count, 4) == across
+    assert panels_across("ab", "ab", count, 4) == across
     assert lines * across - count < lines * across / 4
+
+
+def test_long_titles_say_only_what_differs():
+    names = {"model_name": "BertForSequenceClassification", "reference_name": "pretrained (frozen)"}
+    epochs = [replace(result(epoch=epoch), **names) for epoch in range(2)]
+    _, grid = plot_comparison(epochs)
+    assert [ax.get_title() for ax in grid] == ["epoch 0", "epoch 1"]
+    references = [replace(epochs[0], reference_name=name) for name in ("pretrained (frozen)", "initial")]
+    assert [ax.get_title() for ax in plot_comparison(references)[1]] == ["pretrained (frozen)", "initial"]
+    assert [ax.get_title() for ax in plot_comparison(epochs[:1] * 2)[1]] == ["BertForSequ…d pretrained"] * 2
+
+
+def test_equal_rows_are_labelled_once():
+    results = [result(epoch=epoch) for epoch in range(3)]
+    figure, grid = plot_comparison(results, across=2)
+    figure.draw_without_rendering()
+    shown = [any(tick.label1.get_visible() for tick in ax.yaxis.get_major_ticks()) for ax in grid]
+    assert shown == [True, False, True]
+    assert [ax.get_ylabel() for ax in grid] == ["layer of Live", "", "layer of Live"]  # The titles have the epochs.
+    _, grid = plot_comparison(results, ["a", "b", "c"])
+    assert [ax.get_ylabel() for ax in grid] == [f"layer of Live, epoch {epoch}" for epoch in range(3)]
+    _, grid = plot_comparison([results[0], result(4, 4)])
+    assert [ax.get_ylabel() != "" for ax in grid] == [True, True]
+
+
+@pytest.mark.parametrize("size", [(3.3, 2.8), (6.9, 4.4)])
+def test_panels_have_the_width_of_the_user_and_are_not_much_taller_than_wide(size):
+    with rc_context({"figure.figsize": size, "font.size": 7.0}):
+        figure, grid = plot_comparison([result(12, 12, epoch=epoch) for epoch in range(3)])
+    assert figure.get_figwidth() == size[0]
+    assert all(0.8 * figure.dpi <= ax.bbox.height <= 1.51 * ax.bbox.width for ax in grid)
+    assert all_texts_are_inside(figure)
 
 
 def test_each_result_needs_one_title():

@@ -36,7 +36,7 @@ def test_save_writes_the_heatmap_of_a_result(tmp_path, ending, start):
 
 
 def test_save_names_what_to_call_for_other_pictures(tmp_path):
-    with pytest.raises(ValueError, match=r"'a\.eps': for other pictures, call result\.plot\(\)\[0\]\.savefig"):
+    with pytest.raises(ValueError, match=r"'a\.eps': for other pictures, call plot\(\)\[0\]\.savefig"):
         result().save(tmp_path / "a.eps")
     assert not (tmp_path / "a.eps").exists()
     result().save(tmp_path / "a")

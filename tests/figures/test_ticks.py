@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
-from figure_contents import texts
+from figure_contents import neighbours_overlap, texts
 from lightning_cka.figures.layout import new_axes
-from lightning_cka.figures.ticks import set_ticks, tick_places
+from lightning_cka.figures.ticks import number_places, set_ticks, tick_places
 
 
 def test_ticks_are_thinned_but_not_those_of_flagged_layers():
@@ -35,6 +35,33 @@ def test_each_repeated_block_has_a_label(count, most):
     assert len(places) <= most
     step = -(-len(names) // most)
     assert all(b - a >= step for a, b in itertools.pairwise(places))
+
+
+@pytest.mark.parametrize(
+    ("labels", "most", "shown"),
+    [
+        (range(12), 12, range(12)),
+        (range(12), 7, range(0, 12, 2)),
+        (range(500), 30, range(0, 500, 20)),
+        (range(3, 60), 12, range(5, 60, 5)),
+        (["init", *range(20)], 6, ["init", 5, 10, 15]),
+        (["init", 0, 1], 3, ["init", 0, 1]),
+        ([1, 2, 4, 8, 16, 32, 64], 4, [1, 4, 16, 64]),
+    ],
+)
+def test_numbers_are_multiples_of_1_2_or_5(labels, most, shown):
+    labels, shown = ([str(label) for label in each] for each in (labels, shown))
+    assert [labels[place] for place in number_places(labels, most)] == shown
+
+
+def test_numbers_are_left_out_where_names_are_rotated():
+    labels = list(map(str, range(60)))
+    ax = new_axes("abc", "abc")
+    set_ticks(ax.xaxis, labels)
+    ax.figure.draw_without_rendering()
+    assert texts(ax.get_xticklabels()) == labels[::5]
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {0}
+    assert not neighbours_overlap(ax.get_xticklabels())
 
 
 def test_blocks_of_more_than_one_number_and_none():

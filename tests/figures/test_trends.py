@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from figure_contents import all_texts_are_inside, texts
+from lightning_cka.compare.pairing import Pairing
 from lightning_cka.diagnostics import Diagnostics, Flag
+from lightning_cka.figures.marker_sizes import marker_size
 from lightning_cka.plotting import plot_drift, plot_layer_trend, plot_trend
 from synthetic_results import LONG, history, result, settling_history
 
@@ -29,7 +31,7 @@ def test_trend_has_a_line_and_a_band_per_layer():
 def test_which_layers_a_trend_shows():
     assert len(plot_trend(history(layers=30))[1].get_lines()) == 8
     assert line_labels(plot_trend(history(), ["layer2"])[1]) == ["layer2"]
-    with pytest.raises(ValueError, match=r"no layer of the same name for \['conv'\]"):
+    with pytest.raises(ValueError, match=r"no values of paired layers for \['conv'\]"):
         plot_trend(history(), ["conv"])
 
 
@@ -42,7 +44,7 @@ def test_the_diagonal_by_depth():
     errors = torch.full((3, 4), 0.02)
     results = [result(epoch=epoch, standard_error=errors, effective_batches=8.0) for epoch in range(2)]
     _, ax = plot_layer_trend(results)
-    assert line_labels(ax) == ["initial, epoch 0", "initial, epoch 1"]
+    assert line_labels(ax) == ["epoch 0", "epoch 1"]
     assert np.allclose(ax.lines[0].get_ydata(), results[0].matrix.diagonal())
     assert texts(ax.get_xticklabels()) == ["layer0", "layer1", "layer2"]
     low, high = results[0].confidence_interval(0.95)
@@ -65,6 +67,14 @@ def test_the_diagonal_by_depth_needs_one_label_per_result_and_the_same_layers():
         plot_layer_trend([result(), result(2, 2)])
     with pytest.raises(ValueError, match="at least one result with layers of the same name"):
         plot_layer_trend([])
+
+
+def test_the_title_of_lines_of_several_references_says_how_layers_are_paired():
+    results = [replace(result(), reference_name=name) for name in ("a", "b")]
+    assert plot_layer_trend(results)[1].get_title() == "CKA of layers of the same name"
+    pairing = Pairing({"layer0": "layer1"}, "mapping")
+    results = [replace(each, pairing=pairing) for each in results]
+    assert plot_layer_trend(results)[1].get_title() == "CKA of paired layers"
 
 
 def marks(ax):
@@ -110,6 +120,23 @@ def test_a_trend_shows_second_opinions_where_a_flag_says_that_they_differ():
     assert "second opinion that differs" in dashed.get_label()
     assert len(ax.get_lines()) == 8 + 1 + (name not in line_labels(plot_trend(history(layers=20))[1]))
     assert len(plot_trend(results, [results[0].layers[0]])[1].get_lines()) == 1
+
+
+def test_the_legend_of_many_lines_over_depth_names_some_of_them():
+    figure, ax = plot_layer_trend(history(30))
+    assert len(ax.get_lines()) == 30
+    assert len(ax.collections) == len(legend(ax)) == 8
+    assert {"epoch 0", "epoch 29"} <= set(legend(ax))
+    assert ax.get_legend().get_title().get_text() == "8 of 30 lines\nbands: 95 % CI"
+    assert all_texts_are_inside(figure)
+
+
+def test_markers_are_smaller_than_their_distance():
+    few, many = (plot_trend(history(count))[1].get_lines()[0] for count in (3, 500))
+    assert (few.get_markersize(), many.get_markersize()) == (4, 0)
+    assert marker_size(1.0, 36, 5.0) == pytest.approx(1.6)
+    assert marker_size(1.0, 72, 5.0) == 0
+    assert marker_size(1.0, 72, 5.0, always=True) > 1
 
 
 def test_a_legend_says_how_many_layers_it_shows_and_what_the_bands_are():
