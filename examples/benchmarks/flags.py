@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning_cka import CKAResult, GramBank, compare_banks, compare_models
-from torch import nn
 
 from benchmarks.flag_networks import KINDS
 from benchmarks.markdown import table
@@ -145,16 +144,17 @@ def changed_copies(kind, features):
     }
 
 
-def hidden_layer(net, x):
-    """Return the name of a layer in the middle of those that run, and its output."""
+def hidden_layer(net, x, names):
+    """Return which of these layers is in the middle of those whose output is one tensor, and its output."""
     outputs = {}
-    layers = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    layers = [(name, net.get_submodule(name)) for name in names]
     hooks = [m.register_forward_hook(lambda _m, _a, y, n=n: outputs.setdefault(n, y)) for n, m in layers]
     with torch.no_grad():
         net(x)
     for hook in hooks:
         hook.remove()
-    name = list(outputs)[max(0, (len(outputs) - 1) // 2)]
+    tensors = [name for name, output in outputs.items() if isinstance(output, torch.Tensor)]
+    name = tensors[max(0, (len(tensors) - 1) // 2)]
     return name, outputs[name]
 
 
@@ -205,8 +205,8 @@ def measure(name, seed):
     }
     flags = {key: [(f.layer_label, f.reason, round(f.value, 3)) for f in r.flags] for key, r in healthy.items()}
     found = {}
-    layer, features = hidden_layer(net, x)
-    _, first_features = hidden_layer(initial, x)
+    layer, features = hidden_layer(net, x, own.layers)
+    _, first_features = hidden_layer(initial, x, [layer])
     for title, plant in plants_of(kind).items():
         inputs = x if plant.inputs is None else plant.inputs(x)
         change = plant.hidden and plant.hidden(features)
