@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Net, dataset, trainer
-from lightning_cka import CKAMonitor, CKAResult, GramBank, Thresholds, compare_banks
+from lightning_cka import CKAMonitor, CKAResult, GramBank, Thresholds, compare_banks, compare_many, seed_ceiling
 from lightning_cka.diagnostics import Flag, LayerDiagnostics, SampleRatio
 from torch.utils.data import DataLoader
 
@@ -37,6 +37,16 @@ def test_a_result_is_unchanged_after_saving_it_again(tmp_path):
     assert again.state().keys() == result.state().keys()
     assert torch.equal(again.matrix, result.matrix)
     assert again.diagnostics == result.diagnostics
+
+
+@pytest.mark.filterwarnings("ignore:CKA:UserWarning")
+def test_banks_are_compared_as_many_models_and_as_seeds():
+    paths = [DATA / "banks" / LAST, DATA / "banks" / "initial.safetensors"]
+    found = compare_many(paths, progress_bar=False)
+    assert float(found.matrix[0, 1]) == pytest.approx(CKAResult.load(DATA / "result.json").mean(), abs=1e-6)
+    assert seed_ceiling(paths, progress_bar=False).values.tolist() == pytest.approx(
+        list(CKAResult.load(DATA / "result.json").same_named().values()), abs=1e-6
+    )
 
 
 @pytest.mark.filterwarnings("ignore:CKA:UserWarning")

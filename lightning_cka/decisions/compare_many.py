@@ -16,7 +16,7 @@ from lightning_cka.compare.run_files import BANK_SUFFIX, names_of_runs
 from lightning_cka.decisions.model_comparison import ModelComparison
 from lightning_cka.hsic.check_measures import OneMeasure, check_sizes, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.hsic.measure import Measure, measure_title
+from lightning_cka.hsic.measure import Measure
 from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.bank_selection import bank_of_layers
 from lightning_cka.probe.layers import Layers
@@ -39,8 +39,8 @@ def compare_many(
     """Compare many models with each other: for each pair of models, the mean CKA of the layers that all of them have.
 
     Two models have the value of ``compare_banks(a, b).mean()``, if all models have the same layers. Files are read one
-    probe batch at a time, so that 20 models take the memory of three. Paper: Kornblith et al. 2019,
-    https://arxiv.org/abs/1905.00414.
+    probe batch at a time, so that 20 models take the memory of three; with a bandwidth, that of five or six. Paper:
+    Kornblith et al. 2019, https://arxiv.org/abs/1905.00414.
 
     Args:
         banks: At least two banks of one probe set, their files, or folders of runs of ``CKAMonitor(save_banks=True)``.
@@ -67,7 +67,7 @@ def compare_many(
     models = Models.of(banks, names)
     found = models.compared(layer, chosen, selection, pair=pair, progress_bar=progress_bar)
     comparison = next(iter(found.values()))
-    for message in _problems(comparison):
+    for message in comparison.problems():
         warnings.warn(message, stacklevel=2)
     return comparison
 
@@ -174,19 +174,3 @@ def names_of_banks(banks: Sequence[BankSource]) -> list[str]:
         tried = (base if number == 1 else f"{base} ({number})" for number in count(1))
         found.append(next(name for name in tried if name not in found))
     return found
-
-
-def _problems(comparison: ModelComparison) -> list[str]:
-    """Return warnings about layers that are undefined or flagged."""
-    messages, results = [], comparison.by_layer
-    title = measure_title(next(iter(results.values())).measure)
-    for place, name in enumerate(comparison.names):
-        if undefined := [layer for layer, result in results.items() if result.matrix[place, place].isnan()]:
-            messages.append(f"{title} of {name} is nan for layers {shortened(undefined)}, which its means leave out")
-    flagged = [layer for layer, result in results.items() if any(f.reason != "standard_error" for f in result.flags)]
-    if flagged:
-        messages.append(
-            f"{title} of layers {shortened(flagged)} can mislead for some models: see the flags of "
-            "ModelComparison.by_layer, and compare_banks for two of the models"
-        )
-    return messages

@@ -14,7 +14,9 @@ from torch import Tensor
 from lightning_cka.compare.intervals import interval, warn_if_too_few
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.jackknife import effective_batches, jackknife_error
+from lightning_cka.hsic.measure import measure_title
 from lightning_cka.runtime.dataframes import dataframe
+from lightning_cka.runtime.text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +110,23 @@ class ModelComparison:
         distances = np.maximum(1 - self.matrix.numpy()[upper], 0.0)
         found: NDArray[np.float64] = linkage(distances, "average", optimal_ordering=True)
         return found
+
+    def problems(self) -> list[str]:
+        """Return warnings about layers whose values are undefined or can mislead."""
+        messages = []
+        title = measure_title(next(iter(self.by_layer.values())).measure)
+        for place, name in enumerate(self.names):
+            if undefined := [layer for layer, each in self.by_layer.items() if each.matrix[place, place].isnan()]:
+                messages.append(
+                    f"{title} of {name} is nan for layers {shortened(undefined)}, which its means leave out"
+                )
+        flags = {layer: [flag.reason for flag in each.flags] for layer, each in self.by_layer.items()}
+        if flagged := [layer for layer, reasons in flags.items() if set(reasons) - {"standard_error"}]:
+            messages.append(
+                f"{title} of layers {shortened(flagged)} can mislead for some models: see the flags of "
+                "ModelComparison.by_layer, and compare_banks for two of the models"
+            )
+        return messages
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> tuple[Figure, Axes]:
         """Draw the matrix in a clustered order, with a dendrogram and a map of the models.

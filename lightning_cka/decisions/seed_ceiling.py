@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.decisions.ceiling import SeedCeiling
-from lightning_cka.decisions.compare_many import Models, compare_many
-from lightning_cka.hsic.check_measures import OneMeasure
+from lightning_cka.decisions.compare_many import Models
+from lightning_cka.hsic.check_measures import OneMeasure, measures_of_features
 from lightning_cka.hsic.kernels import Kernel
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.probe.layers import Layers
@@ -62,16 +63,12 @@ def seed_ceiling(
         >>> bool(low < ceiling.values < high)
         True
     """
-    comparison = compare_many(
-        banks,
-        layers,
-        measure=measure,
-        kernel=kernel,
-        unbiased=unbiased,
-        pair=pair,
-        exclude=exclude,
-        progress_bar=progress_bar,
-    )
+    chosen = measures_of_features(measure, kernel, unbiased=unbiased)
+    models = Models.of(banks)
+    found = models.compared(layers, chosen, SampleSelection(exclude, None), pair=pair, progress_bar=progress_bar)
+    comparison = next(iter(found.values()))
+    for message in comparison.problems():
+        warnings.warn(message, stacklevel=2)
     return SeedCeiling.of(comparison)
 
 

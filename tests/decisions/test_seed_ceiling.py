@@ -121,3 +121,12 @@ def test_results_that_do_not_fit_raise():
     other = CKAResult(torch.eye(1), ["x"], ["x"])
     with pytest.raises(ValueError, match=r"none of the result's paired layers: it has a, b\.c"):
         found.check_fits(other)
+
+
+def test_warnings_point_at_the_caller():
+    banks = seeds(3)
+    for batch in banks[0]:
+        batch.grams.scales[1] = 0.0  # The layer has no variance.
+    with pytest.warns(UserWarning, match=r"CKA of Net is nan for layers b\.c") as caught:
+        ceiling_of(banks)
+    assert {warning.filename for warning in caught} == {__file__}
