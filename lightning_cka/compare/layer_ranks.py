@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot, isnan, nan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_cka.compare.run_files import short_moment_text
+from lightning_cka.compare.run_files import is_of_training, moment_order, short_moment_text
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
 
 
 class LayerRank(NamedTuple):
@@ -123,6 +126,19 @@ def ranks_with_peaks(
         if peak is not None:
             peaks[name] = peak
     return LayerRanks(layers, peaks, num_samples)
+
+
+def last_ranks(results: Iterable[Sequence[CKAResult]]) -> LayerRanks | None:
+    """Return the ranks of the last moment of training that has any; None if there is none.
+
+    Args:
+        results: Histories of results of one model, each in order.
+    """
+    found = []
+    for history in results:
+        with_ranks = (each for each in reversed(history) if each.ranks is not None and is_of_training(each))
+        found += [result for result in [next(with_ranks, None)] if result is not None]
+    return max(found, key=lambda result: moment_order(result.epoch, result.step)).ranks if found else None
 
 
 def _number(value: Any) -> Any:

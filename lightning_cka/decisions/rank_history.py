@@ -119,14 +119,14 @@ class RankHistory:
         As for the flags of `CKAMonitor`, the loss must exceed twice its standard error.
 
         Args:
-            rank_loss: The part, in (0, 1).
+            rank_loss: The part, at least 0.
             level: Level of the confidence intervals.
 
         Raises:
-            ValueError: A number is not in (0, 1).
+            ValueError: ``rank_loss`` is negative, or ``level`` is not in (0, 1).
         """
-        if not 0 < rank_loss < 1:
-            raise ValueError(f"rank_loss must be in (0, 1), but is {rank_loss}")
+        if not rank_loss >= 0:
+            raise ValueError(f"rank_loss must be at least 0, but is {rank_loss}")
         found: dict[str, RankFall] = {}
         for place, ranks in enumerate(self.ranks):
             for flag in rank_flags(ranks, Thresholds(rank_loss=rank_loss)):

@@ -48,21 +48,20 @@ def plot_ranks(
     history: RankHistory,
     layers: Sequence[str] | None = None,
     *,
-    rank_loss: float = 0.5,
+    rank_loss: float | None = 0.5,
     level: float = 0.95,
     title: str | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """Draw the effective rank of layers over epochs with error bands, and below it the effective dimension.
 
     A red cross marks the first moment at which a layer has lost more than ``rank_loss`` of its largest rank so far. A
-    rank is at most n - 1 for batches of n samples, as the title of the axis says. The dimension does not depend on
-    n.
+    rank is at most n - 1 for batches of n samples, as the title of the axis says. The dimension does not depend on n.
 
     Args:
         history: What `lightning_cka.rank_history` returned.
         layers: Names of the layers to draw. None: all, or 8 evenly spaced ones if there are more, and up to 4 that have
             lost rank.
-        rank_loss: Part of the largest rank so far above which a loss is marked, in (0, 1).
+        rank_loss: Part of the largest rank so far above which a loss is marked, at least 0. None: none is.
         level: Level of the confidence intervals that the bands show, in (0, 1).
         title: Title of the figure. None names the model.
 
@@ -70,9 +69,9 @@ def plot_ranks(
         The figure, and the axes of ranks and of dimensions.
 
     Raises:
-        ValueError: A layer is unknown, or a number is not in (0, 1).
+        ValueError: A layer is unknown, ``rank_loss`` is negative, or ``level`` is not in (0, 1).
     """
-    falls = {fall.layer: fall.place for fall in history.falls(rank_loss, level)}
+    falls = {fall.layer: fall.place for fall in ([] if rank_loss is None else history.falls(rank_loss, level))}
     rows = _chosen_rows(history, layers, falls)
     names = [history.layers[row] for row in rows]
     labels, prefix = short_labels(names, MAX_LABEL)
@@ -82,7 +81,7 @@ def plot_ranks(
     heading = [f"{len(rows)} of {len(history.layers)} layers"] if len(rows) < len(history.layers) else []
     heading += [f"{elided(prefix, MAX_LABEL)}.*"] if prefix else []
     heading += [f"bands: {100 * level:g} % CI"] if low.isfinite().any() else []
-    note = [f"lost > {100 * rank_loss:g} %"] if marks else []
+    note = [f"lost > {100 * rank_loss:g} %"] if marks and rank_loss is not None else []
     moments, unit = _moments(history.moments)
     ax = new_axes(moments, _VALUE_LABELS, legend=[*labels, *heading, *note])
     below = axes_below(ax, height=_HEIGHT, gap=_GAP)

@@ -103,8 +103,8 @@ class CKAMonitor(NotebookOutput):
             that of the previous logged epoch.
         log_intervals: Whether to log ``<layer>_lower`` and ``<layer>_upper`` too, the ends of the 95 % confidence
             interval. TensorBoard draws them as bands.
-        log_diagnostics: Which layers' diagnostics are logged: "flagged" (those that have had a flag, from then on) or
-            "all".
+        log_diagnostics: Layers whose diagnostics are logged: "flagged" (those that had a flag, from then on) or "all".
+        log_ranks: Whether to log the effective rank of each layer, and flag losses; see `lightning_cka.rank_history`.
         plot_samples: Whether to log pictures of where the samples lie in the layers: at the end of training, and of a
             layer when a flag first names samples in it. One epoch's Gram matrices stay in host memory. With
             ``save_banks``, the end is also drawn over epochs, and as a GIF.
@@ -180,6 +180,7 @@ class CKAMonitor(NotebookOutput):
         log_changes: bool = False,
         log_intervals: bool = False,
         log_diagnostics: Literal["flagged", "all"] = "flagged",
+        log_ranks: bool = False,
         plot_samples: bool = False,
         labels_fn: LabelsFn | None = None,
         ceiling: Sequence[BankSource] | None = None,
@@ -216,6 +217,7 @@ class CKAMonitor(NotebookOutput):
             log_changes=log_changes,
             log_intervals=log_intervals,
             log_diagnostics=log_diagnostics,
+            log_ranks=log_ranks,
             plot_samples=plot_samples,
             labels_fn=labels_fn,
             ceiling=ceiling,

@@ -8,8 +8,10 @@ from typing import NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.comparison import Comparison
-from lightning_cka.compare.find_flags import variation_flags
+from lightning_cka.compare.find_flags import rank_flags, variation_flags
+from lightning_cka.compare.layer_ranks import LayerRanks, ranks_with_peaks
 from lightning_cka.compare.pair import Outcome
+from lightning_cka.compare.rank_sums import RankSums
 from lightning_cka.compare.run_files import moment
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.reference import Reference
@@ -17,6 +19,8 @@ from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import Moment, is_end_of_epoch, is_validate
 from lightning_cka.monitor.warn_once import WarnOnce
 from lightning_cka.probe.bank import GramBank
+from lightning_cka.probe.bank_batch import BankBatch
+from lightning_cka.runtime.devices import sums_device
 
 
 class EpochComparison(NamedTuple):
@@ -41,10 +45,21 @@ def compare_epoch(
     settings: Settings,
     warn: WarnOnce,
     when: Moment,
+    earlier: LayerRanks | None = None,
 ) -> EpochComparison | None:
     """Show the live model the probe set, and compare it with all references that are ready.
 
     Every process must call this. Before the first training step, there is no "previous" to compare with.
+
+    Args:
+        trainer: The Trainer.
+        module: The live model.
+        probe: The probe set.
+        references: The references.
+        settings: The monitor's settings.
+        warn: Issues warnings.
+        when: The moment of the comparison.
+        earlier: The effective ranks of the comparison before; None if there are none.
 
     Returns:
         The comparison; None if no reference is ready and the bank is not needed.
@@ -73,8 +88,20 @@ def compare_epoch(
         selection=settings.selection,
         pairings={reference.name: reference.pairing for reference in ready if reference.pairing is not None},
     )
-    probe.show(trainer, module, comparison.add)
-    outcomes = comparison.results(variation_flags(probe.variation), epoch=when.epoch, step=when.step)
+    sums = RankSums(probe.plan.names, settings.selection, probe.sample_kind) if settings.log_ranks else None
+
+    def add(batch: BankBatch) -> None:
+        comparison.add(batch)
+        if sums is not None:
+            sums.add(batch)
+
+    probe.show(trainer, module, add)
+    flags, ranks = variation_flags(probe.variation), None
+    if sums is not None:
+        now = sums.result(sums_device(module.device), distributed=True)
+        ranks = ranks_with_peaks(*now, earlier, when.epoch, when.step)
+        flags += rank_flags(ranks, settings.thresholds)
+    outcomes = comparison.results(flags, epoch=when.epoch, step=when.step, ranks=ranks)
     if comparison.message:
         warn(comparison.message)
     return EpochComparison(outcomes, {reference.name: reference.title for reference in ready}, when, bank, drawn)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cka.compare.layer_ranks import LayerRanks
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.hsic.measure import Measure
@@ -30,6 +31,7 @@ def compare_or_warn(
     settings: Settings,
     warn: WarnOnce,
     when: Moment,
+    earlier: LayerRanks | None = None,
 ) -> EpochComparison | None:
     """Compare like `compare_epoch`. If that raises on one process, all processes get results that are ``nan``.
 
@@ -38,7 +40,7 @@ def compare_or_warn(
     ready = [reference for reference in references if reference.is_ready]
     try:
         with synchronized_errors(sums_device(module.device), "compare"):
-            return compare_epoch(trainer, module, probe, references, settings, warn, when)
+            return compare_epoch(trainer, module, probe, references, settings, warn, when, earlier)
     except Exception as error:  # A dataset or a model raises anything. The user asked for a warning.
         if "SIGTERMException" in class_names(error):
             raise

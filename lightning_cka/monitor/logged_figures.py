@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.compare.tables import write_csv
+from lightning_cka.decisions.ranks_of_run import rank_history
 from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.measures import plot_measures
+from lightning_cka.figures.ranks import plot_ranks
 from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
 from lightning_cka.monitor.figure_queue import FigureQueue
+from lightning_cka.monitor.logged_ranks import HISTORY
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.runtime.file_names import distinct_file_names
 from lightning_cka.runtime.spacing import spread_evenly
@@ -76,6 +79,17 @@ def measures_figure(folder: Path, results: Mapping[str, Sequence[CKAResult]]) ->
         return {}
     trained = {measure: _of_training(history) for measure, history in results.items()}
     return {"measures": (lambda: plot_measures(trained)[0], folder / "measures.png")}
+
+
+def rank_figure(path: Path, results: Sequence[CKAResult], rank_loss: float | None) -> Figures:
+    """Return the figure of effective ranks.
+
+    Args:
+        path: Its PNG file.
+        results: Results of one reference in order, some of which have ranks.
+        rank_loss: Loss above which layers are flagged; None: none are.
+    """
+    return {HISTORY: (lambda: plot_ranks(rank_history(results), rank_loss=rank_loss)[0], path)}
 
 
 def write_summary(loggers: LoggerOutput, key_prefix: str, path: Path, results: Sequence[CKAResult]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Trainer
 
 from lightning_cka.monitor.logged_diagnostics import diagnostic_keys
+from lightning_cka.monitor.logged_ranks import rank_keys
 from lightning_cka.monitor.logged_scalars import band_names, change_names, scalar_names
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import Settings
@@ -39,7 +40,7 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         references: The monitor's references; frozen ones have their banks.
         layers: Names of the live model's layers.
     """
-    keys = set()
+    keys = rank_keys(settings, layers) if settings.log_ranks else set()
     for reference in references:
         own = () if reference.source == "self" else layers
         shared = own if reference.pairing is None else tuple(reference.pairing.layers)
@@ -68,10 +69,10 @@ def check_monitored_keys(
     """
     keys, diagnostics = logged_keys(settings, references, layers), diagnostic_keys(settings, layers)
     for listener in _listeners(trainer):
-        if not listener.key.startswith((settings.log_key_prefix, settings.diagnostics_prefix)):
+        if not listener.key.startswith((settings.log_key_prefix, settings.diagnostics_prefix, settings.ranks_prefix)):
             continue
         name = f"{listener.name} looks for {listener.key!r}"
-        if problem := _problem_of_diagnostic(listener.key, settings, diagnostics):
+        if problem := _problem_of_diagnostic(listener.key, settings, diagnostics, rank_keys(settings, layers)):
             raise ValueError(f"{name}, {problem}")
         if listener.key not in keys | diagnostics:
             if not settings.log_key_prefix:
@@ -93,8 +94,10 @@ def _change_names(settings: Settings, layers: Sequence[str]) -> list[str]:
     return list(change_names(layers).values()) if settings.log_changes else []
 
 
-def _problem_of_diagnostic(key: str, settings: Settings, diagnostics: Collection[str]) -> str:
+def _problem_of_diagnostic(key: str, settings: Settings, diagnostics: Collection[str], ranks: Collection[str]) -> str:
     """Return why the key of a diagnostic may have no value; empty if it has one, or is no such key."""
+    if key in ranks and not settings.log_ranks:
+        return "which CKAMonitor logs with log_ranks=True only"
     old = f"{settings.log_key_prefix}diagnostics/"
     new = settings.diagnostics_prefix + key.removeprefix(old) if key.startswith(old) else key
     if new not in diagnostics:
@@ -162,6 +165,9 @@ def _too_rare(listener: Listener, settings: Settings, trainer: Trainer) -> str:
 
 
 def _too_late(listener: Listener, settings: Settings, references: Sequence[Reference], trainer: Trainer) -> str:
+    if listener.key.startswith(settings.ranks_prefix) and all(reference.epoch is not None for reference in references):
+        # Results have the ranks, and there are none before the first reference.
+        listener = listener._replace(key=settings.logged(references[0].name))
     for reference in references:
         if reference.epoch is None or not listener.key.startswith(settings.logged(reference.name)):
             continue

@@ -29,6 +29,9 @@ SAMPLES = "samples"
 REPORT = "report.html"
 """Key and folder of the pictures of samples."""
 
+RANKS = "effective-rank.png"
+"""File of the figure of effective ranks."""
+
 LABELS = "labels.json"
 """File in that folder, with the label of each sample."""
 

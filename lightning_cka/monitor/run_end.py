@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import Trainer
 
+from lightning_cka.compare.layer_ranks import last_ranks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.monitor.bank_store import BankStore
-from lightning_cka.monitor.reference import Reference
+from lightning_cka.monitor.logged_figures import rank_figure
+from lightning_cka.monitor.reference import RANKS, Reference
 from lightning_cka.monitor.run_output import ResultLogger
 from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.monitor.settings import Settings
@@ -45,8 +47,9 @@ def warn_about_missing(
 def write_summary_of_run(
     results: Mapping[str, Sequence[CKAResult]], banks: BankStore | None, settings: Settings, output: ResultLogger
 ) -> None:
-    """Write tables and animations of all results, and draw the trajectories of layers if the user wants them."""
+    """Write tables and animations of all results, and draw ranks and trajectories of layers if the user wants them."""
     output.write_summaries(results)
+    _draw_ranks(results, settings, output)
     if not settings.trajectory or banks is None:
         return
     files, step = banks.trajectory()
@@ -55,3 +58,12 @@ def write_summary_of_run(
     for name, measure in settings.measures.items():
         found = trajectories(files, measures=measure, thresholds=settings.thresholds)
         output.write_trajectories(name, found, step)
+
+
+def _draw_ranks(results: Mapping[str, Sequence[CKAResult]], settings: Settings, output: ResultLogger) -> None:
+    """Start to draw the effective ranks of the longest history that has some."""
+    known = [history for history in results.values() if last_ranks([history]) is not None]
+    if settings.log_ranks and known:
+        history = max(known, key=len)
+        figure = rank_figure(output.folder / RANKS, history, settings.thresholds.rank_loss)
+        output.figures.submit(settings.ranks_prefix, figure, history[-1].step or 0)

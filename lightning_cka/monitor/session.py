@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cka.compare.layer_ranks import last_ranks
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.decisions.ceiling import SeedCeiling
@@ -18,6 +19,7 @@ from lightning_cka.monitor.epoch_comparison import EpochComparison, compare_epoc
 from lightning_cka.monitor.failed_comparison import compare_or_warn
 from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.live_probe import LiveProbe
+from lightning_cka.monitor.logged_ranks import log_ranks
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.run_end import warn_about_missing, write_summary_of_run
@@ -132,7 +134,8 @@ class Session:
 
     def compare(self, when: Moment) -> None:
         """Show the live model the probe set, and compare it with the references."""
-        arguments = (self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn, when)
+        made = (self._trainer, self._module, self.probe, self._references, self._settings, self._output.warn, when)
+        arguments = (*made, last_ranks(self.results.values()) if self._settings.log_ranks else None)
         is_tolerant = self._settings.on_error == "warn" and not is_validate(self._trainer)
         self._compared = compare_or_warn(*arguments) if is_tolerant else compare_epoch(*arguments)
 
@@ -195,6 +198,7 @@ class Session:
             )
             self._output.log(scalars, key, self.results[key])
         self._output.log_diagnostics(scalars, compared.outcomes, self.results)
+        log_ranks(scalars, self._settings, compared.outcomes.values())
         return texts
 
     def _save(self, key: str, result: CKAResult) -> None:

@@ -90,6 +90,7 @@ class Settings:
     log_diagnostics: Literal["flagged", "all"] = "flagged"
     log_intervals: bool = False
     ceiling: Sequence[BankSource] | None = None
+    log_ranks: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -135,6 +136,11 @@ class Settings:
         """Return the prefix of other logged values, such as "cka_frozen/": their own group beside "cka/"."""
         base = self.log_key_prefix.rstrip("/")
         return f"{base}{'_' if base[-1:].isalnum() else ''}{name}/"
+
+    @property
+    def ranks_prefix(self) -> str:
+        """The prefix of logged effective ranks, such as "cka_rank/"."""
+        return self.group("rank")
 
     def logged_diagnostics(self, measure: str) -> str:
         """Return the prefix of the diagnostics by a measure; it ends with the measure if there are several."""

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import BANK_SUFFIX, find_moment
 from lightning_cka.monitor.journal import JOURNAL, to_lines
-from lightning_cka.monitor.reference import LABELS, OUTPUT_ENDINGS, REPORT, SAMPLES
+from lightning_cka.monitor.reference import LABELS, OUTPUT_ENDINGS, RANKS, REPORT, SAMPLES
 from lightning_cka.monitor.run_folder import has_results, result_path
 from lightning_cka.monitor.run_state import RunState
 from lightning_cka.probe.bank import GramBank
@@ -123,4 +123,4 @@ def _names(folder: Path) -> list[str]:
     outputs = [name + ending for name in references for ending in OUTPUT_ENDINGS]
     # A user may have a folder called "samples", too.
     samples = [SAMPLES, f"{SAMPLES}-evolution.gif"] if (folder / SAMPLES / LABELS).exists() else []
-    return [*outputs, "banks", "trajectory", *samples, REPORT, JOURNAL]
+    return [*outputs, "banks", "trajectory", *samples, RANKS, REPORT, JOURNAL]

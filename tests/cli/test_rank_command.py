@@ -46,4 +46,4 @@ def test_results_with_ranks_need_no_banks(tmp_path, capsys):
 
 
 def test_bad_numbers_are_refused(capsys):
-    assert "rank_loss must be in (0, 1)" in fails(capsys, "rank", "run", "--rank-loss", "2")
+    assert "rank_loss must be at least 0" in fails(capsys, "rank", "run", "--rank-loss", "-1")

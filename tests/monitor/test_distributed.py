@@ -77,6 +77,8 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
                 np.testing.assert_allclose(ours[part], theirs[part], rtol=1e-6, atol=1e-9, err_msg=f"{name}: {part}")
         assert np.ptp(alone["matrices"]["initial/linear"], axis=0).max() > 1e-3  # The weights did change.
         assert alone["blocks"] == shared["blocks"]
+        np.testing.assert_allclose(alone["ranks"], shared["ranks"], rtol=1e-9)
+        assert np.shape(alone["ranks"]) == (2 * layers, 4)
         assert alone["samples"] == shared["samples"] == [per_sample * samples] * 2
         assert alone["effective batches"] == pytest.approx(shared["effective batches"])
         if kind == "tokens":  # There are 8 blocks of 8 sequences. Their draws of tokens are no batches of their own.

@@ -98,6 +98,7 @@ def run(devices, strategy, samples, own, layers):
         dirpath="figures",
         trajectory=(samples, own) == (4, False),
         log_changes=True,
+        log_ranks=True,
         every_n_train_steps=1 if own == "steps" else None,
         ceiling=seeds or None,
     )
@@ -111,6 +112,7 @@ def run(devices, strategy, samples, own, layers):
         "rank": trainer.global_rank,
         "matrices": {name: [r.matrix.tolist() for r in results] for name, results in monitor.results.items()},
         "errors": {name: errors(results) for name, results in monitor.results.items()},
+        "ranks": [list(rank) for r in monitor.results["initial/rbf"] for rank in r.ranks.layers.values()],
         "blocks": [redundancy(r).blocks for key in ("linear", "rbf") for r in monitor.results[f"self/{key}"]],
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "effective batches": [r.effective_batches for r in monitor.results["initial/linear"]],
