@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_cka.compare.result import CKAResult as CKAResult
     from lightning_cka.compare.trajectory import trajectories as trajectories
     from lightning_cka.decisions.compare_many import compare_many as compare_many
+    from lightning_cka.decisions.convergence import convergence as convergence
     from lightning_cka.decisions.ranks_of_run import rank_history as rank_history
     from lightning_cka.decisions.seed_ceiling import seed_ceiling as seed_ceiling
     from lightning_cka.figures.heatmap import plot_cka as plot_cka
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "compare_banks": "compare.banks",
     "compare_many": "decisions.compare_many",
     "compare_models": "compare.models",
+    "convergence": "decisions.convergence",
     "plot_cka": "figures.heatmap",
     "rank_history": "decisions.ranks_of_run",
     "seed_ceiling": "decisions.seed_ceiling",

@@ -1,5 +1,6 @@
 """Figures of CKA results."""
 
+from lightning_cka.figures.convergence_maps import plot_convergence
 from lightning_cka.figures.differences import plot_difference
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
@@ -11,7 +12,7 @@ from lightning_cka.figures.redundant_layers import plot_redundancy
 from lightning_cka.figures.sample_animation import animate_samples
 from lightning_cka.figures.samples import plot_samples
 from lightning_cka.figures.spectra import plot_spectrum
-from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
+from lightning_cka.figures.trajectories import plot_trajectories, plot_trajectory
 from lightning_cka.figures.trends import plot_layer_trend, plot_trend
 
 __all__ = [

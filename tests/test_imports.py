@@ -154,6 +154,7 @@ def test_public_names():
         "compare_banks",
         "compare_many",
         "compare_models",
+        "convergence",
         "functional",
         "plot_cka",
         "rank_history",

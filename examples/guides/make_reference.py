@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import lightning_cka
+from lightning.pytorch import Callback
 
 OUTPUT = Path(__file__).with_name("reference.md")
 PACKAGE = Path(lightning_cka.__file__).parent
@@ -164,10 +165,10 @@ def is_hook(cls, name):
 def members(cls):
     """Public methods and properties that the class defines, with what carries their docstring.
 
-    A dataclass also has those of its bases in the package.
+    A dataclass and a callback also have those of their bases in the package.
     """
     bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("lightning_cka.")]
-    classes = [cls, *bases] if dataclasses.is_dataclass(cls) else [cls]
+    classes = [cls, *bases] if dataclasses.is_dataclass(cls) or issubclass(cls, Callback) else [cls]
     for name, value in (item for each in classes for item in vars(each).items()):
         function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
         is_member = isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning_cka.cli.compare_arguments import add_compare, add_matrix
+from lightning_cka.cli.run_arguments import add_convergence, add_summary
 from lightning_cka.cli.shared_arguments import add_ceiling, add_command, add_exclude, add_layers, add_measures
 from lightning_cka.version import __version__
 
@@ -46,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_spectrum(commands)
     _add_redundancy(commands)
     _add_rank(commands)
+    add_convergence(commands)
+    add_summary(commands)
     _add_show(commands)
     _add_report(commands)
     return parser

@@ -24,6 +24,8 @@ _MODULE_OF = {
     "animate": "run_commands",
     "redundancy": "redundancy_command",
     "rank": "rank_command",
+    "convergence": "convergence_command",
+    "summary": "summary_command",
     "show": "show_command",
     "report": "report_command",
 }

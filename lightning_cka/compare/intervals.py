@@ -6,6 +6,7 @@ import warnings
 from math import isnan
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from lightning_cka.hsic.standard_error import student_interval
@@ -13,6 +14,9 @@ from lightning_cka.hsic.standard_error import student_interval
 MIN_EFFECTIVE_BATCHES = 3.5
 """Smallest effective number of batches with an interval. Below it, the error itself is hardly known: with two unequal
 batches, Student's t can be in the thousands. Four batches of nearly equal size pass."""
+
+_MOST_BATCHES = 10**5
+"""Numbers of batches above this one are not named."""
 
 
 def too_few_batches(effective_batches: float | None) -> str:
@@ -47,3 +51,26 @@ def interval(value: Tensor, error: Tensor, effective_batches: float, level: floa
     if too_few_batches(effective_batches):
         error, effective_batches = torch.full_like(error, torch.nan), MIN_EFFECTIVE_BATCHES
     return student_interval(value, error, effective_batches, level)
+
+
+def batches_to_decide(half_width: float, effective_batches: float, distance: float, level: float) -> int | None:
+    """Return about how many batches of the same size an interval needs, so that a limit lies outside it.
+
+    It assumes that the value stays as it is, and that errors fall with the root of the number of batches.
+
+    Args:
+        half_width: Half of the width of the interval now.
+        effective_batches: Effective number of batches now.
+        distance: Distance of the value from the limit, at least 0.
+        level: Level of the interval.
+
+    Returns:
+        The number, at least 4. None: it is too large to be named, or the interval is ``nan``.
+    """
+    error = half_width / float(stdtrit(effective_batches - 1, (1 + level) / 2)) * effective_batches**0.5
+    number = 4
+    while not error / number**0.5 * float(stdtrit(number - 1, (1 + level) / 2)) < distance:
+        number += max(1, number // 20)
+        if number > _MOST_BATCHES:
+            return None
+    return number

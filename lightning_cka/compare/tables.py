@@ -88,7 +88,7 @@ def result_table(result: CKAResult) -> str:
         paired: [_value_with_error(result, pairs.get(name)) for name in result.layers],
         "most similar": [result.reference_layers[column] for _, column in most_similar],
         title: [_value_with_error(result, cell) for cell in most_similar],
-        "flags": [_flags(result, name) for name in result.layers],
+        "flags": [flag_reasons(result, name) for name in result.layers],
     }
     if not pairs:
         del columns[paired]
@@ -148,7 +148,7 @@ def diagnostics_table(result: CKAResult) -> str:
         (
             name,
             *(f"{value:.2f}" for value in (layer.effective_dimension, layer.trace_ratio, layer.hsic_ratio)),
-            _flags(result, name),
+            flag_reasons(result, name),
         )
         for name, layer in layers.items()
     )
@@ -195,7 +195,7 @@ def _value_with_error(result: CKAResult, cell: tuple[int, int] | None) -> str:
     return value if isnan(error) or too_few_batches(result.effective_batches) else f"{value} ± {error:.3f}"
 
 
-def _flags(result: CKAResult, name: str) -> str:
+def flag_reasons(result: CKAResult, name: str) -> str:
     """Return the reasons for which a layer is flagged, in the model or in the reference."""
     reasons = [
         flag.reason.replace("_", " ") + (" (reference)" if flag.of_reference else "") for flag in result.flags_of(name)

@@ -6,8 +6,18 @@ and `runtime`.
 """
 
 from lightning_cka.decisions.ceiling import SeedCeiling
+from lightning_cka.decisions.layer_convergence import Convergence, LayerConvergence
 from lightning_cka.decisions.model_comparison import ModelComparison
 from lightning_cka.decisions.rank_history import RankFall, RankHistory
 from lightning_cka.decisions.redundancy import LayerStep, Redundancy
 
-__all__ = ["LayerStep", "ModelComparison", "RankFall", "RankHistory", "Redundancy", "SeedCeiling"]
+__all__ = [
+    "Convergence",
+    "LayerConvergence",
+    "LayerStep",
+    "ModelComparison",
+    "RankFall",
+    "RankHistory",
+    "Redundancy",
+    "SeedCeiling",
+]

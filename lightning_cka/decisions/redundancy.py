@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isnan
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
-from lightning_cka.compare.intervals import interval, too_few_batches
+from lightning_cka.compare.intervals import batches_to_decide, interval, too_few_batches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment_text
 from lightning_cka.compare.tables import table
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ALIKE = 0.9
 """CKA above which two layers count as alike."""
-
-_MOST_BATCHES = 10**5
-"""Numbers of batches above this one are not named."""
 
 
 class LayerStep(NamedTuple):
@@ -213,21 +209,12 @@ def _verdict(found: Redundancy, step: LayerStep) -> tuple[str, str]:
     if isnan(step.high):
         return "", ""
     words = {True: "yes", False: "no", None: "undecided"}[found.is_alike(step)]
-    if words == "undecided" and (number := batches_to_decide(found, step)):
+    if words == "undecided" and (number := batches_needed(found, step)):
         words += f" (about {number} batches would do)"
     return f"{step.low:.4f} to {step.high:.4f}", words
 
 
-def batches_to_decide(found: Redundancy, step: LayerStep) -> int | None:
-    """Return about how many batches of the same size would show whether two layers are alike.
-
-    It assumes that CKA stays as it is, and that errors fall with the root of the number of batches. None: too many.
-    """
-    distance = abs(1 - found.alike - step.change)
-    error = step.standard_error * (found.result.effective_batches or torch.nan) ** 0.5
-    number = 4
-    while error / number**0.5 * float(stdtrit(number - 1, (1 + found.level) / 2)) >= distance:
-        number += max(1, number // 20)
-        if number > _MOST_BATCHES:
-            return None
-    return number
+def batches_needed(found: Redundancy, step: LayerStep) -> int | None:
+    """Return about how many batches of the same size would show whether two layers are alike. None: too many."""
+    batches = found.result.effective_batches or nan
+    return batches_to_decide((step.high - step.low) / 2, batches, abs(1 - found.alike - step.change), found.level)

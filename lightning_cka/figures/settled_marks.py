@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MARKER = "D"
 _SIZE = 5.0
+_SMALLEST = 2.0
 
 
 def mark_label(tolerance: float, *, short: bool = False) -> str:
@@ -25,22 +26,24 @@ def mark_label(tolerance: float, *, short: bool = False) -> str:
     return f"from here within ±{tolerance:g}\nof the last value"
 
 
-def draw_marks(ax: Axes, points: Sequence[tuple[float, float]], colour: Any = "black") -> None:
+def draw_marks(ax: Axes, points: Sequence[tuple[float, float]], colour: Any = "black", *, room: float = _SIZE) -> None:
     """Draw a white diamond at each point.
 
     Args:
         ax: Axes to draw into.
         points: Places of the marks.
         colour: Colour of the edges.
+        room: Height in points that a mark may have. Marks of rows that are less high are smaller.
     """
     if not points:
         return
     x, y = zip(*points, strict=True)
+    size = min(_SIZE, max(_SMALLEST, room))
     style: dict[str, Any] = {
         "markerfacecolor": "white",
         "markeredgecolor": colour,
-        "markersize": _SIZE,
-        "markeredgewidth": 1.0,
+        "markersize": size,
+        "markeredgewidth": size / _SIZE,
     }
     # The edge of the axes does not cut a mark in half.
     ax.plot(x, y, linestyle="none", marker=_MARKER, label="_settled", zorder=5, clip_on=False, **style)

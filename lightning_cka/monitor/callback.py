@@ -9,10 +9,11 @@ from typing import Any, Literal
 from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.compare.flags import Thresholds, check_thresholds
 from lightning_cka.compare.pairing import Pair
+from lightning_cka.decisions.convergence import DEFAULT_CONVERGED
 from lightning_cka.hsic.check_measures import Measures, check_measures
 from lightning_cka.hsic.kernels import Kernel
-from lightning_cka.monitor.notebook_output import NotebookOutput
-from lightning_cka.monitor.reference import FROZEN, ReferenceSource
+from lightning_cka.monitor.monitor_answers import MonitorAnswers
+from lightning_cka.monitor.reference import ReferenceSource
 from lightning_cka.monitor.reference_names import check_any_module, parse_references
 from lightning_cka.monitor.run_ceilings import check_ceiling
 from lightning_cka.monitor.schedule import TrainSteps, parse_schedule
@@ -23,11 +24,10 @@ from lightning_cka.probe.forward import Call, ForwardFn
 from lightning_cka.probe.layers import Layers, check_layers
 from lightning_cka.probe.probe_labels import LabelsFn
 from lightning_cka.probe.sample_selection import Exclude, Groups, SampleSelection
-from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.namespaces import join_namespaces
 
 
-class CKAMonitor(NotebookOutput):
+class CKAMonitor(MonitorAnswers):
     """Logs how the representations of a model change while it trains.
 
     At each validation, the model is shown the probe set, a fixed set of validation samples. CKA compares its layers
@@ -112,6 +112,10 @@ class CKAMonitor(NotebookOutput):
             None: the second part of batches that are pairs, if it is that.
         ceiling: Banks of at least two other runs, or better three, that differ in their seed alone; their files or
             folders. Figures show what these reach; see `lightning_cka.seed_ceiling`.
+        tolerance: Change of CKA that does not matter, in (0, 1), for ``converged_layers`` and the summary.
+        patience: Number of comparisons for ``converged_layers``: the number of layers whose CKA with the reference at
+            each of these was within the tolerance of the last one, with a confidence of 95 %.
+        summary: Whether to print and log one table of the run when training ends.
 
     Attributes:
         references: The references, with their names.
@@ -184,6 +188,9 @@ class CKAMonitor(NotebookOutput):
         plot_samples: bool = False,
         labels_fn: LabelsFn | None = None,
         ceiling: Sequence[BankSource] | None = None,
+        tolerance: float = DEFAULT_CONVERGED,
+        patience: int = 3,
+        summary: bool = True,
     ) -> None:
         super().__init__()
         join_namespaces(CKAMonitor)
@@ -221,30 +228,15 @@ class CKAMonitor(NotebookOutput):
             plot_samples=plot_samples,
             labels_fn=labels_fn,
             ceiling=ceiling,
+            tolerance=tolerance,
+            patience=patience,
+            summary=summary,
         )
         self.references = parse_references(reference)
         check_epochs(self.references, self._settings.schedule)
         of_modules = {"reference_layers": reference_layers, "reference_forward_fn": reference_forward_fn}
         check_ceiling(ceiling, self.references)
         check_any_module(self.references, **of_modules, pair=None if pair == "name" else pair)
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return all values in long format: one row for each comparison, measure and pair of layers."""
-        return [
-            {"reference": result.reference_name.removesuffix(f" {FROZEN}"), "measure": result.measure_label}
-            | {"value" if name == result.measure else name: value for name, value in row.items()}
-            for history in self.results.values()
-            for result in history
-            for row in result.to_rows()
-        ]
-
-    def to_dataframe(self) -> Any:
-        """Return all values as a `pandas.DataFrame`, as in `to_rows`.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        return dataframe(self.to_rows())
 
 
 join_namespaces(CKAMonitor)

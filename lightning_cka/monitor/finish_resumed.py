@@ -76,7 +76,7 @@ def _finish(
         output.errors.attempt(lambda: tidy_folder(run, saved, None), "files of an earlier run could not be moved aside")
         output.write_restored(run.results)
         output.figures.deliver(wait=True)
-        output.errors.attempt(lambda: write_summary_of_run(run.results, run.banks, settings, output))
+        output.errors.attempt(lambda: write_summary_of_run(run.results, run.banks, references, settings, output))
         if settings.plot_samples and settings.needs_all_banks:
             files, labels = run.banks.trajectory()[0], read_labels_file(folder)
             output.errors.attempt(lambda: draw_end_of_run(run.results, files, None, labels, settings, output))

@@ -12,11 +12,12 @@ from lightning_cka.compare.run_files import is_of_training, moment
 from lightning_cka.compare.tables import write_csv
 from lightning_cka.decisions.ranks_of_run import rank_history
 from lightning_cka.figures.animation import write_animation
+from lightning_cka.figures.convergence_maps import plot_convergence
 from lightning_cka.figures.drift import plot_drift
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.measures import plot_measures
 from lightning_cka.figures.ranks import plot_ranks
-from lightning_cka.figures.trajectories import plot_convergence, plot_trajectories, plot_trajectory
+from lightning_cka.figures.trajectories import plot_trajectories, plot_trajectory
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.logged_ranks import HISTORY
 from lightning_cka.monitor.loggers import LoggerOutput

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.decisions.settled import settled_count
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
 
@@ -21,6 +22,9 @@ LOWER, UPPER = "_lower", "_upper"
 
 LEVEL = 0.95
 
+CONVERGED = "converged_layers"
+"""Last part of the key of the number of layers that have converged."""
+
 _OF_MEAN = ("", "_se", LOWER, UPPER)
 
 _RESERVED = (
@@ -28,6 +32,7 @@ _RESERVED = (
     "heatmap",
     "drift",
     "evolution",
+    CONVERGED,
 )
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
@@ -60,6 +65,18 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
         names = logged_names(layers)
         values.update((names[layer], value) for layer, value in layers.items())
     return values
+
+
+def converged_scalars(history: Sequence[CKAResult], tolerance: float, patience: int) -> dict[str, float]:
+    """Return how many layers have stayed within the tolerance in the last comparisons; see `settled_count`.
+
+    Returns:
+        The count as ``converged_layers``; 0 until there are ``patience + 1`` results. None for ``trainer.validate()``,
+        and if no layers are paired.
+    """
+    if not is_of_training(history[-1]) or not history[-1].same_named_pairs():
+        return {}
+    return {CONVERGED: float(settled_count(history, tolerance, patience, LEVEL))}
 
 
 def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:

@@ -68,7 +68,8 @@ def _text_to_tensorboard(logger: Any, key: str, text: str, step: int) -> None:
 
 
 def _text_to_wandb(logger: Any, key: str, text: str, step: int) -> None:
-    logger.log_text(key, columns=["warning"], data=[[text]], step=step)
+    column = key.rpartition("/")[2].removesuffix("s")  # "warning" or "summary"
+    logger.log_text(key, columns=[column], data=[[text]], step=step)
 
 
 def _text_to_mlflow(logger: Any, key: str, text: str, step: int) -> None:

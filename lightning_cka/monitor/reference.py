@@ -108,6 +108,11 @@ class Reference:
         return self.epoch is None and self.source not in LIVE_NAMES and not self.lag
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether the reference is the same at all comparisons, so that the change of CKA tells what has converged."""
+        return self.is_frozen or self.epoch is not None or self.source == "initial"
+
+    @property
     def is_earlier_state(self) -> bool:
         """Whether this is an earlier state of the live model."""
         return self.epoch is not None or self.source == "initial" or self.lag > 0

@@ -8,7 +8,9 @@ from lightning.pytorch import Trainer
 
 from lightning_cka.compare.layer_ranks import last_ranks
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.compare.run_files import is_of_training, last_moment
 from lightning_cka.compare.trajectory import trajectories
+from lightning_cka.decisions.summary import run_summary
 from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.logged_figures import rank_figure
 from lightning_cka.monitor.reference import RANKS, Reference
@@ -17,6 +19,9 @@ from lightning_cka.monitor.schedule import Schedule
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
+
+_MOST_BYTES = 2**28
+"""Size of all banks up to which the summary reads them. The command ``convergence`` reads larger ones."""
 
 
 def warn_about_missing(
@@ -45,11 +50,19 @@ def warn_about_missing(
 
 
 def write_summary_of_run(
-    results: Mapping[str, Sequence[CKAResult]], banks: BankStore | None, settings: Settings, output: ResultLogger
+    results: Mapping[str, Sequence[CKAResult]],
+    banks: BankStore | None,
+    references: Sequence[Reference],
+    settings: Settings,
+    output: ResultLogger,
 ) -> None:
     """Write tables and animations of all results, and draw ranks and trajectories of layers if the user wants them."""
     output.write_summaries(results)
     _draw_ranks(results, settings, output)
+    if settings.summary and any(is_of_training(result) for history in results.values() for result in history):
+        output.errors.attempt(
+            lambda: _write_table(results, banks, references, settings, output), "the summary could not be made"
+        )
     if not settings.trajectory or banks is None:
         return
     files, step = banks.trajectory()
@@ -67,3 +80,28 @@ def _draw_ranks(results: Mapping[str, Sequence[CKAResult]], settings: Settings, 
         history = max(known, key=len)
         figure = rank_figure(output.folder / RANKS, history, settings.thresholds.rank_loss)
         output.figures.submit(settings.ranks_prefix, figure, history[-1].step or 0)
+
+
+def _write_table(
+    results: Mapping[str, Sequence[CKAResult]],
+    banks: BankStore | None,
+    references: Sequence[Reference],
+    settings: Settings,
+    output: ResultLogger,
+) -> None:
+    """Print the summary of the run, and log it as text."""
+    files = [] if banks is None else [path for path in banks.trajectory()[0] if path.is_file()]
+    if sum(path.stat().st_size for path in files) > _MOST_BYTES:
+        files = []
+    fixed = fixed_keys(results, references, settings)
+    found = run_summary(results, files, fixed, tolerance=settings.tolerance)
+    output.log_summary(found, last_moment(result for history in results.values() for result in history)[1])
+
+
+def fixed_keys(
+    results: Mapping[str, Sequence[CKAResult]], references: Sequence[Reference], settings: Settings
+) -> list[str]:
+    """Return the keys of the results with references that do not move."""
+    names = [reference.name for reference in references if reference.is_fixed]
+    keys = [settings.key(name, measure) for name in names for measure in settings.measures]
+    return [key for key in keys if results.get(key)]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.decisions.ceiling import SeedCeiling
+from lightning_cka.decisions.summary import RunSummary
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.logged_diagnostics import FlaggedLayers, diagnostic_scalars
 from lightning_cka.monitor.logged_figures import (
@@ -25,6 +27,7 @@ from lightning_cka.monitor.logged_scalars import (
     band_names,
     change_scalars,
     cka_scalars,
+    converged_scalars,
     interval_scalars,
     log_scalars,
     logged_names,
@@ -80,13 +83,14 @@ class ResultLogger:
         """Whether this process writes files and figures: rank 0 does, except in a ``fast_dev_run``."""
         return self._trainer.is_global_zero and not is_trial(self._trainer)
 
-    def log(self, module: LightningModule | StepLog, key: str, history: Sequence[CKAResult]) -> None:
+    def log(self, module: LightningModule | StepLog, key: str, history: Sequence[CKAResult], *, is_fixed: bool) -> None:
         """Log the scalars of the last result. Every process must call this.
 
         Args:
             module: Its ``log`` gets them.
             key: The key of `Settings.key`.
             history: Results with one reference, by one measure, in order; the last one is new.
+            is_fixed: Whether the reference does not move; see `Reference.is_fixed`.
         """
         result = history[-1]
         prefix = self._settings.logged(key)
@@ -97,6 +101,8 @@ class ResultLogger:
         scalars = cka_scalars(result)
         if self._settings.log_intervals:
             scalars |= interval_scalars(result)
+        if is_fixed:
+            scalars |= converged_scalars(history, self._settings.tolerance, self._settings.patience)
         log_scalars(module, prefix, scalars)
         if self.writes:
             self._add_charts(key, scalars, mean_band(result.mean_name), names)
@@ -195,6 +201,16 @@ class ResultLogger:
         """
         for key, history in results.items():
             write_summary(self._loggers, self._settings.logged(key), self.folder / key, history)
+
+    def log_summary(self, found: RunSummary, step: int) -> None:
+        """Print the summary of a run as Lightning prints its own, and log it as a Markdown text.
+
+        Args:
+            found: The summary.
+            step: The step of the text.
+        """
+        rank_zero_info(f"\n{found.text(self.folder)}")
+        self._loggers.send("text", f"{self._settings.log_key_prefix}summary", found.markdown(self.folder), step)
 
     def write_trajectories(self, measure: str, results: Mapping[str, CKAResult], step: int) -> None:
         """Start to draw the trajectories of layers.

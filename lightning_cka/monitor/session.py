@@ -189,6 +189,7 @@ class Session:
         """
         texts = {}
         explained = {layer for layer, _ in self.probe.plan.warned}
+        fixed = {reference.name for reference in self._references if reference.is_fixed}
         for (name, measure), outcome in compared.outcomes.items():
             key = self._settings.key(name, measure)
             result = replace(outcome.result, reference_name=compared.titles[name])
@@ -196,7 +197,7 @@ class Session:
             texts[key] = warn_about(
                 self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
-            self._output.log(scalars, key, self.results[key])
+            self._output.log(scalars, key, self.results[key], is_fixed=name in fixed)
         self._output.log_diagnostics(scalars, compared.outcomes, self.results)
         log_ranks(scalars, self._settings, compared.outcomes.values())
         return texts
@@ -242,5 +243,5 @@ class Session:
             self._pictures.draw_end(self.results, files, output)
         if output.writes:
             banks = None if self.run is None else self.run.banks
-            output.errors.attempt(lambda: write_summary_of_run(self.results, banks, settings, output))
+            output.errors.attempt(lambda: write_summary_of_run(self.results, banks, self._references, settings, output))
         self.finish()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.compare.flags import Thresholds
 from lightning_cka.compare.pairing import Pair, check_pair
+from lightning_cka.decisions.convergence import DEFAULT_CONVERGED
 from lightning_cka.hsic.grams import MIN_SAMPLES
 from lightning_cka.hsic.measure import Measure
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
@@ -67,10 +68,10 @@ class Settings:
     """Arguments about comparing and logging; see `lightning_cka.CKAMonitor`.
 
     Raises:
-        ValueError: ``keep_banks`` is not positive; ``save_banks``, ``on_error`` or ``log_diagnostics`` is unknown; or
-            ``labels_fn`` is given without ``plot_samples``.
-        TypeError: ``keep_banks`` is not an integer, ``labels_fn`` is not a function, ``log_key_prefix`` is no text, or
-            ``dirpath`` is no path.
+        ValueError: ``keep_banks`` or ``patience`` is not positive; ``tolerance`` is not in (0, 1); ``save_banks``,
+            ``on_error`` or ``log_diagnostics`` is unknown; or ``labels_fn`` is given without ``plot_samples``.
+        TypeError: ``keep_banks`` or ``patience`` is not an integer, ``labels_fn`` is not a function, ``log_key_prefix``
+            is no text, or ``dirpath`` is no path.
     """
 
     probe: ProbeOptions
@@ -91,10 +92,16 @@ class Settings:
     log_intervals: bool = False
     ceiling: Sequence[BankSource] | None = None
     log_ranks: bool = False
+    tolerance: float = DEFAULT_CONVERGED
+    patience: int = 3
+    summary: bool = True
 
     def __post_init__(self) -> None:
         """Check the values."""
         self._check_texts()
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"tolerance must be in (0, 1), but is {self.tolerance}")
+        object.__setattr__(self, "patience", at_least(1, "patience", self.patience))
         if self.keep_banks is not None:
             object.__setattr__(self, "keep_banks", at_least(1, "keep_banks", self.keep_banks))
         if self.on_error not in ("raise", "warn"):

@@ -7,9 +7,19 @@ import subprocess
 import sys
 
 import pytest
-from lightning_cka import CKAResult, compare_banks, compare_many, compare_models, plotting, rank_history, trajectories
+from lightning_cka import (
+    CKAResult,
+    compare_banks,
+    compare_many,
+    compare_models,
+    convergence,
+    plotting,
+    rank_history,
+    trajectories,
+)
 from lightning_cka.cli.arguments import build_parser
 from lightning_cka.decisions.rank_history import RankHistory
+from lightning_cka.decisions.summary import run_summary
 from lightning_cka.figures.animation import write_animation
 
 PYTHON = {
@@ -20,14 +30,16 @@ PYTHON = {
     "spectrum": (plotting.plot_spectrum,),
     "animate": (write_animation,),
     "redundancy": (CKAResult.redundancy,),
+    "convergence": (convergence,),
+    "summary": (run_summary,),
     "drift": (plotting.plot_drift,),
     "show": (plotting.plot_trend,),
     "matrix": (compare_many, compare_banks),
     "report": (plotting.plot_trend,),
     "rank": (rank_history, RankHistory.falls),
 }
-ONLY_HERE = {"output", "format", "epoch", "step", "name", "help"}
-"""What has no argument in Python: files, and which of a run's banks to take."""
+ONLY_HERE = {"output", "format", "epoch", "step", "name", "all", "help"}
+"""What has no argument in Python: files, which of a run's banks to take, and how many lines to print."""
 
 
 def commands():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gram_banks import bank_of_features
 from lightning_cka import CKAResult, Thresholds, compare_banks, compare_models
-from lightning_cka.decisions.redundancy import batches_to_decide, redundancy, redundancy_table
+from lightning_cka.decisions.redundancy import batches_needed, redundancy, redundancy_table
 from scipy.stats import t
 from torch import nn
 
@@ -208,7 +208,7 @@ def test_how_many_batches_would_decide():
     found = redundancy(result)
     (step,) = found.consecutive
     assert found.is_alike(step) is None
-    number = batches_to_decide(found, step)
+    number = batches_needed(found, step)
 
     def half(count):
         return 0.01 * (8 / count) ** 0.5 * t.ppf(0.975, count - 1)
@@ -216,4 +216,4 @@ def test_how_many_batches_would_decide():
     assert half(number) < 0.005 <= half(number / 1.06)
     assert f"undecided (about {number} batches would do)" in redundancy_table(found)
     exact = redundancy(replace(result, matrix=torch.tensor([[1.0, 0.9], [0.9, 1.0]])))
-    assert batches_to_decide(exact, exact.consecutive[0]) is None
+    assert batches_needed(exact, exact.consecutive[0]) is None

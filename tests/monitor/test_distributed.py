@@ -87,6 +87,10 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         assert bool(alone["ceilings"]) == (kind == "ceiling")
         assert_same_rows(alone["ceilings"], shared["ceilings"])
         assert alone["metrics"] == pytest.approx(shared["metrics"], rel=1e-5, abs=1e-6, nan_ok=True)
+        assert alone["converged"] == shared["converged"]
+        count = shared["metrics"]["cka/initial/linear/converged_layers"]
+        settled = [place for _, name, _, place in shared["converged"] if name == "initial/linear"]
+        assert count == sum(place == 0 for place in settled) > 0 or samples == 4 or kind in ("sorted", "steps")
         one_process, *others = shared["keys of each process"]
         assert [one_process] == others == alone["keys of each process"]
         assert any(key.startswith("cka_diagnostics/") for key in one_process) or not is_flagged_by(shared)

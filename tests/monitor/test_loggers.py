@@ -215,6 +215,8 @@ def test_mlflow_has_images_texts_and_animations_as_artifacts(tmp_path, caplog):
         evolution = found.pop(f"cka/{name}/evolution/step=000015.gif")
         assert evolution.read_bytes() == (folder / f"{name}-evolution.gif").read_bytes()
     assert found.pop("cka/report.html").read_bytes() == (folder / "report.html").read_bytes()
+    summary = [found.pop(path) for path in list(found) if path.startswith("cka/summary/step=000015-")]
+    assert [path.read_text().count("\n| `") for path in summary] == [4]  # One line for each layer.
     assert {path.rpartition("=")[0] for path in found} == {"cka_diagnostics/warnings/step"}, found
     texts = [path.read_text() for path in found.values()]
     assert any("single samples dominate" in text and "net.0" in text for text in texts)

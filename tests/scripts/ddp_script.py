@@ -99,6 +99,8 @@ def run(devices, strategy, samples, own, layers):
         trajectory=(samples, own) == (4, False),
         log_changes=True,
         log_ranks=True,
+        tolerance=0.5,
+        patience=1,
         every_n_train_steps=1 if own == "steps" else None,
         ceiling=seeds or None,
     )
@@ -116,6 +118,7 @@ def run(devices, strategy, samples, own, layers):
         "blocks": [redundancy(r).blocks for key in ("linear", "rbf") for r in monitor.results[f"self/{key}"]],
         "samples": [r.num_samples for r in monitor.results["initial/linear"]],
         "effective batches": [r.effective_batches for r in monitor.results["initial/linear"]],
+        "converged": [list(each[:4]) for each in monitor.convergence().found],
         "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("cka")},
         "ceilings": {name: each.to_rows() for name, each in monitor.ceilings.items()},
         "keys of each process": all_gather_objects(sorted(trainer.callback_metrics)),

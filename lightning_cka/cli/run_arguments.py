@@ -1,0 +1,47 @@
+"""Arguments of the commands ``convergence`` and ``summary``, which read the folder of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lightning_cka.cli.shared_arguments import add_command
+
+
+def add_convergence(commands: Any) -> None:
+    """Add the command ``convergence``."""
+    parser = add_command(
+        commands,
+        "convergence",
+        "show since when each layer of a run has converged",
+        "lightning-cka convergence cka --output convergence.pdf",
+    )
+    _add_run(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
+
+
+def add_summary(commands: Any) -> None:
+    """Add the command ``summary``."""
+    parser = add_command(
+        commands,
+        "summary",
+        "print one table of a run, as at the end of training",
+        "lightning-cka summary cka --all",
+    )
+    _add_run(parser)
+    parser.add_argument("--all", action="store_true", help="show all layers (default: at most 20)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .md or .csv, with all layers")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="dirpath of a CKAMonitor, or the folder of one reference in it"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.02,
+        help="change of CKA that does not matter (default: %(default)s)",
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
