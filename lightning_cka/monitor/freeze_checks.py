@@ -93,4 +93,4 @@ def warn_if_too_short(settings: Settings, patience: int, trainer: Trainer) -> No
 
 def describe_way_back(patience: int) -> str:
     """Return in words what the CKA is with."""
-    return "the last comparison" if patience == 1 else f"{patience} comparisons ago"
+    return f"the state {patience} comparison{'s' if patience > 1 else ''} ago"

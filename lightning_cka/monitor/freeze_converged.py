@@ -41,8 +41,9 @@ class FreezeConverged(BaseFinetuning):
     Batch norms of frozen layers stay in eval mode. Parameters that other modules share stay trainable. Each optimizer
     keeps something to train, and keeps its state of the frozen parameters. A layer never starts to train again by
     itself; `unfreeze` does that. DDP needs ``find_unused_parameters=True``, and compiled models are compiled again.
-    High CKA does not mean that a layer has nothing left to learn: compare the validation loss with and without. Papers:
-    Raghu et al. 2017 (https://arxiv.org/abs/1706.05806), Wang et al. 2022 (https://arxiv.org/abs/2201.06227).
+    High CKA does not mean that a layer has nothing left to learn: CKA does not see what only shifts features, such as
+    biases and position embeddings. Compare the validation loss with and without. Papers: Raghu et al. 2017
+    (https://arxiv.org/abs/1706.05806), Wang et al. 2022 (https://arxiv.org/abs/2201.06227).
 
     Args:
         tolerance: Largest change of CKA that does not matter, in (0, 1).

@@ -82,7 +82,7 @@ class Freezing:
         if not names:
             return
         self.frozen = {name: when for name, when in self.frozen.items() if name not in names}
-        if history := self._history():
+        if history := [result for result in self._results() if is_of_training(result)]:
             self._since = moment_order(history[-1].epoch, history[-1].step)
         self.apply()
 
@@ -93,13 +93,15 @@ class Freezing:
             order: The layers that may be frozen, in execution order.
             trainer: The Trainer, between two optimizer steps.
         """
-        history = self._history()
-        if not history or history[-1] is self._judged:
+        results = self._results()
+        if not results or results[-1] is self._judged:
             return
-        self._judged = last = history[-1]
+        self._judged = results[-1]
+        history = [result for result in results if is_of_training(result)]
         tolerance, patience, level = self._options
         if sum(moment_order(each.epoch, each.step) > self._since for each in history) < patience:
             return
+        last = history[-1]
         found = converged_prefix(last, order, tolerance, level, self.frozen)
         if found.problem:
             self._warn(
@@ -150,7 +152,6 @@ class Freezing:
             self._hook.remove()
             self._hook = None
 
-    def _history(self) -> list[CKAResult]:
+    def _results(self) -> list[CKAResult]:
         """Return the results with the state some comparisons ago, in order."""
-        key = key_of_cka(self._monitor._settings, self._reference.name)
-        return [result for result in self._monitor.results.get(key, ()) if is_of_training(result)]
+        return self._monitor.results.get(key_of_cka(self._monitor._settings, self._reference.name), [])
