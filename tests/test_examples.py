@@ -96,6 +96,29 @@ def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_p
     assert list(tmp_path.rglob("reliability.png"))
 
 
+def test_a_collapse_is_flagged_early_and_early_stopping_ends_it(tmp_path):
+    text = run(tmp_path, "collapse.py", "--quick").stdout
+    row = r"{} +(\d+\.\d) +(\d+\.\d) +(\d\.\d\d) +(\d+\.\d) +(\w+)"
+    found = {
+        name: re.search(row.format(name), text).groups()
+        for name in ("both terms", "no covariance term", "neither term")
+    }
+    (_, both, _, _, flag), (first, last, deviation, _, epoch), (*_, small, _, never) = found.values()
+    assert flag == never == "never"  # Representations that shrink evenly keep their effective rank.
+    assert float(small) < 0.2
+    assert float(last) < 0.5 * float(first) < float(both)
+    assert float(deviation) > 0.9
+    assert epoch in "123"
+    ended = re.search(r"ended it after (\d) of 5 epochs:\n  projector has lost (\d+) to (\d+) % of", text).groups()
+    assert ended[0] == str(int(epoch) + 1)
+    assert 40 < int(ended[1]) < int(ended[2])
+    assert {path.name for path in tmp_path.glob("collapse/*.png")} == {
+        "both-terms.png",
+        "no-covariance-term.png",
+        "neither-term.png",
+    }
+
+
 def test_cka_as_a_loss_makes_a_student_resemble_its_teacher(tmp_path):
     text = run(tmp_path, "cka_as_loss.py", "--quick").stdout
     number = r" +(\d+\.\d) ± +\d+\.\d"
