@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,10 +92,14 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
     return L.Trainer(**(defaults | kwargs))
 
 
-def run_script(name, folder, *args, check=True, timeout=240):
-    """Run a script of ``tests/scripts`` in a new process."""
-    script = Path(__file__).parent / "scripts" / name
-    process = forked_scripts.run([script, *args], folder, os.environ, timeout)
+def run_script(name, folder, *args, check=True, timeout=240, fresh=False):
+    """Run a script of ``tests/scripts`` in a new process. In a fresh one, nothing is imported yet, which takes longer."""
+    command = [Path(__file__).parent / "scripts" / name, *map(str, args)]
+    if fresh:
+        options = {"capture_output": True, "text": True, "timeout": timeout}
+        process = subprocess.run([sys.executable, *command], cwd=folder, **options)
+    else:
+        process = forked_scripts.run(command, folder, os.environ, timeout)
     if check:
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process

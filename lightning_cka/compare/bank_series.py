@@ -14,7 +14,10 @@ from lightning_cka.runtime.text import shortened
 if TYPE_CHECKING:
     from lightning_cka.compare.result import CKAResult
 
-BankSource = str | Path | GramBank
+    BankSource = str | Path | GramBank
+else:
+    # With GramBank, the help of LightningCLI would list its subclasses.
+    BankSource = str | Path
 
 INITIAL_LABEL = "init"
 """Name of the moment before training."""

@@ -83,7 +83,7 @@ def test_both_command_lines_take_it_from_yaml(tmp_path):
     (tmp_path / "ours.yaml").write_text(config)
     run_script("cli_script.py", tmp_path, "lightning.pytorch", "fit", "--config", "ours.yaml")
     (tmp_path / "config.yaml").rename(tmp_path / "saved.yaml")
-    run_script("cli_script.py", tmp_path, "pytorch_lightning", "fit", "--config", "saved.yaml")
+    run_script("cli_script.py", tmp_path, "pytorch_lightning", "fit", "--config", "saved.yaml", fresh=True)
     one, other = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("lightning.pytorch", "pytorch_lightning")
     )
