@@ -93,7 +93,7 @@ def trainer(*callbacks, **kwargs) -> L.Trainer:
 
 
 def run_script(name, folder, *args, check=True, timeout=240, fresh=False):
-    """Run a script of ``tests/scripts`` in a new process. In a fresh one, nothing is imported yet, which takes longer."""
+    """Run a script of ``tests/scripts`` in a new process. A fresh one has imported nothing, which takes longer."""
     command = [Path(__file__).parent / "scripts" / name, *map(str, args)]
     if fresh:
         options = {"capture_output": True, "text": True, "timeout": timeout}
