@@ -58,6 +58,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         assert (tmp_path / "figures" / "initial" / "rbf.csv").exists()
         assert strategy != "ddp" or list(tmp_path.glob("figures/earlier-*/trajectory/rbf/convergence.png"))
     one, two = (json.loads((tmp_path / f"out-{devices}.json").read_text()) for devices in (1, 2))
+    counts = []
     assert one.pop() == two.pop() == {"alone": [64, [1.0] * 4]}
     for (samples, kind), alone, shared in zip(scenarios.values(), one, two, strict=True):
         reference, layers, per_sample = ("reference", 3, 3) if kind == "tokens" else ("Net", 4, 1)
@@ -90,7 +91,8 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         assert alone["converged"] == shared["converged"]
         count = shared["metrics"]["cka/initial/linear/converged_layers"]
         settled = [place for _, name, _, place in shared["converged"] if name == "initial/linear"]
-        assert count == sum(place == 0 for place in settled) > 0 or samples == 4 or kind in ("sorted", "steps")
+        assert count == sum(place is not None for place in settled)
+        counts.append(count)
         one_process, *others = shared["keys of each process"]
         assert [one_process] == others == alone["keys of each process"]
         assert any(key.startswith("cka_diagnostics/") for key in one_process) or not is_flagged_by(shared)
@@ -104,6 +106,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, strategy):
         is_flagged = any(re.search(outlier, message) for message in alone["warnings"])
         assert is_flagged or samples == 4 or kind == "sorted"
         assert any("not exchangeable" in message for message in alone["warnings"]) == (kind == "sorted")
+    assert max(counts) > 0  # Some layers have converged, with a large tolerance.
 
 
 def test_bad_samples_of_all_processes_are_named(tmp_path):

@@ -99,7 +99,7 @@ def run(devices, strategy, samples, own, layers):
         trajectory=(samples, own) == (4, False),
         log_changes=True,
         log_ranks=True,
-        tolerance=0.5,
+        tolerance=0.95,
         patience=1,
         every_n_train_steps=1 if own == "steps" else None,
         ceiling=seeds or None,
