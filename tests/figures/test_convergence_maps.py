@@ -19,7 +19,7 @@ def found(layers=3, moments=6, pattern="net.{}", history=None):
     when = ((None, 0), *((each.epoch, each.step) for each in history))
     last = SimilarityToLast(names, ("init", *(str(each.epoch) for each in history)), when, values, values, 8.0, "Live")
     by_reference = convergence({"initial": history})
-    places = [*range(1, layers), None]
+    places = [*(min(place, moments - 1) for place in range(1, layers)), None]
     by_last = [
         LayerConvergence(name, LAST_STATE, place is not None, place, None, None, 0.99, 0.985, 1.0)
         for name, place in zip(names, places, strict=True)
