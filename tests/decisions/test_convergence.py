@@ -1,11 +1,12 @@
 """Since when layers have converged: what is found, what it must not claim, and what it says is missing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from gram_banks import bank_of_features
-from lightning_cka import Thresholds, compare_banks, convergence
+from lightning_cka import CKAResult, Thresholds, compare_banks, convergence
 from lightning_cka.compare.pairing import Pairing
 from lightning_cka.decisions.convergence import DEFAULT_CONVERGED
 from lightning_cka.decisions.last_state import similarity_to_last
@@ -201,3 +202,16 @@ def test_a_folder_gives_the_same(tmp_path, banks, results):
 def test_layers_of_one_batch_only_have_no_answer():
     one = dated([bank_of_features([[torch.randn(16, 4)] * 2], ("moves", "stays")) for _ in range(3)])
     assert {each.converged for each in convergence([], one).found} == {None}
+
+
+@pytest.mark.filterwarnings("ignore:CKA:UserWarning")
+def test_files_of_version_0_1_0_answer_what_they_hold():
+    old = Path(__file__).parents[1] / "data" / "v0.1.0"
+    found = convergence([], old / "banks")
+    assert found.criteria == ("last state",)
+    assert found.last.moments == ("init", "0", "1")
+    assert {each.converged for each in found.found} <= {True, False}
+    result = CKAResult.load(old / "result.json")  # It has no records of its batches.
+    without = convergence([result, result], old / "banks")
+    assert {without.of(name, "initial").converged for name in result.layers} == {None}
+    assert any("have no records of their batches" in note for note in without.notes)
