@@ -141,9 +141,9 @@ def train(args):
     sizes = {"batch_size": args.batch_size, "gram_batch_size": args.gram_batch_size}
     freezes = [] if args.freeze is None else [FreezeConverged(args.freeze, patience=2)]
     thresholds = Thresholds.off() if freezes else None
-    monitors = [CKAMonitor(references, dirpath="cka", dataloader=own, thresholds=thresholds, **sizes)][
-        : len(references)
-    ]
+    monitors = []
+    if references:
+        monitors = [CKAMonitor(references, dirpath="cka", dataloader=own, thresholds=thresholds, **sizes)]
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",

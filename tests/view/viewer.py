@@ -121,11 +121,12 @@ class Viewer:
         self.drawn()
 
     def drawn(self):
-        """Wait until the page has drawn."""
-        script = (
-            "const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 30)"
+        """Wait until the page has drawn. A busy browser may not draw at all for a while: then, wait two seconds."""
+        self.driver.execute_async_script(
+            """const done = arguments[0];
+            setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 30);
+            setTimeout(done, 2000);"""
         )
-        self.driver.execute_async_script(script)
 
     def settle(self):
         """Wait until the page has drawn, and has put its state into the address."""
@@ -200,10 +201,13 @@ class Viewer:
             "[...document.querySelectorAll('.exports button')].find(b => b.innerText === arguments[0]).click()", button
         )
         end = time.monotonic() + 20
-        while not (files := [file for file in self.downloads.iterdir() if file.suffix == f".{button.lower()}"]):
+        while True:
+            # The browser makes an empty file first.
+            files = [file for file in self.downloads.iterdir() if file.suffix == f".{button.lower()}"]
+            if files and files[0].stat().st_size:
+                return files[0].read_bytes()
             assert time.monotonic() < end
             time.sleep(0.05)
-        return files[0].read_bytes()
 
     def table(self):
         return list(csv.DictReader(io.StringIO(self.saved("CSV").decode())))
