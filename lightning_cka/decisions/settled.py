@@ -110,13 +110,10 @@ def changes_between(later: CKAResult, earlier: CKAResult, level: float) -> dict[
     if after is None or before is None or after.batch_differences(before) or later.unbiased != earlier.unbiased:
         return {}
     cells, old_cells = later.same_named_pairs(), earlier.same_named_pairs()
-    partners, old_partners = later.paired().layers, earlier.paired().layers
     rows, old_rows = ({name: row for row, name in enumerate(record.names)} for record in (after, before))
-    names = [
-        name
-        for name in cells
-        if name in old_cells and partners[name] == old_partners[name] and name in rows and name in old_rows
-    ]
+    known = cells.keys() & old_cells.keys() & rows.keys() & old_rows.keys()
+    partners, old_partners = later.paired().layers, earlier.paired().layers
+    names = [name for name in cells if name in known and partners[name] == old_partners[name]]
     if not names:
         return {}
     values = [float(later.matrix[cells[name]]) - float(earlier.matrix[old_cells[name]]) for name in names]

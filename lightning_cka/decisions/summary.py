@@ -103,8 +103,7 @@ def run_summary(
     Raises:
         ValueError: There is no result of training, or a number is out of range.
     """
-    found = {name: [each for each in history if is_of_training(each)] for name, history in results.items()}
-    found = {name: history for name, history in found.items() if history}
+    found = _of_training(results)
     if not found:
         raise ValueError("there are no results of training, which a summary needs: CKAMonitor writes them (.json)")
     judged = {name: history for name, history in found.items() if name in fixed}
@@ -113,19 +112,38 @@ def run_summary(
     for name, history in found.items():
         if history[-1].self_comparison:
             columns[_title("1 - CKA to the next", name, found)] = _to_next(history[-1], level)
-            continue
-        columns[name] = _values(history[-1], level)
-        if name in judged:
-            columns[f"{name}: change"] = _changes(history, level)
-            columns[f"{name}: since"] = _since(converged, name)
+        else:
+            columns |= _of_reference(name, history, converged if name in judged else None, level)
     if converged is not None and converged.last is not None:
         columns[f"{LAST_STATE}: since"] = _since(converged, LAST_STATE)
     last = [history[-1] for history in found.values()]
-    if ranks := next((each.ranks for each in last if each.ranks is not None), None):
-        columns["effective rank"] = {name: _rank(each, level) for name, each in ranks.layers.items()}
+    columns |= _ranks(last, level)
     layers = tuple(dict.fromkeys(name for each in last for name in each.layers))
     columns["flags"] = {name: _flags(last, name) for name in layers}
     return RunSummary(_heading(last, tolerance if judged else None, level), layers, columns)
+
+
+def _of_training(results: Mapping[str, Sequence[CKAResult]]) -> dict[str, list[CKAResult]]:
+    """Return the results of training, by the names that have some."""
+    found = {name: [each for each in history if is_of_training(each)] for name, history in results.items()}
+    return {name: history for name, history in found.items() if history}
+
+
+def _of_reference(name: str, history: Sequence[CKAResult], converged: Convergence | None, level: float) -> Columns:
+    """Return the columns of one reference. If it does not move, they say whether layers have converged."""
+    columns = {name: _values(history[-1], level)}
+    if converged is not None:
+        columns[f"{name}: change"] = _changes(history, level)
+        columns[f"{name}: since"] = _since(converged, name)
+    return columns
+
+
+def _ranks(last: Sequence[CKAResult], level: float) -> Columns:
+    """Return a column of effective ranks, if a result has them."""
+    ranks = next((each.ranks for each in last if each.ranks is not None), None)
+    if ranks is None:
+        return {}
+    return {"effective rank": {name: _rank(each, level) for name, each in ranks.layers.items()}}
 
 
 def _title(title: str, name: str, found: Mapping[str, Sequence[CKAResult]]) -> str:
@@ -175,14 +193,13 @@ def _to_next(result: CKAResult, level: float) -> dict[str, str]:
 
 def _rank(rank: LayerRank, level: float) -> str:
     """Return an effective rank, with half of its interval."""
-    zero, error = torch.zeros(()), torch.tensor(rank.standard_error)
+    zero, error = torch.tensor((0.0, rank.standard_error), dtype=torch.float64, device="cpu")
     half = float(interval(zero, error, max(rank.num_batches, 1), level)[1])
     return f"{rank.value:.1f}" if isnan(half) else f"{rank.value:.1f} ± {half:.1f}"
 
 
-def _since(found: Convergence | None, compared_with: str) -> dict[str, str]:
-    each = () if found is None else found.found
-    return {one.layer: one.since for one in each if one.compared_with == compared_with}
+def _since(found: Convergence, compared_with: str) -> dict[str, str]:
+    return {each.layer: each.since for each in found.found if each.compared_with == compared_with}
 
 
 def _flags(results: Sequence[CKAResult], name: str) -> str:
