@@ -8,7 +8,15 @@ from typing import Any, NoReturn
 
 from lightning_cka.cli.compare_arguments import add_compare, add_matrix
 from lightning_cka.cli.run_arguments import add_convergence, add_summary
-from lightning_cka.cli.shared_arguments import add_ceiling, add_command, add_exclude, add_layers, add_measures
+from lightning_cka.cli.shared_arguments import (
+    add_ceiling,
+    add_command,
+    add_exclude,
+    add_layers,
+    add_level,
+    add_measures,
+    add_picture_or_table,
+)
 from lightning_cka.version import __version__
 
 _EXAMPLES = """\
@@ -169,8 +177,8 @@ def _add_redundancy(commands: Any) -> None:
     parser.add_argument(
         "--alike", type=float, default=0.9, help="CKA above which layers are alike (default: %(default)s)"
     )
-    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
+    add_level(parser)
+    add_picture_or_table(parser)
 
 
 def _add_rank(commands: Any) -> None:
@@ -195,8 +203,8 @@ def _add_rank(commands: Any) -> None:
         metavar="PART",
         help="part of its largest rank so far above which a layer's loss is reported (default: %(default)s)",
     )
-    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
+    add_level(parser)
+    add_picture_or_table(parser)
 
 
 def _add_show(commands: Any) -> None:

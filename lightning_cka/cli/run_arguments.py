@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lightning_cka.cli.shared_arguments import add_command
+from lightning_cka.cli.shared_arguments import add_command, add_level, add_picture_or_table
 
 
 def add_convergence(commands: Any) -> None:
@@ -18,7 +18,7 @@ def add_convergence(commands: Any) -> None:
         "lightning-cka convergence cka --output convergence.pdf",
     )
     _add_run(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
+    add_picture_or_table(parser)
 
 
 def add_summary(commands: Any) -> None:
@@ -44,4 +44,4 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=0.02,
         help="change of CKA that does not matter (default: %(default)s)",
     )
-    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
+    add_level(parser)

@@ -75,6 +75,16 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add ``--level``."""
+    parser.add_argument("--level", type=float, default=0.95, help="level of intervals (default: %(default)s)")
+
+
+def add_picture_or_table(parser: argparse.ArgumentParser) -> None:
+    """Add ``--output`` for a picture or a table."""
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .png, .pdf, .svg or .csv")
+
+
 def add_ceiling(parser: argparse.ArgumentParser) -> None:
     """Add ``--ceiling``."""
     parser.add_argument(

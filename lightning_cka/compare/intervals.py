@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from math import isnan
+from typing import TYPE_CHECKING
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
 from lightning_cka.hsic.standard_error import student_interval
+
+if TYPE_CHECKING:
+    from lightning_cka.compare.result import CKAResult
 
 MIN_EFFECTIVE_BATCHES = 3.5
 """Smallest effective number of batches with an interval. Below it, the error itself is hardly known: with two unequal
@@ -74,3 +78,14 @@ def batches_to_decide(half_width: float, effective_batches: float, distance: flo
         if number > _MOST_BATCHES:
             return None
     return number
+
+
+def interval_of_result(result: CKAResult, level: float) -> tuple[Tensor, Tensor]:
+    """Return `interval` of a result's values, each ``(L, R)``; ``nan`` if its standard errors are not known.
+
+    `CKAResult.confidence_interval` is the same for users: it raises and warns instead.
+    """
+    if result.standard_error is None or result.effective_batches is None:
+        unknown = torch.full_like(result.matrix, torch.nan)
+        return unknown, unknown
+    return interval(result.matrix, result.standard_error, result.effective_batches, level)

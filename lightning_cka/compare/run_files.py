@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,12 @@ def last_moment(results: Iterable[CKAResult]) -> tuple[int, int]:
 def is_of_training(result: CKAResult) -> bool:
     """Whether a result is of a moment of training. Those of ``trainer.validate()`` have neither epoch nor step."""
     return result.epoch is not None or result.step is not None
+
+
+def histories_of_training(results: Mapping[str, Iterable[CKAResult]]) -> dict[str, list[CKAResult]]:
+    """Return the results of training by name, without names that have none."""
+    found = {name: [each for each in history if is_of_training(each)] for name, history in results.items()}
+    return {name: history for name, history in found.items() if history}
 
 
 def is_start(result: CKAResult) -> bool:

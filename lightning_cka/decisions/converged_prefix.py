@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from lightning_cka.compare.intervals import interval, too_few_batches
+from lightning_cka.compare.intervals import interval_of_result, too_few_batches
 from lightning_cka.compare.result import CKAResult
 
 
@@ -47,9 +47,7 @@ def converged_prefix(
     """
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be in (0, 1), but is {tolerance}")
-    cells, lower = result.same_named_pairs(), torch.full_like(result.matrix, torch.nan)
-    if result.standard_error is not None and result.effective_batches is not None:
-        lower, _ = interval(result.matrix, result.standard_error, result.effective_batches, level)
+    cells, (lower, _) = result.same_named_pairs(), interval_of_result(result, level)
     passed: dict[str, float] = {}
     for name in order:
         if name in known:

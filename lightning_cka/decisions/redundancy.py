@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.compare.intervals import batches_to_decide, interval, too_few_batches
+from lightning_cka.compare.intervals import batches_to_decide, interval_of_result, too_few_batches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment_text
 from lightning_cka.compare.tables import table
@@ -170,11 +170,10 @@ def redundancy(result: CKAResult, alike: float = DEFAULT_ALIKE, level: float = 0
 
 def _bounds(result: CKAResult, level: float) -> tuple[Tensor, Tensor, str]:
     """Return both ends of the confidence intervals of CKA, and why there are none; "" if there are."""
-    unknown = torch.full_like(result.matrix, torch.nan)
+    low, high = interval_of_result(result, level)
     if result.standard_error is None or result.effective_batches is None:
-        return unknown, unknown, "no advice: this result has no standard errors. Compare the Gram banks again"
+        return low, high, "no advice: this result has no standard errors. Compare the Gram banks again"
     few = too_few_batches(result.effective_batches)
-    low, high = interval(result.matrix, result.standard_error, result.effective_batches, level)
     return low, high, f"no advice: {few}" if few else ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import bank_files, is_of_training, results_of_references
+from lightning_cka.compare.run_files import bank_files, histories_of_training, results_of_references
 
 _MOVING = re.compile(r"previous(:\d+)?(, restarted .*)?")
 """Names of references that move with the model: the state of one or several comparisons ago."""
@@ -39,8 +39,8 @@ def read_run(folder: str | Path) -> RunResults:
     found = {}
     for place, files in results_of_references(folder):
         name = place.relative_to(folder).as_posix() if place != folder else folder.resolve().name
-        found[name] = [result for result in map(CKAResult.load, files) if is_of_training(result)]
-    results = {name: history for name, history in found.items() if history}
+        found[name] = map(CKAResult.load, files)
+    results = histories_of_training(found)
     banks = bank_files(folder) or bank_files(folder.parent / "banks") if results or bank_files(folder) else []
     if not results and not banks:
         raise ValueError(f"{str(folder)!r} has no results (.json) and no banks, which CKAMonitor writes")
@@ -49,9 +49,8 @@ def read_run(folder: str | Path) -> RunResults:
 
 def fixed_references(results: Mapping[str, Sequence[CKAResult]]) -> dict[str, list[CKAResult]]:
     """Return the results of training with references that do not move: not of the model with itself or its past."""
-    found = {name: [each for each in history if is_of_training(each)] for name, history in results.items()}
     return {
         name: history
-        for name, history in found.items()
-        if history and not history[-1].self_comparison and not _MOVING.fullmatch(history[-1].reference_name)
+        for name, history in histories_of_training(results).items()
+        if not history[-1].self_comparison and not _MOVING.fullmatch(history[-1].reference_name)
     }

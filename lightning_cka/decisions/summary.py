@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from lightning_cka.compare.bank_series import BankSource
-from lightning_cka.compare.intervals import interval, too_few_batches
+from lightning_cka.compare.intervals import interval, interval_of_result, too_few_batches
 from lightning_cka.compare.layer_ranks import LayerRank
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training, moment_text
+from lightning_cka.compare.run_files import histories_of_training, moment_text
 from lightning_cka.compare.tables import flag_reasons, table
 from lightning_cka.decisions.convergence import DEFAULT_CONVERGED, convergence
 from lightning_cka.decisions.layer_convergence import LAST_STATE, Convergence
@@ -103,7 +103,7 @@ def run_summary(
     Raises:
         ValueError: There is no result of training, or a number is out of range.
     """
-    found = _of_training(results)
+    found = histories_of_training(results)
     if not found:
         raise ValueError("there are no results of training, which a summary needs: CKAMonitor writes them (.json)")
     judged = {name: history for name, history in found.items() if name in fixed}
@@ -121,12 +121,6 @@ def run_summary(
     layers = tuple(dict.fromkeys(name for each in last for name in each.layers))
     columns["flags"] = {name: _flags(last, name) for name in layers}
     return RunSummary(_heading(last, tolerance if judged else None, level), layers, columns)
-
-
-def _of_training(results: Mapping[str, Sequence[CKAResult]]) -> dict[str, list[CKAResult]]:
-    """Return the results of training, by the names that have some."""
-    found = {name: [each for each in history if is_of_training(each)] for name, history in results.items()}
-    return {name: history for name, history in found.items() if history}
 
 
 def _of_reference(name: str, history: Sequence[CKAResult], converged: Convergence | None, level: float) -> Columns:
@@ -169,11 +163,9 @@ def _heading(last: Sequence[CKAResult], tolerance: float | None, level: float) -
 
 def _values(result: CKAResult, level: float) -> dict[str, str]:
     """Return CKA of each paired layer, with half of its interval."""
-    pairs = result.same_named_pairs()
-    if result.standard_error is None or result.effective_batches is None:
-        return {name: f"{float(result.matrix[cell]):.3f}" for name, cell in pairs.items()}
-    low, high = interval(result.matrix, result.standard_error, result.effective_batches, level)
+    low, high = interval_of_result(result, level)
     half = (high - low) / 2
+    pairs = result.same_named_pairs()
     return {name: _with_half(float(result.matrix[cell]), float(half[cell])) for name, cell in pairs.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.compare.bank_series import INITIAL_LABEL
-from lightning_cka.compare.intervals import interval
+from lightning_cka.compare.intervals import interval_of_result
 from lightning_cka.compare.run_files import is_start
 from lightning_cka.decisions.settled import settled_since
 
@@ -94,12 +94,10 @@ def moment_labels(results: Sequence[CKAResult]) -> tuple[list[str], str]:
 
 def _values_and_bounds(result: CKAResult, pairing: Pairing, level: float) -> NDArray[np.float64]:
     """Return CKA, lower bound and upper bound ``(3, pairs)`` of one result; ``nan`` where one is not known."""
-    matrices = [result.matrix]
-    if result.standard_error is not None and result.effective_batches is not None:
-        matrices += interval(result.matrix, result.standard_error, result.effective_batches, level)
+    matrices = [result.matrix, *interval_of_result(result, level)]
     pairs = result.cells(pairing)
     found = np.full((3, len(pairing.layers)), np.nan)
     for place, name in enumerate(pairing.layers):
         if name in pairs:
-            found[: len(matrices), place] = [float(matrix[pairs[name]]) for matrix in matrices]
+            found[:, place] = [float(matrix[pairs[name]]) for matrix in matrices]
     return found

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.compare.run_files import histories_of_training
 from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.loggers import LoggerOutput
@@ -59,8 +59,7 @@ class ReportFile:
             results: All results of the run in order, by the key of `Settings.key`.
             step: The step of the loggers.
         """
-        found = {key: [each for each in history if is_of_training(each)] for key, history in results.items()}
-        self._new = {key: history for key, history in found.items() if history}
+        self._new = histories_of_training(results)
         self._step = step
         self.poll()
 
