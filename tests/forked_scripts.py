@@ -1,4 +1,4 @@
-"""Run scripts in processes that are forked from one that has imported the packages, which takes seconds.
+"""Run scripts and functions in processes that are forked from one that has imported the packages, which takes seconds.
 
 A script sees what it would see if Python had started it: its own ``__main__``, arguments, environment, folder and
 streams. Lightning starts further processes of a script in the same way.
@@ -17,6 +17,8 @@ from multiprocessing import process as multiprocessing_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
+
+from torch.multiprocessing import start_processes
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["preloaded"])
@@ -49,6 +51,11 @@ def run(command, folder, environment, timeout):
     if is_late:
         raise subprocess.TimeoutExpired(command, timeout, out, err)
     return subprocess.CompletedProcess(command, process.exitcode, out, err)
+
+
+def run_two_processes(function, folder):
+    """Run a function of the rank and a folder in two processes, and raise the first error of them."""
+    start_processes(function, (folder,), nprocs=2, start_method="forkserver")
 
 
 def _main(command, folder, environment, files):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import permutations
+from statistics import fmean
 
 import numpy as np
 
@@ -38,16 +40,8 @@ def unbiased_hsic(k, ell):
 
 def unbiased_hsic_u_statistic(k, ell):
     """Return the U-statistic: the mean over all ordered 4-tuples of distinct samples. It is slow for large n."""
-    n = len(k)
-    total, count = 0.0, 0
-    for i in range(n):
-        for j in range(n):
-            for q in range(n):
-                for r in range(n):
-                    if len({i, j, q, r}) == 4:
-                        total += k[i, j] * (ell[i, j] + ell[q, r] - 2 * ell[i, q])
-                        count += 1
-    return total / count
+    k, ell = np.asarray(k).tolist(), np.asarray(ell).tolist()
+    return fmean(k[i][j] * (ell[i][j] + ell[q][r] - 2 * ell[i][q]) for i, j, q, r in permutations(range(len(k)), 4))
 
 
 def biased_hsic(k, ell):
@@ -88,7 +82,7 @@ def minibatch_cka(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):
 def squared_distances(x):
     """Return the squared Euclidean distances (n, n)."""
     x = np.asarray(x, np.float64).reshape(len(x), -1)
-    return np.array([[((p - q) ** 2).sum() for q in x] for p in x])
+    return np.array([((p - x) ** 2).sum(1) for p in x])
 
 
 def rbf_gram(x, threshold=0.5, median=None):
@@ -122,18 +116,10 @@ def effective_dimension(x):
 
     Both are means over all ordered 4-tuples of distinct samples.
     """
-    d = squared_distances(x)
-    n = len(d)
-    total, count = 0.0, 0
-    for i in range(n):
-        for j in range(n):
-            for q in range(n):
-                for r in range(n):
-                    if len({i, j, q, r}) == 4:
-                        total += d[i, j] * d[q, r] / 4
-                        count += 1
+    d = squared_distances(x).tolist()
+    numerator = fmean(d[i][j] * d[q][r] / 4 for i, j, q, r in permutations(range(len(d)), 4))
     k = fast_gram(x)
-    return (total / count) / unbiased_hsic_u_statistic(k, k)
+    return numerator / unbiased_hsic_u_statistic(k, k)
 
 
 def leave_one_out(xs, ys, hsic=unbiased_hsic, weight=lambda n: n * (n - 3)):

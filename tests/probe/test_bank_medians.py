@@ -6,6 +6,7 @@ import naive
 import numpy as np
 import pytest
 import torch
+from forked_scripts import run_two_processes
 from gram_banks import bank_of_features
 from lightning_cka.hsic.stack import pack_features
 from lightning_cka.probe.bank_batch import BankBatch
@@ -87,7 +88,7 @@ def work(rank, folder):
 
 def test_two_processes_agree_with_one(tmp_path):
     """With five batches, the second process has fewer. With one batch, it has none."""
-    torch.multiprocessing.spawn(work, args=(tmp_path,), nprocs=2)
+    run_two_processes(work, tmp_path)
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert one == other
     with_nan = features()

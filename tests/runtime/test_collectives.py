@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from forked_scripts import run_two_processes
 from lightning_cka.runtime.collectives import (
     all_gather,
     all_gather_bool,
@@ -71,7 +72,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(work, (folder,), nprocs=2)
+    run_two_processes(work, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
