@@ -1,6 +1,8 @@
 """Compiled models: hooks fire, nothing is recompiled, and layer names have no prefix of the compiler."""
 
 import copy
+import warnings
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method"),
+    pytest.mark.usefixtures("_without_figures"),
 ]
 
 
@@ -73,39 +76,66 @@ def run(how, tmp_path, *monitors, **options):
     return copy.deepcopy(model.state_dict()), len(graphs)
 
 
+def not_compiled(model, _backend):
+    return model
+
+
+def references(folder):
+    """Return references of all kinds, with the same weights in each call."""
+    torch.manual_seed(0)
+    torch.save(Quiet().state_dict(), folder / "frozen.pt")
+    return ["initial", "previous", "self", folder / "frozen.pt", Quiet()]
+
+
+@pytest.fixture(scope="module")
+def eager_results(tmp_path_factory):
+    """The results without compilation, by reference."""
+    folder = tmp_path_factory.mktemp("eager")
+    with warnings.catch_warnings(), patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):
+        warnings.simplefilter("ignore")
+        run(not_compiled, folder, monitor := CKAMonitor(references(folder), num_samples=64, dirpath=folder / "cka"))
+    return monitor.results
+
+
 @pytest.mark.parametrize("how", [whole, child, child_in_place])
-def test_training_keeps_its_graphs_and_its_weights(how, tmp_path):
-    torch.save(Quiet().state_dict(), tmp_path / "frozen.pt")
-    references = ["initial", "previous", "self", tmp_path / "frozen.pt", Quiet()]
+def test_training_keeps_its_graphs_and_its_weights(how, tmp_path, eager_results):
     plain, graphs = run(how, tmp_path)
-    monitor = CKAMonitor(references, dirpath=tmp_path / "cka")
+    monitor = CKAMonitor(references(tmp_path), num_samples=64, dirpath=tmp_path / "cka")
     watched, watched_graphs = run(how, tmp_path, monitor)
     assert graphs > 0
     assert watched_graphs == graphs
     assert all(torch.equal(value, watched[name]) for name, value in plain.items())
-    eager = CKAMonitor(references, dirpath=tmp_path / "eager")
-    run(lambda model, _backend: model, tmp_path, eager)
-    assert eager.results.keys() == monitor.results.keys()
+    assert eager_results.keys() == monitor.results.keys()
     for name, results in monitor.results.items():
-        for one, other in zip(results, eager.results[name], strict=True):
+        for one, other in zip(results, eager_results[name], strict=True):
             assert one.layers == other.layers == ("net.layers.0", "net.layers.1", "net.layers.4", "head")
             torch.testing.assert_close(one.matrix, other.matrix, rtol=0, atol=1e-5)
 
 
+def frozen_layers(how, folder):
+    """Train with `FreezeConverged`; return the weights, the number of compiled graphs and what is frozen."""
+    freeze = FreezeConverged(0.3, 2)
+    monitor = CKAMonitor(dirpath=folder / "cka", thresholds=Thresholds.off())
+    weights, graphs = run(how, folder, monitor, freeze, max_epochs=4)
+    assert is_compiled(freeze._freezing.module) == (how is not not_compiled)
+    return weights, graphs, freeze.frozen
+
+
+@pytest.fixture(scope="module")
+def frozen_eagerly(tmp_path_factory):
+    with warnings.catch_warnings(), patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):
+        warnings.simplefilter("ignore")
+        return frozen_layers(not_compiled, tmp_path_factory.mktemp("eager"))
+
+
 @pytest.mark.filterwarnings("ignore:FreezeConverged. layer 'head' has converged")
 @pytest.mark.parametrize("how", [whole, child, child_in_place])
-def test_layers_of_compiled_models_are_frozen(how, tmp_path):
+def test_layers_of_compiled_models_are_frozen(how, tmp_path, frozen_eagerly):
     """torch compiles again, and the weights are those of the eager model."""
-    weights, graphs, frozen = {}, {}, {}
-    for name, compiles in {"eager": lambda model, _backend: model, "compiled": how}.items():
-        freeze = FreezeConverged(0.3, 2)
-        monitor = CKAMonitor(dirpath=tmp_path / name, thresholds=Thresholds.off())
-        weights[name], graphs[name] = run(compiles, tmp_path, monitor, freeze, max_epochs=4)
-        assert is_compiled(freeze._freezing.module) == (name == "compiled")
-        frozen[name] = freeze.frozen
-    assert frozen["compiled"] == frozen["eager"]
-    assert list(frozen["eager"]) == ["net.layers.0", "net.layers.1", "net.layers.4"]
+    eager, no_graphs, expected = frozen_eagerly
+    weights, graphs, frozen = frozen_layers(how, tmp_path)
+    assert frozen == expected
+    assert list(frozen) == ["net.layers.0", "net.layers.1", "net.layers.4"]
     _, before = run(how, tmp_path, max_epochs=4)
-    assert graphs["eager"] == 0 < before < graphs["compiled"]
-    pairs = zip(weights["eager"].values(), weights["compiled"].values(), strict=True)
-    assert all(torch.equal(one, other) for one, other in pairs)
+    assert no_graphs == 0 < before < graphs
+    assert all(torch.equal(one, other) for one, other in zip(eager.values(), weights.values(), strict=True))

@@ -1,6 +1,8 @@
 """The default device and the default dtype of torch do not reach the package's own tensors and generators."""
 
+import warnings
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import lightning as L
 import pytest
@@ -157,12 +159,18 @@ def comparisons(model, other, samples, folder):
     return outcome
 
 
+@pytest.fixture(scope="module")
+def expected_comparisons(tmp_path_factory):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return comparisons(network(1), network(2), SAMPLES, tmp_path_factory.mktemp("expected"))
+
+
 @every_default
-def test_comparisons_without_a_trainer(default, tmp_path):
+def test_comparisons_without_a_trainer(default, tmp_path, expected_comparisons):
     arguments = network(1), network(2), SAMPLES, tmp_path
-    expected = comparisons(*arguments)
     with under(default):
-        same(comparisons(*arguments), expected)
+        same(comparisons(*arguments), expected_comparisons)
 
 
 @every_default
@@ -223,23 +231,38 @@ def logs_on_the_cpu(monkeypatch):
 SOURCES = {"validation": {}, "own": {"dataloader": DataLoader(dataset(seed=4), 16, shuffle=True)}}
 
 
+def full_monitor(source, folder, kind=CKAMonitor):
+    """Return a monitor with references of all kinds, and arguments that make it compute nearly all there is."""
+    references = ["initial", "previous", "self", network_like(Net())]
+    arguments = {"kernel": ["linear", "rbf"], "save_banks": True, "trajectory": True, "num_samples": 64}
+    return kind(references, dirpath=folder, **arguments, **SOURCES[source])
+
+
+@pytest.fixture(scope="module")
+def expected_training(tmp_path_factory):
+    """By source, the weights and the results of a run with the usual defaults."""
+    found = {}
+    for source in SOURCES:
+        monitor = full_monitor(source, tmp_path_factory.mktemp("expected"))
+        with warnings.catch_warnings(), patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):
+            warnings.simplefilter("ignore")
+            found[source] = run(monitor)[0].state_dict(), results(monitor)
+    return found
+
+
 @pytest.mark.parametrize("source", SOURCES)
 @every_default
-def test_training(default, source, monkeypatch, tmp_path):
-    arguments = {"kernel": ["linear", "rbf"], "save_banks": True, "trajectory": True, **SOURCES[source]}
-    references = ["initial", "previous", "self", network_like(Net())]
-    expected = CKAMonitor(references, dirpath=tmp_path / "expected", **arguments)
-    plain, _ = run(expected)
+def test_training(default, source, monkeypatch, tmp_path, expected_training):
+    weights, expected = expected_training[source]
+    monitor = full_monitor(source, tmp_path, UnderMeta if default == "meta" else CKAMonitor)
     if default == "meta":
-        monitor = UnderMeta(references, dirpath=tmp_path / "found", **arguments)
         with logs_on_the_cpu(monkeypatch):
             model, _ = run(monitor)
     else:
-        monitor = CKAMonitor(references, dirpath=tmp_path / "found", **arguments)
         model, _ = run(Sets(default), monitor)
-    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert len(results(monitor)) >= 4 * 8
-    same(results(monitor), results(expected))
+    same(results(monitor), expected)
 
 
 class Sets(L.Callback):
