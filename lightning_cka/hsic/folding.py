@@ -5,6 +5,7 @@ Two plain matrix products write this layout directly. A packed triangle would ne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -77,12 +78,33 @@ def triangle_indices(n: int) -> Tensor:
     return _positions(rows, columns, h)
 
 
-def fold_triangles(triangles: Tensor, n: int) -> Tensor:
+def lower_triangles(folded: Tensor, n: int) -> Tensor:
+    """Return the strictly lower triangles ``(L, n(n-1)/2)``, row by row, of folded matrices ``(L, n h)``."""
+    triangles = folded.new_empty(len(folded), n * (n - 1) // 2)
+    for part, positions in _triangle_parts(n):
+        triangles[:, part] = folded.index_select(1, positions)
+    return triangles
+
+
+def fold_triangles(triangles: Tensor, n: int, dtype: torch.dtype | None = None) -> Tensor:
     """Return the folded matrices ``(L, n h)`` whose strictly lower triangles are ``(L, n(n-1)/2)``, row by row.
 
-    Some rows at a time are written, because indices of all entries would take more memory than the matrices.
+    Args:
+        triangles: The triangles.
+        n: Number of samples.
+        dtype: Dtype of the folded matrices; None: that of the triangles.
     """
-    folded = triangles.new_zeros(len(triangles), n * half_size(n))
+    folded = triangles.new_zeros(len(triangles), n * half_size(n), dtype=dtype)
+    for part, positions in _triangle_parts(n):
+        folded.index_copy_(1, positions, triangles[:, part].to(folded.dtype))
+    return folded
+
+
+def _triangle_parts(n: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield parts of a strictly lower triangle, and the positions of their entries in a folded matrix.
+
+    A part is some rows, because indices of all entries would take more memory than the matrices.
+    """
     step = max(1, _INDICES_AT_A_TIME // n)
     for first in range(1, n, step):
         sizes = torch.arange(first, min(first + step, n), device="cpu")  # Row i of the triangle has i entries.
@@ -90,8 +112,7 @@ def fold_triangles(triangles: Tensor, n: int) -> Tensor:
         start = first * (first - 1) // 2
         entries = torch.arange(start, start + len(rows), device="cpu")
         columns = entries - rows * (rows - 1) // 2
-        folded.index_copy_(1, _positions(rows, columns, half_size(n)), triangles[:, start : start + len(rows)])
-    return folded
+        yield slice(start, start + len(rows)), _positions(rows, columns, half_size(n))
 
 
 def _positions(rows: Tensor, columns: Tensor, h: int) -> Tensor:

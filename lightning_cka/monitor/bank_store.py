@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_tensors import rounded_to_half
 from lightning_cka.probe.probe_identity import BatchInputs
 from lightning_cka.runtime.collectives import all_gather
-from lightning_cka.runtime.files import digest, file_digest, write_atomically
+from lightning_cka.runtime.files import file_digest, write_atomically
 
 OTHER_FEATURES = "has other features (forward_fn or feature_fn)"
 
@@ -101,11 +103,12 @@ class BankStore:
         path = self._home(name)
         self.records.pop(name, None)
         try:
-            content = whole.save(path, float16=self._float16)
+            whole.save(path, float16=self._float16)
+            written = file_digest(path)
         except OSError as error:
             self._errors.warn_about(error, "a bank could not be written, resuming will lack it")
         else:
-            self.records[name] = {"path": str(path.resolve()), "digest": digest(content)}
+            self.records[name] = {"path": str(path.resolve()), "digest": written}
             entry = {"bank": name, **self.records[name]}
             if not self._errors.attempt(lambda: self._journal.append(entry)):
                 self._unlisted[name] = None
@@ -185,7 +188,8 @@ class BankStore:
         for name, path in files.items():
             home = self._home(name)
             if path.resolve() != home.resolve():
-                write_atomically(home, path.read_bytes())
+                with path.open("rb") as file:
+                    write_atomically(home, partial(copyfileobj, file))
             self.records[name]["path"] = str(home.resolve())
 
     def name_of_epoch(self, epoch: int) -> str:

@@ -205,23 +205,20 @@ class GramBank:
             warnings.warn(unlike_message(differences), stacklevel=2)
         return bank
 
-    def save(self, path: str | Path, *, float16: bool = False) -> bytes:
+    def save(self, path: str | Path, *, float16: bool = False) -> None:
         """Write the bank to a safetensors file; `lightning_cka.probe.bank_format` describes its content.
+
+        It takes some MiB of memory, or that of the largest Gram matrix.
 
         Args:
             path: Path of the file. Missing folders are created. An error or a killed process leaves no partial file.
             float16: Store the Gram matrices in half precision, relative to each layer's largest entry. The file takes
                 half the space. Linear CKA changes by less than 1e-4, that of others by 2e-3, or it is ``nan``.
 
-        Returns:
-            The file's content.
-
         Raises:
             OSError: The file cannot be written.
         """
-        content = write_bank(self, float16=float16)
-        write_atomically(Path(path), content)
-        return content
+        write_atomically(Path(path), lambda file: write_bank(self, file, float16=float16))
 
     @classmethod
     def load(cls, path: str | Path, *, batches: Collection[int] | None = None) -> GramBank:

@@ -19,17 +19,17 @@ checked before a number is used. Files of version 0.1.0 have no checksums.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_header import BankHeader, header_of, read_header
-from lightning_cka.probe.bank_tensors import read_grams, stored_tensors, tensor_checksum
+from lightning_cka.probe.bank_tensors import NO_CHECKSUM, read_grams, tensor_kinds, write_grams
 from lightning_cka.runtime.checkpoint_files import BANK_HEADER
+from lightning_cka.runtime.tensor_layout import TensorLayout
 from lightning_cka.runtime.text import about_file
 
 if TYPE_CHECKING:
@@ -49,17 +49,31 @@ class BankContent(NamedTuple):
     """The batches that were read."""
 
 
-def write_bank(bank: GramBank, *, float16: bool) -> bytes:
-    """Return the content of a bank's file.
+def write_bank(bank: GramBank, file: BinaryIO, *, float16: bool) -> None:
+    """Write a bank to an open, empty file, some layers at a time.
 
     Args:
         bank: The bank.
+        file: The file.
         float16: Whether to store the Gram matrices in half precision.
+
+    Raises:
+        OSError: The file cannot be written.
     """
-    stored = {batch.index: stored_tensors(batch.grams, float16=float16) for batch in bank}
-    header = header_of(bank, {index: tensor_checksum(tensors) for index, tensors in stored.items()})
-    named = {f"{index}.{name}": tensor for index, tensors in stored.items() for name, tensor in tensors.items()}
-    return to_safetensors(named, {BANK_HEADER: json.dumps(header, separators=(",", ":"))})
+    kinds = {batch.index: tensor_kinds(batch.grams, float16=float16) for batch in bank}
+    layout = TensorLayout({f"{index}.{name}": kind for index in kinds for name, kind in kinds[index].items()})
+
+    def header(checksums: Mapping[int, str]) -> bytes:
+        return layout.header({BANK_HEADER: json.dumps(header_of(bank, checksums), separators=(",", ":"))})
+
+    # The checksums precede the tensors in the file. They are known when the tensors have been written.
+    size = len(header(dict.fromkeys(kinds, NO_CHECKSUM)))
+    checksums = {}
+    for batch in bank:
+        starts = {name: size + layout.starts[f"{batch.index}.{name}"] for name in kinds[batch.index]}
+        checksums[batch.index] = write_grams(file, starts, batch.grams, float16=float16)
+    file.seek(0)
+    file.write(header(checksums))
 
 
 def read_bank(path: Path, batches: Collection[int] | None) -> BankContent:

@@ -8,14 +8,19 @@ import re
 from collections.abc import Callable, Iterable
 from itertools import chain, count
 from pathlib import Path
+from typing import BinaryIO
 
 from lightning_cka.runtime.processes import is_running
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that no reader sees it half written, even if the process is killed.
 
     The folder is created if it does not exist.
+
+    Args:
+        path: Path of the file.
+        content: The content, or a function that writes it to the open file.
 
     Raises:
         OSError: The file cannot be written. An existing file keeps its old content.
@@ -24,7 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

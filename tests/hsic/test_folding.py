@@ -30,7 +30,18 @@ def test_folding_keeps_each_entry_once(n):
 def test_triangle_indices_select_the_lower_triangle_row_by_row(n):
     full = symmetric(n)
     rows, columns = torch.tril_indices(n, n, -1)
-    assert torch.equal(folding.fold(full)[:, folding.triangle_indices(n)], full[:, rows, columns])
+    folded = folding.fold(full)
+    assert torch.equal(folded[:, folding.triangle_indices(n)], full[:, rows, columns])
+    assert torch.equal(folding.lower_triangles(folded, n), full[:, rows, columns])
+
+
+def test_large_triangles_are_taken_and_folded_in_parts():
+    full = symmetric(301)
+    rows, columns = torch.tril_indices(301, 301, -1)
+    triangles = folding.lower_triangles(folding.fold(full), 301)
+    assert torch.equal(triangles, full[:, rows, columns])
+    assert torch.equal(folding.fold_triangles(triangles, 301), folding.fold(full))
+    assert torch.equal(folding.fold_triangles(triangles, 301, torch.float64), folding.fold(full).double())
 
 
 @pytest.mark.parametrize("n", [4, 5, 8])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,23 @@ from gram_banks import SIZES, assert_same, ignore_few_samples, make_bank
 from lightning_cka import RBF, GramBank, compare_banks
 from lightning_cka.hsic.kernel_grams import median_squared_distances
 from lightning_cka.hsic.stack import pack_features
+from lightning_cka.probe import bank_tensors
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_header import FORMAT_VERSION
 from lightning_cka.probe.bank_medians import Bandwidths
 from lightning_cka.version import __version__
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as to_safetensors
 
 pytestmark = ignore_few_samples
 DATA = Path(__file__).parents[1] / "data"
+
+
+def saved(bank, path, **options):
+    """Return the content of a bank's file."""
+    bank.save(path, **options)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -63,13 +72,61 @@ def test_saving_a_loaded_bank_gives_the_same_file(tmp_path, n, float16):
     far[2] = 1e6  # Gives zeros of both signs.
     features = [far, torch.randn(n, 3), torch.ones(n, 2)]
     bank.add(BankBatch(0, pack_features(features), "", tuple(range(n))))
-    content = bank.save(tmp_path / "a.safetensors", float16=float16)
-    assert GramBank.load(tmp_path / "a.safetensors").save(tmp_path / "b.safetensors", float16=float16) == content
+    content = saved(bank, tmp_path / "a.safetensors", float16=float16)
+    assert saved(GramBank.load(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", float16=float16) == content
+
+
+def many_batches(dtype):
+    """A bank of more than ten batches, whose names have another order than their indices; one batch is ragged."""
+    bank = GramBank(("a", 'ä "quoted" \\ \n'), "Net")
+    for index in range(12):
+        n = 5 if index == 11 else 8
+        features = [torch.randn(n, 3, dtype=dtype), torch.randn(n, 4, dtype=dtype)]
+        bank.add(BankBatch(index, pack_features(features), f"hash{index}", tuple(range(8 * index, 8 * index + n))))
+    return bank
+
+
+@pytest.mark.parametrize("float16", [False, True])
+@pytest.mark.parametrize(
+    "bank",
+    [many_batches(torch.float32), many_batches(torch.float64), GramBank(("a",), "Net"), GramBank((), "Net")],
+    ids=["float32", "float64", "without batches", "without layers"],
+)
+def test_files_have_the_bytes_that_the_library_writes(tmp_path, bank, float16):
+    content = saved(bank, tmp_path / "a.safetensors", float16=float16)
+    tensors = load_file(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert len(tensors) == len(bank.batches) * (5 if float16 else 4)
+    assert content == to_safetensors(tensors, metadata)
+
+
+@pytest.mark.parametrize("float16", [False, True])
+@pytest.mark.parametrize("entries", [1, 100, 10**6])
+def test_the_number_of_layers_that_are_written_at_a_time_changes_nothing(tmp_path, monkeypatch, entries, float16):
+    bank = make_bank(epoch=1)
+    expected = saved(bank, tmp_path / "a.safetensors", float16=float16)
+    half = [bank_tensors.rounded_to_half(batch.grams).halves for batch in bank]
+    monkeypatch.setattr(bank_tensors, "_ENTRIES_AT_A_TIME", entries)
+    assert saved(bank, tmp_path / "a.safetensors", float16=float16) == expected
+    for batch, values in zip(bank, half, strict=True):
+        assert torch.equal(bank_tensors.rounded_to_half(batch.grams).halves, values)
+
+
+@pytest.mark.parametrize("float16", [False, True])
+def test_saving_changes_neither_the_bank_nor_what_is_read(tmp_path, float16):
+    bank, same = make_bank(), make_bank()
+    bank.save(tmp_path / "a.safetensors", float16=float16)
+    assert_same(bank, same)
+    if float16:
+        for batch in bank:
+            bank.add(replace(batch, grams=bank_tensors.rounded_to_half(batch.grams)))
+    assert_same(bank, GramBank.load(tmp_path / "a.safetensors"))
 
 
 def test_each_entry_of_a_gram_matrix_is_stored_once(tmp_path):
     bank = make_bank()
-    content = bank.save(tmp_path / "a.safetensors")
+    content = saved(bank, tmp_path / "a.safetensors")
     assert load_file(tmp_path / "a.safetensors")["0.halves"].shape == (2, 16 * 15 // 2)
     documented = sum(4 * 2 * (n * ((n + 1) // 2 + 2) + 1) for n in SIZES)
     held = sum(part.numel() * part.element_size() for batch in bank for part in batch.grams)
@@ -96,7 +153,7 @@ def test_float16_takes_half_the_space_and_changes_little(tmp_path, kernel):
             x = torch.randn(64, 512)
             features = [1e-4 * x[:, :8] + 1e-2 * model, x + model, (x @ torch.randn(512, 300)).relu() * 1e5]
             bank.add(BankBatch(index, pack_features(features), str(index), tuple(range(64))))
-        sizes.append([len(bank.save(tmp_path / "a.safetensors", float16=half)) for half in (True, False)])
+        sizes.append([len(saved(bank, tmp_path / "a.safetensors", float16=half)) for half in (True, False)])
         banks.append(bank)
         bank.save(tmp_path / "a.safetensors", float16=True)
         stored.append(GramBank.load(tmp_path / "a.safetensors"))
@@ -202,7 +259,7 @@ def test_files_that_are_no_banks(tmp_path):
     (tmp_path / "text.safetensors").write_text("not a safetensors file")
     with pytest.raises(ValueError, match=r"'text.safetensors' cannot be read as a bank"):
         GramBank.load(tmp_path / "text.safetensors")
-    content = make_bank().save(tmp_path / "whole.safetensors")
+    content = saved(make_bank(), tmp_path / "whole.safetensors")
     (tmp_path / "half.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"'half.safetensors' cannot be read as a bank"):
         GramBank.load(tmp_path / "half.safetensors")

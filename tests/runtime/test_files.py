@@ -18,6 +18,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_content_can_be_written_by_a_function(tmp_path):
+    path = tmp_path / "a.bin"
+    write_atomically(path, lambda file: (file.seek(2), file.write(b"end"), file.seek(0), file.write(b"a ")))
+    assert path.read_bytes() == b"a end"
+
+    def fail(file):
+        file.write(bytes(10**6))
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"a end"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_killed_process_leaves_no_half_file(tmp_path):
     """SIGKILL at the moment when the content is in the temporary file."""
     script = (
