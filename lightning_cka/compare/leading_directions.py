@@ -32,11 +32,11 @@ from lightning_cka.compare.influence import cka_of_sums
 from lightning_cka.compare.partners import Partners
 from lightning_cka.hsic.centered_grams import CenteredGrams, diagonal_part, dots, u_products
 from lightning_cka.hsic.first_directions import (
+    MAX_SAMPLES,
     Directions,
     FirstDirections,
     first_grams,
     first_packed,
-    layers_at_a_time,
 )
 from lightning_cka.hsic.hat_matrices import Ridge
 from lightning_cka.hsic.neighbors import MutualKNN
@@ -45,9 +45,13 @@ from lightning_cka.hsic.products import partner_products
 from lightning_cka.hsic.removed import between_groups, direction, products_without
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import to_device
+from lightning_cka.runtime.spacing import even_parts
 
 MAX_BATCHES = 16
 """Number of batches that are looked at: the first ones of the probe set."""
+
+_MAX_ENTRIES = 2**16 + 2**13
+"""Largest number of matrix entries of one model that are converted to float64 at a time."""
 
 MIN_SAMPLES = 16
 """Smallest batch that is looked at. In smaller ones, each direction has much of the variance by chance."""
@@ -107,10 +111,8 @@ class LeadingDirections:
             return
         of_model = (x, (of_x or FirstDirections()).of(x))
         of_reference = of_model if y is None else (y, (of_y or FirstDirections()).of(y))
-        count, step = len(self._pairs.rows), layers_at_a_time(x)
         numbers = to_device(torch.tensor(samples, device="cpu"), self._ends.device)
-        for start in range(0, count, step):
-            chunk = slice(start, start + step)
+        for chunk in even_parts(len(self._pairs.rows), _MAX_ENTRIES // min(x.num_samples, MAX_SAMPLES) ** 2):
             sides = [
                 _side(*each, _as_slice(indices[chunk]))
                 for each, indices in ((of_model, self._pairs.rows), (of_reference, self._pairs.columns))

@@ -13,17 +13,14 @@ from lightning_cka.hsic.leading import LeadingPairs, leading_eigenvectors
 from lightning_cka.hsic.neighbors import MutualKNN
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
 from lightning_cka.hsic.subset import first_samples
+from lightning_cka.runtime.spacing import even_parts
 
 MAX_SAMPLES = 64
 """Number of samples that are looked at in each batch: the first ones."""
 
-_MAX_ENTRIES = 2**16
-"""Largest number of matrix entries in memory at a time."""
-
-
-def layers_at_a_time(grams: PackedGrams) -> int:
-    """Return how many layers are looked at at a time."""
-    return max(1, _MAX_ENTRIES // min(grams.num_samples, MAX_SAMPLES) ** 2)
+_MAX_ENTRIES = 2**18
+"""Largest number of matrix entries of which directions are computed at a time: many layers need no more operations
+than one."""
 
 
 def first_grams(grams: PackedGrams, layers: slice | list[int]) -> CenteredGrams:
@@ -115,10 +112,9 @@ class FirstDirections:
             grams: Gram matrices of the batch: the same ones in each call, on any device.
         """
         if self._found is None:
-            count, step = len(grams.halves), layers_at_a_time(grams)
             found, nearest = [], []
-            for start in range(0, count, step):
-                first = first_grams(grams, slice(start, start + step))
+            for layers in even_parts(len(grams.halves), _MAX_ENTRIES // min(grams.num_samples, MAX_SAMPLES) ** 2):
+                first = first_grams(grams, layers)
                 found.append(leading_eigenvectors(first))
                 nearest.append(_nearest(first))
             pairs = LeadingPairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -10,6 +10,10 @@ from torch import Tensor
 from lightning_cka.hsic.centered_grams import CenteredGrams, dots, u_products
 from lightning_cka.hsic.precision import full_precision
 from lightning_cka.hsic.removed import direction, squares_without
+from lightning_cka.runtime.spacing import even_parts
+
+_MAX_ENTRIES = 2**16 + 2**13
+"""Largest number of matrix entries that are converted to float64 at a time."""
 
 _STEPS = 10
 """Number of products with each matrix. Where one direction dominates, half of them would do."""
@@ -54,6 +58,17 @@ def leading_eigenvectors(grams: CenteredGrams) -> LeadingPairs:
     Args:
         grams: Gram matrices of L layers on n samples.
     """
+    vectors, first, second = _lanczos(grams)
+    # In float32, rounding errors of a dominant direction would be larger than all other directions.
+    checked = [
+        _checked(CenteredGrams(grams.u[part], grams.diagonal[part]).double(), vectors[part], first[part], second[part])
+        for part in even_parts(len(vectors), _MAX_ENTRIES // vectors.shape[1] ** 2)
+    ]
+    return LeadingPairs(*(torch.cat(parts) for parts in zip(*checked, strict=True)))
+
+
+def _lanczos(grams: CenteredGrams) -> tuple[Tensor, Tensor, Tensor]:
+    """Return vectors close to the leading eigenvectors ``(L, n)``, and the two leading eigenvalues, ``(L,)``."""
     n = grams.u.shape[-1]
     steps = min(_STEPS, n - 1)
     basis = grams.u.new_empty(len(grams.u), steps, n)
@@ -84,10 +99,7 @@ def leading_eigenvectors(grams: CenteredGrams) -> LeadingPairs:
     first, weights = _leading_of_small(small)
     second, _ = _leading_of_small(small - first[:, None, None] * weights[:, :, None] * weights[:, None, :])
     vectors = (basis * weights[:, :, None].to(basis)).sum(1)
-    # In float32, rounding errors of a dominant direction would be larger than all other directions.
-    grams = grams.double()
-    squares = u_products(grams, grams)
-    return LeadingPairs(*_checked(grams, squares, vectors.double(), first, second), squares)
+    return vectors.double(), first, second
 
 
 def _leading_of_small(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,16 +118,13 @@ def _leading_of_small(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return ((matrices * vectors[:, None, :]).sum(2) * vectors).sum(1), vectors
 
 
-def _checked(
-    grams: CenteredGrams, squares: Tensor, vectors: Tensor, first: Tensor, second: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues, and the eigenvectors.
+def _checked(grams: CenteredGrams, vectors: Tensor, first: Tensor, second: Tensor) -> LeadingPairs:
+    """Return the eigenvalues and eigenvectors, and <U, U>.
 
-    They are ``nan`` where a vector is not close to an eigenvector, and where at most two directions vary.
+    The first two are ``nan`` where a vector is not close to an eigenvector, and where at most two directions vary.
 
     Args:
         grams: Gram matrices of L layers, in float64.
-        squares: <U, U>, ``(L,)``.
         vectors: Vectors close to the leading eigenvectors, ``(L, n)``, in float64.
         first: Their eigenvalues, approximately, ``(L,)``.
         second: The second eigenvalues, approximately, ``(L,)``.
@@ -125,6 +134,7 @@ def _checked(
     product = grams.times(vectors[:, None])[:, 0]
     values = dots(product, vectors)
     residual = torch.linalg.vector_norm(product - values[:, None] * vectors, dim=1)
+    squares = u_products(grams, grams)
     # What remains without the eigenvector must be larger than the errors that the eigenvector leaves in it.
     left = squares_without(grams, direction(values, vectors), squares)
     rest = left.sqrt()
@@ -133,4 +143,4 @@ def _checked(
     has_converged &= (rest > _MIN_REST * values) & (left - second.square() > _MIN_OTHERS**2 * left)
     nan = torch.full_like(values, torch.nan)
     vectors = vectors * torch.where(vectors.pow(3).sum(1) < 0, -1.0, 1.0).to(vectors)[:, None]
-    return values.where(has_converged, nan), vectors.where(has_converged[:, None], nan[:, None])
+    return LeadingPairs(values.where(has_converged, nan), vectors.where(has_converged[:, None], nan[:, None]), squares)

@@ -81,9 +81,9 @@ def _first_entries(m: int, h: int, device: torch.device) -> Tensor:
 
 
 def _centered_again(full: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """U-center matrices ``(L, m, m)`` with zeros on the diagonal, and add the shift to the offsets ``(L, m)``."""
+    """U-center matrices ``(L, m, m)`` with zeros on the diagonal in place, and add the shift to offsets ``(L, m)``."""
     shift = u_centering_shift(full.sum(2))
-    centered = full - shift[:, :, None]
-    centered -= shift[:, None, :]
-    centered.diagonal(dim1=1, dim2=2).zero_()
-    return centered, offsets + shift
+    full -= shift[:, :, None]
+    full -= shift[:, None, :]
+    full.diagonal(dim1=1, dim2=2).zero_()
+    return full, offsets + shift

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning_cka.hsic import first_directions
+from lightning_cka.hsic import first_directions, leading
 from lightning_cka.hsic.first_directions import FirstDirections, first_grams
 from lightning_cka.hsic.leading import leading_eigenvectors
 from lightning_cka.hsic.stack import pack_features
@@ -19,7 +19,8 @@ def packed(layers=5, n=40):
 
 def test_layers_in_parts_have_the_same_directions(monkeypatch):
     whole = FirstDirections().of(packed())
-    monkeypatch.setattr(first_directions, "_MAX_ENTRIES", 2 * 40**2)
+    monkeypatch.setattr(first_directions, "_MAX_ENTRIES", 3 * 40**2)
+    monkeypatch.setattr(leading, "_MAX_ENTRIES", 2 * 40**2)
     parts = FirstDirections().of(packed())
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-7, equal_nan=True)
