@@ -40,7 +40,8 @@ def converged_prefix(
         known: Layers that pass without a test.
 
     Returns:
-        The layers that pass, without the known ones. A layer fails if it is flagged, undefined or has no interval.
+        The layers that pass, without the known ones. A layer fails if it is flagged, undefined or has no interval. The
+        flag of lost effective rank does not count: it compares a layer with its own past, and CKA stays reliable.
 
     Raises:
         ValueError: The level or the tolerance is out of range.
@@ -62,7 +63,7 @@ def converged_prefix(
 
 def _problem(result: CKAResult, name: str, bound: float) -> str:
     """Return why the CKA of a layer cannot be relied on; empty if it can."""
-    if reasons := sorted({flag.reason for flag in result.flags_of(name)}):
+    if reasons := sorted({flag.reason for flag in result.flags_of(name)} - {"rank_loss"}):
         return f"is flagged ({', '.join(reasons)})"
     if isnan(result.same_named().get(name, torch.nan)):
         return "has no CKA"

@@ -83,11 +83,12 @@ def chosen_in_order(plan: LayerPlan, selectors: tuple[LayerSelector, ...] | None
 def warn_if_too_short(settings: Settings, patience: int, trainer: Trainer) -> None:
     """Warn if a new training will end before anything can be frozen."""
     number = number_of_comparisons(settings, trainer)
-    if number is None or number > patience or trainer.global_step > 0 or is_trial(trainer):
+    needed = patience + (not settings.schedule.by_steps)  # After the last step that is due, training may go on.
+    if number is None or number >= needed or trainer.global_step > 0 or is_trial(trainer):
         return
     rank_zero_warn(
         f"FreezeConverged will freeze nothing: training makes {number} comparisons, but with patience={patience} it "
-        f"takes {patience + 1}"
+        f"takes {needed}"
     )
 
 

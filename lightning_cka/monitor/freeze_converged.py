@@ -36,7 +36,8 @@ class FreezeConverged(BaseFinetuning):
     execution order, whose CKA with the state ``patience`` comparisons ago is above 1 - ``tolerance``, with the lower
     end of its confidence interval. From the next optimizer step on, these layers get no gradients. Step by step, a slow
     drift would pass, so that a longer way back counts. It uses the monitor's results, and lets the monitor compare with
-    ``"previous:PATIENCE"`` too. Layers that are flagged or have no interval are not frozen, nor those after them.
+    ``"previous:PATIENCE"`` too. Layers that are flagged or have no interval are not frozen, nor those after them. A
+    flag of lost effective rank does not matter, and layers that others keep from training are passed over.
 
     Batch norms of frozen layers stay in eval mode. Parameters that other modules share stay trainable. Each optimizer
     keeps something to train, and keeps its state of the frozen parameters. A layer never starts to train again by

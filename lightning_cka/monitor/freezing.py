@@ -55,19 +55,22 @@ class Freezing:
         self._reference = reference
         self._layers = FrozenLayers(module)
         self._since = (-1, -1)  # Order of the last comparison that does not count.
+        self._held: list[str] = []  # Layers that others keep from training, such as BackboneFinetuning.
         self._judged: CKAResult | None = None
         self._hook: Any = None
         self._warn = WarnOnce()
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
-        return {"frozen": {name: list(when) for name, when in self.frozen.items()}, "since": list(self._since)}
+        frozen = {name: list(when) for name, when in self.frozen.items()}
+        return {"frozen": frozen, "since": list(self._since), "held": self._held}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned. `apply` then freezes these layers."""
         self.frozen = {name: (epoch, step) for name, (epoch, step) in state["frozen"].items()}
         step, epoch = state["since"]
         self._since = (step, epoch)
+        self._held = state.get("held", [])
 
     def apply(self) -> None:
         """Freeze the layers that are to be frozen, and no others."""
@@ -99,10 +102,13 @@ class Freezing:
         self._judged = results[-1]
         history = [result for result in results if is_of_training(result)]
         tolerance, patience, level = self._options
+        before, self._held = self._held, self._layers.held(order)
+        if history and not set(before) <= set(self._held):  # A layer that did not train has not converged.
+            self._since = moment_order(history[-1].epoch, history[-1].step)
         if sum(moment_order(each.epoch, each.step) > self._since for each in history) < patience:
             return
         last = history[-1]
-        found = converged_prefix(last, order, tolerance, level, self.frozen)
+        found = converged_prefix(last, order, tolerance, level, {*self.frozen, *self._held})
         if found.problem:
             self._warn(
                 f"FreezeConverged: layer '{found.stopped_by}' {found.problem}. It and those after it are not frozen"

@@ -60,6 +60,16 @@ class FrozenLayers:
         named = self._model.named_parameters()
         return [name for name, p in named if id(p) in all_of and id(p) not in own and p.requires_grad]
 
+    def held(self, names: Iterable[str]) -> list[str]:
+        """Return those of some layers that have parameters, but none that trains, and are not frozen here."""
+        layers = named_layers(self._model)
+        own = {name: list(layers[name].parameters()) for name in names if name in layers}
+        return [
+            name
+            for name, found in own.items()
+            if found and not any(p.requires_grad or id(p) in self._parameters for p in found)
+        ]
+
     def number_allowed(self, names: Sequence[str], optimizers: Iterable[Optimizer]) -> int:
         """Return how many of some layers, from the first one on, can be frozen at most.
 

@@ -83,8 +83,14 @@ def test_layers_about_which_nothing_can_be_said_stop_the_prefix(change, passed, 
     assert re.match(problem, found.problem)
 
 
-def flagged(good, layer, **options):
-    flags = (Flag(layer, "trace_ratio", 30.0, 20.0, **options), Flag("the input", "copies", 3.0, 0.01))
+def test_lost_rank_does_not_make_cka_unreliable():
+    """So that `log_ranks` of a monitor changes no training."""
+    lost = flagged(result([1.0] * 4, [0.0] * 4), "b", reason="rank_loss")
+    assert list(converged_prefix(lost, LAYERS, 0.01).bounds) == list(LAYERS)
+
+
+def flagged(good, layer, reason="trace_ratio", **options):
+    flags = (Flag(layer, reason, 30.0, 20.0, **options), Flag("the input", "copies", 3.0, 0.01))
     return replace(good, diagnostics=Diagnostics(flags=flags))
 
 

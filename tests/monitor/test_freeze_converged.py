@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import BackboneFinetuning, Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning_cka import CKAMonitor, FreezeConverged, Thresholds
 from lightning_cka.monitor.freeze_checks import check_unused_parameters
@@ -197,6 +197,45 @@ def test_unfrozen_layers_train_again_and_may_be_frozen_later():
     assert freeze.frozen == {}
 
 
+class Finetuned(Net):
+    """Only the head trains, until `BackboneFinetuning` unfreezes the rest."""
+
+    @property
+    def backbone(self):
+        return self.net
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.head.parameters(), lr=0.1)
+
+
+def test_layers_that_others_keep_from_training_have_not_converged(tmp_path):
+    """They count from when they begin to train, also if the run is resumed just then."""
+    start, patience = 2, 2
+    for resumes in (False, True):
+        saved = ModelCheckpoint(tmp_path / str(resumes), every_n_epochs=start, save_top_k=-1)
+        kwargs = {"model": Finetuned, "enable_checkpointing": True}
+        freeze, weights = FreezeConverged(0.9, patience), Weights()
+        callbacks = [freeze, weights, saved, BackboneFinetuning(start, train_bn=False)]
+        if resumes:
+            run(monitor(dirpath=tmp_path / "cka"), *callbacks, max_epochs=start, **kwargs)
+            freeze, weights = FreezeConverged(0.9, patience), Weights()
+            network, used = (
+                Finetuned(),
+                trainer(
+                    monitor(dirpath=tmp_path / "cka"),
+                    freeze,
+                    weights,
+                    BackboneFinetuning(start, train_bn=False),
+                    max_epochs=6,
+                ),
+            )
+            used.fit(network, *loaders(), ckpt_path=saved.best_model_path)
+        else:
+            run(monitor(dirpath=tmp_path / "one"), *callbacks, max_epochs=6, **kwargs)
+        assert {epoch for epoch, _ in freeze.frozen.values()} == {start + patience - 1}
+        assert list(freeze.frozen) == ["net.0", "net.1", "net.4"]
+
+
 def test_a_second_fit_continues_and_another_training_begins_anew():
     freeze, watched = FreezeConverged(0.3, 2), monitor()
     network, used = run(watched, freeze, max_epochs=3)
@@ -267,6 +306,9 @@ def test_too_few_comparisons_are_said_before_training():
         run(monitor(), FreezeConverged(0.5), max_epochs=3)
     run(monitor(), freeze := FreezeConverged(0.5), max_epochs=4)
     assert freeze.frozen
+    by_steps = monitor(every_n_train_steps=6)
+    run(by_steps, freeze := FreezeConverged(0.9, 2), max_epochs=2)  # Steps 6 and 12 of 16.
+    assert {step for _, step in freeze.frozen.values()} == {12}
 
 
 def test_the_number_of_frozen_layers_is_logged_and_can_be_monitored():

@@ -43,6 +43,20 @@ def test_exactly_the_named_layers_are_frozen_and_trained_again():
     assert trainable(model) == before
 
 
+def test_held_layers_are_those_that_others_keep_from_training():
+    model = Tied()
+    layers = FrozenLayers(model)
+    names = ["embedding", "body.0", "body.1", "head", "unknown"]
+    model.body[0].requires_grad_(False)
+    model.body[1].bias.requires_grad_(False)
+    layers.set(["body.1"])
+    assert layers.held(names) == ["body.0"]
+    layers.set([])
+    assert layers.held(names) == ["body.0"]
+    model.body[0].bias.requires_grad_(True)
+    assert layers.held(names) == []
+
+
 def test_shared_parameters_stay_trainable_until_all_that_share_them_are_frozen():
     model = Tied()
     layers = FrozenLayers(model)
