@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lightning_cka.cli.shared_arguments import add_command, add_level, add_picture_or_table
+from lightning_cka.cli.shared_arguments import add_ceiling, add_command, add_level, add_picture_or_table
 
 
 def add_convergence(commands: Any) -> None:
@@ -30,7 +30,8 @@ def add_summary(commands: Any) -> None:
         "lightning-cka summary cka --all",
     )
     _add_run(parser)
-    parser.add_argument("--all", action="store_true", help="show all layers (default: at most 20)")
+    parser.add_argument("--all", action="store_true", help="show all measures and layers (default: one, at most 20)")
+    add_ceiling(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .md or .csv, with all layers")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_cka.cli.ceilings import ceilings_of_measures
 from lightning_cka.cli.output_files import check_ending, write_line
 from lightning_cka.compare.tables import write_rows
 from lightning_cka.decisions.run_results import fixed_references, read_run
@@ -24,7 +25,12 @@ def summary(options: Any) -> None:
         check_ending(output, (".md", ".csv"))
     run = read_run(options.folder)
     found = run_summary(
-        run.results, run.banks, fixed_references(run.results), tolerance=options.tolerance, level=options.level
+        run.results,
+        run.banks,
+        fixed_references(run.results),
+        tolerance=options.tolerance,
+        level=options.level,
+        ceilings=ceilings_of_measures(options.ceiling, list(run.results.values())),
     )
     if output is not None and output.suffix.lower() == ".csv":
         write_rows(("layer", *found.header), found.to_rows(), output)

@@ -174,8 +174,15 @@ def _heading(result: CKAResult) -> str:
         mean = f"layers paired by {result.pairing.how}, mean"
     return (
         f"{title} and {result.reference_name}: {result.measure_label}, "
-        f"{result.num_samples} samples in {result.num_batches} batches, {mean} {_format_value(result.summary())}"
+        f"{samples_text(result)}, {mean} {_format_value(result.summary())}"
     )
+
+
+def samples_text(result: CKAResult) -> str:
+    """Return how many samples and batches a result is of, in words; "" if that is not known."""
+    if result.num_samples is None:
+        return ""
+    return f"{result.num_samples} samples in {result.num_batches} batch{'es' * (result.num_batches != 1)}"
 
 
 def _most_similar(result: CKAResult, row: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,10 @@ class SeedCeiling:
             )
         records = result.left_out_batches
         if records is not None and (problem := self.left_out_batches.batch_differences(records)):
-            raise ValueError(f"the seed ceiling and the result are not of one probe set: {problem}")
+            raise ValueError(
+                f"the seed ceiling and the result are not of one probe set: {problem}. If the result has exclude= or "
+                "groups=, the ceiling needs the same: pass seed_ceiling(exclude=), or CKAMonitor(ceiling=)"
+            )
 
     def to_rows(self, level: float = 0.95) -> list[dict[str, Any]]:
         """Return one row for each layer, as for `pandas.DataFrame`.
@@ -182,3 +185,14 @@ class SeedCeiling:
             return torch.full_like(batch_error, torch.nan)
         batches = effective_batches(self.left_out_batches.weights)
         return half_widths((batch_error, self.seed_error[rows]), (batches, self.num_seeds), level)
+
+
+def fitting_ceiling(ceilings: Iterable[SeedCeiling], result: CKAResult) -> SeedCeiling | None:
+    """Return the first ceiling that fits a result; None if none does, and for a model with itself."""
+    for ceiling in () if result.self_comparison else ceilings:
+        try:
+            ceiling.check_fits(result)
+        except ValueError:  # It is of another measure, or of another probe set.
+            continue
+        return ceiling
+    return None

@@ -16,6 +16,7 @@ from lightning_cka.decisions.run_results import fixed_references, read_run
 from lightning_cka.decisions.settled import Change, changes_between, check_tolerance, settled_since
 from lightning_cka.hsic.standard_error import check_level
 from lightning_cka.probe.bank import open_bank
+from lightning_cka.runtime.text import shortened
 
 DEFAULT_CONVERGED = 0.02
 """Change of CKA that does not matter."""
@@ -84,7 +85,7 @@ def convergence(
     batches = {name: history[-1].effective_batches for name, history in histories.items()}
     if last is not None:
         batches[LAST_STATE] = last.effective_batches
-    notes += _more_batches(found, batches, tolerance, level)
+    notes += _undefined(histories, last) + _more_batches(found, batches, tolerance, level)
     layers = tuple(dict.fromkeys(each.layer for each in found))
     return Convergence(layers, tolerance, level, histories, last, tuple(found), tuple(dict.fromkeys(notes)))
 
@@ -152,6 +153,15 @@ def _missing(reference: str, history: Sequence[CKAResult]) -> list[str]:
         return [f"{problem}, which intervals of changes need: they are of an older version, or their comparison failed"]
     few = too_few_batches(history[-1].effective_batches)
     return [few] if few else []
+
+
+def _undefined(histories: Mapping[str, Sequence[CKAResult]], last: SimilarityToLast | None) -> list[str]:
+    """Return which layers have no CKA at the last moment."""
+    values = [pair for history in histories.values() for pair in history[-1].same_named().items()]
+    values += [] if last is None else list(zip(last.layers, last.values[:, -1].tolist(), strict=True))
+    names = list(dict.fromkeys(name for name, value in values if isnan(value)))
+    cause = "they do not vary, or the last comparison failed"
+    return [f"nothing is known of {shortened(names)}, whose CKA is nan: {cause}"] if names else []
 
 
 def _more_batches(

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cka.compare.intervals import batches_to_decide, interval_of_result, too_few_batches
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import moment_text
-from lightning_cka.compare.tables import table
+from lightning_cka.compare.tables import samples_text, table
 from lightning_cka.decisions.alike_blocks import fewest_blocks
 from lightning_cka.hsic.measure import measure_title
 from lightning_cka.hsic.standard_error import check_level
@@ -187,7 +187,7 @@ def redundancy_table(found: Redundancy) -> str:
     """Return a table with one row for each pair of consecutive layers, then the blocks and what is removable."""
     result, title = found.result, measure_title(found.result.measure)
     moment = ", ".join(filter(None, (result.model_name, moment_text(result.epoch, result.step))))
-    heading = f"{moment}: {result.measure_label}, {result.num_samples} samples in {result.num_batches} batches"
+    heading = f"{moment}: {', '.join(filter(None, (result.measure_label, samples_text(result))))}"
     header = ("layer", "next layer", f"1 - {title}", f"{100 * found.level:g} % interval", "alike")
     rows = [(step.before, step.layer, f"{step.change:.4f}", *_verdict(found, step)) for step in found.consecutive]
     parts = [heading, table(header, rows)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from lightning_cka.compare.intervals import interval, interval_of_result, too_fe
 from lightning_cka.compare.layer_ranks import LayerRank
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import histories_of_training, moment_text
-from lightning_cka.compare.tables import flag_reasons, table
+from lightning_cka.compare.tables import flag_reasons, samples_text, table
+from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
 from lightning_cka.decisions.convergence import DEFAULT_CONVERGED, convergence
 from lightning_cka.decisions.layer_convergence import LAST_STATE, Convergence
 from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.decisions.settled import changes_between
+from lightning_cka.hsic.measure import measure_title
 from lightning_cka.runtime.spacing import spread_evenly
 
 MAX_ROWS = 20
@@ -37,11 +39,13 @@ class RunSummary:
         heading: What was compared, and what the numbers mean.
         layers: Names of the layers.
         columns: Texts by title of the column and by layer. A layer that has none is missing.
+        further: Titles of the columns of all measures but the first, with the measures' names.
     """
 
     heading: str
     layers: tuple[str, ...]
     columns: Columns
+    further: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -59,28 +63,34 @@ class RunSummary:
         """Return a table for a terminal.
 
         Args:
-            folder: The folder of the run. If there are more than 20 layers, 18 evenly spaced ones are shown, and a line
-                tells the command that shows all of this folder. None: all layers are shown.
+            folder: The folder of the run. The first measure is shown, and of more than 20 layers 18 evenly spaced ones.
+                If that is not all, a line tells the command that shows all of this folder. None: all is shown.
         """
-        rows, rest = self._shown(folder)
-        return "\n".join([self.heading, "", table(("layer", *self.header), rows), *rest])
+        titles, rows, rest = self._shown(folder)
+        return "\n".join([self.heading, "", table(titles, rows), *rest])
 
     def markdown(self, folder: Path | None) -> str:
         """Return `text` as a Markdown table."""
-        rows, rest = self._shown(folder)
-        titles = ["layer", *self.header]
-        lines = [titles, ["---", *["---:"] * len(self.header)], *([f"`{name}`", *texts] for name, *texts in rows)]
+        titles, rows, rest = self._shown(folder)
+        lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *([f"`{name}`", *texts] for name, *texts in rows)]
         written = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         return "\n".join([self.heading, "", *written, *(f"\n{line}" for line in rest)])
 
-    def _shown(self, folder: Path | None) -> tuple[list[list[str]], list[str]]:
-        """Return the rows that are shown, and a line about the others."""
-        layers: Sequence[str] = self.layers
-        rest = []
+    def _shown(self, folder: Path | None) -> tuple[list[str], list[list[str]], list[str]]:
+        """Return the titles and the rows that are shown, and a line about the others."""
+        layers, columns, rest = self.layers, self.columns, []
         if folder is not None and len(layers) > MAX_ROWS:
-            layers = spread_evenly(layers, MAX_ROWS - 2)
-            rest = [f"{len(layers)} of {len(self.layers)} layers; all: lightning-cka summary {folder} --all"]
-        return [[name, *(texts.get(name, "") for texts in self.columns.values())] for name in layers], rest
+            layers = tuple(spread_evenly(layers, MAX_ROWS - 2))
+            rest.append(f"{len(layers)} of {len(self.layers)} layers")
+        if folder is not None and self.further:
+            columns = {title: texts for title, texts in columns.items() if title not in self.further}
+            rest.append(f"without {', '.join(dict.fromkeys(self.further.values()))}")
+        rows = [[name, *(texts.get(name, "") for texts in columns.values())] for name in layers]
+        return (
+            ["layer", *columns],
+            rows,
+            [f"{', '.join(rest)}; all: lightning-cka summary {folder} --all"] if rest else [],
+        )
 
 
 def run_summary(
@@ -90,6 +100,7 @@ def run_summary(
     *,
     tolerance: float = DEFAULT_CONVERGED,
     level: float = 0.95,
+    ceilings: Iterable[SeedCeiling] = (),
 ) -> RunSummary:
     """Return the summary of a run.
 
@@ -99,6 +110,7 @@ def run_summary(
         fixed: Names of the references that do not move, for which a change tells whether a layer has converged.
         tolerance: As in `lightning_cka.convergence`.
         level: As in `lightning_cka.convergence`.
+        ceilings: Seed ceilings, for the measures that they are of.
 
     Raises:
         ValueError: There is no result of training, or a number is out of range.
@@ -109,18 +121,25 @@ def run_summary(
     judged = {name: history for name, history in found.items() if name in fixed}
     converged = convergence(judged, banks, tolerance, level) if judged else None
     columns: Columns = {}
-    for name, history in found.items():
-        if history[-1].self_comparison:
-            columns[_title("1 - CKA to the next", name, found)] = _to_next(history[-1], level)
-        else:
-            columns |= _of_reference(name, history, converged if name in judged else None, level)
+    further: dict[str, str] = {}
+    labels = list(dict.fromkeys(history[-1].measure_label for history in found.values()))
+    for label in labels:
+        histories = {name: each for name, each in found.items() if each[-1].measure_label == label}
+        own: Columns = {}
+        for name, history in histories.items():
+            if not history[-1].self_comparison:
+                own |= _of_reference(name, history, converged if name in judged else None, level)
+        own |= _of_self(histories, label if len(labels) > 1 else "", level)
+        own |= _of_ceiling(histories, ceilings, f" ({label})" if len(labels) > 1 else "", level)
+        columns |= own
+        further |= dict.fromkeys(own if label != labels[0] else (), label)
     if converged is not None and converged.last is not None:
         columns[f"{LAST_STATE}: since"] = _since(converged, LAST_STATE)
     last = [history[-1] for history in found.values()]
     columns |= _ranks(last, level)
     layers = tuple(dict.fromkeys(name for each in last for name in each.layers))
     columns["flags"] = {name: _flags(last, name) for name in layers}
-    return RunSummary(_heading(last, tolerance if judged else None, level), layers, columns)
+    return RunSummary(_heading(last, tolerance if judged else None, level), layers, columns, further)
 
 
 def _of_reference(name: str, history: Sequence[CKAResult], converged: Convergence | None, level: float) -> Columns:
@@ -140,19 +159,34 @@ def _ranks(last: Sequence[CKAResult], level: float) -> Columns:
     return {"effective rank": {name: _rank(each, level) for name, each in ranks.layers.items()}}
 
 
-def _title(title: str, name: str, found: Mapping[str, Sequence[CKAResult]]) -> str:
-    """Return a title, with the name of the series if there are several of a model with itself."""
-    several = sum(history[-1].self_comparison for history in found.values()) > 1
-    return f"{title} ({name})" if several else title
+def _of_self(histories: Mapping[str, Sequence[CKAResult]], label: str, level: float) -> Columns:
+    """Return a column of the change to the next layer for each series of a model with itself, by one measure."""
+    last = {name: history[-1] for name, history in histories.items() if history[-1].self_comparison}
+    return {
+        f"1 - {label or measure_title(each.measure)} to the next{f' ({name})' if len(last) > 1 else ''}": _to_next(
+            each, level
+        )
+        for name, each in last.items()
+    }
+
+
+def _of_ceiling(
+    histories: Mapping[str, Sequence[CKAResult]], ceilings: Iterable[SeedCeiling], ending: str, level: float
+) -> Columns:
+    """Return a column of the seed ceiling, if there is one for these results."""
+    result = next((history[-1] for history in histories.values() if not history[-1].self_comparison), None)
+    if result is None or (ceiling := fitting_ceiling(ceilings, result)) is None:
+        return {}
+    halves = (ceiling.bounds(level)[1] - ceiling.values).tolist()
+    texts = map(_with_half, ceiling.values.tolist(), halves)
+    return {f"seed ceiling{ending}": dict(zip(ceiling.layers, texts, strict=True))}
 
 
 def _heading(last: Sequence[CKAResult], tolerance: float | None, level: float) -> str:
     """Return two lines: what was compared, and what the numbers mean."""
-    result, labels = last[0], {each.measure_label for each in last}
-    what = labels.pop() if len(labels) == 1 else "several measures"
+    result, what = last[0], ", ".join(dict.fromkeys(each.measure_label for each in last))
     moment = moment_text(result.epoch, result.step)
-    numbers = "" if result.num_samples is None else f", {result.num_samples} samples in {result.num_batches} batches"
-    line = f"Summary of {result.model_name}, {moment}: {what}{numbers}"
+    line = f"Summary of {result.model_name}, {moment}: {', '.join(filter(None, (what, samples_text(result))))}"
     if few := too_few_batches(result.effective_batches):
         return f"{line}\n{few}"
     meaning = f"±: half of the {100 * level:g} % interval"
@@ -201,5 +235,5 @@ def _flags(results: Sequence[CKAResult], name: str) -> str:
 
 def _with_half(value: float, half: float = nan, sign: str = "") -> str:
     """Return a value, and half of its interval if this is known."""
-    text = f"{value:{sign}.3f}"
+    text = "nan" if isnan(value) else f"{value:{sign}.3f}"
     return text if isnan(half) else f"{text} ± {half:.3f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import nan
+from math import isnan, nan
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +13,8 @@ from torch import Tensor
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
+from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.decisions.settled import settled_count
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
@@ -25,6 +27,12 @@ LEVEL = 0.95
 CONVERGED = "converged_layers"
 """Last part of the key of the number of layers that have converged."""
 
+BELOW_CEILING = "layers_below_ceiling"
+"""Last part of the key of the number of layers whose CKA is below the seed ceiling."""
+
+BLOCKS = "alike_blocks"
+"""Last part of the key of the number of blocks of alike layers."""
+
 _OF_MEAN = ("", "_se", LOWER, UPPER)
 
 _RESERVED = (
@@ -33,6 +41,8 @@ _RESERVED = (
     "drift",
     "evolution",
     CONVERGED,
+    BELOW_CEILING,
+    BLOCKS,
 )
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
@@ -47,13 +57,14 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
     """Return the mean CKA, its standard error, and the CKA of each layer with the layer that it is paired with.
 
     The mean of all pairs has another name, so that no key has two meanings. A layer that is called like another value
-    or figure has a number after its name; see `logged_names`. A self-comparison has values of the mean only, because
-    the CKA of a layer with itself is 1.
+    or figure has a number after its name; see `logged_names`. A self-comparison has no values of layers, because the
+    CKA of a layer with itself is 1, but the number of blocks of alike layers; see `CKAResult.redundancy`.
 
     Returns:
         Values by the last part of the logged key: ``mean``, or ``mean_all_pairs`` if no layers are paired; layer
-        names. With two batches or more, also the mean with ``_se`` (its standard error), ``_lower`` and ``_upper`` (a
-        95 % confidence interval, ``nan`` with fewer than about four batches) at the end.
+        names; ``alike_blocks``, ``nan`` without intervals. With two batches or more, also the mean with ``_se`` (its
+        standard error), ``_lower`` and ``_upper`` (a 95 % confidence interval, ``nan`` with fewer than about four
+        batches) at the end.
     """
     values, name = {result.mean_name: result.summary()}, result.mean_name
     if (error := result.mean_standard_error) is not None:
@@ -64,6 +75,9 @@ def cka_scalars(result: CKAResult) -> dict[str, float]:
         layers = result.same_named()
         names = logged_names(layers)
         values.update((names[layer], value) for layer, value in layers.items())
+    else:
+        found = redundancy(result, level=LEVEL)
+        values[BLOCKS] = nan if found.note else float(len(found.blocks))
     return values
 
 
@@ -77,6 +91,18 @@ def converged_scalars(history: Sequence[CKAResult], tolerance: float, patience: 
     if not is_of_training(history[-1]) or not history[-1].same_named_pairs():
         return {}
     return {CONVERGED: float(settled_count(history, tolerance, patience, LEVEL))}
+
+
+def ceiling_scalars(result: CKAResult, ceilings: Iterable[SeedCeiling]) -> dict[str, float]:
+    """Return how many layers are below the seed ceiling, with a confidence of 95 %.
+
+    Returns:
+        The count as ``layers_below_ceiling``; ``nan`` without intervals. None if there is no ceiling for the result.
+    """
+    if (ceiling := fitting_ceiling(ceilings, result)) is None:
+        return {}
+    lows = [row["low"] for row in ceiling.below(result, LEVEL)]
+    return {BELOW_CEILING: nan if all(map(isnan, lows)) else float(sum(low > 0 for low in lows))}
 
 
 def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:

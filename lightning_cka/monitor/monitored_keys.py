@@ -15,7 +15,14 @@ from lightning.pytorch import Trainer
 
 from lightning_cka.monitor.logged_diagnostics import diagnostic_keys
 from lightning_cka.monitor.logged_ranks import rank_keys
-from lightning_cka.monitor.logged_scalars import CONVERGED, band_names, change_names, scalar_names
+from lightning_cka.monitor.logged_scalars import (
+    BELOW_CEILING,
+    BLOCKS,
+    CONVERGED,
+    band_names,
+    change_names,
+    scalar_names,
+)
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.trainer_state import validates_within_epochs
@@ -46,8 +53,9 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         shared = own if reference.pairing is None else tuple(reference.pairing.layers)
         mean = "mean" if shared or reference.source == "self" else "mean_all_pairs"
         names = scalar_names(shared, mean) + _change_names(settings, shared)
-        if reference.is_fixed and shared:
-            names.append(CONVERGED)
+        names += [BLOCKS] if reference.source == "self" else []
+        names += [CONVERGED] if reference.is_fixed and shared else []
+        names += [BELOW_CEILING] if settings.ceiling is not None and shared else []
         if settings.log_intervals:
             names += [bound for _, *bounds in band_names(shared).values() for bound in bounds]
         for measure in settings.measures:

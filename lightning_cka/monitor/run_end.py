@@ -94,7 +94,8 @@ def _write_table(
     if sum(path.stat().st_size for path in files) > _MOST_BYTES:
         files = []
     fixed = fixed_keys(results, references, settings)
-    found = run_summary(results, files, fixed, tolerance=settings.tolerance)
+    ceilings = output.ceilings.values()
+    found = run_summary(results, files, fixed, tolerance=settings.tolerance, ceilings=ceilings)
     output.log_summary(found, last_moment(result for history in results.values() for result in history)[1])
 
 

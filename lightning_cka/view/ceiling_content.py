@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.decisions.ceiling import SeedCeiling
+from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
 from lightning_cka.view.blocks import LEVEL
 from lightning_cka.view.packing import DECIMALS
 
@@ -21,18 +21,13 @@ def ceiling_content(ceilings: Iterable[SeedCeiling], results: Sequence[CKAResult
         ceilings: Seed ceilings, such as one for each measure.
         results: Results of one reference and one measure; at least one.
     """
-    if results[-1].self_comparison:
+    ceiling = fitting_ceiling(ceilings, results[-1])
+    if ceiling is None:
         return {}
-    for ceiling in ceilings:
-        try:
-            ceiling.check_fits(results[-1])
-        except ValueError:  # It is of another measure, or of another probe set.
-            continue
-        chance = "" if ceiling.chance is None else f", chance: {ceiling.chance:g}"
-        columns = (ceiling.values, *ceiling.bounds(LEVEL))
-        layers = {name: [_number(value) for value in row] for name, *row in zip(ceiling.layers, *columns, strict=True)}
-        return {"ceiling": {"label": f"seed ceiling ({ceiling.num_seeds} seeds{chance})", "layers": layers}}
-    return {}
+    chance = "" if ceiling.chance is None else f", chance: {ceiling.chance:g}"
+    columns = (ceiling.values, *ceiling.bounds(LEVEL))
+    layers = {name: [_number(value) for value in row] for name, *row in zip(ceiling.layers, *columns, strict=True)}
+    return {"ceiling": {"label": f"seed ceiling ({ceiling.num_seeds} seeds{chance})", "layers": layers}}
 
 
 def _number(value: Any) -> float | None:

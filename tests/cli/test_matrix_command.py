@@ -117,3 +117,15 @@ def test_a_report_has_the_seed_ceiling(tmp_path, capsys):
     assert '"ceiling":{"label":"seed ceiling (3 seeds, chance: 0)"' in page
     assert main(["report", RUNS[0]]) == 0
     assert '"ceiling":{' not in (tmp_path / RUNS[0] / "report.html").read_text()
+
+
+def test_a_summary_has_the_seed_ceiling(capsys):
+    assert main(["summary", RUNS[0], "--ceiling", *RUNS]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()[3:]
+    assert "seed ceiling" in header
+    ceiling = seed_ceiling([f"{run}/{LAST}" for run in RUNS], progress_bar=False)
+    half = ceiling.bounds()[1] - ceiling.values
+    for row, value, error in zip(rows, ceiling.values.tolist(), half.tolist(), strict=True):
+        assert f"{value:.3f} ± {error:.3f}" in row
+    assert main(["summary", RUNS[0]]) == 0
+    assert "seed ceiling" not in capsys.readouterr().out

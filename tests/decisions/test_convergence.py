@@ -104,6 +104,16 @@ def test_what_is_missing_is_said(banks, results):
     assert old.of("stays", "initial").since == ""
 
 
+def test_layers_without_cka_are_named(banks, results):
+    """A layer that does not vary at the end, by either criterion; not one that is unknown for another reason."""
+    dead = [replace(each, matrix=each.matrix * torch.tensor([1, torch.nan])) for each in results]
+    (note,) = convergence(dead, banks).notes
+    assert note == "nothing is known of stays, whose CKA is nan: they do not vary, or the last comparison failed"
+    flat = dated(banks_of([[[x, 0 * y] for x, y in batch] for batch in moving(STEPS, sizes=(24,) * 8)]))
+    assert "nothing is known of stays, whose CKA is nan" in convergence([], [banks[0], *flat[1:]]).notes[0]
+    assert not any("nan" in note for note in convergence(results[:1], banks[:2]).notes)
+
+
 def test_too_few_batches_give_no_answer():
     few = dated(banks_of(moving(STEPS, sizes=(24, 24))))
     found = convergence(results_of(few), few)

@@ -123,6 +123,18 @@ def test_results_that_do_not_fit_raise():
         found.check_fits(other)
 
 
+def test_results_with_other_samples_or_groups_say_what_the_ceiling_needs():
+    drawn = seeds(3)
+    ceiling = ceiling_of(drawn)
+    for options in ({"exclude": [100]}, {"groups": [place % 2 for place in range(1000)]}):
+        with pytest.raises(
+            ValueError, match=r"not of one probe set: .* If the result has exclude= or groups=, the ceil"
+        ):
+            ceiling.check_fits(compare_banks(drawn[0], drawn[1], **options))
+    same = compare_banks(drawn[0], drawn[1], exclude=[100])
+    ceiling_of(drawn, exclude=[100]).check_fits(same)
+
+
 def test_warnings_point_at_the_caller():
     banks = seeds(3)
     for batch in banks[0]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from gram_banks import bank_of_features
-from lightning_cka import CKAResult, Thresholds, compare_banks, convergence
+from lightning_cka import CKAResult, Thresholds, compare_banks, convergence, seed_ceiling
 from lightning_cka.compare.diagnostics import Diagnostics
 from lightning_cka.compare.flags import Flag
 from lightning_cka.compare.layer_ranks import LayerRank, LayerRanks
@@ -143,3 +143,47 @@ def test_old_results_without_errors_have_values_alone():
     assert found.columns["initial: since"] == {"a": "", "b": ""}
     with pytest.raises(ValueError, match="there are no results of training, which a summary needs"):
         run_summary({"initial": [replace(old, epoch=None, step=None)]}, None, [])
+
+
+def test_of_several_measures_the_first_is_shown_and_a_line_says_where_all_are(twelve):
+    banks, _ = twelve
+    results = {}
+    for measure in ("cka", "mutual_knn"):
+        pairs = {"initial": banks[0], "self": None}
+        for name, other in pairs.items():
+            made = [compare_banks(b, other or b, measures=measure, thresholds=Thresholds.off()) for b in banks[1:]]
+            results[f"{name}/{measure}"] = [replace(each, reference_name=name) for each in made]
+    found = run_summary(results, None, ["initial/cka", "initial/mutual_knn"])
+    first = ["initial/cka", "initial/cka: change", "initial/cka: since", "1 - linear CKA to the next"]
+    second = [text.replace("linear CKA", "mutual kNN").replace("cka", "mutual_knn") for text in first]
+    assert list(found.header) == [*first, *second, "flags"]
+    assert found.heading.startswith("Summary of model, epoch 2, step 29: linear CKA, mutual kNN, 72 samples")
+    lines = found.text(Path("cka")).splitlines()
+    assert "mutual" not in lines[3]
+    assert lines[-1] == "without mutual kNN; all: lightning-cka summary cka --all"
+    assert all(title in found.text(None).splitlines()[3] for title in found.header)
+    assert second[0] in found.markdown(None)
+    assert second[0] not in found.markdown(Path("cka"))
+    assert found.to_rows()[0][second[0]] == found.columns[second[0]]["net.0"]
+
+
+def test_the_seed_ceiling_has_a_column(twelve):
+    banks, results = twelve
+    ceiling = seed_ceiling(banks[1:], progress_bar=False)
+    found = run_summary(results, None, ["initial"], ceilings=[ceiling])
+    half = float(ceiling.bounds()[1][0] - ceiling.values[0])
+    assert found.columns["seed ceiling"]["net.0"] == f"{float(ceiling.values[0]):.3f} ± {half:.3f}"
+    other = seed_ceiling(banks[1:], kernel="rbf", progress_bar=False)
+    assert "seed ceiling" not in run_summary(results, None, ["initial"], ceilings=[other]).header
+    assert "seed ceiling" not in run_summary({"self": results["self"]}, None, [], ceilings=[ceiling]).header
+
+
+def test_undefined_values_have_no_sign_and_one_batch_is_one(twelve):
+    matrix = torch.full((1, 1), nan)
+    old = [CKAResult(matrix, ("a",), ("a",), epoch=e, step=e, num_samples=8, num_batches=1) for e in range(2)]
+    found = run_summary({"initial": old}, [], ["initial"])
+    assert found.columns["initial"] == {"a": "nan"}
+    assert "8 samples in 1 batch" in found.heading
+    assert "batches" not in found.heading.splitlines()[0]
+    dead = [replace(each, matrix=each.matrix * nan) for each in twelve[1]["initial"]]
+    assert run_summary({"initial": dead}, None, ["initial"]).columns["initial: change"]["net.0"] == "nan"

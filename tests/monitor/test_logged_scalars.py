@@ -34,7 +34,19 @@ def test_scalars_equal_the_results_and_callbacks_can_monitor_them(tmp_path):
     off_diagonal = (own.sum() - 4) / 12
     assert metrics["cka/self/mean"].item() == pytest.approx(off_diagonal.item(), abs=1e-6)
     assert set(metrics) >= {"cka/self/mean", "val_loss"}
+    assert metrics["cka/self/alike_blocks"].item() == len(monitor.results["self"][-1].redundancy().blocks) > 0
     assert "cka/self/head" not in metrics
+
+
+def test_callbacks_can_monitor_the_number_of_blocks():
+    stopping = EarlyStopping("cka/self/alike_blocks", mode="max", patience=99, stopping_threshold=0.5)
+    _, used = fit(CKAMonitor("self"), stopping, max_epochs=9)
+    assert used.current_epoch == 1  # Of nine.
+    few = CKAMonitor("self", gram_batch_size=64)  # Without intervals, there are no blocks.
+    _, used = fit(few)
+    assert used.callback_metrics["cka/self/alike_blocks"].isnan()
+    with pytest.raises(ValueError, match="looks for 'cka/initial/alike_blocks', which CKAMonitor does not log"):
+        fit(CKAMonitor("initial"), EarlyStopping("cka/initial/alike_blocks"))
 
 
 def test_a_layer_named_mean_has_a_key_of_its_own():

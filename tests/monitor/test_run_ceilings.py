@@ -1,9 +1,12 @@
 """The seed ceiling of a monitor: what other seeds reach, in its figures, and the checks before the first step."""
 
+import logging
+
 import pytest
 import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import CKAMonitor, GramBank, seed_ceiling
 from lightning_cka.monitor import run_output
 from torch.utils.data import DataLoader
@@ -45,6 +48,21 @@ def test_figures_get_the_ceiling_of_their_measure(seeds, tmp_path, monkeypatch):
         assert torch.equal(ceiling.seed_error, expected.seed_error)
         rows = ceiling.below(monitor.results[f"initial/{kernel}"][-1])
         assert [row["layer"] for row in rows] == list(monitor.results["initial/linear"][-1].layers)
+
+
+def test_the_number_of_layers_below_the_ceiling_is_logged_and_can_be_monitored(seeds, tmp_path, caplog):
+    monitor = CKAMonitor(["initial", "self"], kernel=["linear", "rbf"], dirpath=tmp_path / "cka", ceiling=seeds)
+    key = "cka/initial/rbf/layers_below_ceiling"
+    with caplog.at_level(logging.INFO):
+        found = fit(monitor, callbacks=[monitor, EarlyStopping(key)]).callback_metrics
+    rows = monitor.ceilings["rbf"].below(monitor.results["initial/rbf"][-1])
+    assert found[key].item() == sum(row["low"] > 0 for row in rows)
+    assert "cka/self/rbf/layers_below_ceiling" not in found
+    assert "seed ceiling (linear CKA)" in caplog.text
+    with pytest.raises(ValueError, match="'cka/initial/layers_below_ceiling', which CKAMonitor does not log"):
+        run(CKAMonitor(dirpath=tmp_path / "a"), EarlyStopping("cka/initial/layers_below_ceiling"))
+    two = CKAMonitor("initial", dirpath=tmp_path / "b", ceiling=seeds[:2])  # Without an interval.
+    assert fit(two).callback_metrics["cka/initial/layers_below_ceiling"].isnan()
 
 
 def test_a_drift_map_with_a_ceiling_is_drawn(seeds, tmp_path, monkeypatch):
