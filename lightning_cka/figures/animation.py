@@ -13,7 +13,8 @@ from PIL.Image import Resampling
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.layout import SCREEN_DPI
-from lightning_cka.figures.pictures import Pixels, render
+from lightning_cka.figures.pictures import render
+from lightning_cka.figures.png_encoder import Pixels
 from lightning_cka.runtime.files import write_atomically
 from lightning_cka.runtime.spacing import spread_evenly
 

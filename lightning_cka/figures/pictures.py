@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_cka.figures.png_encoder import Pixels, PngEncoder
 from lightning_cka.runtime.files import write_atomically
-
-Pixels = NDArray[np.uint8]
 
 FORMATS = (".png", ".pdf", ".svg")
 """Endings of the files that `write_figure` writes."""
@@ -34,7 +32,9 @@ def render(figure: Figure, dpi: float | None = None) -> Pixels:
         figure.set_dpi(dpi)
     canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    width, height = canvas.get_width_height()
+    with_alpha = Image.frombuffer("RGBA", (width, height), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    return np.asarray(with_alpha.convert("RGB"))  # Several times as fast as a slice of the array.
 
 
 def write_figure(figure: Figure, path: Path) -> None:
@@ -52,21 +52,12 @@ def write_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
-def write_picture(path: Path, pixels: Pixels) -> None:
-    """Write a PNG file completely or not at all.
-
-    Args:
-        path: Path of the file. Missing folders are created.
-        pixels: RGB pixels ``(height, width, 3)`` of type uint8, with `PRINT_DPI` dots per inch.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    write_atomically(path, png(pixels, PRINT_DPI))
-
-
 def png(pixels: Pixels, dpi: float | None = None) -> bytes:
     """Return the content of a PNG file with these RGB pixels. Their dots per inch say how large they are in print."""
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG", **({} if dpi is None else {"dpi": (dpi, dpi)}))
-    return content.getvalue()
+    return PngEncoder(dpi).encode(pixels)
+
+
+def pixels_of(content: bytes) -> Pixels:
+    """Return the RGB pixels of the content of a PNG file."""
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))

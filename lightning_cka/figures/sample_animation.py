@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from lightning_cka.compare.sample_maps import SampleMaps, sample_maps
 from lightning_cka.compare.sample_marks import SampleMarks
 from lightning_cka.figures.animation import MAX_FRAMES, frame_places, write_gif
-from lightning_cka.figures.pictures import Pixels, render
+from lightning_cka.figures.pictures import render
+from lightning_cka.figures.png_encoder import Pixels
 from lightning_cka.figures.samples import axis_limits, draw_sample_maps
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_cka.figures.pictures import PRINT_DPI, Pixels, render, write_picture
+from lightning_cka.figures.pictures import PRINT_DPI, png, render
 from lightning_cka.monitor.loggers import LoggerOutput
+from lightning_cka.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,8 +81,8 @@ class FigureQueue:
         self._loggers.finish()
 
     def _log(self, key: str, step: int, drawn: Future[_Drawn]) -> None:
-        pixels, error = drawn.result()
-        if unsupported := self._loggers.send("image", key, pixels, step):
+        content, error = drawn.result()
+        if unsupported := self._loggers.send("image", key, content, step):
             self._errors.warn(
                 f"{', '.join(unsupported)} cannot log images: the CKA figures are in {self._errors.folder}"
             )
@@ -90,15 +91,16 @@ class FigureQueue:
 
 
 class _Drawn(NamedTuple):
-    pixels: Pixels
+    content: bytes
+    """The PNG file."""
     error: OSError | None
     """The error of writing the file."""
 
 
 def _draw(draw: Callable[[], Figure], path: Path) -> _Drawn:
-    pixels = render(draw(), PRINT_DPI)  # Loggers get the same pixels: drawing twice would take longer.
+    content = png(render(draw(), PRINT_DPI), PRINT_DPI)  # Loggers get the same: drawing twice would take longer.
     try:
-        write_picture(path, pixels)
+        write_atomically(path, content)
     except OSError as error:
-        return _Drawn(pixels, error)
-    return _Drawn(pixels, None)
+        return _Drawn(content, error)
+    return _Drawn(content, None)

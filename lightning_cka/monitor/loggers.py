@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from lightning_cka.figures.pictures import Pixels
+from lightning_cka.figures.pictures import pixels_of
 from lightning_cka.monitor.logger_thread import LoggerThread
 from lightning_cka.monitor.output_errors import OutputErrors
-from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard
+from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard, image_to_tensorboard
 from lightning_cka.runtime.file_names import safe_file_name
 from lightning_cka.runtime.files import digest
 from lightning_cka.runtime.namespaces import class_names
@@ -31,13 +31,9 @@ Send = Callable[[Any, str, Any, int], None]
 """A function of a logger, a key, a value and a step."""
 
 
-def _image_to_tensorboard(logger: Any, key: str, pixels: Pixels, step: int) -> None:
-    logger.experiment.add_image(key, pixels, step, dataformats="HWC")
-
-
-def _image_to_wandb(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+def _image_to_wandb(logger: Any, key: str, png: bytes, step: int) -> None:
     # WandbLogger logs this step as "trainer/global_step". W&B counts its own steps, which must only increase.
-    logger.log_image(key, [Image.fromarray(pixels)], step=step)
+    logger.log_image(key, [_image(png)], step=step)
 
 
 def _tried_twice(send: Send) -> Send:
@@ -59,8 +55,8 @@ def _tried_twice(send: Send) -> Send:
     return send_or_retry
 
 
-def _image_to_mlflow(logger: Any, key: str, pixels: Pixels, step: int) -> None:
-    logger.experiment.log_image(logger.run_id, pixels, f"{_artifact_path(key)}/step={step:06d}.png")
+def _image_to_mlflow(logger: Any, key: str, png: bytes, step: int) -> None:
+    logger.experiment.log_image(logger.run_id, pixels_of(png), f"{_artifact_path(key)}/step={step:06d}.png")
 
 
 def _text_to_tensorboard(logger: Any, key: str, text: str, step: int) -> None:
@@ -100,8 +96,8 @@ def _report_to_mlflow(logger: Any, key: str, path: Path, step: int) -> None:  # 
     logger.experiment.log_artifact(logger.run_id, str(path), _artifact_path(key.rpartition("/")[0]) or None)
 
 
-def _image_to_comet(logger: Any, key: str, pixels: Pixels, step: int) -> None:
-    logger.experiment.log_image(Image.fromarray(pixels), name=key, step=step)
+def _image_to_comet(logger: Any, key: str, png: bytes, step: int) -> None:
+    logger.experiment.log_image(_image(png), name=key, step=step)
 
 
 def _text_to_comet(logger: Any, key: str, text: str, step: int) -> None:
@@ -112,11 +108,11 @@ def _video_to_comet(logger: Any, key: str, path: Path, step: int) -> None:
     logger.experiment.log_video(str(path), name=key, format=path.suffix[1:], step=step)
 
 
-def _image_to_litlogger(logger: Any, key: str, pixels: Pixels, step: int) -> None:
+def _image_to_litlogger(logger: Any, key: str, png: bytes, step: int) -> None:
     # A series keeps all that it gets. So it gets the path of a file, which it uploads at once, and not the pixels.
     with TemporaryDirectory() as folder:
         path = Path(folder, "image.png")
-        Image.fromarray(pixels).save(path)
+        path.write_bytes(png)
         _append_to_litlogger(logger, key, "Image", str(path), step)
 
 
@@ -130,6 +126,10 @@ def _video_to_litlogger(logger: Any, key: str, path: Path, step: int) -> None:
 
 def _append_to_litlogger(logger: Any, key: str, kind: str, content: str, step: int) -> None:
     logger.experiment[key].append(getattr(import_module("litlogger"), kind)(content), step=step)
+
+
+def _image(png: bytes) -> Image.Image:
+    return Image.fromarray(pixels_of(png))
 
 
 def _artifact_path(key: str) -> str:
@@ -149,7 +149,7 @@ def _artifact_name(part: str) -> str:
 
 _SEND: dict[tuple[Kind, str], Send] = {
     ("comparison", "TensorBoardLogger"): comparisons_to_tensorboard,
-    ("image", "TensorBoardLogger"): _image_to_tensorboard,
+    ("image", "TensorBoardLogger"): image_to_tensorboard,
     ("image", "WandbLogger"): _image_to_wandb,
     ("image", "MLFlowLogger"): _tried_twice(_image_to_mlflow),
     ("image", "CometLogger"): _image_to_comet,
@@ -189,7 +189,7 @@ class LoggerOutput:
         Args:
             kind: What the value is.
             key: The logged key.
-            value: Pixels ``(height, width, 3)`` of an "image", the path of the GIF of a "video", a "text", or the path
+            value: The content of the PNG file of an "image", the path of the GIF of a "video", a "text", or the path
                 of the HTML file of a "report", which a later one replaces, or the results of a "comparison".
             step: The step, on the axis of Lightning's own scalars.
 

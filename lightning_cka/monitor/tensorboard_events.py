@@ -1,13 +1,15 @@
-"""Write comparisons into the event files of TensorBoard, for its tab "CKA"."""
+"""Write comparisons, for the tab "CKA", and images into the event files of TensorBoard."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
+from lightning_cka.figures.pictures import pixels_of
 from lightning_cka.view.event_content import event_content
 from lightning_cka.view.events import PLUGIN
 
@@ -16,6 +18,8 @@ _CLASS_IS_TENSOR = b"\x20\x02"
 
 _STRING = 7
 """``DT_STRING``."""
+
+_OTHER_PROTOCOL = "tensorboardX.proto"
 
 
 def comparisons_to_tensorboard(logger: Any, key: str, results: Sequence[CKAResult], step: int) -> None:
@@ -29,9 +33,7 @@ def comparisons_to_tensorboard(logger: Any, key: str, results: Sequence[CKAResul
         results: The comparisons.
         step: The step of results that have none.
     """
-    # As its other methods, this one opens the event file again if an earlier run has closed it.
-    writer = logger.experiment._get_file_writer()
-    summaries = import_module(_protocol(type(logger.experiment).__module__) + ".summary_pb2")
+    writer, summaries = _writer_and_messages(logger)
     for result in filter(is_of_training, results):
         tag = f"{key}{moment(result.epoch, result.step)}".encode(errors="replace").decode()
         metadata = summaries.SummaryMetadata()
@@ -43,6 +45,33 @@ def comparisons_to_tensorboard(logger: Any, key: str, results: Sequence[CKAResul
         writer.add_summary(summaries.Summary(value=[value]), step if result.step is None else result.step)
 
 
-def _protocol(module: str) -> str:
-    """Return the package of the messages that a writer takes."""
-    return "tensorboardX.proto" if module.startswith("tensorboardX") else "tensorboard.compat.proto"
+def image_to_tensorboard(logger: Any, key: str, png: bytes, step: int) -> None:
+    """Write an image as it is. The method ``add_image`` takes pixels and encodes them again, which takes longer.
+
+    Args:
+        logger: A ``TensorBoardLogger``.
+        key: The logged key.
+        png: The content of a PNG file with red, green and blue.
+        step: The step.
+    """
+    if _protocol(logger) == _OTHER_PROTOCOL:  # tensorboardX changes some letters of tags, so that it gets pixels.
+        logger.experiment.add_image(key, pixels_of(png), step, dataformats="HWC")
+        return
+    writer, summaries = _writer_and_messages(logger)
+    width, height = struct.unpack(">II", png[16:24])  # The first chunk of each PNG file starts with its size.
+    image = summaries.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    tag = key.encode(errors="replace").decode()
+    writer.add_summary(summaries.Summary(value=[summaries.Summary.Value(tag=tag, image=image)]), step)
+
+
+def _writer_and_messages(logger: Any) -> tuple[Any, Any]:
+    """Return the writer of the event file, and the module of its messages."""
+    # As the other methods of the logger, this one opens the event file again if an earlier run has closed it.
+    writer = logger.experiment._get_file_writer()
+    return writer, import_module(f"{_protocol(logger)}.summary_pb2")
+
+
+def _protocol(logger: Any) -> str:
+    """Return the package of the messages that the writer of a logger takes."""
+    module = type(logger.experiment).__module__
+    return _OTHER_PROTOCOL if module.startswith("tensorboardX") else "tensorboard.compat.proto"

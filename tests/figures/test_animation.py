@@ -5,7 +5,7 @@ import pytest
 from lightning_cka import plot_cka
 from lightning_cka.compare.flags import Flag
 from lightning_cka.figures.animation import write_animation, write_gif
-from lightning_cka.figures.pictures import PRINT_DPI, render, write_picture
+from lightning_cka.figures.pictures import PRINT_DPI, png, render
 from PIL import Image
 from synthetic_results import result, with_flags
 
@@ -59,7 +59,7 @@ def test_an_animation_needs_a_result_and_a_duration(tmp_path):
 
 def test_frames_from_files_for_print_have_the_resolution_of_frames_that_are_drawn(tmp_path):
     results = [result(3, 3, epoch=epoch) for epoch in range(2)]
-    write_picture(tmp_path / "0.png", render(plot_cka(results[0])[0], PRINT_DPI))
+    (tmp_path / "0.png").write_bytes(png(render(plot_cka(results[0])[0], PRINT_DPI), PRINT_DPI))
     write_animation(results, tmp_path / "a.gif", pictures=[tmp_path / "0.png", tmp_path / "missing.png"])
     (first, _), (second, _) = frames(tmp_path / "a.gif")
     expected = render(plot_cka(results[0])[0]).shape[1::-1]

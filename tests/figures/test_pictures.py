@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from figure_contents import lay_out
 from lightning_cka import CKAResult, plot_cka
-from lightning_cka.figures.pictures import PRINT_DPI, render, write_figure, write_picture
+from lightning_cka.figures.pictures import PRINT_DPI, pixels_of, png, render, write_figure
 from PIL import Image
 from synthetic_results import result
 
@@ -13,14 +13,15 @@ def test_pixels_are_those_in_the_file(tmp_path):
     figure, _ = plot_cka(result())
     pixels = render(figure)
     assert (pixels.shape, pixels.dtype) == ((*lay_out(figure)[::-1], 3), np.uint8)
-    write_picture(tmp_path / "new" / "a.png", pixels)
-    with Image.open(tmp_path / "new" / "a.png") as image:
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    with Image.open(tmp_path / "a.png") as image:
         assert np.array_equal(np.asarray(image), pixels)
+    assert np.array_equal(pixels_of(png(pixels)), pixels)
 
 
 def test_files_have_200_dots_per_inch_and_say_so(tmp_path):
     pixels = render(plot_cka(result())[0], PRINT_DPI)
-    write_picture(tmp_path / "pixels.png", pixels)
+    (tmp_path / "pixels.png").write_bytes(png(pixels, PRINT_DPI))
     write_figure(plot_cka(result())[0], tmp_path / "figure.png")
     width, height = plot_cka(result())[0].get_size_inches()
     for name in ("pixels.png", "figure.png"):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lightning_cka.figures.pictures import png
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.warn_once import WarnOnce
@@ -107,7 +108,7 @@ def test_pictures_texts_and_videos_arrive_with_key_and_step(tmp_path, monkeypatc
 
     logger = OfTheUser()
     output = LoggerOutput([logger], OutputErrors(tmp_path, WarnOnce()))
-    assert output.send("image", "cka/initial/heatmap", PIXELS, 7) == []
+    assert output.send("image", "cka/initial/heatmap", png(PIXELS), 7) == []
     assert output.send("text", "cka_diagnostics/warnings", "a text", 7) == []
     assert output.send("video", "cka/initial/evolution", video, 15) == []
     output.finish()

@@ -306,7 +306,14 @@ class Raises(TensorBoardLogger):
         def fail(key, *args, **kwargs):
             raise ConnectionError(f"cannot log {key}")
 
-        writer.add_image = writer.add_text = fail
+        file = writer._get_file_writer()
+
+        def add(summary, *args, **kwargs):
+            if summary.value[0].HasField("image"):
+                fail(summary.value[0].tag)
+            type(file).add_summary(file, summary, *args, **kwargs)
+
+        writer.add_text, file.add_summary = fail, add
         return writer
 
 

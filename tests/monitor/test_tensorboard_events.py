@@ -1,14 +1,17 @@
 """What `CKAMonitor` writes into event files for the tab of TensorBoard, read back with TensorBoard's own reader."""
 
+from importlib import import_module
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import Net, loaders, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
-from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard
+from lightning_cka.figures.pictures import pixels_of, png
+from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard, image_to_tensorboard
 from lightning_cka.view.events import PLUGIN, read_event
 
 pytestmark = [
@@ -61,6 +64,22 @@ def test_the_loggers_of_pytorch_lightning_get_them_too(tmp_path):
     comparisons_to_tensorboard(logger, "cka/initial/", [comparison()], 3)
     logger.finalize("success")
     assert len(read(logger.log_dir)) == 1
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+def test_images_are_read_back_as_those_of_add_image(tmp_path, package):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = import_module(package).loggers.TensorBoardLogger(tmp_path, name="tb")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image_to_tensorboard(logger, "cka/initial/heat map", png(pixels), 3)
+    logger.experiment.add_image("other", pixels, 3, dataformats="HWC")
+    logger.finalize("success")
+    events = EventAccumulator(logger.log_dir).Reload()
+    (found,), (other,) = events.Images("cka/initial/heat map"), events.Images("other")
+    assert (found.step, found.width, found.height) == (other.step, other.width, other.height) == (3, 30, 20)
+    for each in (found, other):
+        assert np.array_equal(pixels_of(each.encoded_image_string), pixels)
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
