@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +52,10 @@ class _Map:
     """Title of the x axis. None: that of `set_moment_titles`."""
     marks: list[tuple[float, float]] = field(default_factory=list)
     """Column and row of each mark."""
+    when: Sequence[tuple[int | None, int | None]] = ()
+    """Epoch and step of each moment; empty if all maps have the same moments."""
+    before: int = 0
+    """Number of moments of the longest map that are before its own first one."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +125,9 @@ def plot_convergence(
     titles = [fitting(each.titles, wide) for each in maps] if titles is None else titles
     for place, (ax, each, title) in enumerate(zip(grid, maps, titles, strict=True)):
         image = draw_cells(ax, each.values, cmap, low, high)
-        set_ticks(ax.xaxis, each.moments)
+        ax.set_xlim(-0.5 - each.before, len(longest) - 0.5 - each.before)  # The same epochs are at the same place.
         set_ticks(ax.yaxis, labels, flagged, names=drawn.layers)
-        set_moment_titles((ax.xaxis,), each.moments)
-        if each.unit is not None:
-            ax.set_xlabel(each.unit)
-        draw_marks(ax, each.marks, room=_POINTS * axes_size(ax)[1] / max(1, len(labels)))
+        _finish(ax, each, len(labels))
         ax.set_title(plain(title), fontsize=font_size("title"))
         if place % across:
             ax.tick_params(labelleft=False)
@@ -135,6 +136,15 @@ def plot_convergence(
     if colorbar:
         colour_bar(grid[across - 1], image, drawn.value, with_nan=has_nan(values), down_to=grid[-1])
     return figure_of(grid[0]), grid
+
+
+def _finish(ax: Axes, each: _Map, count: int) -> None:
+    """Label the x axis of a map of this number of layers, and draw its marks."""
+    set_ticks(ax.xaxis, each.moments)
+    set_moment_titles((ax.xaxis,), each.moments)
+    if each.unit is not None:
+        ax.set_xlabel(each.unit)
+    draw_marks(ax, each.marks, room=_POINTS * axes_size(ax)[1] / max(1, count))
 
 
 def _of_trajectories(results: Mapping[str, CKAResult]) -> _Drawn:
@@ -162,7 +172,8 @@ def _of_convergence(found: Convergence) -> _Drawn:
         values = np.full((len(rows), len(history)), np.nan)
         values[[rows[layer] for layer in own.names]] = own.values
         titles = _titles(history[-1].measure, elided(name, _TITLE))
-        maps.append(_Map(titles, values, *moment_labels(history), marks=_marks(found, rows, name)))
+        when = [(each.epoch, each.step) for each in history]
+        maps.append(_Map(titles, values, *moment_labels(history), marks=_marks(found, rows, name), when=when))
     if maps:
         notes.append(
             f"◇ with a reference: from here on, the change to the last value is within ±{found.tolerance:g} ({level})"
@@ -171,10 +182,11 @@ def _of_convergence(found: Convergence) -> _Drawn:
         last = found.last
         values = np.full((len(rows), len(last.moments)), np.nan)
         values[[rows[layer] for layer in last.layers]] = last.values.numpy()
-        maps.append(
-            _Map(_titles("cka", f"the {LAST_STATE}"), values, last.moments, marks=_marks(found, rows, LAST_STATE))
-        )
+        titles, marks = _titles("cka", f"the {LAST_STATE}"), _marks(found, rows, LAST_STATE)
+        maps.append(_Map(titles, values, last.moments, marks=marks, when=last.when))
         notes.append(f"◇ with the {LAST_STATE}: from here on, CKA is above {1 - found.tolerance:g} ({level})")
+    longest = list(max((each.when for each in maps), key=len))
+    maps = [replace(each, before=longest.index(each.when[0])) if each.when[0] in longest else each for each in maps]
     shown = [history[-1] for history in found.results.values()]
     model = shown[0].model_name if shown else "" if found.last is None else found.last.model_name
     value = "CKA" if found.last is not None else shared_value_label(shown)

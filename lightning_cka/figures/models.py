@@ -23,6 +23,7 @@ from lightning_cka.figures.layout import figure_of, figure_width, label_room, ne
 from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
 from lightning_cka.figures.sample_panel import axis_label, write_beside
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.user_style import font_size
 from lightning_cka.hsic.classical_mds import classical_mds
 from lightning_cka.hsic.measure import measure_title
@@ -43,6 +44,8 @@ _LARGEST_MAP = 4.0
 """Longest side of the map in inches."""
 _MARGIN = 0.15
 """Distance in inches between the map and the edge of the figure."""
+_LEAST_LAYER = 8
+"""Smallest number of characters of a layer's name in a title."""
 _MAP_GAP = 0.6
 """Distance in inches between the colour bar and the map, for the labels of the map."""
 
@@ -105,7 +108,7 @@ def plot_models(
     if tree is not None:
         _add_map(ax, comparison.matrix[order][:, order], matrix.names)
         top = _draw_tree(ax, tree, f"1 − {measure_title(_first(comparison).measure)}")
-    top.set_title(_title(comparison, title, 60), fontsize=font_size("title"))
+    top.set_title(_title(comparison, title, title_lengths([ax])[0]), fontsize=font_size("title"))
     return figure_of(ax), ax
 
 
@@ -164,8 +167,11 @@ def _title(comparison: ModelComparison, title: str | None, max_length: int) -> s
     if title is not None:
         return plain(title)
     name, layers = value_label(_first(comparison)), list(comparison.by_layer)
-    what = f"mean of {len(layers)} layers" if len(layers) > 1 else elided(layers[0])
-    return plain(fitting([f"{name} of {len(comparison.names)} models, {what}", f"{name}, {what}", name], max_length))
+    what = f"mean of {len(layers)} layers" if len(layers) > 1 else layers[0]
+    wordings = [f"{name} of {len(comparison.names)} models, {what}", f"{name}, {what}"]
+    if len(layers) == 1 and (room := max_length - len(f"{name}, ")) >= _LEAST_LAYER:
+        wordings.append(f"{name}, {elided(what, room)}")
+    return plain(fitting([*wordings, name], max_length))
 
 
 class _Tree(NamedTuple):
@@ -236,6 +242,9 @@ def _add_map(ax: Axes, matrix: Tensor, names: Sequence[str]) -> None:
     for axis in (beside.xaxis, beside.yaxis):
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     beside.tick_params(labelsize=font_size("note"), length=2)
-    beside.set_xlabel(axis_label(1, float(found.shares[0])), fontsize=font_size("tick"))
-    beside.set_ylabel(axis_label(2, float(found.shares[1])), fontsize=font_size("tick"))
-    beside.set_title("map of the models", fontsize=font_size("title"))
+    room = title_lengths([beside])
+    for number, axis in enumerate((beside.xaxis, beside.yaxis)):
+        label = axis_label(number + 1, float(found.shares[number]))
+        label = fitting([label, label.removesuffix(" of variance")], room[number])
+        axis.set_label_text(label, fontsize=font_size("tick"))
+    beside.set_title(fitting(["map of the models", "map"], room[0]), fontsize=font_size("title"))

@@ -12,11 +12,12 @@ from lightning_cka.compare.bank_series import STEP_LABEL
 from lightning_cka.decisions.rank_history import RankHistory
 from lightning_cka.figures.backgrounds import is_dark
 from lightning_cka.figures.flag_notes import FLAG_COLOUR
-from lightning_cka.figures.labels import MAX_LABEL, MAX_TITLE, elided, plain, short_labels
+from lightning_cka.figures.labels import MAX_LABEL, elided, fitting, plain, short_labels
 from lightning_cka.figures.layout import axes_below, figure_of, new_axes
 from lightning_cka.figures.legends import draw_legend
 from lightning_cka.figures.line_colours import chosen_lines, line_colours
 from lightning_cka.figures.ticks import set_ticks
+from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.figures.user_style import font_size
 from lightning_cka.runtime.spacing import spread_evenly
 from lightning_cka.runtime.text import shortened
@@ -93,11 +94,12 @@ def plot_ranks(
         below.plot(places, history.effective_dimension[row].numpy(), **line)
     for place, value in marks:
         ax.plot([place], [value], label="_lost", zorder=5, **_MARK)
-    for panel, value_label in ((ax, f"effective rank (≤ {history.num_samples - 1})"), (below, "effective dimension")):
-        _finish(panel, moments, value_label)
+    wide, tall = title_lengths([ax])[0], title_lengths([ax, below])[1]
+    for panel, value, most in ((ax, "rank", f" (≤ {history.num_samples - 1})"), (below, "dimension", "")):
+        _finish(panel, moments, fitting([f"effective {value}{most}", f"{value}{most}"], tall))
     ax.tick_params(labelbottom=False)
     below.set_xlabel(unit)
-    ax.set_title(plain(elided(history.model_name, MAX_TITLE) if title is None else title), fontsize=font_size("title"))
+    ax.set_title(plain(elided(history.model_name, wide) if title is None else title), fontsize=font_size("title"))
     handles, texts = ax.get_legend_handles_labels()
     draw_legend(ax, [*handles, *(Line2D([], [], **_MARK) for _ in note)], [*texts, *note], heading)
     return figure_of(ax), [ax, below]

@@ -62,6 +62,17 @@ def test_texts_fit_at_all_depths_and_marks_do_not_cover_each_other(layers):
         assert all(size <= max(height, 2.0) for size in sizes)
 
 
+def test_the_same_epochs_are_at_the_same_place_in_all_maps():
+    """CKA with the last state begins before training, that with the reference after the first epoch."""
+    figure, (initial, last) = plot_convergence(found(moments=6))
+    figure.draw_without_rendering()
+    width = initial.get_window_extent().width
+    for ax, place in ((initial, 0), (last, 1)):  # Epoch 0.
+        assert ax.get_xticklabels()[place].get_text() == "0"
+        assert ax.transData.transform((place, 0))[0] - ax.get_window_extent().x0 == pytest.approx(1.5 * width / 7)
+    assert initial.get_images()[0].get_array().shape == (3, 6)
+
+
 def test_without_banks_or_without_results_there_is_one_map():
     shown = found()
     _, (ax,) = plot_convergence(convergence(shown.results))

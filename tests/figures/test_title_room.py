@@ -3,8 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from figure_contents import all_texts_are_inside
-from lightning_cka import plot_cka
+from lightning_cka import CKAResult, plot_cka
+from lightning_cka.compare.layer_ranks import LayerRank, ranks_with_peaks
+from lightning_cka.decisions.model_comparison import ModelComparison
+from lightning_cka.decisions.rank_history import RankHistory
 from lightning_cka.figures.layout import new_axes
 from lightning_cka.figures.title_room import title_lengths
 from lightning_cka.plotting import (
@@ -13,6 +17,8 @@ from lightning_cka.plotting import (
     plot_drift,
     plot_layer_trend,
     plot_measures,
+    plot_models,
+    plot_ranks,
     plot_trend,
 )
 from matplotlib import rc_context
@@ -21,6 +27,9 @@ from synthetic_results import history, self_result
 
 COLUMN = {"figure.figsize": (3.3, 2.8), "font.size": 7.0}
 NAMES = {"model_name": "BERTFORSEQUENCECLASSIFICATION", "reference_name": "pretrained last week (frozen)"}
+RANKS = RankHistory(
+    3 * NAMES["model_name"], ("0",), (ranks_with_peaks({"net.0": LayerRank(9.0, 0.5, 8, 4.0)}, 64, None, 0, 0),)
+)
 RUN = [replace(each, **NAMES) for each in history(3, 12, "encoder.layer.{}.output")]
 
 
@@ -49,6 +58,7 @@ def test_titles_are_centered_within_the_figure_and_between_those_of_neighbours()
         lambda: plot_measures({"cka": RUN}),
         lambda: plot_measures({"cka": RUN[0]}),
         lambda: plot_convergence({"a": replace(self_result(3), **NAMES), "b": replace(self_result(3), **NAMES)}),
+        lambda: plot_ranks(RANKS),
     ],
 )
 def test_long_titles_fit_into_a_figure_and_into_a_column_of_a_paper(plot):
@@ -57,6 +67,20 @@ def test_long_titles_fit_into_a_figure_and_into_a_column_of_a_paper(plot):
             figure, _ = plot()
             assert not style or figure.get_figwidth() == pytest.approx(3.3)
             assert all_texts_are_inside(figure)
+
+
+@pytest.mark.parametrize("layers", [["encoder.layer.11.attention.output.dense"], ["a", "b"]])
+def test_many_models_have_titles_that_fit(layers):
+    """Two small heatmaps beside a map need more than the width of a column."""
+    result = CKAResult(torch.eye(2), ("a", "b"), ("a", "b"), self_comparison=True, num_samples=64, measure="mutual_knn")
+    found = ModelComparison(torch.eye(2) / 2 + 0.5, torch.zeros(2, 2), ("a", "b"), 8.0, dict.fromkeys(layers, result))
+    for style in ({}, COLUMN):
+        with rc_context(style):
+            figure, _ = plot_models(found)
+            assert all_texts_are_inside(figure)
+            title = figure.axes[2].get_title()
+            assert title.startswith("mutual kNN")
+            assert style or title.endswith("dense" if len(layers) == 1 else "mean of 2 layers")
 
 
 def test_a_wide_figure_has_the_whole_names():
