@@ -165,39 +165,40 @@ def _of_trajectories(results: Mapping[str, CKAResult]) -> _Drawn:
 
 def _of_convergence(found: Convergence) -> _Drawn:
     """Return the maps of a `Convergence`, and what the marks mean."""
-    rows = {name: row for row, name in enumerate(found.layers)}
-    maps, notes, level = [], [], f"{100 * found.level:g} %"
-    for name, history in found.results.items():
-        own = layer_history(history)
-        values = np.full((len(rows), len(history)), np.nan)
-        values[[rows[layer] for layer in own.names]] = own.values
-        titles = _titles(history[-1].measure, elided(name, _TITLE))
-        when = [(each.epoch, each.step) for each in history]
-        maps.append(_Map(titles, values, *moment_labels(history), marks=_marks(found, rows, name), when=when))
-    if maps:
+    maps, notes, level = _maps(found), [], f"{100 * found.level:g} %"
+    if found.results:
         notes.append(
             f"◇ with a reference: from here on, the change to the last value is within ±{found.tolerance:g} ({level})"
         )
     if found.last is not None:
-        last = found.last
-        values = np.full((len(rows), len(last.moments)), np.nan)
-        values[[rows[layer] for layer in last.layers]] = last.values.numpy()
-        titles, marks = _titles("cka", f"the {LAST_STATE}"), _marks(found, rows, LAST_STATE)
-        maps.append(_Map(titles, values, last.moments, marks=marks, when=last.when))
         notes.append(f"◇ with the {LAST_STATE}: from here on, CKA is above {1 - found.tolerance:g} ({level})")
-    longest = list(max((each.when for each in maps), key=len))
+    longest = max((list(each.when) for each in maps), key=len)
     maps = [replace(each, before=longest.index(each.when[0])) if each.when[0] in longest else each for each in maps]
     shown = [history[-1] for history in found.results.values()]
     model = shown[0].model_name if shown else "" if found.last is None else found.last.model_name
     value = "CKA" if found.last is not None else shared_value_label(shown)
-    flagged = {
-        rows[layer]
-        for history in found.results.values()
-        for result in history
-        for layer in rows
-        if result.flags_of(layer)
-    }
-    return _Drawn(maps, list(rows), model, value, flagged, notes, [f"{FLAG} see the layer's heatmaps for its flags"])
+    results = [result for history in found.results.values() for result in history]
+    flagged = {row for row, name in enumerate(found.layers) if any(result.flags_of(name) for result in results)}
+    flag_notes = [f"{FLAG} see the layer's heatmaps for its flags"]
+    return _Drawn(maps, list(found.layers), model, value, flagged, notes, flag_notes)
+
+
+def _maps(found: Convergence) -> list[_Map]:
+    """Return a map for each reference, and one of the last state if that is known."""
+    rows = {name: row for row, name in enumerate(found.layers)}
+    maps = []
+    for name, history in found.results.items():
+        own = layer_history(history)
+        values = np.full((len(rows), len(history)), np.nan)
+        values[[rows[layer] for layer in own.names]] = own.values
+        titles, when = _titles(history[-1].measure, elided(name, _TITLE)), [(each.epoch, each.step) for each in history]
+        maps.append(_Map(titles, values, *moment_labels(history), marks=_marks(found, rows, name), when=when))
+    if (last := found.last) is not None:
+        values = np.full((len(rows), len(last.moments)), np.nan)
+        values[[rows[layer] for layer in last.layers]] = last.values.numpy()
+        titles, marks = _titles("cka", f"the {LAST_STATE}"), _marks(found, rows, LAST_STATE)
+        maps.append(_Map(titles, values, last.moments, marks=marks, when=last.when))
+    return maps
 
 
 def _marks(found: Convergence, rows: Mapping[str, int], compared_with: str) -> list[tuple[float, float]]:

@@ -243,8 +243,8 @@ def _add_map(ax: Axes, matrix: Tensor, names: Sequence[str]) -> None:
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     beside.tick_params(labelsize=font_size("note"), length=2)
     room = title_lengths([beside])
-    for number, axis in enumerate((beside.xaxis, beside.yaxis)):
-        label = axis_label(number + 1, float(found.shares[number]))
-        label = fitting([label, label.removesuffix(" of variance")], room[number])
-        axis.set_label_text(label, fontsize=font_size("tick"))
+    labels = [axis_label(number, share) for number, share in enumerate(found.shares.tolist(), 1)]
+    across, up = (fitting([each, each.removesuffix(" of variance")], room[n]) for n, each in enumerate(labels))
+    beside.set_xlabel(across, fontsize=font_size("tick"))
+    beside.set_ylabel(up, fontsize=font_size("tick"))
     beside.set_title(fitting(["map of the models", "map"], room[0]), fontsize=font_size("title"))

@@ -76,33 +76,48 @@ def plot_ranks(
     rows = _chosen_rows(history, layers, falls)
     names = [history.layers[row] for row in rows]
     labels, prefix = short_labels(names, MAX_LABEL)
-    fallen = [(falls[name], row) for row, name in zip(rows, names, strict=True) if name in falls]
-    marks = [(place, float(history.rank[row, place])) for place, row in fallen]
-    low, high = history.bounds(level)
-    heading = [f"{len(rows)} of {len(history.layers)} layers"] if len(rows) < len(history.layers) else []
-    heading += [f"{elided(prefix, MAX_LABEL)}.*"] if prefix else []
-    heading += [f"bands: {100 * level:g} % CI"] if low.isfinite().any() else []
+    marks = [
+        (falls[name], float(history.rank[row, falls[name]]))
+        for row, name in zip(rows, names, strict=True)
+        if name in falls
+    ]
+    heading = _heading(history, rows, prefix, level)
     note = [f"lost > {100 * rank_loss:g} %"] if marks and rank_loss is not None else []
     moments, unit = _moments(history.moments)
     ax = new_axes(moments, _VALUE_LABELS, legend=[*labels, *heading, *note])
     below = axes_below(ax, height=_HEIGHT, gap=_GAP)
-    places = np.arange(len(moments))
-    for colour, row, label in zip(line_colours(len(rows), on_dark=is_dark(ax)), rows, labels, strict=True):
+    _draw_lines(ax, below, history, dict(zip(rows, labels, strict=True)), level)
+    for place, value in marks:
+        ax.plot([place], [value], label="_lost", zorder=5, **_MARK)
+    tall = title_lengths([ax, below])[1]
+    _finish(ax, moments, ["effective rank", "rank"], f" (≤ {history.num_samples - 1})", tall)
+    _finish(below, moments, ["effective dimension", "dimension"], "", tall)
+    ax.tick_params(labelbottom=False)
+    below.set_xlabel(unit)
+    text = elided(history.model_name, title_lengths([ax])[0]) if title is None else title
+    ax.set_title(plain(text), fontsize=font_size("title"))
+    handles, texts = ax.get_legend_handles_labels()
+    draw_legend(ax, [*handles, *(Line2D([], [], **_MARK) for _ in note)], [*texts, *note], heading)
+    return figure_of(ax), [ax, below]
+
+
+def _heading(history: RankHistory, rows: Sequence[int], prefix: str, level: float) -> list[str]:
+    """Return what the legend says of all lines: which layers are drawn, and the level of the bands."""
+    some = [f"{len(rows)} of {len(history.layers)} layers"] if len(rows) < len(history.layers) else []
+    names = [f"{elided(prefix, MAX_LABEL)}.*"] if prefix else []
+    bands = [f"bands: {100 * level:g} % CI"] if history.bounds(level)[0].isfinite().any() else []
+    return [*some, *names, *bands]
+
+
+def _draw_lines(ax: Axes, below: Axes, history: RankHistory, labels: Mapping[int, str], level: float) -> None:
+    """Draw the ranks and the dimensions of layers, with a label by the place of the layer."""
+    low, high = history.bounds(level)
+    places = np.arange(len(history.moments))
+    for colour, (row, label) in zip(line_colours(len(labels), on_dark=is_dark(ax)), labels.items(), strict=True):
         line: dict[str, Any] = {"color": colour, "label": label, "linewidth": 1.4, "marker": ".", "markersize": 4}
         ax.fill_between(places, low[row].numpy(), high[row].numpy(), color=colour, alpha=0.25, linewidth=0)
         ax.plot(places, history.rank[row].numpy(), **line)
         below.plot(places, history.effective_dimension[row].numpy(), **line)
-    for place, value in marks:
-        ax.plot([place], [value], label="_lost", zorder=5, **_MARK)
-    wide, tall = title_lengths([ax])[0], title_lengths([ax, below])[1]
-    for panel, value, most in ((ax, "rank", f" (≤ {history.num_samples - 1})"), (below, "dimension", "")):
-        _finish(panel, moments, fitting([f"effective {value}{most}", f"{value}{most}"], tall))
-    ax.tick_params(labelbottom=False)
-    below.set_xlabel(unit)
-    ax.set_title(plain(elided(history.model_name, wide) if title is None else title), fontsize=font_size("title"))
-    handles, texts = ax.get_legend_handles_labels()
-    draw_legend(ax, [*handles, *(Line2D([], [], **_MARK) for _ in note)], [*texts, *note], heading)
-    return figure_of(ax), [ax, below]
 
 
 def _chosen_rows(history: RankHistory, layers: Sequence[str] | None, falls: Mapping[str, int]) -> list[int]:
@@ -128,9 +143,9 @@ def _moments(names: Sequence[str]) -> tuple[list[str], str]:
     return list(names), "epoch" if any(name.isdigit() for name in names) else ""
 
 
-def _finish(ax: Axes, moments: Sequence[str], value_label: str) -> None:
-    """Draw ticks and the title of the y axis, which begins at 0."""
-    ax.set_ylabel(value_label)
+def _finish(ax: Axes, moments: Sequence[str], wordings: Sequence[str], ending: str, max_length: int) -> None:
+    """Draw ticks and the title of the y axis, which begins at 0: the first wording that fits, and its ending."""
+    ax.set_ylabel(fitting([text + ending for text in wordings], max_length))
     ax.tick_params(axis="y", labelsize=font_size("tick"))
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
