@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from benchmarks import epoch, growth, measures, packages, peer_table, peer_task, peers, report
+from benchmarks import epoch, growth, measures, one_shot, packages, peer_table, peer_task, peers, report
 from benchmarks.markdown import table
 from benchmarks.networks import NETWORKS, ON_CPU
 
@@ -78,6 +78,21 @@ def run_peers(args, device, folder):
     return every
 
 
+def run_one_shot(args, device, folder):
+    """Print what one call of compare_models takes, beside the fastest other package."""
+    print(f"\n## One comparison of two models, beside {one_shot.PEER.name}\n")
+    if one_shot.PEER not in packages.find_installed()[0]:
+        print(f"It is not installed: pip install {one_shot.PEER.name}")
+        return None
+    print(f"Medians of {args.one_shot_repeats} runs that take turns. The error is the largest one, from float64.\n")
+    found = []
+    for case in one_shot.CASES:
+        for num_batches in case.batches if case.network in args.networks else ():
+            found.append(one_shot.measure(case, num_batches, args.one_shot_repeats, device))
+            print_new_rows([one_shot.table_row(each) for each in found])
+    return found
+
+
 def run_growth(args, device, folder):
     """Print how the cost grows with samples, layers, width, references and processes."""
     print("\n## As the work grows\n")
@@ -125,6 +140,7 @@ PARTS = {
     "epoch": run_epoch,
     "digits": run_digits,
     "report": run_report,
+    "one-shot": run_one_shot,
     "peers": run_peers,
     "growth": run_growth,
     "measures": run_measures,
@@ -157,6 +173,8 @@ def parse_arguments():
     parser.add_argument("--peer-repeats", type=int, default=3, help="runs of each package")
     parser.add_argument("--peer-references", type=int, nargs="+", default=[1, 3], help="numbers of references")
     parser.add_argument("--peer-limit", type=float, default=100.0, help="longest run of a package, in seconds")
+    parser.add_argument("--one-shot", action="store_true", help="compare one call of compare_models with pytorch-cka")
+    parser.add_argument("--one-shot-repeats", type=int, default=5, help="its runs of each package")
     parser.add_argument("--measures", action="store_true", help="measure CKA, mutual kNN, RSA and ridge CKA")
     parser.add_argument("--measure-samples", type=int, default=256, help="samples in a batch for the measures")
     parser.add_argument("--growth", action="store_true", help="measure how the cost grows")
@@ -167,7 +185,7 @@ def parse_arguments():
     args = parser.parse_args()
     args.growth_limit = {key: int(value) for key, value in (each.split("=") for each in args.growth_limit)}
     chosen = {"epoch": not args.no_epoch, "digits": not args.no_digits, "peers": args.peers, "growth": args.growth}
-    chosen |= {"measures": args.measures, "report": args.report}
+    chosen |= {"measures": args.measures, "report": args.report, "one-shot": args.one_shot}
     return args, [part for part, is_chosen in chosen.items() if is_chosen]
 
 
