@@ -110,7 +110,7 @@ def match_layers(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) 
         return matches
     matches = {}
     for index, selector in enumerate(selectors):
-        for name in () if takes_away(selector, layers) else layers_of(selector, model):
+        for name in () if takes_away(selector, layers) else layers_of(selector, model, layers):
             matches.setdefault(name, index)
     left = {name: index for name, index in matches.items() if name not in without}
     if not left:
@@ -126,16 +126,21 @@ def taken_away(model: nn.Module, selectors: tuple[LayerSelector, ...] | None) ->
     """
     layers = named_layers(model)
     removing = [str(selector)[1:] for selector in selectors or () if takes_away(selector, layers)]
-    return {name for selector in removing for name in layers_of(selector, model)}
+    return {name for selector in removing for name in layers_of(selector, model, layers)}
 
 
-def layers_of(selector: LayerSelector, model: nn.Module) -> list[str]:
+def layers_of(selector: LayerSelector, model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
     """Return the names of the layers that a selector matches.
+
+    Args:
+        selector: The selector.
+        model: The model.
+        layers: Its `named_layers`, which take long to find for each of many selectors.
 
     Raises:
         ValueError: There are none.
     """
-    found = _found_layers(selector, model)
+    found = _found_layers(selector, model, layers)
     if not found:
         raise ValueError(_no_match_message(selector, model))
     return found
@@ -145,11 +150,11 @@ def matches_all(selectors: tuple[LayerSelector, ...] | None, model: nn.Module) -
     """Return whether each selector matches a layer of a model. None, the default layers, does."""
     layers = named_layers(model)
     plain = (str(each)[1:] if takes_away(each, layers) else each for each in selectors or ())
-    return all(_found_layers(selector, model) for selector in plain)
+    return all(_found_layers(selector, model, layers) for selector in plain)
 
 
-def _found_layers(selector: LayerSelector, model: nn.Module) -> list[str]:
-    return _layers_matching(selector, named_layers(model)) or _wrapped_names_matching(selector, model)
+def _found_layers(selector: LayerSelector, model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
+    return _layers_matching(selector, layers) or _wrapped_names_matching(selector, model)
 
 
 def _layers_matching(selector: LayerSelector, layers: dict[str, nn.Module]) -> list[str]:
