@@ -134,9 +134,15 @@ def flattened(features: Tensor) -> Tensor:
     flat = features
     if flat.ndim != 2:
         # The Gram matrix does not depend on the order of the features.
-        by_stride = sorted(range(1, flat.ndim), key=flat.stride, reverse=True)
+        by_stride = [dim for dim, _ in memory_order(flat)]
         flat = flat.permute(0, *by_stride).reshape(len(flat), -1)
     return flat if flat.shape[1] else flat.new_zeros(len(flat), 1)
+
+
+def memory_order(features: Tensor) -> list[tuple[int, int]]:
+    """Return the dimensions of features ``(n, ...)`` without the first, and their sizes, by descending stride."""
+    by_stride = sorted(range(1, features.ndim), key=features.stride, reverse=True)
+    return [(dim, features.shape[dim]) for dim in by_stride]
 
 
 def center_and_scale(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
