@@ -17,7 +17,7 @@ from lightning_cka.figures.flag_notes import (
     write_below_axes,
     write_short_notes,
 )
-from lightning_cka.figures.heatmap_style import HeatmapStyle
+from lightning_cka.figures.heatmap_style import HeatmapLabels, HeatmapStyle
 from lightning_cka.figures.labels import MAX_LABEL, fitting, plain, value_label
 from lightning_cka.figures.layout import MAX_TICKS, figure_of, figure_width, label_room, new_axes
 from lightning_cka.figures.own_cell import axes_size, fit_into_cell, text_lengths
@@ -86,30 +86,36 @@ def plot_cka(
     style = HeatmapStyle(add_text, cmap, low, high, triangle, max_ticks, max_label, flags)
     if ax is not None:
         style = _for_own_axes(style, ax)
-    rows, columns, reasons = style.labels(result)
-    notes = narrow_range_note(values, low, high, short=ax is not None)
+    labels = style.labels(result)
     own = ax is None
     if ax is None:
-        width = figure_width(columns, rows)
-        lines, flag_lines = wrap_notes(notes, width), wrap_notes(reasons, width)
-        ax = new_axes(columns, rows, below=notes_height(lines) + notes_height(flag_lines))
+        lines, flag_lines = notes_below(result, style, labels)
+        ax = new_axes(labels.columns, labels.rows, below=notes_height(lines) + notes_height(flag_lines))
         style = replace(style, max_titles=title_lengths([ax]))
     image = style.draw(result, ax)
     if colorbar:
         colour_bar(ax, image, value_label(result), with_nan=bool(result.matrix.isnan().any()))
     ax.set_title(moment_text(result.epoch, result.step) if title is None else plain(title), fontsize=font_size("title"))
     if own:
-        room = label_room(columns, axes_size(ax)[0])
+        room = label_room(labels.columns, axes_size(ax)[0])
         if lines:
             write_below_axes(ax, lines, room, colour=None)
         if flag_lines:
             write_below_axes(ax, flag_lines, room + notes_height(lines))
     else:
         longest = style.max_titles[0] * 3 // 2  # Letters of notes are smaller than those of titles.
-        notes = [fitting([note, note.split(":")[0]], longest) for note in notes]
-        write_short_notes(ax, [(note, None) for note in notes] + _short(reasons, longest))
+        narrow = narrow_range_note(values, low, high, short=True)
+        notes = [fitting([note, note.split(":")[0]], longest) for note in narrow]
+        write_short_notes(ax, [(note, None) for note in notes] + _short(labels.notes, longest))
         fit_into_cell(ax, again=partial(style.set_ticks, result, ax))
     return figure_of(ax), ax
+
+
+def notes_below(result: CKAResult, style: HeatmapStyle, labels: HeatmapLabels) -> tuple[list[str], list[str]]:
+    """Return the lines below a heatmap in a new figure: about the range of its values, and about its flags."""
+    width = figure_width(labels.columns, labels.rows)
+    narrow = narrow_range_note([result.matrix.numpy()], style.vmin, style.vmax)
+    return wrap_notes(narrow, width), wrap_notes(labels.notes, width)
 
 
 def _for_own_axes(style: HeatmapStyle, ax: Axes) -> HeatmapStyle:

@@ -66,7 +66,7 @@ class HeatmapStyle:
         """Return the labels of rows and columns, and the notes on flags if ``flags`` is True."""
         rows, columns = (
             marked(short_labels(names, self.max_label)[0], flagged)
-            for names, flagged in zip((result.layers, result.reference_layers), self._flagged(result), strict=True)
+            for names, flagged in zip((result.layers, result.reference_layers), self.flagged(result), strict=True)
         )
         if not self.flags:
             return HeatmapLabels(rows, columns, [])
@@ -89,24 +89,29 @@ class HeatmapStyle:
         hidden = np.triu(np.ones(values.shape, dtype=bool), 1) if self.triangle else None
         image = draw_cells(ax, values, self.cmap, self.vmin, self.vmax, hidden)
         self.set_ticks(result, ax)
-        when = short_moment_text(result.epoch, result.step) if self.moment else ""
-        moment = f", {when}" if when else ""
-        model = (result.model_name, short_labels(result.layers)[1], moment)
-        reference = (result.reference_name, short_labels(result.reference_layers)[1], "")
-        ax.set_xlabel(axis_title(*(model if result.self_comparison else reference), self.max_titles[0]))
-        ax.set_ylabel(axis_title(*model, self.max_titles[1]))
+        across, up = self.titles(result)
+        ax.set_xlabel(across)
+        ax.set_ylabel(up)
         if self.add_text:
             write_values(ax, image, values, _known_errors(result), hidden)
         return image
 
+    def titles(self, result: CKAResult) -> tuple[str, str]:
+        """Return the titles of the x and the y axis."""
+        when = short_moment_text(result.epoch, result.step) if self.moment else ""
+        model = (result.model_name, short_labels(result.layers)[1], f", {when}" if when else "")
+        reference = (result.reference_name, short_labels(result.reference_layers)[1], "")
+        across = axis_title(*(model if result.self_comparison else reference), self.max_titles[0])
+        return across, axis_title(*model, self.max_titles[1])
+
     def set_ticks(self, result: CKAResult, ax: Axes) -> None:
         """Label as many layers along both axes as there is room for."""
         rows, columns, _ = self.labels(result)
-        flagged_rows, flagged_columns = self._flagged(result)
+        flagged_rows, flagged_columns = self.flagged(result)
         set_ticks(ax.xaxis, columns, flagged_columns, self.max_ticks, result.reference_layers)
         set_ticks(ax.yaxis, rows, flagged_rows, self.max_ticks, result.layers)
 
-    def _flagged(self, result: CKAResult) -> tuple[set[int], set[int]]:
+    def flagged(self, result: CKAResult) -> tuple[set[int], set[int]]:
         """Return the indices of flagged rows and columns; empty if ``flags`` is False."""
         return _flagged(result) if self.flags else (set(), set())
 

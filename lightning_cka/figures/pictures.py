@@ -32,9 +32,15 @@ def render(figure: Figure, dpi: float | None = None) -> Pixels:
         figure.set_dpi(dpi)
     canvas: Any = FigureCanvasAgg(figure)  # Its methods have no types.
     canvas.draw()
-    width, height = canvas.get_width_height()
-    with_alpha = Image.frombuffer("RGBA", (width, height), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-    return np.asarray(with_alpha.convert("RGB"))  # Several times as fast as a slice of the array.
+    return rgb_pixels(canvas)
+
+
+def rgb_pixels(drawn: Any) -> Pixels:
+    """Return a copy of the pixels of a canvas or a renderer of Agg, without their alpha values."""
+    with_alpha = np.asarray(drawn.buffer_rgba())
+    height, width, _ = with_alpha.shape
+    image = Image.frombuffer("RGBA", (width, height), with_alpha, "raw", "RGBA", 0, 1)
+    return np.asarray(image.convert("RGB"))  # Several times as fast as a slice of the array.
 
 
 def write_figure(figure: Figure, path: Path) -> None:

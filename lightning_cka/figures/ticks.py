@@ -49,9 +49,10 @@ def set_ticks(
     else:
         places = tick_places(len(labels), flagged, most, labels if names is None else names)
     axis.set_ticks(places, [labels[place] for place in places], fontsize=font_size("tick"))
-    for place, text in zip(places, axis.get_ticklabels(), strict=True):
+    for place, tick in zip(places, axis.get_major_ticks(), strict=True):
         if place in flagged:
-            text.set_color(colour_on(figure_of(axis.axes)))
+            for text in (tick.label1, tick.label2):  # The user's style may have labels at both ends.
+                text.set_color(colour_on(figure_of(axis.axes)))
     if is_x and labels_overlap([labels[place] for place in places], width):
         axis.set_tick_params(rotation=90)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_cka.figures.heatmap_series import HeatmapSeries
 from lightning_cka.figures.pictures import PRINT_DPI, png, render
 from lightning_cka.monitor.loggers import LoggerOutput
 from lightning_cka.runtime.files import write_atomically
@@ -16,7 +17,10 @@ from lightning_cka.runtime.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    Figures = Mapping[str, tuple[Callable[[], Figure], Path]]
+    Draw = Callable[[], Figure | bytes]
+    """A function that returns a figure, or the content of its PNG file."""
+
+    Figures = Mapping[str, tuple[Draw, Path]]
     """By the last part of the logged key: a function that draws the figure, and the figure's file."""
 
 
@@ -27,6 +31,9 @@ class FigureQueue:
 
     Args:
         loggers: Get the images.
+
+    Attributes:
+        heatmaps: Draws heatmaps in the thread. It keeps what they have in common until `finish`.
     """
 
     def __init__(self, loggers: LoggerOutput) -> None:
@@ -35,6 +42,7 @@ class FigureQueue:
         self._thread: ThreadPoolExecutor | None = None
         self._queue: deque[tuple[str, int, Future[_Drawn]]] = deque()
         self._other: Future[None] | None = None
+        self.heatmaps = HeatmapSeries()
 
     def submit(self, key_prefix: str, figures: Figures, step: int) -> None:
         """Start to draw figures and to write them to their files.
@@ -78,6 +86,7 @@ class FigureQueue:
     def finish(self) -> None:
         """Wait until all figures are drawn and the loggers have them."""
         self.deliver(wait=True)
+        self.heatmaps.clear()
         self._loggers.finish()
 
     def _log(self, key: str, step: int, drawn: Future[_Drawn]) -> None:
@@ -97,8 +106,9 @@ class _Drawn(NamedTuple):
     """The error of writing the file."""
 
 
-def _draw(draw: Callable[[], Figure], path: Path) -> _Drawn:
-    content = png(render(draw(), PRINT_DPI), PRINT_DPI)  # Loggers get the same: drawing twice would take longer.
+def _draw(draw: Draw, path: Path) -> _Drawn:
+    drawn = draw()
+    content = drawn if isinstance(drawn, bytes) else png(render(drawn, PRINT_DPI), PRINT_DPI)
     try:
         write_atomically(path, content)
     except OSError as error:

@@ -14,7 +14,6 @@ from lightning_cka.decisions.ranks_of_run import rank_history
 from lightning_cka.figures.animation import write_animation
 from lightning_cka.figures.convergence_maps import plot_convergence
 from lightning_cka.figures.drift import plot_drift
-from lightning_cka.figures.heatmap import plot_cka
 from lightning_cka.figures.measures import plot_measures
 from lightning_cka.figures.ranks import plot_ranks
 from lightning_cka.figures.trajectories import plot_trajectories, plot_trajectory
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lightning_cka.decisions.ceiling import SeedCeiling
-    from lightning_cka.monitor.figure_queue import Figures
+    from lightning_cka.monitor.figure_queue import Draw, Figures
 
 
 MAX_LAYERS = 16
@@ -59,8 +58,8 @@ def log_figures(
         ceiling: The seed ceiling for the drift map; None: there is none.
     """
     last = results[-1]
-    figures: dict[str, tuple[Callable[[], Figure], Path]] = {
-        "heatmap": (lambda: plot_cka(last)[0], folder / heatmap_file(last))
+    figures: dict[str, tuple[Draw, Path]] = {
+        "heatmap": (lambda: queue.heatmaps.png(key_prefix, last), folder / heatmap_file(last))
     }
     if is_of_training(last) and not last.self_comparison and last.same_named():
         trained = _of_training(results)
@@ -115,7 +114,7 @@ def write_summary(loggers: LoggerOutput, key_prefix: str, path: Path, results: S
     loggers.errors.attempt(animate)
 
 
-def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> Figures:
+def trajectory_figures(folder: Path, results: Mapping[str, CKAResult]) -> dict[str, tuple[Callable[[], Figure], Path]]:
     """Return the figures of trajectories: one for each of up to 16 layers, an overview, and the convergence.
 
     Of more layers, evenly spaced ones are drawn.
