@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_cka.decisions.convergence import convergence as convergence
     from lightning_cka.decisions.ranks_of_run import rank_history as rank_history
     from lightning_cka.decisions.seed_ceiling import seed_ceiling as seed_ceiling
+    from lightning_cka.decisions.would_freeze import would_freeze as would_freeze
     from lightning_cka.figures.heatmap import plot_cka as plot_cka
     from lightning_cka.hsic.distance_ranks import RSA as RSA
     from lightning_cka.hsic.hat_matrices import Ridge as Ridge
@@ -54,6 +55,7 @@ _MODULE_OF = {
     "rank_history": "decisions.ranks_of_run",
     "seed_ceiling": "decisions.seed_ceiling",
     "trajectories": "compare.trajectory",
+    "would_freeze": "decisions.would_freeze",
 }
 
 _MODULES = {

@@ -159,6 +159,7 @@ def test_public_names():
         "plot_cka",
         "rank_history",
         "seed_ceiling",
+        "would_freeze",
     }
     assert all(hasattr(lightning_cka.functional, n) for n in ("centered_gram", "unbiased_hsic", "biased_hsic", "cka"))
 

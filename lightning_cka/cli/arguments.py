@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning_cka.cli.compare_arguments import add_compare, add_matrix
-from lightning_cka.cli.run_arguments import add_convergence, add_summary
+from lightning_cka.cli.run_arguments import add_convergence, add_freeze, add_summary
 from lightning_cka.cli.shared_arguments import (
     add_ceiling,
     add_command,
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_redundancy(commands)
     _add_rank(commands)
     add_convergence(commands)
+    add_freeze(commands)
     add_summary(commands)
     _add_show(commands)
     _add_report(commands)

@@ -25,6 +25,7 @@ _MODULE_OF = {
     "redundancy": "redundancy_command",
     "rank": "rank_command",
     "convergence": "convergence_command",
+    "freeze": "convergence_command",
     "summary": "summary_command",
     "show": "show_command",
     "report": "report_command",

@@ -1,4 +1,4 @@
-"""Arguments of the commands ``convergence`` and ``summary``, which read the folder of a run."""
+"""Arguments of the commands ``convergence``, ``freeze`` and ``summary``, which read the folder of a run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def add_convergence(commands: Any) -> None:
     add_picture_or_table(parser)
 
 
+def add_freeze(commands: Any) -> None:
+    """Add the command ``freeze``."""
+    parser = add_command(
+        commands,
+        "freeze",
+        "show which layers FreezeConverged would have frozen in a run, and when",
+        "lightning-cka freeze cka --tolerance 0.02 --output freeze.pdf",
+    )
+    _add_run(parser, tolerance=0.01)
+    parser.add_argument(
+        "--patience", type=int, default=3, help="number of comparisons to look back (default: %(default)s)"
+    )
+    add_picture_or_table(parser)
+
+
 def add_summary(commands: Any) -> None:
     """Add the command ``summary``."""
     parser = add_command(
@@ -35,14 +50,14 @@ def add_summary(commands: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write: .md or .csv, with all layers")
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run(parser: argparse.ArgumentParser, tolerance: float = 0.02) -> None:
     parser.add_argument(
         "folder", metavar="DIR", type=Path, help="dirpath of a CKAMonitor, or the folder of one reference in it"
     )
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=0.02,
+        default=tolerance,
         help="change of CKA that does not matter (default: %(default)s)",
     )
     add_level(parser)

@@ -10,9 +10,11 @@ from lightning_cka.decisions.layer_convergence import Convergence, LayerConverge
 from lightning_cka.decisions.model_comparison import ModelComparison
 from lightning_cka.decisions.rank_history import RankFall, RankHistory
 from lightning_cka.decisions.redundancy import LayerStep, Redundancy
+from lightning_cka.decisions.would_freeze import FrozenLayer, WouldFreeze
 
 __all__ = [
     "Convergence",
+    "FrozenLayer",
     "LayerConvergence",
     "LayerStep",
     "ModelComparison",
@@ -20,4 +22,5 @@ __all__ = [
     "RankHistory",
     "Redundancy",
     "SeedCeiling",
+    "WouldFreeze",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cka.decisions.layer_convergence import LAST_STATE, Convergence
+from lightning_cka.decisions.would_freeze import WouldFreeze
 from lightning_cka.figures.cells import colour_bar, draw_cells
 from lightning_cka.figures.colour_range import Bound, colour_range, has_nan, narrow_range_note
 from lightning_cka.figures.flag_notes import FLAG, marked
@@ -50,7 +51,7 @@ class _Map:
     moments: Sequence[str]
     unit: str | None = None
     """Title of the x axis. None: that of `set_moment_titles`."""
-    marks: list[tuple[float, float]] = field(default_factory=list)
+    marks: Sequence[tuple[float, float]] = ()
     """Column and row of each mark."""
     when: Sequence[tuple[int | None, int | None]] = ()
     """Epoch and step of each moment; empty if all maps have the same moments."""
@@ -72,7 +73,7 @@ class _Drawn:
 
 
 def plot_convergence(
-    results: Mapping[str, CKAResult] | Convergence,
+    results: Mapping[str, CKAResult] | Convergence | WouldFreeze,
     *,
     cmap: str | Colormap = "magma",
     vmin: Bound = 0.0,
@@ -84,13 +85,15 @@ def plot_convergence(
     """Draw layer-by-epoch maps: CKA with each reference, and with the same layer at the last epoch.
 
     Of a `Convergence`, there is a map for each reference, and one of CKA with the last state if the banks are known. A
-    diamond marks the epoch since which a layer has converged, by the criterion of the map. Of trajectories, there are
-    two maps without marks: CKA with the same layer at the first epoch, and at the last epoch. A layer that converges
-    early gets bright early in the last map, as in Raghu et al. 2017 (SVCCA, https://arxiv.org/abs/1706.05806).
+    diamond marks the epoch since which a layer has converged, by the criterion of the map. Of a `WouldFreeze`, there is
+    a map of CKA with the state some comparisons ago, with a diamond where a layer would have been frozen. Of
+    trajectories, there are two maps without marks: CKA with the same layer at the first epoch, and at the last epoch. A
+    layer that converges early gets bright early in the last map, as in Raghu et al. 2017 (SVCCA,
+    https://arxiv.org/abs/1706.05806).
 
     Args:
-        results: What `lightning_cka.convergence` or ``monitor.convergence()`` returned; or results by layer, as
-            `lightning_cka.trajectories` returns them; at least one.
+        results: What `lightning_cka.convergence`, ``monitor.convergence()`` or `lightning_cka.would_freeze` returned;
+            or results by layer, as `lightning_cka.trajectories` returns them; at least one.
         cmap: As in `plot_cka`.
         vmin: As in `plot_comparison`, for the values of all maps.
         vmax: As in `plot_comparison`, for the values of all maps.
@@ -106,7 +109,7 @@ def plot_convergence(
             "auto".
         KeyError: ``cmap`` is not the name of a colour map.
     """
-    drawn = _of_convergence(results) if isinstance(results, Convergence) else _of_trajectories(results)
+    drawn = _drawn(results)
     maps, count = drawn.maps, len(drawn.maps)
     if titles is not None and len(titles) != count:
         kind = "titles of both maps" if count == 2 else f"{count} titles"
@@ -145,6 +148,25 @@ def _finish(ax: Axes, each: _Map, count: int) -> None:
     if each.unit is not None:
         ax.set_xlabel(each.unit)
     draw_marks(ax, each.marks, room=_POINTS * axes_size(ax)[1] / max(1, count))
+
+
+def _drawn(results: Mapping[str, CKAResult] | Convergence | WouldFreeze) -> _Drawn:
+    if isinstance(results, WouldFreeze):
+        return _of_frozen(results)
+    return _of_convergence(results) if isinstance(results, Convergence) else _of_trajectories(results)
+
+
+def _of_frozen(found: WouldFreeze) -> _Drawn:
+    """Return one map, of CKA with the state some comparisons ago."""
+    own, last = layer_history(found.results), found.results[-1]
+    places = {each.layer: each.place for each in found.found}
+    marks = [(float(place), row) for row, name in enumerate(own.names) if (place := places[name]) is not None]
+    ago = f"{found.patience} comparison{'s' * (found.patience > 1)} ago"
+    maps = [_Map(_titles(last.measure, f"the state {ago}"), own.values, *moment_labels(found.results), marks=marks)]
+    notes = [f"◇ after this one, FreezeConverged(tolerance={found.tolerance:g}) would have frozen the layer"]
+    flagged = {row for row, name in enumerate(own.names) if any(each.flags_of(name) for each in found.results)}
+    flag_notes = [f"{FLAG} flagged at some moment, at which it is not frozen"]
+    return _Drawn(maps, list(own.names), last.model_name, shared_value_label([last]), flagged, notes, flag_notes)
 
 
 def _of_trajectories(results: Mapping[str, CKAResult]) -> _Drawn:

@@ -16,6 +16,7 @@ from lightning_cka import (
     plotting,
     rank_history,
     trajectories,
+    would_freeze,
 )
 from lightning_cka.cli.arguments import build_parser
 from lightning_cka.decisions.rank_history import RankHistory
@@ -31,7 +32,8 @@ PYTHON = {
     "animate": (write_animation,),
     "redundancy": (CKAResult.redundancy,),
     "convergence": (convergence,),
-    "summary": (run_summary,),
+    "freeze": (would_freeze,),
+    "summary": (run_summary, plotting.plot_trend),
     "drift": (plotting.plot_drift,),
     "show": (plotting.plot_trend,),
     "matrix": (compare_many, compare_banks),

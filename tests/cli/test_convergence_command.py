@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_runs import fails, write_run
-from lightning_cka import compare_banks, convergence
+from lightning_cka import compare_banks, convergence, would_freeze
 from lightning_cka.cli import main
 from lightning_cka.decisions.run_results import fixed_references, read_run
 from lightning_cka.decisions.summary import run_summary
@@ -42,6 +42,19 @@ def test_convergence_prints_the_table_and_writes_files(tmp_path, capsys):
     assert [row["layer"] for row in rows] == ["a", "b.c"] * 2
     printed(capsys, "convergence", "run", "--output", "out/a.png")
     assert Path("out/a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_freeze_prints_what_would_have_been_frozen_and_writes_files(tmp_path, capsys):
+    write_run(tmp_path / "run", epochs=(0, 1, 2))
+    expected = repr(would_freeze("run", patience=2))
+    assert printed(capsys, "freeze", "run", "--patience", "2") == f"{expected}\n"
+    options = ["--patience", "1", "--tolerance", "0.9", "--level", "0.5", "--output"]
+    other = repr(would_freeze("run", 0.9, 1, 0.5))
+    assert printed(capsys, "freeze", "run", *options, "a.csv") == f"{other}\n\na.csv\n"
+    assert [row["layer"] for row in rows_of("a.csv")] == ["a", "b.c"]
+    printed(capsys, "freeze", "run", *options, "a.png")
+    assert Path("a.png").read_bytes()[:4] == b"\x89PNG"
+    assert "needs the banks of at least 10 moments" in fails(capsys, "freeze", "run", "--patience", "9")
 
 
 def test_runs_without_banks_or_results_say_what_is_missing(tmp_path, capsys):

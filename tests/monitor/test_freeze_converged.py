@@ -9,7 +9,7 @@ import torch
 from conftest import Net, dataset, loaders, trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning_cka import CKAMonitor, FreezeConverged, Thresholds
+from lightning_cka import CKAMonitor, FreezeConverged, Thresholds, would_freeze
 from lightning_cka.monitor.freeze_checks import check_unused_parameters
 from scipy.stats import t as student
 from torch import nn
@@ -61,7 +61,7 @@ def expected(results, order, tolerance, patience, level=0.95):
 
 
 @pytest.mark.parametrize(("tolerance", "patience"), [(0.02, 1), (0.05, 2), (0.3, 3)])
-def test_layers_are_frozen_after_the_comparison_that_shows_them_converged(tolerance, patience):
+def test_layers_are_frozen_after_the_comparison_that_shows_them_converged(tolerance, patience, tmp_path):
     """From the first batch after it on, their weights and running statistics stay. The others change."""
     watched, freeze, weights = monitor(), FreezeConverged(tolerance, patience), Weights()
     run(watched, freeze, weights, max_epochs=8)
@@ -70,6 +70,16 @@ def test_layers_are_frozen_after_the_comparison_that_shows_them_converged(tolera
     order = ("net.0", "net.1", "net.4", "head")
     assert found == expected(watched.results[name][:-1], order, tolerance, patience)
     assert "net.0" in found
+    # The first layers are frozen when a run without freezing says so, from its banks or its results.
+    alone = monitor(save_banks=True, dirpath=tmp_path / "alone")
+    run(alone, max_epochs=8)
+    said = {each.layer: each.epoch for each in would_freeze(tmp_path / "alone", tolerance, patience).found}
+    first = min(found.values())
+    assert {name for name, epoch in found.items() if epoch == first} == {
+        name for name, epoch in said.items() if epoch == first
+    } - {"head"}
+    results = [each.place for each in would_freeze(watched._run.folder, tolerance, patience).found]
+    assert results[:1] == [first - patience + 1]
     assert min(found.values()) >= patience - 1
     steps = 8  # In an epoch.
     for layer, epoch in found.items():
