@@ -16,6 +16,7 @@ from lightning_cka.compare.run_files import is_of_training
 from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
 from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.decisions.settled import settled_count
+from lightning_cka.monitor.known_metrics import log_values
 from lightning_cka.monitor.step_log import StepLog
 from lightning_cka.runtime.file_names import distinct_names
 
@@ -49,8 +50,11 @@ _RESERVED = (
 
 def log_scalars(module: LightningModule | StepLog, key_prefix: str, values: Mapping[str, float]) -> None:
     """Log values through a LightningModule, averaged over processes, or at a step. Every process must call this."""
-    for name, value in values.items():
-        module.log(key_prefix + name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+    named = {key_prefix + name: value for name, value in values.items()}
+    if isinstance(module, StepLog):
+        module.add(named)
+    else:
+        log_values(module, named)
 
 
 def cka_scalars(result: CKAResult) -> dict[str, float]:

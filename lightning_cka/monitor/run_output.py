@@ -137,9 +137,9 @@ class ResultLogger:
         flagged = self._flagged.update(results, settings) if settings.log_diagnostics == "flagged" else None
         for measure in settings.measures:
             scalars = diagnostic_scalars(outcome.result for (_, other), outcome in outcomes.items() if other == measure)
-            for layer, values in scalars.items():
-                if flagged is None or layer in flagged[measure]:
-                    log_scalars(module, settings.logged_diagnostics(measure), values)
+            chosen = [values for layer, values in scalars.items() if flagged is None or layer in flagged[measure]]
+            together = {key: value for values in chosen for key, value in values.items()}
+            log_scalars(module, settings.logged_diagnostics(measure), together)
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
         """Log the warnings about the last result as text, and the result itself, and start to draw its figures.

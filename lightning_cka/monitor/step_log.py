@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -26,9 +26,9 @@ class StepLog:
         self._step = step
         self._values: dict[str, float] = {}
 
-    def log(self, name: str, value: float, **_options: Any) -> None:
-        """Add a value, which is the same on all processes. The options are those of ``LightningModule.log``."""
-        self._values[name] = value
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add values by key, which are the same on all processes."""
+        self._values.update(values)
 
     def send(self) -> None:
         """Hand the values to the loggers, and to callbacks that monitor them. Every process must call this."""

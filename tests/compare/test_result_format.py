@@ -22,6 +22,14 @@ def test_files_keep_every_digit(tmp_path):
     assert CKAResult.load(tmp_path / "r.json").standard_error is None
 
 
+def test_each_attribute_has_a_line_of_its_own(tmp_path):
+    make_result().save(tmp_path / "r.json")
+    lines = (tmp_path / "r.json").read_text().splitlines()
+    values = [json.loads("{" + line.rstrip(",") + "}") for line in lines[1:-1]]
+    assert {name: value for each in values for name, value in each.items()} == json.loads("".join(lines))
+    assert all(len(each) == 1 for each in values)
+
+
 def test_diagnostics_are_in_the_file(tmp_path):
     layer = LayerDiagnostics(3.5, (SampleRatio(17, 83.5), SampleRatio(2, 1.5)), (SampleRatio(17, math.nan),))
     before = Diagnostics(
