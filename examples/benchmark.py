@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import platform
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -94,7 +95,7 @@ def run_one_shot(args, device, folder):
 
 
 def run_growth(args, device, folder):
-    """Print how the cost grows with samples, layers, width, references and processes."""
+    """Print how the cost grows with samples, layers, width, references, kernels, epochs and processes."""
     print("\n## As the work grows\n")
     base = {key: min(value, args.growth_limit.get(key, value)) for key, value in growth.BASE.items()}
     sizes = ", ".join(f"{key}: {value}" for key, value in base.items())
@@ -109,6 +110,11 @@ def run_growth(args, device, folder):
         rows, lines = growth.table_of(vary, every[vary])
         print(f"\n### {vary.capitalize()}: {growth.EXPECTED[vary]}\n\n{table(rows)}\n")
         print("\n".join(f"- {line}" for line in lines), flush=True)
+    if sys.platform == "linux":
+        print("\n### Files of banks: saving takes a few MiB, loading the bank and the mapped file\n")
+        sizes = itertools.product(args.bank_layers, args.bank_samples, [False, True])
+        every["banks"] = [growth.bank_files(*each, folder) for each in sizes]
+        print(table([growth.bank_row(each) for each in every["banks"]]), flush=True)
     print("\n### Processes with one thread each\n")
     every["processes"] = []
     for sizes in itertools.product(args.process_samples, args.process_widths, args.process_layers):
@@ -179,6 +185,8 @@ def parse_arguments():
     parser.add_argument("--measure-samples", type=int, default=256, help="samples in a batch for the measures")
     parser.add_argument("--growth", action="store_true", help="measure how the cost grows")
     parser.add_argument("--growth-limit", nargs="*", default=[], metavar="SIZE=N", help="such as layers=100")
+    parser.add_argument("--bank-samples", type=int, nargs="+", default=[8192])
+    parser.add_argument("--bank-layers", type=int, nargs="+", default=[50])
     parser.add_argument("--process-samples", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--process-widths", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--process-layers", type=int, nargs="+", default=[20, 40])

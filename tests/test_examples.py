@@ -39,7 +39,8 @@ def test_an_example_prints_its_result_and_draws_a_figure(tmp_path, name, args, e
 def test_the_benchmark_prints_all_its_tables(tmp_path):
     small = ["--networks", "MLP", "--samples", "512", "--repeats", "1", "--digits-epochs", "3", "--output", "b/b.json"]
     peers = ["--peers", "--peer-samples", "256", "--peer-repeats", "1", "--peer-limit", "1"]
-    growth = ["--growth", "--growth-limit", "samples=256", "layers=4", "width=64", "references=2"]
+    limits = ["samples=256", "layers=4", "width=64", "references=2", "kernels=2", "epochs=1"]
+    growth = ["--growth", "--growth-limit", *limits, "--bank-samples", "1024", "--bank-layers", "20"]
     processes = ["--process-samples", "256", "--process-widths", "64", "--process-layers", "4"]
     opinions = ["--measures", "--measure-samples", "16"]
     report = ["--report", "--report-epochs", "3"]
@@ -55,7 +56,9 @@ def test_the_benchmark_prints_all_its_tables(tmp_path):
     error = re.search(r"\| MLP \(50\) \| lightning-cka \|(?:.*\|){6} (\d\S+) \| \S+ \| \S+ \|", text).group(1)
     assert 0 < float(error) < 1e-6
     assert re.search(r"\| references \|.*\n.*\n\| 1 \|.*\n\| 2 \|", text)
+    assert re.search(r"\| kernels \|.*\n.*\n\| 1 \|.*\n\| 2 \|", text)
     found = json.loads((tmp_path / "b" / "b.json").read_text())
+    assert [bank["float16"] for bank in found["growth"].get("banks", ())] in ([], [False, True])
     assert set(found) >= {"epoch", "digits", "peers", "growth"}
     assert set(found["measures"]["seconds"]) == {"cka", "mutual_knn", "rsa", "ridge"}
     two = found["growth"]["processes"][0]["processes"]["2"]

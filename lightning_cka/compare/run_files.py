@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,11 @@ def last_moment(results: Iterable[CKAResult]) -> tuple[int, int]:
 def is_of_training(result: CKAResult) -> bool:
     """Whether a result is of a moment of training. Those of ``trainer.validate()`` have neither epoch nor step."""
     return result.epoch is not None or result.step is not None
+
+
+def last_of_training(results: Sequence[CKAResult], count: int = 1) -> list[CKAResult]:
+    """Return the last results of training in order, at most ``count``; the time does not grow with all results."""
+    return list(islice(filter(is_of_training, reversed(results)), count))[::-1]
 
 
 def histories_of_training(results: Mapping[str, Iterable[CKAResult]]) -> dict[str, list[CKAResult]]:

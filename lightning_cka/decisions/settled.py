@@ -9,7 +9,7 @@ import torch
 
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.compare.run_files import last_of_training
 from lightning_cka.hsic.jackknife import effective_batches, jackknife_error
 
 DEFAULT_TOLERANCE = 0.01
@@ -85,7 +85,7 @@ def settled_count(results: Sequence[CKAResult], tolerance: float, patience: int,
     Returns:
         The count. 0 with fewer results, with too few probe batches for intervals, and where records are missing.
     """
-    recent = [result for result in results if is_of_training(result)][-patience - 1 :]
+    recent = last_of_training(results, patience + 1)
     if len(recent) <= patience:
         return 0
     return sum(place == 0 for place in settled_since(recent, tolerance, level).values())

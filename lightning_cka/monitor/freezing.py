@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training, moment_order, moment_text
+from lightning_cka.compare.run_files import last_of_training, moment_order, moment_text
 from lightning_cka.decisions.converged_prefix import converged_prefix
 from lightning_cka.monitor.freeze_checks import describe_way_back, key_of_cka
 from lightning_cka.monitor.reference import Reference
@@ -85,8 +85,8 @@ class Freezing:
         if not names:
             return
         self.frozen = {name: when for name, when in self.frozen.items() if name not in names}
-        if history := [result for result in self._results() if is_of_training(result)]:
-            self._since = moment_order(history[-1].epoch, history[-1].step)
+        for last in last_of_training(self._results()):
+            self._since = moment_order(last.epoch, last.step)
         self.apply()
 
     def judge(self, order: Sequence[str], trainer: Trainer) -> None:
@@ -100,14 +100,14 @@ class Freezing:
         if not results or results[-1] is self._judged:
             return
         self._judged = results[-1]
-        history = [result for result in results if is_of_training(result)]
         tolerance, patience, level = self._options
+        recent = last_of_training(results, patience)
         before, self._held = self._held, self._layers.held(order)
-        if history and not set(before) <= set(self._held):  # A layer that did not train has not converged.
-            self._since = moment_order(history[-1].epoch, history[-1].step)
-        if sum(moment_order(each.epoch, each.step) > self._since for each in history) < patience:
+        if recent and not set(before) <= set(self._held):  # A layer that did not train has not converged.
+            self._since = moment_order(recent[-1].epoch, recent[-1].step)
+        if sum(moment_order(each.epoch, each.step) > self._since for each in recent) < patience:
             return
-        last = history[-1]
+        last = recent[-1]
         found = converged_prefix(last, order, tolerance, level, {*self.frozen, *self._held})
         if found.problem:
             self._warn(

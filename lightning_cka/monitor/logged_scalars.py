@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_cka.compare.intervals import interval
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training
+from lightning_cka.compare.run_files import is_of_training, last_of_training
 from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
 from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.decisions.settled import settled_count
@@ -119,11 +119,10 @@ def change_scalars(history: Sequence[CKAResult]) -> dict[str, float]:
         Values by the last part of the logged key, such as ``head_change``; see `change_names`. None for the first
         result, for a self-comparison, and for ``trainer.validate()``.
     """
-    *earlier, last = history
-    previous = [result for result in earlier if is_of_training(result)]
-    if not is_of_training(last) or last.self_comparison or not previous:
+    recent, last = last_of_training(history, 2), history[-1]
+    if not is_of_training(last) or last.self_comparison or len(recent) < 2:
         return {}
-    layers, before = last.same_named(), previous[-1].same_named()
+    layers, before = last.same_named(), recent[0].same_named()
     names = change_names(layers)
     return {names[layer]: value - before.get(layer, nan) for layer, value in layers.items()}
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import histories_of_training
+from lightning_cka.compare.run_files import histories_of_training, last_of_training
 from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.loggers import LoggerOutput
@@ -45,7 +45,7 @@ class ReportFile:
         self._loggers = loggers
         self._payload = GrowingPayload("/".join(folder.resolve().parts[-2:]))
         self.ceilings: Mapping[str, SeedCeiling] = {}
-        self._new: dict[str, list[CKAResult]] = {}
+        self._new: Mapping[str, Sequence[CKAResult]] = {}
         self._step = 0
         self._writing: Future[None] | None = None
         self._started = -SECONDS
@@ -59,7 +59,7 @@ class ReportFile:
             results: All results of the run in order, by the key of `Settings.key`.
             step: The step of the loggers.
         """
-        self._new = histories_of_training(results)
+        self._new = results if any(map(last_of_training, results.values())) else {}
         self._step = step
         self.poll()
 
@@ -81,7 +81,7 @@ class ReportFile:
             self._send()
 
     def _start(self) -> None:
-        new, self._new = self._new, {}
+        new, self._new = histories_of_training(self._new), {}
         ceilings = list(self.ceilings.values())
         self._started = time.monotonic()
         self._writing = self._figures.start(lambda: write_page(self._path, self._payload.payload(new, ceilings)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.compare.run_files import is_of_training, last_moment
+from lightning_cka.compare.run_files import is_of_training, last_moment, last_of_training
 from lightning_cka.hsic.measure import CKA, Measure
 from lightning_cka.monitor.bank_store import BankStore
 from lightning_cka.monitor.journal import Journal
@@ -163,7 +163,7 @@ class RunState:
         """
         references = {reference.name: reference.moments() for reference in self.earlier_states if reference.moment}
         self.saved_moments = self.moments
-        results = [result for history in self.results.values() for result in history if is_of_training(result)]
+        last = [result for history in self.results.values() for result in last_of_training(history)]
         return {
             "folder": str(self.folder.resolve()),
             "banks": self.banks.state_dict(self.saved_moments),
@@ -171,7 +171,7 @@ class RunState:
             "kinds": {key: list(settings) for key, settings in self._histories.items()},
             "results": self.store.unwritten(),
             "journal": self.journal.state(),
-            "last": list(last_moment(results)),
+            "last": list(last_moment(last)),
         }
 
     def full_state(self) -> dict[str, Any]:
