@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 # Several test processes share the cores, so each gets one thread. torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,7 @@ import forked_scripts
 import lightning as L
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -122,7 +124,22 @@ def pytest_collection_finish():
 def _without_figures(monkeypatch):
     """Draw no figures: drawing takes most of a test's time."""
     monkeypatch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
+    monkeypatch.setattr("lightning_cka.monitor.run_output.trajectory_figures", lambda *_args: {})
     monkeypatch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
+
+
+@pytest.fixture
+def _blank_figures(monkeypatch):
+    """Write and log small pictures instead of figures: one of another colour for each file."""
+    from lightning_cka.monitor import figure_queue
+
+    draw = figure_queue._draw
+
+    def draw_blank(_, path):
+        colour = f"#{crc32(bytes(path)) & 0xFFFFFF:06x}"
+        return draw(lambda: Figure((0.5, 0.5), facecolor=colour), path)
+
+    monkeypatch.setattr(figure_queue, "_draw", draw_blank)
 
 
 @pytest.fixture(scope="session")

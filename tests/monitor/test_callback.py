@@ -14,7 +14,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
-pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+    pytest.mark.usefixtures("_blank_figures"),
+]
 
 
 class Wide(Net):

@@ -230,6 +230,7 @@ def test_training_continues_if_files_cannot_be_written(tmp_path, condition, caus
         assert re.search(cause, message)
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_all_other_files_are_written_if_some_fail(tmp_path):
     """Folders have the names of two of the files."""
     (tmp_path / "initial" / "drift.png").mkdir(parents=True)

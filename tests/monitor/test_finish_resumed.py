@@ -13,6 +13,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+    pytest.mark.usefixtures("_blank_figures"),
 ]
 
 

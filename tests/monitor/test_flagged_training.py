@@ -14,6 +14,8 @@ from lightning_cka.plotting import plot_cka
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+pytestmark = pytest.mark.usefixtures("_blank_figures")
+
 
 class Wide(LightningModule):
     """Two wide layers without flags."""

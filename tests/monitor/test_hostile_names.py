@@ -16,7 +16,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 # Small models and probe sets are flagged, which these tests do not check; see tests/compare/test_flags.py.
-pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+    pytest.mark.usefixtures("_blank_figures"),
+]
 
 LAYERS = ("../../x", "/abs/x", "a/b", "A\\b", "Con", "conv", "CONV", "x" * 150, " .", "overview", "overview-2")
 

@@ -12,6 +12,7 @@ from lightning_cka import CKAMonitor
 from lightning_cka.compare.trajectory import trajectories
 from lightning_cka.figures.pictures import PRINT_DPI, render
 from lightning_cka.plotting import plot_measures
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -20,6 +21,7 @@ from torch import nn
 pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
 
 
+@pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.filterwarnings("ignore:CKA with '.*', kernel rbf. layers (that|whose)")
 def test_tables_animations_and_trajectories_at_the_end(tmp_path):
     monitor = CKAMonitor(["initial", "self"], "net.*", kernel=["linear", "rbf"], dirpath=tmp_path, trajectory=True)
@@ -42,6 +44,7 @@ def test_tables_animations_and_trajectories_at_the_end(tmp_path):
     torch.testing.assert_close(found["net.1"].matrix[0, 1:], torch.stack(initial), rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_trajectories_are_drawn_for_16_evenly_spaced_layers(tmp_path):
     class Deep(Net):
         def __init__(self):
@@ -59,7 +62,9 @@ def test_trajectories_are_drawn_for_16_evenly_spaced_layers(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA):UserWarning")
-def test_several_measures_have_a_figure_together(tmp_path):
+def test_several_measures_have_a_figure_together(tmp_path, monkeypatch):
+    for other in ("plot_cka", "plot_drift"):  # The other figures are blank.
+        monkeypatch.setattr(f"lightning_cka.monitor.logged_figures.{other}", lambda *_, **__: (Figure((1, 1)), None))
     names = ["cka", "mutual_knn", "rsa", "ridge"]
     monitor = CKAMonitor(["initial", "self"], "net.*", measures=names, dirpath=tmp_path)
     logger = TensorBoardLogger(tmp_path, name="tb")
@@ -76,6 +81,7 @@ def test_several_measures_have_a_figure_together(tmp_path):
         assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(drawn)[..., :3])
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_one_measure_has_no_figure_of_measures(tmp_path):
     fit(CKAMonitor("initial", "net.*", dirpath=tmp_path), max_epochs=1)
     assert {path.name for path in (tmp_path / "initial").glob("*.png")} > {"drift.png"}

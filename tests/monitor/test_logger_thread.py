@@ -12,7 +12,10 @@ from lightning_cka import CKAMonitor
 from lightning_cka.monitor import logger_thread
 from lightning_cka.monitor.logger_thread import MAX_WAITING, LoggerThread
 
-pytestmark = pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
+    pytest.mark.usefixtures("_blank_figures"),
+]
 
 
 class Slow(Logger):

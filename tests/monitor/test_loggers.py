@@ -90,6 +90,7 @@ def wandb_rows(folder):
     return rows, file.parent
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_wandb_offline_has_images_with_the_global_step(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
@@ -115,6 +116,7 @@ def outlier_loader():
     return DataLoader(TensorDataset(inputs, labels), batch_size=16)
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_wandb_gets_texts_and_two_fits(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(project="test", save_dir=tmp_path, offline=True)
@@ -159,6 +161,7 @@ def test_loggers_without_images_get_scalars_and_one_warning(tmp_path):
     assert pixels.std() > 10
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_every_logger_of_a_list_gets_the_figures(tmp_path):
     first, second = TensorBoardLogger(tmp_path, name="a"), TensorBoardLogger(tmp_path, name="b")
     fit(tmp_path, first, second, max_epochs=1)
@@ -197,7 +200,7 @@ def artifacts(logger, path=""):
     return found
 
 
-@pytest.mark.usefixtures("_mlflow")
+@pytest.mark.usefixtures("_mlflow", "_blank_figures")
 def test_mlflow_has_images_texts_and_animations_as_artifacts(tmp_path, caplog):
     logger = MLFlowLogger("experiment", tracking_uri=f"file:{Path.cwd()}/runs")
     seed_everything(0, verbose=False)
@@ -229,7 +232,7 @@ def test_mlflow_has_images_texts_and_animations_as_artifacts(tmp_path, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING and "cka" in record.message]
 
 
-@pytest.mark.usefixtures("_mlflow")
+@pytest.mark.usefixtures("_mlflow", "_blank_figures")
 @pytest.mark.filterwarnings("ignore:MLFlow only allows .* special characters in metric name")
 def test_mlflow_gets_names_without_the_characters_that_it_rejects(tmp_path):
     torch.save(Net().state_dict(), tmp_path / "a#1=[x].pt")
@@ -252,7 +255,7 @@ class Punctuated(Net):
         return super().forward(sum(part(x) for part in self.parts.values()) + self.get_submodule("слой")(x))
 
 
-@pytest.mark.usefixtures("_mlflow")
+@pytest.mark.usefixtures("_mlflow", "_blank_figures")
 @pytest.mark.filterwarnings("ignore:MLFlow only allows .* special characters in metric name")
 @pytest.mark.filterwarnings("ignore:the CKA of layer .* is logged as")
 def test_names_that_differ_in_punctuation_alone_stay_apart_in_mlflow(tmp_path):
@@ -287,6 +290,7 @@ class TakesImages(OnlyMetrics):
         self.images.append((key, step, [image.size for image in images]))
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_third_party_loggers_with_log_image_get_images(tmp_path):
     logger = TakesImages()
     monitor = fit(tmp_path, logger, max_epochs=1)
@@ -317,6 +321,7 @@ class Raises(TensorBoardLogger):
         return writer
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_a_logger_that_raises_stops_neither_training_nor_the_others(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -12,6 +12,7 @@ from lightning_cka import CKAMonitor
 from torch import nn
 from torch.utils.data import DataLoader
 
+pytestmark = pytest.mark.usefixtures("_blank_figures")
 pl = pytest.importorskip("pytorch_lightning")
 
 

@@ -13,7 +13,10 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import CKAMonitor, CKAResult, compare_models
 from lightning_cka.compare.pairing import Pairing
 
-pytestmark = pytest.mark.filterwarnings("ignore:(CKA|Be aware that when using `ckpt_path`):UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(CKA|Be aware that when using `ckpt_path`):UserWarning"),
+    pytest.mark.usefixtures("_blank_figures"),
+]
 
 
 class Wrapper(Net):

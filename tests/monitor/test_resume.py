@@ -470,6 +470,7 @@ def test_unfinished_files_of_dead_processes_are_removed(tmp_path):
     assert [name for name in names if (cka / "initial" / name).exists()] == [names[1], names[3]]
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_heatmap_that_was_drawn_at_a_kill_is_drawn_on_resuming(tmp_path):
     fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 2)
     pictures = [tmp_path / f"run/cka/{name}/heatmap-epoch=001-step=000015.png" for name in ("initial", "self")]

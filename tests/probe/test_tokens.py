@@ -146,22 +146,43 @@ def test_errors_are_clustered_by_sequence(tmp_path):
     torch.testing.assert_close(saved.standard_error, four.standard_error, rtol=0, atol=1e-6)
 
 
+class Groups(nn.Module):
+    """The same network on each of several groups of features. A comparison of many groups takes little more time."""
+
+    def __init__(self, count, seed):
+        super().__init__()
+        self.groups = nn.ModuleList(Sequences(seed) for _ in range(count))
+
+    def forward(self, x, attention_mask):
+        return [group(part) for group, part in zip(self.groups, x.chunk(len(self.groups), -1), strict=True)]
+
+
 def test_intervals_cover_with_correlated_tokens():
-    model, other, layers = Sequences(), Sequences(1), ["first", "second"]
+    """In 40 simulated probe sets, 10 at a time as groups of features, which have the same lengths."""
+    layers, count = ["first", "second"], 10
     many = batches(sequences(20000, alike=0.7, seed=10**6), 500)
-    truth = compare_models(model, other, many, layers, feature_fn="tokens:1", progress_bar=False).matrix
+    truth = compare_models(Sequences(), Sequences(1), many, layers, feature_fn="tokens:1", progress_bar=False).matrix
+    model, other = Groups(count, 0), Groups(count, 1)
+
+    def of_each_group(matrix):
+        return matrix.view(2, count, 2, count).diagonal(dim1=1, dim2=3).movedim(2, 0)
+
     covered, errors = [], {1: [], 6: []}
-    for seed in range(40):
-        inputs = batches(sequences(256, alike=0.7, seed=seed), 32)
+    for start in range(0, 40, count):
+        simulated = [sequences(256, alike=0.7, seed=start + place) for place in range(count)]
+        inputs = simulated[0] | {"x": torch.cat([each["x"] for each in simulated], -1)}
         for number, found in errors.items():
             result = compare_models(
-                model, other, inputs, layers, feature_fn=f"tokens:{number}", seed=seed, progress_bar=False
+                *(model, other, batches(inputs, 32), ["groups.*.first", "groups.*.second"]),
+                feature_fn=f"tokens:{number}",
+                seed=start,
+                progress_bar=False,
             )
-            found.append(result.matrix - truth)
-        lower, upper = result.confidence_interval()
+            found.append(of_each_group(result.matrix) - truth)
+        lower, upper = map(of_each_group, result.confidence_interval())
         covered.append(((lower <= truth) & (truth <= upper)).float().mean())
     assert 0.88 < torch.stack(covered).mean() < 0.995
-    one, six = (torch.stack(found) for found in errors.values())
+    one, six = (torch.cat(found) for found in errors.values())
     assert six.square().mean() < 0.8 * one.square().mean()  # More tokens of the same sequences do help.
     assert abs(six.mean(0)).max() < 0.02  # And there is no bias, although tokens of a sequence are alike.
 
