@@ -31,6 +31,7 @@ from lightning_cka.compare.direction_statistics import (
 from lightning_cka.compare.influence import cka_of_sums
 from lightning_cka.compare.partners import Partners
 from lightning_cka.hsic.centered_grams import CenteredGrams, diagonal_part, dots, u_products
+from lightning_cka.hsic.even_parts import even_parts
 from lightning_cka.hsic.first_directions import (
     MAX_SAMPLES,
     Directions,
@@ -45,7 +46,6 @@ from lightning_cka.hsic.products import partner_products
 from lightning_cka.hsic.removed import between_groups, direction, products_without
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import to_device
-from lightning_cka.runtime.spacing import even_parts
 
 MAX_BATCHES = 16
 """Number of batches that are looked at: the first ones of the probe set."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.centered_grams import CenteredGrams
+from lightning_cka.hsic.even_parts import even_parts
 from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.leading import LeadingPairs, leading_eigenvectors
 from lightning_cka.hsic.neighbors import MutualKNN
 from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
 from lightning_cka.hsic.subset import first_samples
-from lightning_cka.runtime.spacing import even_parts
 
 MAX_SAMPLES = 64
 """Number of samples that are looked at in each batch: the first ones."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_cka.hsic.centered_grams import CenteredGrams, dots, u_products
+from lightning_cka.hsic.even_parts import even_parts
 from lightning_cka.hsic.precision import full_precision
 from lightning_cka.hsic.removed import direction, squares_without
-from lightning_cka.runtime.spacing import even_parts
 
 _MAX_ENTRIES = 2**16 + 2**13
 """Largest number of matrix entries that are converted to float64 at a time."""

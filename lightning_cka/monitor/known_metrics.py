@@ -37,4 +37,5 @@ def _known_metrics(module: LightningModule) -> Any:
     trainer = module._trainer
     if "log" in vars(module) or owner.__name__ != "LightningModule" or trainer is None or module._fabric is not None:
         return {}
-    return trainer._results or {}
+    known = getattr(trainer, "_results", None)
+    return known if hasattr(known, "update_metrics") else {}  # Other versions of Lightning may name them otherwise.

@@ -1,7 +1,7 @@
 """Items are divided into parts of about the same size."""
 
 import pytest
-from lightning_cka.runtime.spacing import even_parts
+from lightning_cka.hsic.even_parts import even_parts
 
 
 @pytest.mark.parametrize(("count", "most"), [(50, 32), (50, 64), (50, 17), (7, 1), (1, 5), (0, 5), (64, 64), (65, 64)])
