@@ -54,8 +54,8 @@ def logged_keys(settings: Settings, references: Sequence[Reference], layers: Seq
         mean = "mean" if shared or reference.source == "self" else "mean_all_pairs"
         names = scalar_names(shared, mean) + _change_names(settings, shared)
         names += [BLOCKS] if reference.source == "self" else []
-        names += [CONVERGED] if reference.is_fixed and shared else []
-        names += [BELOW_CEILING] if settings.ceiling is not None and shared else []
+        if reference.is_fixed and shared:
+            names += [CONVERGED] if settings.ceiling is None else [CONVERGED, BELOW_CEILING]
         if settings.log_intervals:
             names += [bound for _, *bounds in band_names(shared).values() for bound in bounds]
         for measure in settings.measures:

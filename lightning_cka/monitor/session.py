@@ -199,7 +199,8 @@ class Session:
                 self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
             self._output.log(scalars, key, self.results[key], is_fixed=name in fixed)
-            log_scalars(scalars, self._settings.logged(key), ceiling_scalars(result, self.ceilings.values()))
+            ceilings = self.ceilings.values() if name in fixed else ()
+            log_scalars(scalars, self._settings.logged(key), ceiling_scalars(result, ceilings))
         self._output.log_diagnostics(scalars, compared.outcomes, self.results)
         log_ranks(scalars, self._settings, compared.outcomes.values())
         return texts
