@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.figures.pictures import pixels_of
 from lightning_cka.monitor.logger_thread import LoggerThread
 from lightning_cka.monitor.output_errors import OutputErrors
@@ -27,8 +28,8 @@ RETRY_SECONDS = 0.5
 _MALFORMED = re.compile(r"Metric '.*' is malformed")
 
 
-Send = Callable[[Any, str, Any, int], None]
-"""A function of a logger, a key, a value and a step."""
+Send = Callable[..., None]
+"""A function of a logger, a key, a value and a step. That of a "comparison" takes ``ceilings``, too."""
 
 
 def _image_to_wandb(logger: Any, key: str, png: bytes, step: int) -> None:
@@ -176,10 +177,14 @@ class LoggerOutput:
     Args:
         loggers: The Trainer's loggers, of ``lightning.pytorch`` or of ``pytorch_lightning``.
         errors: Receives the loggers' errors.
+        ceilings: Seed ceilings by measure, which are sent with each "comparison". They may be known later.
     """
 
-    def __init__(self, loggers: Sequence[Any], errors: OutputErrors) -> None:
+    def __init__(
+        self, loggers: Sequence[Any], errors: OutputErrors, ceilings: Mapping[str, SeedCeiling] | None = None
+    ) -> None:
         self._loggers = loggers
+        self._ceilings = {} if ceilings is None else ceilings
         self._threads = [LoggerThread(type(logger).__name__) for logger in loggers]
         self.errors = errors
 
@@ -197,12 +202,13 @@ class LoggerOutput:
             Class names of the loggers that do not support this kind.
         """
         unsupported = []
+        options = {"ceilings": tuple(self._ceilings.values())} if kind == "comparison" else {}
         for logger, thread in zip(self._loggers, self._threads, strict=True):
             name = type(logger).__name__
             if (function := _find_send(kind, logger)) is None:
                 unsupported.append(name)
             else:
-                action = partial(function, logger, key, value, step)
+                action = partial(function, logger, key, value, step, **options)
                 if not thread.put(action, f"{name} could not log the CKA {kind}s"):
                     self._warn_about_loss(name)
         self.warn_about_errors()

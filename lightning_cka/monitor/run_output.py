@@ -70,11 +70,11 @@ class ResultLogger:
         self.folder = folder
         self.warn = WarnOnce()
         self.errors = OutputErrors(folder, self.warn)
-        self._loggers = LoggerOutput(trainer.loggers, self.errors)
+        self.ceilings: dict[str, SeedCeiling] = {}
+        self._loggers = LoggerOutput(trainer.loggers, self.errors, self.ceilings)
         self.figures = FigureQueue(self._loggers)
         self.report = ReportFile(folder, f"{settings.log_key_prefix}report", self.figures, self._loggers)
         self.charts = MarginCharts(trainer.loggers, self.errors)
-        self.ceilings: dict[str, SeedCeiling] = {}
         self.report.ceilings = self.ceilings
         self._flagged = FlaggedLayers()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
+from lightning_cka.decisions.ceiling import SeedCeiling
 from lightning_cka.figures.pictures import pixels_of
 from lightning_cka.view.event_content import event_content
 from lightning_cka.view.events import PLUGIN
@@ -22,7 +23,9 @@ _STRING = 7
 _OTHER_PROTOCOL = "tensorboardX.proto"
 
 
-def comparisons_to_tensorboard(logger: Any, key: str, results: Sequence[CKAResult], step: int) -> None:
+def comparisons_to_tensorboard(
+    logger: Any, key: str, results: Sequence[CKAResult], step: int, ceilings: Sequence[SeedCeiling] = ()
+) -> None:
     """Write comparisons of training, each under a tag of its own.
 
     TensorBoard keeps ten tensors of a tag, and so all comparisons. One that is written again replaces the first.
@@ -32,6 +35,7 @@ def comparisons_to_tensorboard(logger: Any, key: str, results: Sequence[CKAResul
         key: The logged key of reference and measure, with a slash at the end.
         results: The comparisons.
         step: The step of results that have none.
+        ceilings: Seed ceilings, for the comparisons that they fit.
     """
     writer, summaries = _writer_and_messages(logger)
     for result in filter(is_of_training, results):
@@ -41,7 +45,7 @@ def comparisons_to_tensorboard(logger: Any, key: str, results: Sequence[CKAResul
         metadata.MergeFromString(_CLASS_IS_TENSOR)
         value = summaries.Summary.Value(tag=tag, metadata=metadata)
         value.tensor.dtype = _STRING
-        value.tensor.string_val.append(event_content(key, result))
+        value.tensor.string_val.append(event_content(key, result, ceilings))
         writer.add_summary(summaries.Summary(value=[value]), step if result.step is None else result.step)
 
 

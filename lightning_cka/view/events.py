@@ -67,6 +67,10 @@ def read_event(content: bytes) -> Event:
     _expect(isinstance(series.get("self"), bool), "whether a model is compared with itself")
     _expect(_are(series.get("blocks"), lambda block: isinstance(block, dict), 1), "one block")
     _check_block(series["blocks"][0])
+    if (ceiling := series.get("ceiling")) is not None:
+        _expect(isinstance(ceiling, dict) and _is_text(ceiling.get("label")), "a ceiling with a label")
+        _expect(isinstance(ceiling.get("layers"), dict), "layers of the ceiling")
+        _expect(all(_are(row, _is_number_or_none, 3) for row in ceiling["layers"].values()), "three numbers by layer")
     flags = unpacked_json(series["flags"])
     _expect(_are(flags, _is_flag), "flags with a layer, a reason and a sentence")
     return Event(found["key"], series, flags)

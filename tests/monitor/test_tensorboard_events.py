@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from lightning_cka.figures.pictures import pixels_of, png
 from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard, image_to_tensorboard
+from lightning_cka.view.ceiling_content import ceiling_content
 from lightning_cka.view.events import PLUGIN, read_event
 
 pytestmark = [
@@ -55,6 +56,19 @@ def test_every_comparison_has_an_event_of_its_own(tmp_path):
             assert (event.series["reference"], event.series["self"]) == (result.reference_name, name == "self")
             assert event.block["rows"] == list(result.layers)
             assert event.block["means"] == [round(result.mean(), 4)]
+
+
+def test_a_comparison_has_the_seed_ceiling(tmp_path):
+    seeds = [tmp_path / f"seed{seed}" for seed in range(3)]
+    for folder in seeds:
+        trainer(CKAMonitor(dirpath=folder, save_banks=True), max_epochs=1).fit(Net(), *loaders())
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    monitor = CKAMonitor(["initial", "self"], dirpath=tmp_path / "cka", ceiling=seeds)
+    trainer(monitor, logger=logger, log_every_n_steps=1, max_epochs=1).fit(Net(), *loaders())
+    found = {event.key: event.series for _, event in read(logger.log_dir).values()}
+    expected = ceiling_content(monitor.ceilings.values(), monitor.results["initial"])
+    assert found["cka/initial/"]["ceiling"] == expected["ceiling"]
+    assert "ceiling" not in found["cka/self/"]
 
 
 def test_the_loggers_of_pytorch_lightning_get_them_too(tmp_path):

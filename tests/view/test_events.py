@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from gram_banks import make_bank
+from lightning_cka import compare_banks, seed_ceiling
 from lightning_cka.view.blocks import block_content
 from lightning_cka.view.event_content import event_content
 from lightning_cka.view.events import read_event
@@ -29,6 +32,22 @@ def test_joined_events_are_the_payload_of_their_results(run):
         assert unpacked_json(one["flags"]) == unpacked_json(other["flags"])
         assert one["blocks"] == [block_content([result]) for result in each]
         assert one | {"flags": "", "blocks": []} == other | {"flags": "", "blocks": []}
+
+
+def test_a_seed_ceiling_is_in_the_payload_as_that_of_the_results():
+    banks = [make_bank(1 + variant, sizes=(16,) * 5) for variant in range(4)]
+    ceiling = seed_ceiling(banks[1:], progress_bar=False)
+    run = [replace(compare_banks(banks[0], banks[1]), epoch=epoch, step=epoch) for epoch in range(2)]
+    found = [read_event(event_content("cka/a/", result, [ceiling])) for result in run]
+    (series,) = joined_payload({"run": found}, title="CKA")["runs"][0]["series"]
+    (expected,) = view_payload({"run": {"a": run}}, ceilings=[ceiling])["runs"][0]["series"]
+    assert series["ceiling"] == expected["ceiling"]
+    assert series["ceiling"]["layers"].keys() == {"a", "b.c"}
+    damaged = json.loads(zlib.decompress(event_content("cka/a/", run[0], [ceiling])))
+    for wrong in ({"label": 3}, {"label": "x", "layers": []}, {"label": "x", "layers": {"a": [1, "2", 3]}}):
+        damaged["series"]["ceiling"] = wrong
+        with pytest.raises(ValueError, match=r"expected (a ceiling|layers of|three numbers)"):
+            read_event(zlib.compress(json.dumps(damaged).encode()))
 
 
 def test_an_event_of_28_layers_is_small():
