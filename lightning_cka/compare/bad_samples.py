@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cka.compare.flags import INPUT, Flag
 from lightning_cka.compare.undefined_layers import ALL_SAMPLES_BAD, NO_ROWS, SOME_SAMPLES_BAD, TOO_FAR_OUT
-from lightning_cka.hsic.packed import MISSING, NOT_FINITE, TOO_FAR, PackedGrams, row_states
+from lightning_cka.hsic.packed import MISSING, NOT_FINITE, TOO_FAR
 from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
 
 MAX_NAMED = 8
@@ -65,15 +65,15 @@ class SampleStates:
         self._device = device
         self._records: list[_Record] = []
 
-    def add(self, linear: PackedGrams, samples: tuple[int, ...], bad_inputs: tuple[int, ...]) -> None:
+    def add(self, states: Tensor, samples: tuple[int, ...], bad_inputs: tuple[int, ...]) -> None:
         """Add one batch.
 
         Args:
-            linear: Linear Gram matrices of all layers.
+            states: State of each sample in each layer, ``(L, n)``; see `row_states`.
             samples: Numbers of the n samples.
             bad_inputs: Those whose inputs are not finite.
         """
-        self._records.append(_Record(row_states(linear), samples, bad_inputs))
+        self._records.append(_Record(states, samples, bad_inputs))
 
     def result(self, *, distributed: bool) -> BadSamples:
         """Return the bad samples. If processes share the batches (``distributed``), all of them must call this."""

@@ -9,13 +9,10 @@ from torch import Tensor
 
 from lightning_cka.compare.bad_samples import BadSamples, SampleStates
 from lightning_cka.compare.diagnostics import LayerDiagnostics, SampleRatio
-from lightning_cka.hsic.packed import PackedGrams, diagonals
-from lightning_cka.hsic.spectrum import effective_dimension_terms
+from lightning_cka.hsic.layer_sums import TOP_SAMPLES, FirstSums, layer_sums
+from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
 from lightning_cka.runtime.devices import to_device
-
-TOP_SAMPLES = 3
-"""Number of samples that are listed for each layer."""
 
 
 class LayerStatistics:
@@ -42,7 +39,12 @@ class LayerStatistics:
         self._samples = torch.full((2, len(layers), TOP_SAMPLES), -1, dtype=torch.int64, device=device)
 
     def add(
-        self, linear: PackedGrams, grams: PackedGrams, samples: Sequence[int], bad_inputs: tuple[int, ...] = ()
+        self,
+        linear: PackedGrams,
+        grams: PackedGrams,
+        samples: Sequence[int],
+        bad_inputs: tuple[int, ...] = (),
+        kept: FirstSums | None = None,
     ) -> None:
         """Add one batch.
 
@@ -51,17 +53,17 @@ class LayerStatistics:
             grams: Gram matrices of the kernel, for the ratios.
             samples: Numbers of the n samples.
             bad_inputs: Those whose inputs are not finite.
+            kept: Keeps the sums of the linear Gram matrices for other comparisons. None: they are not kept.
         """
-        self._states.add(linear, tuple(samples), bad_inputs)
-        scale = grams.scales.to(self.sums)[:, None]
-        d = diagonals(grams._replace(offsets=grams.offsets.to(self.sums))) * scale**2
-        rows = grams.row_squares.to(self.sums) * scale**4
-        rows = rows.where(~grams.offsets.isnan(), torch.full_like(rows, torch.nan))  # There, they are `row_states`.
-        of_dimension = effective_dimension_terms(linear).to(self.sums)
-        self.sums = self.sums + torch.cat([of_dimension, torch.stack([rows.sum(1), d.sum(1)])])
+        like = self.sums
+        batch = layer_sums(linear, grams, like) if kept is None or grams is not linear else kept.of(grams, like)
+        self._states.add(batch.states, tuple(samples), bad_inputs)
+        self.sums = self.sums + batch.sums
         self.num_samples += grams.num_samples
-        numbers = to_device(torch.tensor(samples, device="cpu"), d.device).expand(2, len(d), -1)
-        self._keep_largest(torch.stack([d, rows]), numbers)
+        numbers = to_device(torch.tensor(samples, device="cpu"), like.device)[batch.places]
+        self._largest, self._samples = _largest_of(
+            torch.cat([self._largest, batch.largest], -1), torch.cat([self._samples, numbers], -1)
+        )
 
     def result(self, *, distributed: bool) -> dict[str, LayerDiagnostics]:
         """Return the diagnostics by layer name; ``nan`` if no batch was added.
@@ -86,10 +88,6 @@ class LayerStatistics:
     def bad_samples(self, *, distributed: bool) -> BadSamples:
         """Return the samples that make layers undefined; see `SampleStates.result`."""
         return self._states.result(distributed=distributed)
-
-    def _keep_largest(self, values: Tensor, samples: Tensor) -> None:
-        joined = torch.cat([self._largest, values], -1), torch.cat([self._samples, samples], -1)
-        self._largest, self._samples = _largest_of(*joined)
 
 
 def _sample_ratios(samples: Tensor, ratios: Tensor) -> list[tuple[SampleRatio, ...]]:

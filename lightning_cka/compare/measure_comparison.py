@@ -84,7 +84,7 @@ class MeasureComparison:
         shifted = None
         if medians is not None and batch.index < NUM_BATCHES:
             shifted = self.measure.grams(batch.grams, medians * (1 + STEP))
-        self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs)
+        self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs, batch.sums)
         vectors = (BankVectors() if bank is None else bank.vectors).of(self.measure, batch.index, grams)
         measured = MeasuredBatch(batch, grams, vectors, shifted)
         for pair in self._pairs.values():

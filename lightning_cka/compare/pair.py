@@ -138,7 +138,8 @@ class ModelPair:
             directions = other.directions if reference_grams is linear else None
             if medians is not None and measured.shifted is not None:
                 shifted = self._measure.grams(linear, medians * (1 + STEP))
-            self._reference_statistics.add(linear, reference_grams, batch.samples, batch.bad_inputs + other.bad_inputs)
+            bad_inputs = batch.bad_inputs + other.bad_inputs
+            self._reference_statistics.add(linear, reference_grams, batch.samples, bad_inputs, other.sums)
         products, n = measured.vectors.products(reference_vectors), measured.vectors.num_samples
         self._metric.add_products(*products, n)
         identity, weight = batch_identity(batch.samples, batch.fingerprint), self._measure.weight(n)

@@ -203,7 +203,7 @@ def _power_of_two_near(means: Tensor) -> Tensor:
 
     The median group is robust to a few outliers. The location would not do: for sparse features it is close to zero.
     """
-    largest = torch.linalg.vector_norm(means, torch.inf, dim=1).nanmedian()
+    largest = means.abs().amax(1).nanmedian()  # `vector_norm` takes four times as long.
     # With larger exponents, the power or its inverse would leave float32's range.
     return torch.ldexp(means.new_ones(()), torch.frexp(largest).exponent.clamp(-120, 120))
 

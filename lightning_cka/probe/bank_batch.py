@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from lightning_cka.hsic.first_directions import FirstDirections
+from lightning_cka.hsic.layer_sums import FirstSums
 from lightning_cka.hsic.packed import PackedGrams
 
 
@@ -29,9 +30,12 @@ class BankBatch:
 
     directions: FirstDirections = field(default_factory=FirstDirections, init=False, repr=False, compare=False)
     """The leading directions of ``grams``. Copies made by `dataclasses.replace` have their own."""
+    sums: FirstSums = field(default_factory=FirstSums, init=False, repr=False, compare=False)
+    """What ``grams`` contribute to diagnostics of the layers. Copies made by `dataclasses.replace` have their own."""
 
     def host_copy(self) -> BankBatch:
         """Return a copy whose Gram matrices are in host memory."""
         copy = replace(self, grams=PackedGrams(*(part.to("cpu", copy=True) for part in self.grams)))
-        object.__setattr__(copy, "directions", self.directions)  # They are the same. The class is frozen.
+        for name in ("directions", "sums"):  # They are the same. The class is frozen.
+            object.__setattr__(copy, name, getattr(self, name))
         return copy
