@@ -61,15 +61,14 @@ class CeilingLines(NamedTuple):
         """What the legend shows, and its text."""
         return Line2D([], [], color="grey", linewidth=1.2, linestyle=_DASHES), self.text
 
-    def draw_across(self, ax: Axes, row: int, count: int, colour: Any) -> None:
-        """Draw the ceiling of one layer across a figure over ``count`` moments."""
-        ends = [-0.4, count - 0.6]
+    def draw_across(self, ax: Axes, row: int, ends: tuple[float, float], colour: Any) -> None:
+        """Draw the ceiling of one layer across a figure over moments, between two places."""
         ax.fill_between(ends, self.low[row], self.high[row], color=colour, alpha=_ALPHA, linewidth=0)
         height = [self.values[row]] * 2
         ax.plot(ends, height, color=colour, linewidth=1.0, linestyle=_DASHES, label="_ceiling")
 
-    def draw_over_depth(self, ax: Axes) -> None:
-        """Draw the ceiling of all layers from left to right."""
-        places, colour = np.arange(len(self.values)), ax.xaxis.label.get_color()
+    def draw_over_depth(self, ax: Axes, colour: Any = None) -> None:
+        """Draw the ceiling of all layers from left to right; by default in the colour of texts."""
+        places, colour = np.arange(len(self.values)), colour or ax.xaxis.label.get_color()
         ax.fill_between(places, self.low, self.high, color=colour, alpha=_ALPHA, linewidth=0)
         ax.plot(places, self.values, color=colour, linewidth=1.2, linestyle=_DASHES, label="_ceiling")

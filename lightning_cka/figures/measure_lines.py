@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_cka.compare.banks import compare_banks
 from lightning_cka.compare.result import CKAResult
+from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
+from lightning_cka.figures.ceiling_lines import CeilingLines
 from lightning_cka.figures.labels import elided, plain, value_label
 from lightning_cka.figures.layer_history import LayerHistory, check_same_layers, layer_history
 from lightning_cka.probe.bank import GramBank
@@ -61,3 +63,22 @@ def measure_lines(results: Mapping[str, Sequence[CKAResult]], level: float) -> l
     for line in lines:
         check_same_layers(lines[0].results[-1:], line.history.names)
     return lines
+
+
+def ceilings_of_lines(
+    lines: Sequence[MeasureLine], rows: Sequence[int], ceilings: Iterable[SeedCeiling], level: float
+) -> list[CeilingLines | None]:
+    """Return the seed ceiling of some layers for each measure; None for a measure that has none."""
+    names, found = [lines[0].history.names[row] for row in rows], list(ceilings)
+    last = [line.results[-1] for line in lines]
+    return [CeilingLines.of(fitting_ceiling(found, result), result, names, level) for result in last]
+
+
+def ceiling_entry(tops: Sequence[CeilingLines | None]) -> list[tuple[Any, str]]:
+    """Return what the legend shows of ceilings; nothing if there are none."""
+    return [top.legend_entry for top in tops if top is not None][:1]
+
+
+def label_lines(lines: Sequence[MeasureLine], notes: Sequence[tuple[Any, str]]) -> list[str]:
+    """Return the lines of the legend: the measures, and the texts of further entries."""
+    return [*(line.label for line in lines), *(part for _, text in notes for part in text.split("\n"))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,21 @@ from numpy.typing import NDArray
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_start
+from lightning_cka.decisions.ceiling import SeedCeiling
+from lightning_cka.figures.ceiling_lines import CeilingLines
 from lightning_cka.figures.labels import axis_title, elided, short_labels, similarity_title
 from lightning_cka.figures.layer_history import LayerHistory, moment_labels
 from lightning_cka.figures.layout import figure_of, new_axes
 from lightning_cka.figures.legends import bands_text, draw_legend
 from lightning_cka.figures.marker_sizes import marker_size
-from lightning_cka.figures.measure_lines import MeasureLine, measure_lines, results_by_measure
+from lightning_cka.figures.measure_lines import (
+    MeasureLine,
+    ceiling_entry,
+    ceilings_of_lines,
+    label_lines,
+    measure_lines,
+    results_by_measure,
+)
 from lightning_cka.figures.own_cell import axes_size
 from lightning_cka.figures.square_grid import side_by_side, square_grid
 from lightning_cka.figures.ticks import set_ticks
@@ -53,6 +62,7 @@ def plot_measures(
     layers: Sequence[str] | None = None,
     *,
     level: float = 0.95,
+    ceilings: Iterable[SeedCeiling] = (),
 ) -> tuple[Figure, list[Axes]]:
     """Draw several measures of paired layers together, with error bands: second opinions beside CKA.
 
@@ -69,6 +79,8 @@ def plot_measures(
         layers: Names of the layers to draw. None: all layers over depth, and over epochs all of up to 12 layers, or 12
             evenly spaced ones if there are more.
         level: Level of the confidence intervals that the bands show, in (0, 1).
+        ceilings: What trainings reach that differ in their seed alone, from `lightning_cka.seed_ceiling`, by one or
+            several measures: a dashed line with a band for each measure that has one.
 
     Returns:
         The figure, and its axes: one for depth, or one for each layer.
@@ -80,11 +92,12 @@ def plot_measures(
     """
     lines = measure_lines(results_by_measure(results, reference), level)
     rows = _chosen_rows(lines[0].history.names, layers)
+    bands = bands_text([line.history for line in lines], level)
     if max(len(line.results) for line in lines) > 1:
         rows = rows or spread_evenly(range(len(lines[0].history.names)), _MAX_PANELS)
-        return _plot_epochs(lines, rows, bands_text([line.history for line in lines], level))
+        return _plot_epochs(lines, rows, bands, ceilings_of_lines(lines, rows, ceilings, level))
     rows = rows or list(range(len(lines[0].history.names)))
-    return _plot_depth(lines, rows, bands_text([line.history for line in lines], level))
+    return _plot_depth(lines, rows, bands, ceilings_of_lines(lines, rows, ceilings, level))
 
 
 def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int]:
@@ -98,13 +111,18 @@ def _chosen_rows(names: Sequence[str], layers: Sequence[str] | None) -> list[int
     return [names.index(name) for name in layers or ()]
 
 
-def _plot_depth(lines: Sequence[MeasureLine], rows: Sequence[int], bands: str) -> tuple[Figure, list[Axes]]:
+def _plot_depth(
+    lines: Sequence[MeasureLine], rows: Sequence[int], bands: str, tops: Sequence[CeilingLines | None]
+) -> tuple[Figure, list[Axes]]:
     """Draw values over depth in one panel; ``bands`` says what the bands are."""
     result = lines[0].results[-1]
     labels, prefix = short_labels([lines[0].history.names[row] for row in rows])
-    ax = new_axes(labels, _VALUE_LABELS, legend=[bands, *(line.label for line in lines)])
-    for line, style in zip(lines, _styles(len(lines)), strict=True):
+    notes = ceiling_entry(tops)
+    ax = new_axes(labels, _VALUE_LABELS, legend=[bands, *label_lines(lines, notes)])
+    for line, top, style in zip(lines, tops, _styles(len(lines)), strict=True):
         history = line.history
+        if top is not None:
+            top.draw_over_depth(ax, style[0])
         _draw(ax, np.arange(len(rows)), line.label, [part[rows, -1] for part in _parts(history)], style, 4.0)
     set_ticks(ax.xaxis, labels, names=[lines[0].history.names[row] for row in rows])
     ax.tick_params(axis="y", labelsize=font_size("tick"))
@@ -113,20 +131,26 @@ def _plot_depth(lines: Sequence[MeasureLine], rows: Sequence[int], bands: str) -
     ax.set_ylabel("similarity")
     ax.set_title(_title(result, wide, result.epoch), fontsize=font_size("title"))
     _finish([ax])
-    draw_legend(ax, *ax.get_legend_handles_labels(), [bands] if bands else [])
+    entries = [*zip(*ax.get_legend_handles_labels(), strict=True), *notes]
+    draw_legend(ax, [handle for handle, _ in entries], [text for _, text in entries], [bands] if bands else [])
     return figure_of(ax), [ax]
 
 
-def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int], bands: str) -> tuple[Figure, list[Axes]]:
+def _plot_epochs(
+    lines: Sequence[MeasureLine], rows: Sequence[int], bands: str, tops: Sequence[CeilingLines | None]
+) -> tuple[Figure, list[Axes]]:
     """Draw values over epochs in a panel for each layer; ``bands`` says what the bands are."""
     names = lines[0].history.names
     result = lines[0].results[-1]
     labels, prefix = short_labels([names[row] for row in rows])
-    right = 0.5 * room_scale() + _CHARACTER * text_scale("tick") * max(len(line.label) for line in lines)
+    notes = ceiling_entry(tops)
+    right = 0.5 * room_scale() + _CHARACTER * text_scale("tick") * max(map(len, label_lines(lines, notes)))
     grid = square_grid(len(rows), _ACROSS, side=_SIDE, above=0.45, below=0.1, right=right, shared=True)
     moments = [_places(line.results) for line in lines]
-    for ax, row, label in zip(grid, rows, labels, strict=True):
-        for line, (places, _), style in zip(lines, moments, _styles(len(lines)), strict=True):
+    for panel, (ax, row, label) in enumerate(zip(grid, rows, labels, strict=True)):
+        for line, top, (places, _), style in zip(lines, tops, moments, _styles(len(lines)), strict=True):
+            if top is not None:
+                top.draw_across(ax, panel, (float(places.min()), float(places.max())), style[0])
             _draw(ax, places, line.label, [part[row] for part in _parts(line.history)], style, 2.5)
         ax.set_title(elided(label, _MAX_PANEL_TITLE), fontsize=font_size("tick"))
         ax.tick_params(labelsize=font_size("note"))
@@ -144,10 +168,10 @@ def _plot_epochs(lines: Sequence[MeasureLine], rows: Sequence[int], bands: str) 
     figure.text(left, 1 - 0.12 / height, _title(result, longest), fontsize=font_size("title"), va="top")
     figure.text(left, 1 - 0.32 / height, subtitle, fontsize=font_size("tick"), va="top", alpha=0.7)
     last = grid[across - 1].get_position()
-    handles, texts = grid[0].get_legend_handles_labels()
+    entries = [*zip(*grid[0].get_legend_handles_labels(), strict=True), *notes]
     figure.legend(
-        handles,
-        texts,
+        [handle for handle, _ in entries],
+        [text for _, text in entries],
         loc="upper left",
         bbox_to_anchor=(last.x1 + 0.05 / width, last.y1),
         borderaxespad=0.0,

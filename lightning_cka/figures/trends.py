@@ -99,7 +99,7 @@ def plot_trend(
         if (place := history.settled[row]) is not None:
             draw_marks(ax, [(place, history.values[row, place])], colour)
         if top is not None:
-            top.draw_across(ax, row, len(columns), colour)
+            top.draw_across(ax, row, (-0.4, len(columns) - 0.6), colour)
     _draw_opinions(ax, history.opinions[rows], colours)
     title = reference_title(results[-1], _title_length(ax, own))
     _finish(ax, unit, value_label(results[-1]), title, notes, heading)

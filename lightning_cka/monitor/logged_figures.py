@@ -67,18 +67,21 @@ def log_figures(
     queue.submit(key_prefix, figures, step)
 
 
-def measures_figure(folder: Path, results: Mapping[str, Sequence[CKAResult]]) -> Figures:
+def measures_figure(
+    folder: Path, results: Mapping[str, Sequence[CKAResult]], ceilings: Mapping[str, SeedCeiling]
+) -> Figures:
     """Return the figure of all measures of one reference; empty where there is no drift map.
 
     Args:
         folder: Folder of the PNG file, which is overwritten.
         results: Results of the reference in order, by measure; the last ones are new.
+        ceilings: Seed ceilings by measure.
     """
     last = next(iter(results.values()))[-1]
     if len(results) < 2 or not is_of_training(last) or last.self_comparison or not last.same_named():
         return {}
     trained = {measure: _of_training(history) for measure, history in results.items()}
-    return {"measures": (lambda: plot_measures(trained)[0], folder / "measures.png")}
+    return {"measures": (lambda: plot_measures(trained, ceilings=ceilings.values())[0], folder / "measures.png")}
 
 
 def rank_figure(path: Path, results: Sequence[CKAResult], rank_loss: float | None) -> Figures:

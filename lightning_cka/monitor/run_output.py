@@ -177,7 +177,7 @@ class ResultLogger:
         """
         by_measure = {measure: results[self._settings.key(name, measure)] for measure in self._settings.measures}
         last = next(iter(by_measure.values()))[-1]
-        self.draw(name, measures_figure(self.folder / name, by_measure), step or last.step or 0)
+        self.draw(name, measures_figure(self.folder / name, by_measure, self.ceilings), step or last.step or 0)
 
     def write_restored(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Log the results of an earlier part of the run, whose event files may be elsewhere or may lack some.

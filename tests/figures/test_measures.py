@@ -10,6 +10,7 @@ from gram_banks import make_bank
 from lightning_cka import compare_banks
 from lightning_cka.plotting import plot_measures
 from synthetic_results import LONG, result
+from test_ceiling_lines import ceiling, dashed
 
 # The banks have few samples, so comparing them warns of large standard errors and of flags.
 ignore_small_banks = pytest.mark.filterwarnings("ignore:(CKA|mutual kNN|RSA|ridge CKA):UserWarning")
@@ -69,6 +70,26 @@ def test_over_epochs_there_is_a_panel_per_layer():
     assert len({ax.get_ylim() for ax in axes}) == 1
     assert texts(figure.legends[0].get_texts()) == TITLES
     assert all_texts_are_inside(figure)
+
+
+def test_each_measure_has_its_seed_ceiling():
+    """A dashed line in its colour, over depth and in each panel, if there is one by this measure."""
+    names = [f"layer{place}" for place in range(3)]
+    tops = [ceiling(names), ceiling(names, measure="rsa")]
+    figure, (ax,) = plot_measures(over_depth(), layers=names[1:], ceilings=tops)
+    for line, owner in zip(dashed(ax), ("CKA", "RSA"), strict=True):
+        (own,) = [each for each in ax.get_lines() if each.get_label() == owner]
+        assert line.get_color() == own.get_color()
+        assert np.array_equal(line.get_ydata(), tops[0].values[1:])
+    assert texts(ax.get_legend().get_texts()) == [*TITLES, "seed ceiling (5 seeds)\nchance: 0"]
+    assert all_texts_are_inside(figure)
+    figure, grid = plot_measures(over_epochs(), ceilings=tops[:1])
+    for panel, value in zip(grid, tops[0].values.tolist(), strict=True):
+        (line,) = dashed(panel)
+        assert set(line.get_ydata()) == {value}
+    assert all_texts_are_inside(figure)
+    assert texts(figure.legends[0].get_texts())[-1].startswith("seed ceiling")
+    assert not dashed(plot_measures(over_epochs(), ceilings=[ceiling(names, kernel="rbf")])[1][0])
 
 
 def test_many_layers_are_thinned_and_the_figure_says_so():
