@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +52,31 @@ def chosen_files(options: Any) -> tuple[Path, Path]:
     paths = options.a, options.b
     runs = [RunBanks.in_folder(path) if path.is_dir() else None for path in paths]
     folders = [run for run in runs if run is not None]
+    axis, chosen = _choice(options, folders)
+    if chosen is None and folders:
+        models = [part for name in ("architecture", "dataloader") for part in _given(options, name)]
+        raise choice_of(axis, paths, folders, models)
+    wanted = iter(chosen or ())
+    one, other = (path if run is None else run.find(axis, next(wanted)) for path, run in zip(paths, runs, strict=True))
+    return one, other
+
+
+def _choice(options: Any, folders: Sequence[RunBanks]) -> tuple[Axis, list[str] | None]:
+    """Return what names banks, and the name for each folder; None if the user gave none.
+
+    Raises:
+        ValueError: There are more names than folders.
+    """
     by_steps = options.step is not None or (options.epoch is None and any(run.is_by_steps for run in folders))
     axis: Axis = "step" if by_steps else "epoch"
     chosen: list[str] | None = options.epoch if options.step is None else options.step
-    if not folders:
-        if chosen is not None:
-            raise ValueError(f"--{axis} chooses banks in the folders of runs, but no path is a folder")
-        return paths
     if chosen is None:
-        models = [part for name in ("architecture", "dataloader") for part in _given(options, name)]
-        raise choice_of(axis, paths, folders, models)
+        return axis, None
+    if not folders:
+        raise ValueError(f"--{axis} chooses banks in the folders of runs, but no path is a folder")
     if len(chosen) > len(folders):
         raise ValueError(f"--{axis} takes one value for each folder, but got {len(chosen)} for {len(folders)}")
-    wanted = iter(chosen if len(chosen) == len(folders) else chosen * 2)
-    one, other = (path if run is None else run.find(axis, next(wanted)) for path, run in zip(paths, runs, strict=True))
-    return one, other
+    return axis, chosen if len(chosen) == len(folders) else chosen * 2
 
 
 def _given(options: Any, name: str) -> list[str]:

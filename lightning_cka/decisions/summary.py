@@ -123,14 +123,12 @@ def run_summary(
     columns: Columns = {}
     further: dict[str, str] = {}
     labels = list(dict.fromkeys(history[-1].measure_label for history in found.values()))
+    tops = list(ceilings)
     for label in labels:
         histories = {name: each for name, each in found.items() if each[-1].measure_label == label}
-        own: Columns = {}
-        for name, history in histories.items():
-            if not history[-1].self_comparison:
-                own |= _of_reference(name, history, converged if name in judged else None, level)
+        own = _of_references(histories, converged, level)
         own |= _of_self(histories, label if len(labels) > 1 else "", level)
-        own |= _of_ceiling(histories, ceilings, f" ({label})" if len(labels) > 1 else "", level)
+        own |= _of_ceiling(histories, tops, f" ({label})" if len(labels) > 1 else "", level)
         columns |= own
         further |= dict.fromkeys(own if label != labels[0] else (), label)
     if converged is not None and converged.last is not None:
@@ -142,12 +140,18 @@ def run_summary(
     return RunSummary(_heading(last, tolerance if judged else None, level), layers, columns, further)
 
 
-def _of_reference(name: str, history: Sequence[CKAResult], converged: Convergence | None, level: float) -> Columns:
-    """Return the columns of one reference. If it does not move, they say whether layers have converged."""
-    columns = {name: _values(history[-1], level)}
-    if converged is not None:
-        columns[f"{name}: change"] = _changes(history, level)
-        columns[f"{name}: since"] = _since(converged, name)
+def _of_references(
+    histories: Mapping[str, Sequence[CKAResult]], converged: Convergence | None, level: float
+) -> Columns:
+    """Return the columns of all references. Of those that do not move, they say whether layers have converged."""
+    columns: Columns = {}
+    for name, history in histories.items():
+        if history[-1].self_comparison:
+            continue
+        columns[name] = _values(history[-1], level)
+        if converged is not None and name in converged.results:
+            columns[f"{name}: change"] = _changes(history, level)
+            columns[f"{name}: since"] = _since(converged, name)
     return columns
 
 
