@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
@@ -120,12 +122,28 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture
-def _without_figures(monkeypatch):
+@contextmanager
+def without_figures():
     """Draw no figures: drawing takes most of a test's time."""
-    monkeypatch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
-    monkeypatch.setattr("lightning_cka.monitor.run_output.trajectory_figures", lambda *_args: {})
-    monkeypatch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
+        patch.setattr("lightning_cka.monitor.run_output.trajectory_figures", lambda *_args: {})
+        patch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
+        yield
+
+
+@pytest.fixture
+def _without_figures():
+    with without_figures():
+        yield
+
+
+@contextmanager
+def quietly():
+    """Draw no figures and ignore warnings, for a fixture that trains once for several tests."""
+    with without_figures(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @pytest.fixture

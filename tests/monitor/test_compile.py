@@ -1,12 +1,10 @@
 """Compiled models: hooks fire, nothing is recompiled, and layer names have no prefix of the compiler."""
 
 import copy
-import warnings
-from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import Net, dataset, trainer
+from conftest import Net, dataset, quietly, trainer
 from lightning.pytorch import seed_everything
 from lightning_cka import CKAMonitor, FreezeConverged, Thresholds
 from lightning_cka.runtime.module_names import is_compiled
@@ -91,8 +89,7 @@ def references(folder):
 def eager_results(tmp_path_factory):
     """The results without compilation, by reference."""
     folder = tmp_path_factory.mktemp("eager")
-    with warnings.catch_warnings(), patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):
-        warnings.simplefilter("ignore")
+    with quietly():
         run(not_compiled, folder, monitor := CKAMonitor(references(folder), num_samples=64, dirpath=folder / "cka"))
     return monitor.results
 
@@ -123,8 +120,7 @@ def frozen_layers(how, folder):
 
 @pytest.fixture(scope="module")
 def frozen_eagerly(tmp_path_factory):
-    with warnings.catch_warnings(), patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):
-        warnings.simplefilter("ignore")
+    with quietly():
         return frozen_layers(not_compiled, tmp_path_factory.mktemp("eager"))
 
 

@@ -1,13 +1,11 @@
 """The default device and the default dtype of torch do not reach the package's own tensors and generators."""
 
-import warnings
 from contextlib import contextmanager
-from unittest.mock import patch
 
 import lightning as L
 import pytest
 import torch
-from conftest import Net, dataset, loaders
+from conftest import Net, dataset, loaders, quietly
 from lightning_cka import CKAMonitor, CKAResult, GramBank, MinibatchCKA, compare_banks, compare_models, trajectories
 from lightning_cka.probe.seeded_sampling import draw_probe_set
 from torch import nn
@@ -161,8 +159,7 @@ def comparisons(model, other, samples, folder):
 
 @pytest.fixture(scope="module")
 def expected_comparisons(tmp_path_factory):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         return comparisons(network(1), network(2), SAMPLES, tmp_path_factory.mktemp("expected"))
 
 
@@ -244,8 +241,7 @@ def expected_training(tmp_path_factory):
     found = {}
     for source in SOURCES:
         monitor = full_monitor(source, tmp_path_factory.mktemp("expected"))
-        with warnings.catch_warnings(), patch("lightning_cka.monitor.run_output.log_figures", lambda *_: []):
-            warnings.simplefilter("ignore")
+        with quietly():
             found[source] = run(monitor)[0].state_dict(), results(monitor)
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import resume_script
 import torch
-from conftest import Net, dataset, run_script, trainer
+from conftest import Net, dataset, quietly, run_script, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, CKAResult, GramBank
 from torch.utils.data import DataLoader, TensorDataset
@@ -114,11 +114,18 @@ def assert_equal(ones, others):
     assert all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """The monitor and the folder of a run without a stop. Both are only read."""
+    folder, monitor = tmp_path_factory.mktemp("whole"), CKAMonitor(["initial", 1, "previous", "self"])
+    with quietly():
+        fit(monitor, folder, 4)
+    return monitor, folder
+
+
 @pytest.fixture
-def whole(tmp_path, _without_figures):
-    monitor = CKAMonitor(["initial", 1, "previous", "self"])
-    fit(monitor, tmp_path / "whole", 4)
-    return monitor
+def whole(whole_run, _without_figures):
+    return whole_run[0]
 
 
 def test_a_resumed_run_has_bitwise_the_same_results(tmp_path, whole):
@@ -143,8 +150,9 @@ def leaves(value):
     return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
 
 
-def test_the_checkpoint_holds_plain_values(tmp_path, whole):
-    assert {type(leaf) for leaf in leaves(state_of(tmp_path / "whole/epoch=3.ckpt", whole))} == {str, int, bool}
+def test_the_checkpoint_holds_plain_values(whole_run):
+    monitor, folder = whole_run
+    assert {type(leaf) for leaf in leaves(state_of(folder / "epoch=3.ckpt", monitor))} == {str, int, bool}
 
 
 @pytest.mark.usefixtures("_without_figures")
@@ -424,7 +432,8 @@ def test_banks_in_half_precision_give_the_same_numbers_after_a_restart(tmp_path)
     """The run itself compares with the rounded banks, which a restarted run reads."""
 
     def monitor():
-        return CKAMonitor(["initial", 1, "previous"], save_banks="float16", kernel=["linear", "rbf"])
+        kernels = ["linear", "rbf"]
+        return CKAMonitor(["initial", 1, "previous"], save_banks="float16", kernel=kernels, num_samples=64)
 
     whole, again = monitor(), monitor()
     fit(whole, tmp_path / "whole", 4)
