@@ -122,26 +122,23 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@contextmanager
-def without_figures():
+def draw_nothing(patch):
     """Draw no figures: drawing takes most of a test's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
-        patch.setattr("lightning_cka.monitor.run_output.trajectory_figures", lambda *_args: {})
-        patch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
-        yield
+    patch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
+    patch.setattr("lightning_cka.monitor.run_output.trajectory_figures", lambda *_args: {})
+    patch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
 
 
 @pytest.fixture
-def _without_figures():
-    with without_figures():
-        yield
+def _without_figures(monkeypatch):
+    draw_nothing(monkeypatch)
 
 
 @contextmanager
 def quietly():
     """Draw no figures and ignore warnings, for a fixture that trains once for several tests."""
-    with without_figures(), warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        draw_nothing(patch)
         warnings.simplefilter("ignore")
         yield
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from conftest import Net, dataset, loaders, trainer
+from conftest import Net, dataset, loaders, quietly, trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import CKAMonitor, GramBank, seed_ceiling
@@ -23,12 +23,14 @@ def fit(monitor, seed=0, model=None, validation=None, **kwargs):
     return fitted
 
 
-@pytest.fixture
-def seeds(tmp_path):
-    """The folders of three runs that differ in their seed."""
-    folders = [tmp_path / f"seed{seed}" for seed in range(3)]
-    for seed, folder in enumerate(folders):
-        fit(CKAMonitor("initial", dirpath=folder, save_banks=True), 1 + seed)
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """The folders of three runs that differ in their seed. They are only read."""
+    top = tmp_path_factory.mktemp("seeds")
+    folders = [top / f"seed{seed}" for seed in range(3)]
+    with quietly():
+        for seed, folder in enumerate(folders):
+            fit(CKAMonitor("initial", dirpath=folder, save_banks=True), 1 + seed)
     return folders
 
 
@@ -104,9 +106,10 @@ def test_banks_of_other_data_raise_before_the_first_step(seeds, tmp_path, refere
 def test_banks_of_another_seed_of_the_probe_set_or_with_other_layers_raise(seeds, tmp_path):
     with pytest.raises(ValueError, match=r"they differ in the seed \(0 and 5\)"):
         fit(CKAMonitor("initial", seed=5, dirpath=tmp_path / "cka", ceiling=seeds))
-    fit(CKAMonitor("initial", "head", dirpath=tmp_path / "head", save_banks=True), 9)
+    head = seeds[0].with_name("head")
+    fit(CKAMonitor("initial", "head", dirpath=head, save_banks=True), 9)
     with pytest.raises(ValueError, match=r"the bank of head lacks layers of this model: net\.0, .*; it has head"):
-        fit(CKAMonitor("initial", dirpath=tmp_path / "cka", ceiling=[*seeds, tmp_path / "head"]))
+        fit(CKAMonitor("initial", dirpath=tmp_path / "cka", ceiling=[*seeds, head]))
     monitor = CKAMonitor("initial", "head", dirpath=tmp_path / "cka", ceiling=seeds)  # Banks may have more layers.
     fit(monitor)
     assert monitor.ceilings["linear"].layers == ("head",)
