@@ -18,9 +18,10 @@ def check_outputs(
 ) -> tuple[dict[str, int], dict[str, Problem]]:
     """Return the batch dimension of each layer that can be compared, and the problems of the others."""
     n, outputs, fewer = seen.num_samples, seen.outputs, seen.fewer
+    others = (fewer, n - 1) if fewer else (seen.part, len(some_samples(n)))
     batch_dims, problems = {}, {}
     for name in names:
-        dim = _batch_dim(outputs.get(name), fewer.get(name), n)
+        dim = _batch_dim(outputs.get(name), others[0].get(name), n, others[1])
         if dim is None:
             problems[name] = layer_problem(name, layers[name], outputs.get(name), fewer.get(name), n)
         elif _is_permuted(name, dim, seen):
@@ -32,14 +33,14 @@ def check_outputs(
     return batch_dims, problems
 
 
-def _batch_dim(output: LayerOutput | None, fewer: LayerOutput | None, n: int) -> int | None:
-    """Return the first dimension of size n that has size n - 1 without the last sample."""
+def _batch_dim(output: LayerOutput | None, other: LayerOutput | None, n: int, m: int) -> int | None:
+    """Return the first dimension that has size n for all n samples and size m for m of them."""
     if output is None or output.shape is None:
         return None
-    if fewer is None or fewer.shape is None or len(fewer.shape) != len(output.shape):
+    if other is None or other.shape is None or len(other.shape) != len(output.shape):
         return 0 if output.shape[:1] == (n,) else None
-    sizes = enumerate(zip(output.shape, fewer.shape, strict=True))
-    return next((dim for dim, pair in sizes if pair == (n, n - 1)), None)
+    sizes = enumerate(zip(output.shape, other.shape, strict=True))
+    return next((dim for dim, pair in sizes if pair == (n, m)), None)
 
 
 def _is_permuted(name: str, dim: int, seen: DryRunOutputs) -> bool:

@@ -20,8 +20,9 @@ from lightning_cka.probe.stream_probe import StreamProbe
 from lightning_cka.runtime.module_names import named_layers
 from lightning_cka.runtime.sharding import is_sharded
 
-_ENOUGH = 16
-"""Number of samples that show how most models lay out their rows, at a small part of the cost of a batch."""
+_ENOUGH = 12
+"""Number of samples that show how most models lay out their rows, at a small part of the cost of a batch. A layer that
+sorts its rows leaves half of them where they were in one of 924 cases."""
 
 
 def show_few_samples(
@@ -32,7 +33,7 @@ def show_few_samples(
     *,
     lenient: Collection[str] = (),
 ) -> DryRunOutputs | None:
-    """Show a model the first 16 samples of a batch, 15 of them, and 8 of them.
+    """Show a model the first 12 samples of a batch, and 6 of them.
 
     Args:
         model: The model, in evaluation mode.
@@ -47,20 +48,16 @@ def show_few_samples(
         same forward passes, so they show a whole batch, too.
     """
     few = part_of_batch(batch, range(_ENOUGH)) if batch.num_samples > _ENOUGH and not is_sharded(model) else None
-    fewer = few and part_of_batch(few, range(_ENOUGH - 1))
     part = few and part_of_batch(few, some_samples(_ENOUGH))
-    if few is None or fewer is None or part is None:
+    if few is None or part is None:
         return None
     try:
         outputs = record_outputs(model, few, names, forward_settings, lenient=lenient)
-        one_fewer, some = (
-            record_outputs(model, each, outputs, forward_settings, lenient=lenient, like=outputs)
-            for each in (fewer, part)
-        )
+        some = record_outputs(model, part, outputs, forward_settings, lenient=lenient, like=outputs)
     except ValueError:  # If the whole batch fails, too, that error is raised.
         _say_whole(model, f"it fails on {_ENOUGH} of them")
         return None
-    seen = DryRunOutputs(_ENOUGH, outputs, one_fewer, some, batch.num_samples, batch.block_size)
+    seen = DryRunOutputs(_ENOUGH, outputs, {}, some, batch.num_samples, batch.block_size)
     _, problems = check_outputs(outputs, named_layers(model), seen, forward_settings.call)
     if any(outputs[name].shape for name in problems):
         _say_whole(model, f"{_ENOUGH} of them do not show where each layer's output has the samples")

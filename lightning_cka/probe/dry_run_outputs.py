@@ -57,7 +57,7 @@ class DryRunOutputs(NamedTuple):
     outputs: dict[str, LayerOutput]
     """For the n samples."""
     fewer: dict[str, LayerOutput]
-    """For all of them but the last; empty if the model fails on these."""
+    """For all of them but the last; empty if the model was not shown these, or fails on them."""
     part: dict[str, LayerOutput]
     """For `lightning_cka.probe.batch_part.some_samples` of them; empty if the batch cannot be cut."""
     batch_size: int
