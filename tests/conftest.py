@@ -177,6 +177,12 @@ def viewer(driver, tmp_path):
 
 
 @pytest.fixture(autouse=True)
+def _draws_all(monkeypatch):
+    """Leave out no figure during training, however short the epochs are; see tests/monitor/test_figure_queue.py."""
+    monkeypatch.setattr("lightning_cka.monitor.drawing_budget.SHARE", 1e9)
+
+
+@pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path, monkeypatch):
     """Run each test in its own temporary folder, with torch's seed set."""
     monkeypatch.chdir(tmp_path)

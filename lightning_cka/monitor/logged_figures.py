@@ -148,6 +148,16 @@ def heatmap_file(result: CKAResult) -> str:
     return f"heatmap-{moment(result.epoch, result.step)}.png"
 
 
+def drawn_before_kill(folder: Path, results: Sequence[CKAResult]) -> int:
+    """Return up to how many results the heatmaps are there.
+
+    Of an earlier one that is missing, the user has deleted the file. If all are missing, as in a new folder, the last
+    one alone counts as not drawn.
+    """
+    drawn = [count for count, result in enumerate(results, 1) if (folder / heatmap_file(result)).exists()]
+    return max(drawn, default=len(results) - 1)
+
+
 def _of_training(results: Sequence[CKAResult]) -> list[CKAResult]:
     """Return the results without those of ``trainer.validate()``."""
     return [result for result in results if is_of_training(result)]

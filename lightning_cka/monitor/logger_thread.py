@@ -32,6 +32,7 @@ class LoggerThread:
         self._is_busy = False
         self._ends = False
         self._errors: list[tuple[str, Exception]] = []
+        self._given_up_after = -1
 
     def put(self, action: Callable[[], object], failure: str) -> bool:
         """Call an action soon, without waiting for it.
@@ -55,6 +56,14 @@ class LoggerThread:
                 self._thread.start()
             self._changed.notify_all()
         return not is_full
+
+    def wait_for_room(self) -> None:
+        """Wait until `put` drops nothing, or until the logger makes no progress for `PATIENCE` seconds."""
+        with self._changed:
+            while len(self._waiting) >= MAX_WAITING and self._given_up_after != self._num_done:
+                before = self._num_done
+                if not self._changed.wait_for(self._has_progress_since(before), PATIENCE):
+                    self._given_up_after = before
 
     def finish(self) -> int:
         """Wait until all actions are done, and end the thread.

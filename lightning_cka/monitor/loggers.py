@@ -214,6 +214,11 @@ class LoggerOutput:
         self.warn_about_errors()
         return unsupported
 
+    def wait_for_room(self) -> None:
+        """Wait until no logger drops a value for the next one, except for loggers that hang."""
+        for thread in self._threads:
+            thread.wait_for_room()
+
     def warn_about_errors(self) -> None:
         """Warn about what the loggers have raised until now."""
         for thread in self._threads:

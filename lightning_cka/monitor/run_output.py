@@ -17,7 +17,7 @@ from lightning_cka.decisions.summary import RunSummary
 from lightning_cka.monitor.figure_queue import FigureQueue
 from lightning_cka.monitor.logged_diagnostics import FlaggedLayers, diagnostic_scalars
 from lightning_cka.monitor.logged_figures import (
-    heatmap_file,
+    drawn_before_kill,
     log_figures,
     measures_figure,
     trajectory_figures,
@@ -182,16 +182,15 @@ class ResultLogger:
     def write_restored(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Log the results of an earlier part of the run, whose event files may be elsewhere or may lack some.
 
-        The last heatmap of each history is drawn again if its file is missing, because the run was killed meanwhile.
+        Heatmaps that the run had not drawn when it was killed are drawn.
 
         Args:
             results: The restored results, by the key of `Settings.key`.
         """
         for key, history in results.items():
-            last = history[-1]
-            self._loggers.send("comparison", self._settings.logged(key), list(history), last.step or 0)
-            if not (self.folder / key / heatmap_file(last)).exists():
-                self._draw_figures(key, history, last.step or 0)
+            self._loggers.send("comparison", self._settings.logged(key), list(history), history[-1].step or 0)
+            for count in range(drawn_before_kill(self.folder / key, history), len(history)):
+                self._draw_figures(key, history[: count + 1], history[count].step or 0)
 
     def write_summaries(self, results: Mapping[str, Sequence[CKAResult]]) -> None:
         """Write tables and animations of all results.

@@ -147,7 +147,7 @@ class Session:
         compared, self._compared = self._compared, None
         if compared is None:
             return  # There is nothing to compare with yet.
-        self.deliver(wait=True)  # Otherwise more and more figures could wait in the queue.
+        self.deliver(wait=False)
         if when.logged_step is None:
             texts = self._log_results(compared, self._module)
         else:

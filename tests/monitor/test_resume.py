@@ -479,11 +479,12 @@ def test_unfinished_files_of_dead_processes_are_removed(tmp_path):
     assert [name for name in names if (cka / "initial" / name).exists()] == [names[1], names[3]]
 
 
-@pytest.mark.usefixtures("_blank_figures")
-def test_the_heatmap_that_was_drawn_at_a_kill_is_drawn_on_resuming(tmp_path):
-    fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 2)
-    pictures = [tmp_path / f"run/cka/{name}/heatmap-epoch=001-step=000015.png" for name in ("initial", "self")]
+def test_heatmaps_that_were_not_drawn_at_a_kill_are_drawn_on_resuming(tmp_path):
+    fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 3)
+    moments = ("epoch=001-step=000015", "epoch=002-step=000023")
+    pictures = [tmp_path / f"run/cka/{name}/heatmap-{moment}.png" for name in ("initial", "self") for moment in moments]
+    contents = [path.read_bytes() for path in pictures]
     for path in pictures:
         path.unlink()
-    fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 3, tmp_path / "run/epoch=1.ckpt")
-    assert all(path.exists() for path in pictures)
+    fit(CKAMonitor(["initial", "self"]), tmp_path / "run", 4, tmp_path / "run/epoch=2.ckpt")
+    assert [path.read_bytes() for path in pictures] == contents
