@@ -150,9 +150,9 @@ def _blank_figures(monkeypatch):
 
     draw = figure_queue._draw
 
-    def draw_blank(_, path):
-        colour = f"#{crc32(bytes(path)) & 0xFFFFFF:06x}"
-        return draw(lambda: Figure((0.5, 0.5), facecolor=colour), path)
+    def draw_blank(figure):
+        colour = f"#{crc32(bytes(figure.path)) & 0xFFFFFF:06x}"
+        return draw(figure._replace(draw=lambda: Figure((0.5, 0.5), facecolor=colour)))
 
     monkeypatch.setattr(figure_queue, "_draw", draw_blank)
 
