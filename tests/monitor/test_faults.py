@@ -258,7 +258,7 @@ def test_an_error_in_a_figure_does_not_stop_training_or_other_figures(tmp_path, 
     def fail(_result):
         raise ZeroDivisionError("in matplotlib\nat length")
 
-    monkeypatch.setattr("lightning_cka.monitor.logged_figures.plot_cka", fail)
+    monkeypatch.setattr("lightning_cka.figures.heatmap_series.plot_cka", fail)
     monitor = CKAMonitor(dirpath=tmp_path)
     model, messages = fit(monitor)
     assert_unharmed(model, monitor)
