@@ -153,10 +153,10 @@ class FigureQueue:
         with self._changed:
             if self._is_running or not (self._actions or self._may_draw()):
                 return
-            self._is_running = True
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "cka-figures")
             self._thread.submit(self._run)
+            self._is_running = True  # The thread waits for this block to end.
 
     def _may_draw(self) -> bool:
         has_room = len(self._drawn) < _MOST_DRAWN
@@ -196,7 +196,7 @@ class _Drawn(NamedTuple):
     figure: _Figure
     content: bytes | None
     """The PNG file; None if it could not be drawn."""
-    error: Exception | None
+    error: BaseException | None
     """The error of drawing or of writing the file."""
 
 
@@ -206,7 +206,7 @@ def _draw(figure: _Figure) -> _Drawn:
         drawn = figure.draw()
         content = drawn if isinstance(drawn, bytes) else png(render(drawn, PRINT_DPI), PRINT_DPI)
         write_atomically(figure.path, content)  # Loggers get the same: drawing twice would take longer.
-    except Exception as error:  # noqa: BLE001  # matplotlib raises anything; the main thread warns about it.
+    except BaseException as error:  # noqa: BLE001  # The main thread raises it or warns. It must not wait for ever.
         return _Drawn(figure, content, error)
     return _Drawn(figure, content, None)
 

@@ -199,6 +199,14 @@ def test_a_figure_that_cannot_be_drawn_warns_and_the_others_are_drawn(drawing, q
     assert logger.images == [("cka/good", 3)]
 
 
+def test_a_figure_that_ends_the_program_does_not_let_it_wait_for_ever(drawing, queue):
+    def leave():
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        [queue.submit("cka/", {"bad": (leave, drawing.folder / "bad.png")}, 0), queue.finish()]  # Either may raise.
+
+
 def test_other_work_comes_before_the_figures_that_wait(drawing, queue):
     drawing.submit(0, *"abc")
     assert queue.start(lambda: drawing.drawn.append("other")).result(60) is None
