@@ -33,17 +33,18 @@ def read_run(folder: str | Path) -> RunResults:
         FileNotFoundError: There is no such folder.
         ValueError: A result cannot be read, or the folder has neither results nor banks.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+    given = str(folder)
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {given!r}")
+    folder = Path(folder).resolve()  # The current folder gets a name and a parent.
     found = {}
     for place, files in results_of_references(folder):
-        name = place.relative_to(folder).as_posix() if place != folder else folder.resolve().name
+        name = place.relative_to(folder).as_posix() if place != folder else folder.name
         found[name] = map(CKAResult.load, files)
     results = histories_of_training(found)
     banks = bank_files(folder) or bank_files(folder.parent / "banks") if results or bank_files(folder) else []
     if not results and not banks:
-        raise ValueError(f"{str(folder)!r} has no results (.json) and no banks, which CKAMonitor writes")
+        raise ValueError(f"{given!r} has no results (.json) and no banks, which CKAMonitor writes")
     return RunResults(results, banks)
 
 

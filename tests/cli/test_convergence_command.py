@@ -29,6 +29,16 @@ def summary_of(folder, **options):
     return run_summary(run.results, run.banks, fixed_references(run.results), **options)
 
 
+@pytest.mark.parametrize("command", ["convergence", "summary", "redundancy", "rank"])
+@pytest.mark.parametrize(("inside", "given"), [("run", "."), ("run/initial", ".."), ("run", "../run"), ("", "linked")])
+def test_a_folder_may_be_given_by_any_relative_path(tmp_path, monkeypatch, capsys, command, inside, given):
+    write_run(tmp_path / "run", epochs=(0, 1, 2))
+    (tmp_path / "linked").symlink_to(tmp_path / "run")
+    expected = printed(capsys, command, "run")
+    monkeypatch.chdir(tmp_path / inside)
+    assert printed(capsys, command, given).replace(given, "run") == expected.replace(given, "run")
+
+
 def test_convergence_prints_the_table_and_writes_files(tmp_path, capsys):
     write_run(tmp_path / "run", epochs=(0, 1, 2))
     expected = repr(convergence("run"))
