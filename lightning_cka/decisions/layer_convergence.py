@@ -53,8 +53,39 @@ class LayerConvergence(NamedTuple):
         return short_moment_text(self.epoch, self.step) or f"moment {self.place}"
 
 
+class FoundByLayer:
+    """What was found for layers, as rows and as maps."""
+
+    found: tuple[Any, ...]
+
+    def plot(self: Any, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+        """Draw maps of CKA, with a mark where each layer has converged, or would have been frozen.
+
+        Args:
+            **kwargs: Arguments of `lightning_cka.plotting.plot_convergence`.
+
+        Returns:
+            The figure, and the axes of the maps.
+        """
+        from lightning_cka.figures.convergence_maps import plot_convergence
+
+        return plot_convergence(self, **kwargs)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row for each element of ``found``, as for `pandas.DataFrame`."""
+        return [each._asdict() for each in self.found]
+
+    def to_dataframe(self) -> Any:
+        """Return `to_rows` as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return dataframe(self.to_rows())
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Convergence:
+class Convergence(FoundByLayer):
     """Since when each layer has converged; `convergence` makes these objects.
 
     A layer whose distance to a reference stays the same may still move at this distance. That CKA with the last state
@@ -101,31 +132,6 @@ class Convergence:
             if (each.layer, each.compared_with) == (layer, compared_with):
                 return each
         raise KeyError(f"nothing was found for layer {layer!r} and {compared_with!r}; notes say what is missing")
-
-    def plot(self, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-        """Draw a map for each criterion, with a mark where each layer has converged.
-
-        Args:
-            **kwargs: Arguments of `lightning_cka.plotting.plot_convergence`.
-
-        Returns:
-            The figure, and the axes of the maps.
-        """
-        from lightning_cka.figures.convergence_maps import plot_convergence
-
-        return plot_convergence(self, **kwargs)
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each layer and criterion, as for `pandas.DataFrame`; see `LayerConvergence`."""
-        return [each._asdict() for each in self.found]
-
-    def to_dataframe(self) -> Any:
-        """Return `to_rows` as a `pandas.DataFrame`.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        return dataframe(self.to_rows())
 
 
 def convergence_table(found: Convergence) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from lightning_cka.compare.bank_series import BankSource
 from lightning_cka.compare.banks import compare_banks
@@ -16,15 +16,11 @@ from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import short_moment_text
 from lightning_cka.compare.tables import table
 from lightning_cka.decisions.converged_prefix import converged_prefix
+from lightning_cka.decisions.layer_convergence import FoundByLayer
 from lightning_cka.decisions.run_results import read_run
 from lightning_cka.hsic.measure import CKA
 from lightning_cka.probe.bank import GramBank
-from lightning_cka.runtime.dataframes import dataframe
 from lightning_cka.runtime.integers import at_least
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 class FrozenLayer(NamedTuple):
@@ -45,7 +41,7 @@ class FrozenLayer(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WouldFreeze:
+class WouldFreeze(FoundByLayer):
     """What `FreezeConverged` would have frozen; `would_freeze` makes these objects.
 
     It is what the run itself shows: with frozen layers, training would have gone on differently. The last layers may be
@@ -77,31 +73,6 @@ class WouldFreeze:
         heading = f"FreezeConverged(tolerance={self.tolerance:g}, patience={self.patience}) would have frozen"
         lines = table(("layer", "after", "CKA", f"lower end ({100 * self.level:g} %)"), rows)
         return "\n\n".join(filter(None, [f"{heading}, if training went on like this:", lines, self.note]))
-
-    def plot(self, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-        """Draw a map of CKA with the state some comparisons ago, with a mark where each layer would have been frozen.
-
-        Args:
-            **kwargs: Arguments of `lightning_cka.plotting.plot_convergence`.
-
-        Returns:
-            The figure, and the axes of the map.
-        """
-        from lightning_cka.figures.convergence_maps import plot_convergence
-
-        return plot_convergence(self, **kwargs)
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each layer, as for `pandas.DataFrame`; see `FrozenLayer`."""
-        return [each._asdict() for each in self.found]
-
-    def to_dataframe(self) -> Any:
-        """Return `to_rows` as a `pandas.DataFrame`.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        return dataframe(self.to_rows())
 
 
 def would_freeze(
