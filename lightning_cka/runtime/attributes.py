@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
 from enum import Enum
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -40,7 +39,7 @@ from lightning_cka.runtime.generator_states import GENERATORS, keep_generator
 from lightning_cka.runtime.iterators import IteratorCopies, is_python_iterator
 from lightning_cka.runtime.left_alone import is_atom, is_left_alone
 from lightning_cka.runtime.metric_states import metric_state_names
-from lightning_cka.runtime.tensor_copies import Restore, keep_buffers
+from lightning_cka.runtime.tensor_copies import Restore, keep_buffers, restore_all
 
 MAX_ENTRIES = 10_000
 """Of longer containers, the entries are kept, but not what is inside them."""
@@ -50,6 +49,10 @@ MAX_OBJECTS = 50_000
 
 _OWN_OF_MODULES = frozenset({"_parameters", "_buffers", "training"})
 """Entries of a module's ``__dict__`` that have their own way of being restored."""
+
+
+_WITHOUT_ATTRIBUTES = frozenset({dict, list, set, tuple, frozenset})
+_KEPT_OTHERWISE = (nn.Module, Tensor, FunctionType, type)
 
 
 class AttributeSnapshot:
@@ -107,11 +110,7 @@ class AttributeSnapshot:
 
     def restore(self) -> None:
         """Put everything back. An error does not keep the rest from being restored."""
-        with ExitStack() as stack:
-            for restore in self._restores:
-                stack.callback(restore)
-            for restore in self._copies.restores:
-                stack.callback(restore)
+        restore_all([*self._restores, *self._copies.restores])
 
     def changed_large_tensors(self) -> list[str]:
         """See `BoundedCopies.changed`."""
@@ -127,9 +126,8 @@ class AttributeSnapshot:
         if isinstance(module, torch.jit.ScriptModule):
             self._keep_table(script_table(module), type(module).__name__)
         self._keep_class(type(module))
-        for table in (module._modules, module._parameters if self._keeps_parameters else None):
-            if isinstance(table, dict):
-                self._keep_container(mapping_table(table), "")
+        if self._keeps_parameters and isinstance(module._parameters, dict):
+            self._keep_container(mapping_table(module._parameters), "")
 
     def _keep_class(self, cls: type) -> None:
         """Keep the data of a class and its bases, and let their methods be searched."""
@@ -174,7 +172,7 @@ class AttributeSnapshot:
             if issubclass(kind, kinds):
                 keep(self, value, name)
                 break
-        if not issubclass(kind, nn.Module | Tensor | FunctionType | type) and not is_left_alone(kind):
+        if kind not in _WITHOUT_ATTRIBUTES and not issubclass(kind, _KEPT_OTHERWISE) and not is_left_alone(kind):
             self._keep_object(value)
 
     def _keep_object(self, value: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from lightning_cka.runtime.gradients import keep_gradients
 from lightning_cka.runtime.metric_states import metric_state_names
 from lightning_cka.runtime.nested import map_tensors
 from lightning_cka.runtime.sharding import fsdp_modules, is_resharded, is_sharded, reshard
-from lightning_cka.runtime.tensor_copies import keep_buffers
+from lightning_cka.runtime.tensor_copies import Restore, keep_buffers, restore_all
 from lightning_cka.runtime.written_parameters import ParameterSnapshot
 
 
@@ -57,31 +58,31 @@ def temporary_eval_mode(
         stack.callback(reshard, [module for module in fsdp_modules(model) if is_resharded(module)])
         # Gathering shards replaces parameters.
         kept = AttributeSnapshot(modules, parameters=not is_sharded(model), callers=callers)
-        stack.callback(kept.restore)
+        restores: list[Restore] = [kept.restore]
+        stack.callback(restore_all, restores)
         for module in modules:
-            left_alone = _keep_states(module, stack)
+            left_alone = _keep_states(module, restores)
             kept.left_alone += [f"buffer {type(module).__name__}.{name}" for name in left_alone]
         # Of sharded weights, forward writes to gathered copies.
         watched = [] if is_sharded(model) else [*model.named_parameters(), *kept.hidden_parameters]
-        stack.callback(keep_gradients(parameter for _, parameter in watched))
+        restores.append(keep_gradients(parameter for _, parameter in watched))
         weights = ParameterSnapshot(watched, parameters)
-        stack.callback(weights.restore)
+        restores.append(weights.restore)
         for module in modules:
             if hasattr(module, "training"):
-                stack.callback(_set_mode, module, training=module.training)
+                restores.append(partial(_set_mode, module, training=module.training))
                 if not _set_mode(module, training=False):
                     kept.left_alone.append(f"the training mode of {type(module).__name__}")
         yield KeptState(kept, weights)
 
 
-def _keep_states(module: nn.Module, stack: ExitStack) -> list[str]:
-    """Restore buffers and the states of a metric when the stack ends. Return the buffers that cannot be copied."""
-    restores, left_alone = keep_buffers(module)
-    for restore in restores:
-        stack.callback(restore)
+def _keep_states(module: nn.Module, restores: list[Restore]) -> list[str]:
+    """Add what restores buffers and the states of a metric. Return the buffers that cannot be copied."""
+    of_buffers, left_alone = keep_buffers(module)
+    restores += of_buffers
     # The block updates clones of a metric's states: its own ones may belong to a graph that is still needed.
     states = {name: module.__dict__[name] for name in metric_state_names(module)}
-    stack.callback(module.__dict__.update, states)
+    restores.append(partial(module.__dict__.update, states))
     module.__dict__.update(map_tensors(states, torch.clone))
     return left_alone
 

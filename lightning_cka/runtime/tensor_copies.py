@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 Restore = Callable[[], object]
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def restore_all(restores: Iterable[Restore]) -> None:
+    """Call functions in reverse order. An error does not keep the rest from being called, and is raised at the end."""
+    left = list(restores)
+    try:
+        while left:
+            left.pop()()
+    finally:
+        # Thousands of callbacks would make Python collect garbage, which takes longer than they do.
+        with ExitStack() as stack:
+            for restore in left:
+                stack.callback(restore)
 
 
 def keep_tensor(tensor: Tensor, *, compare: bool) -> Restore:
@@ -86,10 +102,24 @@ def _shares(tensor: Tensor, memory: Tensor) -> bool:
     return mine == kept
 
 
+def bits(tensor: Tensor) -> Tensor:
+    """Return a view of a tensor as integers: of 64 bits where its memory allows it, which take the least time."""
+    with torch._C.DisableTorchFunctionSubclass():
+        plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+        per_integer = 8 // plain.element_size()
+        fits = plain.numel() % per_integer == 0 and plain.storage_offset() % per_integer == 0
+        if plain.is_contiguous() and fits:
+            return plain.view(-1).view(torch.int64)
+        return plain.view(_INTEGERS[plain.element_size()])
+
+
 def _have_same_bits(one: Tensor, other: Tensor) -> bool:
     # As bits, nan equals nan, and 0.0 differs from -0.0.
-    first, second = (t.detach().resolve_conj().resolve_neg().reshape(-1) for t in (one, other))
-    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
+    plain = [t.detach().resolve_conj().resolve_neg().reshape(-1).contiguous() for t in (one, other)]
+    first, second = map(bits, plain)
+    if first.dtype != second.dtype:  # The memory of one is not aligned.
+        first, second = (t.view(torch.uint8) for t in plain)
+    return torch.equal(first, second)
 
 
 def _copy(source: Tensor, target: Tensor) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_cka.runtime.tensor_copies import Restore, keep_tensor
+from lightning_cka.runtime.tensor_copies import Restore, bits, keep_tensor, restore_all
 
 MAX_COPIED_BYTES = 2 * 2**30
 """Where it is not known which parameters are written to, no more than this total is copied."""
-
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass
@@ -73,18 +71,13 @@ class ParameterSnapshot:
 
     def restore(self) -> None:
         """Put memory and values back, as far as they were copied."""
-        with ExitStack() as stack:
-            for each in self._kept:
-                if each.restore is not None:
-                    stack.callback(each.restore)
-                elif each.parameter.data_ptr() != each.memory.data_ptr():
-                    each.parameter.data = each.memory
+        restore_all(each.restore or partial(_put_memory_back, each) for each in self._kept)
 
 
 def _is_readable(parameter: Tensor) -> bool:
     """Whether a parameter has memory of its own, whose bits can be read."""
     try:
-        return bool(_bits(parameter.detach()).numel()) and parameter.data_ptr() != 0
+        return bool(bits(parameter.detach()).numel()) and parameter.data_ptr() != 0
     except Exception:  # noqa: BLE001  # Any class of tensor may be a parameter, also one without values yet.
         return False
 
@@ -101,12 +94,17 @@ def _has_moved(kept: _Kept) -> bool:
     return p.data_ptr() != kept.memory.data_ptr() or (kept.version is not None and p._version != kept.version)
 
 
+def _put_memory_back(kept: _Kept) -> None:
+    if kept.parameter.data_ptr() != kept.memory.data_ptr():
+        kept.parameter.data = kept.memory
+
+
 def _bit_sums(tensors: Iterable[Tensor]) -> list[int]:
     """Return a sum over the bits of each tensor. Values are read from each device once."""
     by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
     total = 0
     for place, tensor in enumerate(tensors):
-        by_device.setdefault(tensor.device, []).append((place, _bits(tensor).sum(dtype=torch.int64)))
+        by_device.setdefault(tensor.device, []).append((place, bits(tensor).sum(dtype=torch.int64)))
         total += 1
     found = [0] * total
     for sums in by_device.values():
@@ -114,14 +112,3 @@ def _bit_sums(tensors: Iterable[Tensor]) -> list[int]:
         for (place, _), value in zip(sums, values, strict=True):
             found[place] = value
     return found
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """Return a view of a tensor as integers: of 64 bits where its memory allows it, since they need no conversion."""
-    with torch._C.DisableTorchFunctionSubclass():
-        plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-        per_integer = 8 // plain.element_size()
-        fits = plain.numel() % per_integer == 0 and plain.storage_offset() % per_integer == 0
-        if plain.is_contiguous() and fits:
-            return plain.view(-1).view(torch.int64)
-        return plain.view(_INTEGERS[plain.element_size()])
