@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from math import isnan, nan
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from lightning_cka.monitor.logged_scalars import band_names
 from lightning_cka.monitor.output_errors import OutputErrors
+from lightning_cka.monitor.settings import Settings
 from lightning_cka.runtime.namespaces import class_names
 
 Bands = tuple[str, str, str]
@@ -41,6 +44,24 @@ class MarginCharts:
         self._loggers = [logger for logger in loggers if "TensorBoardLogger" in class_names(logger)]
         self._errors = errors
         self._is_new = False
+
+    def add_scalars(
+        self, settings: Settings, key: str, scalars: Mapping[str, float], mean: Bands, layers: Iterable[str]
+    ) -> None:
+        """Add charts of the scalars of a comparison that have confidence intervals.
+
+        Args:
+            settings: The monitor's settings.
+            key: The key of `Settings.key`.
+            scalars: Values by the last part of the logged key.
+            mean: The last parts of the keys of the mean and its bounds.
+            layers: Names of the layers that have values.
+        """
+        prefix, group = settings.logged(key), settings.log_key_prefix.rstrip("/") or "CKA"
+        of_layers = band_names(layers) if settings.log_intervals else {}
+        for category, bands in ((f"{group}: mean", {key: mean}), (f"{prefix.rstrip('/')}: layers", of_layers)):
+            defined = {title: band for title, band in bands.items() if not isnan(scalars.get(band[1], nan))}
+            self.add(category, prefix, defined)
 
     def add(self, category: str, key_prefix: str, charts: Mapping[str, Bands]) -> None:
         """Add charts, which `write` writes if they are new.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isnan, nan
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from lightning_cka.monitor.logged_figures import (
     write_summary,
 )
 from lightning_cka.monitor.logged_scalars import (
-    band_names,
+    ceiling_scalars,
     change_scalars,
     cka_scalars,
     converged_scalars,
@@ -34,11 +33,12 @@ from lightning_cka.monitor.logged_scalars import (
     mean_band,
 )
 from lightning_cka.monitor.loggers import LoggerOutput
-from lightning_cka.monitor.margin_charts import Bands, MarginCharts
+from lightning_cka.monitor.margin_charts import MarginCharts
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.report_file import ReportFile
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.step_log import StepLog
+from lightning_cka.monitor.tensorboard_events import Comparisons
 from lightning_cka.monitor.trainer_state import current_step, is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
 
@@ -71,7 +71,7 @@ class ResultLogger:
         self.warn = WarnOnce()
         self.errors = OutputErrors(folder, self.warn)
         self.ceilings: dict[str, SeedCeiling] = {}
-        self._loggers = LoggerOutput(trainer.loggers, self.errors, self.ceilings)
+        self._loggers = LoggerOutput(trainer.loggers, self.errors)
         self.figures = FigureQueue(self._loggers)
         self.report = ReportFile(folder, f"{settings.log_key_prefix}report", self.figures, self._loggers)
         self.charts = MarginCharts(trainer.loggers, self.errors)
@@ -103,20 +103,12 @@ class ResultLogger:
             scalars |= interval_scalars(result)
         if is_fixed:
             scalars |= converged_scalars(history, self._settings.tolerance, self._settings.patience)
+            scalars |= ceiling_scalars(result, self.ceilings.values())
         log_scalars(module, prefix, scalars)
         if self.writes:
-            self._add_charts(key, scalars, mean_band(result.mean_name), names)
+            self.charts.add_scalars(self._settings, key, scalars, mean_band(result.mean_name), names)
         if self._settings.log_changes:
             log_scalars(module, prefix, change_scalars(history))
-
-    def _add_charts(self, key: str, scalars: Mapping[str, float], mean: Bands, layers: Iterable[str]) -> None:
-        """Add charts of the values that have confidence intervals."""
-        settings = self._settings
-        prefix, group = settings.logged(key), settings.log_key_prefix.rstrip("/") or "CKA"
-        of_layers = band_names(layers) if settings.log_intervals else {}
-        for category, bands in ((f"{group}: mean", {key: mean}), (f"{prefix.rstrip('/')}: layers", of_layers)):
-            defined = {title: band for title, band in bands.items() if not isnan(scalars.get(band[1], nan))}
-            self.charts.add(category, prefix, defined)
 
     def log_diagnostics(
         self,
@@ -154,8 +146,12 @@ class ResultLogger:
         step = current_step(self._trainer) if step is None else step
         for text in texts:
             self._loggers.send("text", f"{self._settings.diagnostics_prefix}warnings", text, step)
-        self._loggers.send("comparison", self._settings.logged(key), [history[-1]], step)
+        self._send_results(key, history[-1:], step)
         self._draw_figures(key, history, step)
+
+    def _send_results(self, key: str, results: Sequence[CKAResult], step: int) -> None:
+        comparisons = Comparisons(tuple(results), tuple(self.ceilings.values()))
+        self._loggers.send("comparison", self._settings.logged(key), comparisons, step)
 
     def _draw_figures(self, key: str, history: Sequence[CKAResult], step: int) -> None:
         measures = list(self._settings.measures)
@@ -188,7 +184,7 @@ class ResultLogger:
             results: The restored results, by the key of `Settings.key`.
         """
         for key, history in results.items():
-            self._loggers.send("comparison", self._settings.logged(key), list(history), history[-1].step or 0)
+            self._send_results(key, history, history[-1].step or 0)
             for count in range(drawn_before_kill(self.folder / key, history), len(history)):
                 self._draw_figures(key, history[: count + 1], history[count].step or 0)
 

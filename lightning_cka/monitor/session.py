@@ -20,7 +20,6 @@ from lightning_cka.monitor.failed_comparison import compare_or_warn
 from lightning_cka.monitor.folder_owner import FolderOwner
 from lightning_cka.monitor.live_probe import LiveProbe
 from lightning_cka.monitor.logged_ranks import log_ranks
-from lightning_cka.monitor.logged_scalars import ceiling_scalars, log_scalars
 from lightning_cka.monitor.logged_warnings import warn_about
 from lightning_cka.monitor.reference import Reference
 from lightning_cka.monitor.run_end import warn_about_missing, write_summary_of_run
@@ -199,8 +198,6 @@ class Session:
                 self._output.warn, name, outcome, self.probe.variation, explained, is_trial=is_trial(self._trainer)
             )
             self._output.log(scalars, key, self.results[key], is_fixed=name in fixed)
-            ceilings = self.ceilings.values() if name in fixed else ()
-            log_scalars(scalars, self._settings.logged(key), ceiling_scalars(result, ceilings))
         self._output.log_diagnostics(scalars, compared.outcomes, self.results)
         log_ranks(scalars, self._settings, compared.outcomes.values())
         return texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.compare.run_files import is_of_training, moment
@@ -23,9 +23,16 @@ _STRING = 7
 _OTHER_PROTOCOL = "tensorboardX.proto"
 
 
-def comparisons_to_tensorboard(
-    logger: Any, key: str, results: Sequence[CKAResult], step: int, ceilings: Sequence[SeedCeiling] = ()
-) -> None:
+class Comparisons(NamedTuple):
+    """Comparisons of one reference by one measure, as they are sent to loggers."""
+
+    results: Sequence[CKAResult]
+    """The comparisons."""
+    ceilings: Sequence[SeedCeiling] = ()
+    """Seed ceilings, for the comparisons that they fit."""
+
+
+def comparisons_to_tensorboard(logger: Any, key: str, comparisons: Comparisons, step: int) -> None:
     """Write comparisons of training, each under a tag of its own.
 
     TensorBoard keeps ten tensors of a tag, and so all comparisons. One that is written again replaces the first.
@@ -33,19 +40,18 @@ def comparisons_to_tensorboard(
     Args:
         logger: A ``TensorBoardLogger``.
         key: The logged key of reference and measure, with a slash at the end.
-        results: The comparisons.
+        comparisons: The comparisons.
         step: The step of results that have none.
-        ceilings: Seed ceilings, for the comparisons that they fit.
     """
     writer, summaries = _writer_and_messages(logger)
-    for result in filter(is_of_training, results):
+    for result in filter(is_of_training, comparisons.results):
         tag = f"{key}{moment(result.epoch, result.step)}".encode(errors="replace").decode()
         metadata = summaries.SummaryMetadata()
         metadata.plugin_data.plugin_name = PLUGIN
         metadata.MergeFromString(_CLASS_IS_TENSOR)
         value = summaries.Summary.Value(tag=tag, metadata=metadata)
         value.tensor.dtype = _STRING
-        value.tensor.string_val.append(event_content(key, result, ceilings))
+        value.tensor.string_val.append(event_content(key, result, comparisons.ceilings))
         writer.add_summary(summaries.Summary(value=[value]), step if result.step is None else result.step)
 
 

@@ -8,7 +8,7 @@ from conftest import Net, loaders, trainer
 from fitting import fit
 from lightning_cka import CKAMonitor
 from lightning_cka.monitor.logged_scalars import logged_names
-from lightning_cka.monitor.loggers import _artifact_path
+from lightning_cka.monitor.logger_functions import _artifact_path
 from lightning_cka.monitor.reference import OUTPUT_ENDINGS
 from lightning_cka.monitor.reference_names import parse_references
 from lightning_cka.runtime.file_names import file_key

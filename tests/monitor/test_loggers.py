@@ -398,7 +398,7 @@ def test_mlflow_gets_a_value_again_while_a_metric_is_written(monkeypatch, tmp_pa
         waits.append(seconds)
         metric.write_bytes(content)  # Lightning's thread has written it by now.
 
-    monkeypatch.setattr("lightning_cka.monitor.loggers.time.sleep", wait)
+    monkeypatch.setattr("lightning_cka.monitor.logger_functions.time.sleep", wait)
     output = LoggerOutput([logger], OutputErrors(tmp_path, WarnOnce()))
     output.send("text", "cka_diagnostics/warnings", "a text", 1)
     output.finish()
@@ -409,7 +409,7 @@ def test_mlflow_gets_a_value_again_while_a_metric_is_written(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("message", ["Metric 'loss' is malformed. No data found.", "no connection"])
 def test_other_errors_of_mlflow_are_not_tried_again(monkeypatch, tmp_path, message):
-    monkeypatch.setattr("lightning_cka.monitor.loggers.RETRY_SECONDS", 0)
+    monkeypatch.setattr("lightning_cka.monitor.logger_functions.RETRY_SECONDS", 0)
     calls = []
 
     class MLFlowLogger:

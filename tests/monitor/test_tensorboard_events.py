@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_cka import CKAMonitor
 from lightning_cka.figures.pictures import pixels_of, png
-from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard, image_to_tensorboard
+from lightning_cka.monitor.tensorboard_events import Comparisons, comparisons_to_tensorboard, image_to_tensorboard
 from lightning_cka.view.ceiling_content import ceiling_content
 from lightning_cka.view.events import PLUGIN, read_event
 
@@ -75,7 +75,7 @@ def test_the_loggers_of_pytorch_lightning_get_them_too(tmp_path):
     import pytorch_lightning
 
     logger = pytorch_lightning.loggers.TensorBoardLogger(tmp_path, name="tb")
-    comparisons_to_tensorboard(logger, "cka/initial/", [comparison()], 3)
+    comparisons_to_tensorboard(logger, "cka/initial/", Comparisons([comparison()]), 3)
     logger.finalize("success")
     assert len(read(logger.log_dir)) == 1
 
@@ -138,7 +138,7 @@ def test_hostile_keys_can_be_written(tmp_path):
     logger = SimpleNamespace(experiment=SummaryWriter(str(tmp_path)))
     keys = ["<script>/", "../../x/", "\ud800/", "😀/", "a\nb/"]
     for key in keys:
-        comparisons_to_tensorboard(logger, key, [comparison()], 5)
+        comparisons_to_tensorboard(logger, key, Comparisons([comparison()]), 5)
     logger.experiment.close()
     found = read(tmp_path)
     assert [event.key for _, event in found.values()] == keys

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import urlopen
 
-from lightning_cka.monitor.tensorboard_events import comparisons_to_tensorboard
+from lightning_cka.monitor.tensorboard_events import Comparisons, comparisons_to_tensorboard
 
 GROUP = "tensorboard_plugins"
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,6 @@ class Run:
         self.writer = SummaryWriter(str(folder))
 
     def write(self, key, results):
-        comparisons_to_tensorboard(SimpleNamespace(experiment=self.writer), key, results, 0)
+        comparisons_to_tensorboard(SimpleNamespace(experiment=self.writer), key, Comparisons(results), 0)
         self.writer.flush()
         return self
