@@ -125,7 +125,9 @@ def pytest_collection_finish():
 def draw_nothing(patch):
     """Draw no figures: drawing takes most of a test's time."""
     patch.setattr("lightning_cka.monitor.run_output.log_figures", lambda *_args: [])
+    patch.setattr("lightning_cka.monitor.run_output.measures_figure", lambda *_args: {})
     patch.setattr("lightning_cka.monitor.run_output.trajectory_figures", lambda *_args: {})
+    patch.setattr("lightning_cka.monitor.run_end.rank_figure", lambda *_args: {})
     patch.setattr("lightning_cka.monitor.run_output.write_summary", lambda *_args: None)
 
 
@@ -143,18 +145,30 @@ def quietly():
         yield
 
 
-@pytest.fixture
-def _blank_figures(monkeypatch):
+def draw_blank(patch):
     """Write and log small pictures instead of figures: one of another colour for each file."""
     from lightning_cka.monitor import figure_queue
 
     draw = figure_queue._draw
 
-    def draw_blank(figure):
+    def draw_one(figure):
         colour = f"#{crc32(bytes(figure.path)) & 0xFFFFFF:06x}"
         return draw(figure._replace(draw=lambda: Figure((0.5, 0.5), facecolor=colour)))
 
-    monkeypatch.setattr(figure_queue, "_draw", draw_blank)
+    patch.setattr(figure_queue, "_draw", draw_one)
+
+
+@pytest.fixture
+def _blank_figures(monkeypatch):
+    draw_blank(monkeypatch)
+
+
+@contextmanager
+def blank_figures():
+    """Write and log small pictures, for scripts whose tests look at other things."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_blank(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

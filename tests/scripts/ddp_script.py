@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import lightning as L
 import torch
-from conftest import Net, dataset
+from conftest import Net, blank_figures, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cka import CKAMonitor, compare_models
 from lightning_cka.decisions.redundancy import redundancy
@@ -156,8 +156,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     scenarios = json.loads(args.scenarios)
-    drawing = patch("lightning_cka.monitor.run_output.log_figures", lambda *_: [])  # It takes most of the time.
-    with drawing, patch("lightning_cka.monitor.logged_figures.write_animation"):
+    with blank_figures(), patch("lightning_cka.monitor.logged_figures.write_animation"):
         contents = [run(args.devices, args.strategy, *scenario, args.layers) for scenario in scenarios]
     if contents[0]["rank"] == 0:
         # Only rank 0 calls this, so it must not wait for other processes.

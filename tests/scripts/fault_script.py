@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import Net, loaders
+from conftest import Net, blank_figures, loaders
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning_cka import CKAMonitor
@@ -82,7 +82,8 @@ def main():
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, *loaders())
+    with blank_figures():
+        trainer.fit(model, *loaders())
     Path(f"done-{trainer.global_rank}").write_text(f"{len(monitor.results['previous'])} results")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import dataset
+from conftest import blank_figures, dataset
 from ddp_script import Deterministic
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning_cka import CKAMonitor, MinibatchMutualKNN, MinibatchRidge, MinibatchRSA
@@ -57,7 +57,7 @@ def main(devices):
         num_sanity_val_steps=0,
     )
     loader = DataLoader(TensorDataset(x, y), batch_size=16)
-    with warnings.catch_warnings():
+    with blank_figures(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, loader, loader)
     if trainer.is_global_zero:

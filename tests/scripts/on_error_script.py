@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import Net, loaders
+from conftest import Net, blank_figures, loaders
 from lightning_cka import CKAMonitor
 
 
@@ -47,7 +47,7 @@ def main():
         enable_model_summary=False,
     )
     distance.trainer = trainer
-    with warnings.catch_warnings(record=True) as caught:
+    with blank_figures(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(Net(), *loaders())
     messages = [str(each.message) for each in caught if "on_error='warn'" in str(each.message)]

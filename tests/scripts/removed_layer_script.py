@@ -2,7 +2,7 @@
 
 import lightning as L
 import torch
-from conftest import Net, loaders, trainer
+from conftest import Net, blank_figures, loaders, trainer
 from lightning_cka import CKAMonitor
 from torch import nn
 
@@ -21,5 +21,6 @@ if __name__ == "__main__":
     L.seed_everything(0)
     monitor = CKAMonitor("initial", ["net.0", "net.4", "net.5", "head"], num_samples=64)
     runner = trainer(monitor, RemovesOnOneRank(), max_epochs=1, strategy="ddp", devices=2, num_sanity_val_steps=0)
-    runner.fit(Net(), *loaders())
+    with blank_figures():
+        runner.fit(Net(), *loaders())
     torch.save(monitor.results["initial"][0].matrix, f"{runner.global_rank}.pt")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import dataset
+from conftest import blank_figures, dataset
 from ddp_script import Deterministic
 from lightning_cka import CKAMonitor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, TensorDataset
@@ -110,7 +110,7 @@ def run(kind, devices):
 
 
 def main(kinds, devices):
-    with warnings.catch_warnings():
+    with blank_figures(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {kind: run(kind, devices) for kind in kinds}
 

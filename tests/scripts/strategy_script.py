@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import dataset
+from conftest import blank_figures, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning_cka import CKAMonitor, FreezeConverged, Thresholds
@@ -158,7 +158,8 @@ def train(args):
     )
     model = Late(compiled=args.compile)
     rank = int(os.environ.get("LOCAL_RANK", 0))
-    trainer.fit(model, loader, validation_loader(args.validation, rank, args.samples), ckpt_path=args.checkpoint)
+    with blank_figures():
+        trainer.fit(model, loader, validation_loader(args.validation, rank, args.samples), ckpt_path=args.checkpoint)
     is_sharded = args.strategy == "fsdp2" and args.devices > 1
     whole = {key: value.full_tensor() if is_sharded else value for key, value in model.state_dict().items()}
     if trainer.global_rank == 0:
