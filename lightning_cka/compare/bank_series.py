@@ -25,6 +25,10 @@ INITIAL_LABEL = "init"
 STEP_LABEL = "step "
 """Start of the names of steps."""
 
+_MAX_ENTRIES = 2**20
+"""Largest number of matrix entries that are read from a file at a time, unless one batch has more: 4 MiB. The header
+of the file is read and checked each time, which takes longer than small matrices."""
+
 
 def sources_of_run(banks: str | Path | Sequence[BankSource], purpose: str, least: int) -> Sequence[BankSource]:
     """Return the banks of a run, in order of time.
@@ -70,6 +74,20 @@ def check_same_layers_and_probe_set(banks: Sequence[GramBank]) -> None:
                 f"the banks of {first.title} and {bank.title} have different probe sets: they differ in "
                 f"{'; '.join(differences)}"
             )
+
+
+def batches_at_a_time(bank: GramBank) -> list[list[int]]:
+    """Return the indices of a bank's batches in order, in groups that are read from its file at a time."""
+    groups: list[list[int]] = []
+    left = 0
+    for index in sorted(bank.probe):
+        entries = len(bank.layers) * len(bank.probe[index].samples) ** 2 // 2
+        if not groups or entries > left:
+            groups.append([])
+            left = _MAX_ENTRIES
+        groups[-1].append(index)
+        left -= entries
+    return groups
 
 
 def moment_names(banks: Sequence[GramBank] | Sequence[CKAResult]) -> tuple[str, ...]:

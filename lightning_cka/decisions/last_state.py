@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_cka.compare.bank_series import BankSource, check_same_layers_and_probe_set, moment_names
+from lightning_cka.compare.bank_series import (
+    BankSource,
+    batches_at_a_time,
+    check_same_layers_and_probe_set,
+    moment_names,
+)
 from lightning_cka.compare.intervals import interval
 from lightning_cka.hsic.jackknife import effective_batches, jackknife_error, sums_of_others
 from lightning_cka.hsic.measure import CKA
-from lightning_cka.hsic.products import partner_products
-from lightning_cka.probe.bank import open_bank
+from lightning_cka.hsic.products import Vectors, partner_products
+from lightning_cka.probe.bank import GramBank, open_bank
 from lightning_cka.probe.token_clusters import TokenClusters
 
 _MEASURE = CKA()
@@ -67,7 +72,7 @@ def similarity_to_last(sources: Sequence[BankSource]) -> SimilarityToLast:
 
     Args:
         sources: At least two banks of one network on one probe set, in order of time, or their files. These are read
-            one probe batch at a time.
+            some MiB at a time, or one probe batch.
 
     Raises:
         ValueError: The layers or the probe sets of the banks differ.
@@ -77,20 +82,17 @@ def similarity_to_last(sources: Sequence[BankSource]) -> SimilarityToLast:
     clusters = TokenClusters(headers[0].sample_kind)
     weights: dict[int, float] = {}
     sums: dict[int, Tensor] = {}
-    for index in sorted(headers[0].probe):
-        last = open_bank(sources[-1], batches=[index]).batches[index]
-        vectors = _MEASURE.vectors(last.grams)
-        products = torch.stack(
-            [
-                partner_products(_MEASURE.vectors(open_bank(source, batches=[index]).batches[index].grams), vectors)
-                for source in sources
-            ],
-            -1,
-        )
-        cluster = clusters.mark(last).cluster
-        place = index if cluster is None else cluster  # Dependent batches, of tokens of the same sequences, are one.
-        sums[place] = sums[place] + products if place in sums else products
-        weights[place] = weights.get(place, 0.0) + _MEASURE.weight(last.grams.num_samples)
+    for indices in batches_at_a_time(headers[0]):
+        last = open_bank(sources[-1], batches=indices).batches
+        vectors = [_MEASURE.vectors(last[index].grams) for index in indices]
+        of_sources = [_products(open_bank(source, batches=indices), indices, vectors) for source in sources]
+        for index, *products in zip(indices, *of_sources, strict=True):
+            cluster = clusters.mark(last[index]).cluster
+            # Dependent batches, of tokens of the same sequences, are one.
+            place = index if cluster is None else cluster
+            summed = torch.stack(products, -1)
+            sums[place] = sums[place] + summed if place in sums else summed
+            weights[place] = weights.get(place, 0.0) + _MEASURE.weight(last[index].grams.num_samples)
     by_batch = torch.stack(list(sums.values()))
     of_batches = torch.tensor(list(weights.values()), dtype=torch.float64, device="cpu")
     values = _cka(by_batch.sum(0))
@@ -104,6 +106,12 @@ def similarity_to_last(sources: Sequence[BankSource]) -> SimilarityToLast:
         effective_batches(of_batches),
         headers[0].model_name,
     )
+
+
+def _products(bank: GramBank, indices: Sequence[int], of_last: Sequence[Vectors]) -> list[Tensor]:
+    """Return <K, L>, <K, K> and <L, L> of each layer with itself at the last moment, for each batch, ``(3, L)``."""
+    batches = [bank.batches[index] for index in indices]
+    return [partner_products(_MEASURE.vectors(batch.grams), last) for batch, last in zip(batches, of_last, strict=True)]
 
 
 def _cka(products: Tensor) -> Tensor:

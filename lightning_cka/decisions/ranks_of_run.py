@@ -10,6 +10,7 @@ import torch
 
 from lightning_cka.compare.bank_series import (
     BankSource,
+    batches_at_a_time,
     check_same_layers_and_probe_set,
     moment_names,
     sources_of_run,
@@ -91,8 +92,10 @@ def _of_banks(sources: Sequence[BankSource], layers: Layers, exclude: Exclude) -
     found: list[LayerRanks] = []
     for source, header in zip(sources, headers, strict=True):
         sums = RankSums(names, SampleSelection(exclude, None), first.sample_kind)
-        for index in sorted(first.probe):
-            sums.add(bank_of_layers(open_bank(source, batches=[index]), list(names)).batches[index])
+        for indices in batches_at_a_time(first):
+            batches = bank_of_layers(open_bank(source, batches=indices), list(names)).batches
+            for index in indices:
+                sums.add(batches[index])
         own = sums.result(torch.device("cpu"), distributed=False)
         found.append(ranks_with_peaks(*own, found[-1] if found else None, header.epoch, header.step))
     return RankHistory(first.model_name, moment_names(headers), tuple(found))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gram_banks import make_bank
-from lightning_cka import GramBank, trajectories
+from lightning_cka import GramBank, rank_history, trajectories
 from lightning_cka.decisions.last_state import similarity_to_last
 from lightning_cka.probe.tokens import MAX_TOKENS, token_kind
 from moving_layers import banks_of, moving
@@ -92,6 +92,33 @@ def test_it_is_the_last_column_of_trajectories(convert, tmp_path):
         assert torch.allclose(found.values[row], every[name].matrix[:, -1], rtol=0, atol=1e-6)
         errors = every[name].standard_error[:-1, -1]
         assert torch.allclose(found.standard_error[row, :-1], errors, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("entries", "groups"), [(1, [[0], [1], [2], [3]]), (340, [[0, 1], [2], [3]]), (2**20, [[0, 1, 2, 3]])]
+)
+def test_files_are_read_some_batches_at_a_time(entries, groups, tmp_path, monkeypatch):
+    """Batches of 16, 9, 16 and 16 samples and two layers have 256, 81, 256 and 256 entries."""
+    banks = [make_bank(variant, sizes=(16, 9, 16, 16), epoch=variant, step=variant) for variant in range(3)]
+    whole, ranks = similarity_to_last(banks), rank_history(banks)
+    for bank in banks:
+        bank.save(tmp_path / f"epoch={bank.epoch:03d}-step={bank.step:06d}.safetensors")
+    files, opened = sorted(tmp_path.iterdir()), []
+    load = GramBank.load
+
+    def record(path, *, batches):
+        opened.append([path, list(batches)])
+        return load(path, batches=batches)
+
+    monkeypatch.setattr("lightning_cka.compare.bank_series._MAX_ENTRIES", entries)
+    monkeypatch.setattr(GramBank, "load", record)
+    found = similarity_to_last(files)
+    assert torch.equal(found.values, whole.values)
+    assert torch.equal(found.standard_error, whole.standard_error)
+    assert [each for each in opened if each[1]] == [[path, group] for group in groups for path in (files[-1], *files)]
+    del opened[:]
+    assert torch.equal(rank_history(files).rank, ranks.rank)
+    assert [each for each in opened if each[1]] == [[path, group] for path in files for group in groups]
 
 
 def test_banks_that_do_not_belong_together_raise():
