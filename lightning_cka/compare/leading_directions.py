@@ -13,60 +13,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.compare.direction_statistics import (
-    AGREEMENT,
-    ENDS,
-    MEMBERS,
-    NEIGHBORS,
-    NUM_ROWS,
-    RIDGE,
-    SEPARATION,
-    SIZE,
-    WHOLE,
-    WITHIN,
-    WITHOUT,
-    DirectionStatistics,
-    statistics_of,
-)
-from lightning_cka.compare.influence import cka_of_sums
+from lightning_cka.compare.compared_directions import Side, compared
+from lightning_cka.compare.direction_statistics import ENDS, NUM_ROWS, SIZE, DirectionStatistics, statistics_of
 from lightning_cka.compare.partners import Partners
-from lightning_cka.hsic.centered_grams import CenteredGrams, diagonal_part, dots, u_products
 from lightning_cka.hsic.even_parts import even_parts
-from lightning_cka.hsic.first_directions import (
-    MAX_SAMPLES,
-    Directions,
-    FirstDirections,
-    first_grams,
-    first_packed,
-)
-from lightning_cka.hsic.hat_matrices import Ridge
-from lightning_cka.hsic.neighbors import MutualKNN
-from lightning_cka.hsic.packed import PackedGrams, select_layers
-from lightning_cka.hsic.products import partner_products
-from lightning_cka.hsic.removed import between_groups, direction, products_without
+from lightning_cka.hsic.first_directions import MAX_SAMPLES, FirstDirections, FirstGrams, find_together
+from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.runtime.collectives import all_reduce_sum
 from lightning_cka.runtime.devices import to_device
 
 MAX_BATCHES = 16
 """Number of batches that are looked at: the first ones of the probe set."""
 
-_MAX_ENTRIES = 2**16 + 2**13
-"""Largest number of matrix entries of one model that are converted to float64 at a time."""
-
 MIN_SAMPLES = 16
 """Smallest batch that is looked at. In smaller ones, each direction has much of the variance by chance."""
 
-MIN_AGREEMENT = 0.5
-"""Smallest squared cosine of the two layers' directions for which CKA without them is computed."""
-
-MIN_HIGH_CKA = 0.8
-"""Smallest CKA that a shared direction may cause, for which `Ridge` is computed."""
-
-MAX_REMAINING = 0.5
-"""Largest CKA without the shared direction for which `Ridge` is computed."""
-
-MIN_SEPARATION = 0.8
-"""Smallest part of the variance along a direction that two groups explain, for which CKA within them is computed."""
+_MAX_ENTRIES = 2**17
+"""Largest number of matrix entries of one model that are looked at together: those of many layers of one batch, or of
+few layers of several batches. Each operation takes longer than its arithmetic otherwise."""
 
 
 class LeadingDirections:
@@ -87,6 +51,7 @@ class LeadingDirections:
             # Zero in the places of batches of other processes.
             self._numbers = torch.zeros(MAX_BATCHES, NUM_ROWS, count, dtype=torch.float64, device=device)
             self._ends = torch.zeros(MAX_BATCHES, 2, 2 * ENDS, count, dtype=torch.int64, device=device)
+        self._waiting: list[_Part] = []
 
     def add(
         self,
@@ -109,59 +74,49 @@ class LeadingDirections:
         """
         if index >= MAX_BATCHES or x.num_samples < MIN_SAMPLES:
             return
-        of_model = (x, (of_x or FirstDirections()).of(x))
-        of_reference = of_model if y is None else (y, (of_y or FirstDirections()).of(y))
+        sides = [(x, of_x or FirstDirections())]
+        sides.append(sides[0] if y is None else (y, of_y or FirstDirections()))
+        count, most = len(self._pairs.rows), _MAX_ENTRIES // min(x.num_samples, MAX_SAMPLES) ** 2
+        # With many layers, a batch does not wait for others: what waits takes memory.
+        is_alone = 2 * max(count, *(len(grams.halves) for grams, _ in sides)) > most
+        if is_alone:
+            for grams, directions in sides:
+                directions.of(grams)
         numbers = to_device(torch.tensor(samples, device="cpu"), self._ends.device)
-        for chunk in even_parts(len(self._pairs.rows), _MAX_ENTRIES // min(x.num_samples, MAX_SAMPLES) ** 2):
-            sides = [
-                _side(*each, _as_slice(indices[chunk]))
-                for each, indices in ((of_model, self._pairs.rows), (of_reference, self._pairs.columns))
-            ]
-            self._numbers[index, :, chunk] = self._compared(*sides).to(self._numbers)
-            order = torch.stack([side.found.order for side in sides]).to(numbers.device)
-            ends = torch.cat([order[:, :, :ENDS], order[:, :, -ENDS:].flip(2)], 2)
-            self._ends[index, :, :, chunk] = numbers[ends].movedim(1, 2)
+        for chunk in even_parts(count, most):
+            parts = []
+            for (grams, directions), indices in zip(sides, self._pairs, strict=True):
+                layers = _as_slice(indices[chunk])
+                first = FirstGrams.of(grams, layers) if is_alone else directions.take(grams).select(layers)
+                parts.append(_OneSide(first, directions, layers))
+            part = _Part(index, chunk, numbers, *parts)
+            if self._waiting and not part.fits(self._waiting, most):
+                self._look_at_waiting()
+            self._waiting.append(part)
+            if is_alone:
+                self._look_at_waiting()
 
-    def _compared(self, x: _Side, y: _Side) -> Tensor:
-        """Return what the batch tells about some pairs, ``(NUM_ROWS, p)``."""
-        found = torch.full((NUM_ROWS, len(x.scale)), torch.nan, dtype=torch.float64, device=x.scale.device)
-        found[SIZE] = n = x.grams.u.shape[-1]
-        found[AGREEMENT] = agreement = dots(x.found.vectors, y.found.vectors).square()
-        found[WHOLE : WHOLE + 3] = whole = torch.stack([u_products(x.grams, y.grams), x.found.squares, y.found.squares])
-        if not self._unbiased:
-            d, e = x.grams.diagonal, y.grams.diagonal
-            found[WHOLE : WHOLE + 3] += torch.stack([diagonal_part(*each) for each in ((d, e), (d, d), (e, e))])
-        if len(chosen := (agreement >= MIN_AGREEMENT).nonzero().flatten()):
-            k, ell = x.grams.select(chosen), y.grams.select(chosen)
-            a, b = (direction(side.found.values[chosen], side.found.vectors[chosen]) for side in (x, y))
-            remaining = products_without(k, ell, a, b, whole[:, chosen], unbiased=self._unbiased)
-            found[WITHOUT : WITHOUT + 3, chosen] = remaining
-            hidden = cka_of_sums(remaining.unbind()) < MAX_REMAINING
-            if len(chosen := chosen[hidden & (cka_of_sums(whole[:, chosen].unbind()) >= MIN_HIGH_CKA)]):
-                hats = [Ridge().vectors(first_packed(side.packed, chosen)) for side in (x, y)]
-                found[RIDGE : RIDGE + 3, chosen] = partner_products(*hats)
-        for place, side in enumerate((x, y)):
-            lower, separation = side.found.lower, side.found.separation
-            found[SEPARATION + place] = separation
-            found[MEMBERS + place] = torch.where(lower > n / 2, n - lower, -lower).double()
-            if len(chosen := (separation >= MIN_SEPARATION).nonzero().flatten()):
-                k, ell = x.grams.select(chosen), y.grams.select(chosen)
-                groups = side.found.groups(chosen)
-                a, b = between_groups(k, groups), between_groups(ell, groups)
-                remaining = products_without(k, ell, a, b, whole[:, chosen], unbiased=self._unbiased)
-                row = WITHIN + 3 * place
-                found[row : row + 3, chosen] = remaining
-        scales = torch.stack([x.scale * y.scale, x.scale.square(), y.scale.square()]).square()
-        of_cka = slice(WHOLE, NEIGHBORS)
-        found[of_cka] = found[of_cka].view(-1, 3, len(x.scale)).mul(scales).flatten(0, 1)
-        neighbors = MutualKNN().num_neighbors(n)
-        found[NEIGHBORS] = (x.found.neighbors & y.found.neighbors).sum((1, 2))
-        found[NEIGHBORS + 1 : NEIGHBORS + 3] = n * neighbors
-        found[NEIGHBORS : NEIGHBORS + 3] -= n * neighbors**2 / (n - 1)  # Those in common by chance.
-        return found
+    def _look_at_waiting(self) -> None:
+        """Find and compare the directions of what waits."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        with torch.inference_mode(False):
+            find_together(side.directions for part in waiting for side in (part.x, part.y))
+            x = Side.joined([part.x.found() for part in waiting])
+            y = Side.joined([part.y.found() for part in waiting])
+            numbers = compared(x, y, unbiased=self._unbiased).to(self._numbers)
+            order = torch.stack([x.found.order, y.found.order]).to(self._ends.device)
+            ends = torch.cat([order[:, :, :ENDS], order[:, :, -ENDS:].flip(2)], 2)
+            start = 0
+            for part in waiting:
+                own = slice(start, start := start + len(part.x.grams.u))
+                self._numbers[part.batch, :, part.pairs] = numbers[:, own]
+                self._ends[part.batch, :, :, part.pairs] = part.samples[ends[:, own]].movedim(1, 2)
 
     def result(self, *, distributed: bool) -> list[DirectionStatistics]:
         """Return the statistics of each pair. If processes share the batches, all of them must call this."""
+        self._look_at_waiting()
         numbers = all_reduce_sum(self._numbers, distributed=distributed).cpu()
         ends = all_reduce_sum(self._ends, distributed=distributed).cpu()
         looked_at = (numbers[:, SIZE] > 0).any(1)
@@ -174,24 +129,39 @@ def _as_slice(indices: list[int]) -> slice | list[int]:
     return whole if indices == list(range(whole.start, whole.stop)) else indices
 
 
-class _Side(NamedTuple):
-    """One side of p pairs: Gram matrices of the first samples, and their leading directions."""
+class _OneSide(NamedTuple):
+    """One side of p pairs in one batch."""
 
-    grams: CenteredGrams
-    """Gram matrices, in float64."""
-    scale: Tensor
-    """Their scales, ``(p,)``."""
-    found: Directions
-    """The leading directions."""
-    packed: PackedGrams
-    """Gram matrices of all samples."""
+    grams: FirstGrams
+    """Gram matrices of the first samples."""
+    directions: FirstDirections
+    """Finds the directions of all layers of the model."""
+    layers: slice | list[int]
+    """The layers of the pairs."""
+
+    def found(self) -> Side:
+        """Return this side with its directions."""
+        return Side(self.grams, self.directions.found_on(self.grams.u.device).select(self.layers))
 
 
-def _side(grams: PackedGrams, found: Directions, layers: slice | list[int]) -> _Side:
-    """Return one side of some pairs, from the Gram matrices and directions of all layers of its model."""
-    return _Side(
-        first_grams(grams, layers).double(),
-        grams.scales[layers].double(),
-        found.select(layers),
-        select_layers(grams, layers),
-    )
+class _Part(NamedTuple):
+    """Some pairs in one batch."""
+
+    batch: int
+    """Index of the batch."""
+    pairs: slice
+    """Which of all pairs they are."""
+    samples: Tensor
+    """Numbers of the samples."""
+    x: _OneSide
+    """The model's side."""
+    y: _OneSide
+    """The reference's side."""
+
+    def fits(self, others: Sequence[_Part], most: int) -> bool:
+        """Whether this can be compared together with others, with this number of pairs at most."""
+        count = sum(len(part.x.grams.u) for part in (self, *others))
+        return count <= most and self._kind() == others[0]._kind()
+
+    def _kind(self) -> list[tuple[torch.Size, torch.dtype]]:
+        return [(side.grams.offsets.shape[1:], side.grams.u.dtype) for side in (self.x, self.y)]

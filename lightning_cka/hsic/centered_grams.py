@@ -66,4 +66,4 @@ def u_products(x: CenteredGrams, y: CenteredGrams) -> Tensor:
 def diagonal_part(d: Tensor, e: Tensor) -> Tensor:
     """Return <K, L> - <U_K, U_L>, ``(L,)``, which follows from the diagonals d and e of K and L, ``(L, n)``."""
     n = d.shape[-1]
-    return dots(d, e) * (n / (n - 2)) - d.sum(1) * e.sum(1) / ((n - 1) * (n - 2))
+    return dots(d, e) * (n / (n - 2)) - d.sum(-1) * e.sum(-1) / ((n - 1) * (n - 2))

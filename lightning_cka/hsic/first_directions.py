@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,29 +13,54 @@ from lightning_cka.hsic.even_parts import even_parts
 from lightning_cka.hsic.folding import fold
 from lightning_cka.hsic.leading import LeadingPairs, leading_eigenvectors
 from lightning_cka.hsic.neighbors import MutualKNN
-from lightning_cka.hsic.packed import PackedGrams, diagonals, select_layers
+from lightning_cka.hsic.packed import PackedGrams, diagonals_of, select_layers
 from lightning_cka.hsic.subset import first_samples
 
 MAX_SAMPLES = 64
 """Number of samples that are looked at in each batch: the first ones."""
 
 _MAX_ENTRIES = 2**18
-"""Largest number of matrix entries of which directions are computed at a time: many layers need no more operations
-than one."""
+"""Largest number of matrix entries of which directions are computed at a time."""
+
+
+class FirstGrams(NamedTuple):
+    """Gram matrices of the first samples, not packed, in memory of their own."""
+
+    u: Tensor
+    """The U-centered matrices, ``(L, n, n)``, with zeros on the diagonal."""
+    offsets: Tensor
+    """The offsets, ``(L, n)``; see `PackedGrams`."""
+    scales: Tensor
+    """The scales, ``(L,)``."""
+
+    @classmethod
+    def of(cls, grams: PackedGrams, layers: slice | list[int]) -> FirstGrams:
+        """Return those of some layers."""
+        chosen = select_layers(grams, layers)
+        u, offsets = first_samples(chosen, MAX_SAMPLES)
+        return cls(u, offsets.clone(), chosen.scales.clone())
+
+    @classmethod
+    def joined(cls, parts: Sequence[FirstGrams]) -> FirstGrams:
+        """Return those of several batches of the same size, one after the other."""
+        return cls(*map(torch.cat, zip(*parts, strict=True)))
+
+    def select(self, layers: slice | list[int] | Tensor) -> FirstGrams:
+        """Return those of some layers."""
+        return FirstGrams(*(part[layers] for part in self))
+
+    def centered(self) -> CenteredGrams:
+        """Return the doubly centered matrices."""
+        return CenteredGrams(self.u, diagonals_of(self.offsets))
+
+    def packed(self) -> PackedGrams:
+        """Return the matrices, each entry stored once."""
+        return PackedGrams(fold(self.u), self.offsets, self.scales, self.u.square().sum(2))
 
 
 def first_grams(grams: PackedGrams, layers: slice | list[int]) -> CenteredGrams:
-    """Return the Gram matrices of the first samples, for some layers."""
-    chosen = select_layers(grams, layers)
-    u, offsets = first_samples(chosen, MAX_SAMPLES)
-    return CenteredGrams(u, diagonals(chosen._replace(offsets=offsets)))
-
-
-def first_packed(grams: PackedGrams, layers: slice | Tensor) -> PackedGrams:
-    """Return the packed Gram matrices of the first samples, for some layers."""
-    chosen = select_layers(grams, layers)
-    u, offsets = first_samples(chosen, MAX_SAMPLES)
-    return PackedGrams(fold(u), offsets, chosen.scales, u.square().sum(2))
+    """Return the doubly centered Gram matrices of the first samples, for some layers."""
+    return FirstGrams.of(grams, layers).centered()
 
 
 class Directions(NamedTuple):
@@ -55,14 +81,19 @@ class Directions(NamedTuple):
     neighbors: Tensor
     """Whether j is among the nearest neighbours of i, ``(L, n, n)`` bool; see `MutualKNN`."""
 
-    def select(self, layers: slice | list[int]) -> Directions:
+    def select(self, layers: slice | list[int] | Tensor) -> Directions:
         """Return those of some layers."""
         return Directions(*(part[layers] for part in self))
 
-    def groups(self, chosen: Tensor) -> Tensor:
-        """Return for some layers unit vectors that are constant in each group and sum to zero, ``(c, n)``."""
-        n, size = self.vectors.shape[1], self.lower[chosen, None].double()
-        is_lower = self.order[chosen].argsort(1) < size
+    @classmethod
+    def joined(cls, parts: Sequence[Directions]) -> Directions:
+        """Return those of several batches of the same size, one after the other."""
+        return cls(*map(torch.cat, zip(*parts, strict=True)))
+
+    def groups(self) -> Tensor:
+        """Return unit vectors that are constant in each group and sum to zero, ``(L, n)``."""
+        n, size = self.vectors.shape[1], self.lower[:, None].double()
+        is_lower = self.order.argsort(1) < size
         groups = torch.where(is_lower, -1 / size, 1 / (n - size))
         lengths: Tensor = torch.linalg.vector_norm(groups, dim=1, keepdim=True)
         return groups / lengths
@@ -100,10 +131,21 @@ class FirstDirections:
 
     def __init__(self) -> None:
         self._found: Directions | None = None
+        self._waiting: FirstGrams | None = None
 
     def __reduce__(self) -> tuple[type[FirstDirections], tuple[()]]:
         """Copies and pickles, which go to other processes, compute them again."""
         return FirstDirections, ()
+
+    def take(self, grams: PackedGrams) -> FirstGrams:
+        """Return the Gram matrices of the first samples, and keep them for `find_together`, if that is not done.
+
+        Args:
+            grams: As for `of`.
+        """
+        first = self._waiting or FirstGrams.of(grams, slice(None))
+        self._waiting = first if self._found is None else None
+        return first
 
     def of(self, grams: PackedGrams) -> Directions:
         """Return the leading directions and the neighbours of all L layers.
@@ -112,11 +154,47 @@ class FirstDirections:
             grams: Gram matrices of the batch: the same ones in each call, on any device.
         """
         if self._found is None:
-            found, nearest = [], []
-            for layers in even_parts(len(grams.halves), _MAX_ENTRIES // min(grams.num_samples, MAX_SAMPLES) ** 2):
-                first = first_grams(grams, layers)
-                found.append(leading_eigenvectors(first))
-                nearest.append(_nearest(first))
-            pairs = LeadingPairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-            self._found = _with_groups(pairs, torch.cat(nearest))
-        return Directions(*(part.to(grams.offsets.device) for part in self._found))
+            parts = even_parts(len(grams.halves), _MAX_ENTRIES // min(grams.num_samples, MAX_SAMPLES) ** 2)
+            self._found = _directions(first_grams(grams, layers) for layers in parts)
+        return self.found_on(grams.offsets.device)
+
+    def found_on(self, device: torch.device) -> Directions:
+        """Return what was found, on a device.
+
+        Raises:
+            ValueError: Nothing was found yet.
+        """
+        if self._found is None:
+            raise ValueError("the directions of a batch must be found before they are used")
+        return Directions(*(part.to(device) for part in self._found))
+
+    def _split(self, found: Directions, start: int) -> int:
+        """Take over this batch's part of what was found, and return where the part of the next batch starts."""
+        stop = start if self._waiting is None else start + len(self._waiting.u)
+        self._found, self._waiting = found.select(slice(start, stop)), None
+        return stop
+
+
+def find_together(batches: Iterable[FirstDirections]) -> None:
+    """Find the directions of batches whose Gram matrices wait. Many matrices need no more operations than one.
+
+    Args:
+        batches: Batches of the same size.
+    """
+    waiting = {id(each): (each, each._waiting) for each in batches if each._waiting is not None}
+    if waiting:
+        grams = FirstGrams.joined([grams for _, grams in waiting.values()]).centered()
+        parts = even_parts(len(grams.u), _MAX_ENTRIES // grams.u.shape[1] ** 2)
+        found, start = _directions(CenteredGrams(*(part[layers] for part in grams)) for layers in parts), 0
+        for each, _ in waiting.values():
+            start = each._split(found, start)
+
+
+def _directions(parts: Iterable[CenteredGrams]) -> Directions:
+    """Return the directions of the layers of all parts."""
+    found, nearest = [], []
+    for part in parts:
+        found.append(leading_eigenvectors(part))
+        nearest.append(_nearest(part))
+    pairs = LeadingPairs(*map(torch.cat, zip(*found, strict=True)))
+    return _with_groups(pairs, torch.cat(nearest))

@@ -121,8 +121,13 @@ def diagonals(packed: PackedGrams) -> Tensor:
 
     They are the samples' squared distances from their mean.
     """
-    n, s = packed.num_samples, packed.offsets
-    return -2 * (n - 2) / n * s - 2 / n**2 * s.sum(-1, keepdim=True)
+    return diagonals_of(packed.offsets)
+
+
+def diagonals_of(offsets: Tensor) -> Tensor:
+    """Return the diagonals ``(L, n)`` of doubly centered Gram matrices with these offsets ``(L, n)``."""
+    n = offsets.shape[-1]
+    return -2 * (n - 2) / n * offsets - 2 / n**2 * offsets.sum(-1, keepdim=True)
 
 
 def u_centering_shift(sums: Tensor, counts: Tensor | None = None) -> Tensor:

@@ -28,6 +28,11 @@ class Removed(NamedTuple):
         """Return the diagonals of A, ``(L, n)``."""
         return 2 * self.left * self.right
 
+    def followed_by(self, other: Removed) -> Removed:
+        """Return the matrices of both, of vectors ``(L, k, n)``; see `stacked`."""
+        left, right = (torch.cat(vectors, 1) for vectors in zip(self, other, strict=True))
+        return Removed(left, right)
+
 
 def direction(values: Tensor, vectors: Tensor) -> Removed:
     """Return what is subtracted to remove eigenvectors.
@@ -44,10 +49,10 @@ def between_groups(grams: CenteredGrams, groups: Tensor) -> Removed:
 
     Args:
         grams: The Gram matrices, in float64.
-        groups: Unit vectors that are constant in each group and sum to zero, ``(L, n)``, in float64.
+        groups: Unit vectors that are constant in each group and sum to zero, ``(L, n)`` or ``(L, k, n)``, in float64.
     """
-    product = grams.times(groups[:, None])[:, 0]
-    return Removed(groups, product - groups * dots(product, groups)[:, None] / 2)
+    product = grams.times(groups if groups.ndim == 3 else groups[:, None]).view_as(groups)
+    return Removed(groups, product - groups * dots(product, groups)[..., None] / 2)
 
 
 def products_without(
@@ -66,14 +71,42 @@ def products_without(
         whole: <U_K, U_L>, <U_K, U_K> and <U_L, U_L>, ``(3, L)``.
         unbiased: Whether the HSIC is the unbiased one, or <K - A, L - B>.
     """
-    with_x, with_y = (_overlaps(side, (from_x, from_y)) for side in (x, y))
-    pairs = _inner(from_x, from_y) - with_y[:, 0] - with_x[:, 1]
-    products = [pairs, _inner(from_x, from_x) - 2 * with_x[:, 0], _inner(from_y, from_y) - 2 * with_y[:, 1]]
-    remaining = whole + torch.stack(products)
+    return products_without_each(x, y, stacked([from_x]), stacked([from_y]), whole, unbiased=unbiased)[:, :, 0]
+
+
+def products_without_each(
+    x: CenteredGrams, y: CenteredGrams, from_x: Removed, from_y: Removed, whole: Tensor, *, unbiased: bool
+) -> Tensor:
+    """Return what `products_without` returns, for k matrices A and B of each layer, ``(3, L, k)``.
+
+    Args:
+        x: Gram matrices K, in float64.
+        y: Gram matrices L, in float64.
+        from_x: What is subtracted from K; see `stacked`.
+        from_y: What is subtracted from L.
+        whole: <U_K, U_L>, <U_K, U_K> and <U_L, U_L>, ``(3, L)``.
+        unbiased: As for `products_without`.
+    """
+    left, right = (torch.stack(vectors) for vectors in zip(from_x, from_y, strict=True))
+    # Of both Gram matrices with A and with B.
+    overlaps = _overlaps((x, y), left.transpose(0, 1).flatten(1, 2), right.transpose(0, 1).flatten(1, 2))
+    with_a, with_b = overlaps.view(2, len(x.u), 2, -1).unbind(2)
+    diagonals = 2 * left * right
+    one, other = [0, 0, 1], [1, 0, 1]  # The sides of the three products.
+    same = dots(left[one], left[other]) * dots(right[one], right[other])
+    crossed = dots(left[one], right[other]) * dots(right[one], left[other])
+    inner = 2 * (same + crossed) - diagonal_part(diagonals[one], diagonals[other])
+    remaining = whole[:, :, None] + inner - torch.stack([with_a[1] + with_b[0], 2 * with_a[0], 2 * with_b[1]])
     if unbiased:
         return remaining
-    d, e = (side.diagonal - removed.diagonals() for side, removed in ((x, from_x), (y, from_y)))
-    return remaining + torch.stack([diagonal_part(*each) for each in ((d, e), (d, d), (e, e))])
+    d = torch.stack([x.diagonal, y.diagonal])[:, :, None] - diagonals
+    return remaining + diagonal_part(d[one], d[other])
+
+
+def stacked(removed: Sequence[Removed]) -> Removed:
+    """Return k matrices of each layer together, with vectors ``(L, k, n)``, for `products_without_each`."""
+    left, right = (torch.stack(vectors, 1) for vectors in zip(*removed, strict=True))
+    return Removed(left, right)
 
 
 def squares_without(grams: CenteredGrams, removed: Removed, squares: Tensor) -> Tensor:
@@ -85,26 +118,24 @@ def squares_without(grams: CenteredGrams, removed: Removed, squares: Tensor) -> 
         squares: <U, U>, ``(L,)``.
     """
     d = grams.diagonal - removed.diagonals()
-    overlaps = _overlaps(grams, (removed,))[:, 0]
-    return squares + _inner(removed, removed) - 2 * overlaps + diagonal_part(d, d)
+    overlaps = _overlaps((grams,), removed.left[:, None], removed.right[:, None])[0, :, 0]
+    same, crossed = dots(removed.left, removed.left) * dots(removed.right, removed.right), dots(*removed).square()
+    inner = 2 * (same + crossed) - diagonal_part(removed.diagonals(), removed.diagonals())
+    return squares + inner - 2 * overlaps + diagonal_part(d, d)
 
 
-def _overlaps(grams: CenteredGrams, removed: Sequence[Removed]) -> Tensor:
-    """Return <U_A, U> for each of the k matrices A, ``(L, k)``."""
-    left, right = (torch.stack(vectors, 1) for vectors in zip(*removed, strict=True))
-    products = grams.u_times(torch.cat([left, torch.ones_like(left[:, :1])], 1))
+def _overlaps(grams: Sequence[CenteredGrams], left: Tensor, right: Tensor) -> Tensor:
+    """Return <U_A, U> of several Gram matrices of each layer with each of m matrices A, ``(len(grams), L, m)``.
+
+    Args:
+        grams: The Gram matrices.
+        left: Vectors a of the matrices A, ``(L, m, n)``.
+        right: Vectors b, likewise.
+    """
+    vectors = torch.cat([left, torch.ones_like(left[:, :1])], 1)
+    products = torch.stack([each.u_times(vectors) for each in grams])
     # The row sums of U are zero up to the rounding of its own dtype, which would be too much next to a large A.
-    row_sums = products[:, -1:]
-    return 2 * (dots(products[:, :-1], right) + dots(_shift(left, right), row_sums))
-
-
-def _shift(left: Tensor, right: Tensor) -> Tensor:
-    """Return what U-centering adds to the rows and columns of A."""
-    return u_centering_shift(2 * left * right)
-
-
-def _inner(a: Removed, b: Removed) -> Tensor:
-    """Return <U_A, U_B>, ``(L,)``."""
-    same = dots(a.left, b.left) * dots(a.right, b.right)
-    crossed = dots(a.left, b.right) * dots(a.right, b.left)
-    return 2 * (same + crossed) - diagonal_part(a.diagonals(), b.diagonals())
+    row_sums = products[:, :, -1:]
+    # What U-centering adds to the rows and columns of A.
+    shift = u_centering_shift(2 * left * right)
+    return 2 * (dots(products[:, :, :-1], right) + dots(shift, row_sums))

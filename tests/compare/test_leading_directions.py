@@ -4,9 +4,10 @@ import naive
 import numpy as np
 import pytest
 import torch
+from lightning_cka.compare import leading_directions
 from lightning_cka.compare.leading_directions import LeadingDirections
 from lightning_cka.compare.partners import Partners, partners
-from lightning_cka.hsic.first_directions import MAX_SAMPLES
+from lightning_cka.hsic.first_directions import MAX_SAMPLES, FirstDirections
 from lightning_cka.hsic.stack import pack_features
 
 CPU = torch.device("cpu")
@@ -133,3 +134,35 @@ def test_a_model_is_compared_with_its_next_layer():
     one, other = found.result(distributed=False)
     assert one.without_directions == pytest.approx(statistics(xs, ys).without_directions, abs=1e-9)
     assert other.without_directions == pytest.approx(one.without_directions, abs=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[48] * 5, [48, 48, 40, 40, 17], [200, 200, 130, 48, 48]])
+def test_batches_that_are_looked_at_together_have_the_same_statistics_as_alone(monkeypatch, sizes):
+    made = torch.Generator().manual_seed(0)
+    layers = ["a", "b", "c"]
+    xs, ys = (
+        [[torch.randn(n, 5, generator=made) + 2 * torch.randn(n, 1, generator=made) for _ in layers] for n in sizes]
+        for _ in range(2)
+    )
+    found = {}
+    for most in (1, leading_directions._MAX_ENTRIES):
+        monkeypatch.setattr(leading_directions, "_MAX_ENTRIES", most)
+        pairs = [LeadingDirections(partners(layers, others), CPU, unbiased=True) for others in (layers, layers, None)]
+        for index, n in enumerate(sizes):
+            samples, kept = tuple(range(1000 * index, 1000 * index + n)), FirstDirections()
+            x, y = (pack_features(each[index]) for each in (xs, ys))
+            pairs[0].add(index, x, y, samples, kept)
+            pairs[1].add(index, x, x, samples, kept, kept)
+            pairs[2].add(index, x, None, samples, kept)
+            for grams in (x, y):  # The next batch overwrites its matrices.
+                for part in grams:
+                    part.fill_(torch.nan)
+        found[most] = [statistics for pair in pairs for statistics in pair.result(distributed=False)]
+    alone, together = found.values()
+    for one, other in zip(alone, together, strict=True):
+        assert other.agreement == pytest.approx(one.agreement, abs=1e-9, nan_ok=True)
+        assert other.without_directions == pytest.approx(one.without_directions, abs=1e-9, nan_ok=True)
+        assert other.within_groups[0] == pytest.approx(one.within_groups[0], abs=1e-9, nan_ok=True)
+        assert other.neighbors == pytest.approx(one.neighbors, abs=1e-9)
+        assert (other.ends, other.members, other.group_sizes) == (one.ends, one.members, one.group_sizes)
+    assert any(one.agreement == pytest.approx(1) for one in alone)

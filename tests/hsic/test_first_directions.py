@@ -47,7 +47,7 @@ def test_groups_explain_the_largest_part_of_the_variance(size):
     ordered = vector.sort().values
     between = [k * float(ordered[:k].mean()) ** 2 + (40 - k) * float(ordered[k:].mean()) ** 2 for k in range(1, 40)]
     assert float(found.separation) == pytest.approx(max(between), rel=1e-9)
-    groups = found.groups(torch.tensor([0]))[0]
+    groups = found.groups()[0]
     low = vector.argsort()[: 1 + between.index(max(between))]
     assert {int(i) for i in (groups < 0).nonzero()} == set(low.tolist())
     assert float(groups.sum()) == pytest.approx(0, abs=1e-12)
