@@ -28,9 +28,11 @@ MAX_BATCHES = 16
 MIN_SAMPLES = 16
 """Smallest batch that is looked at. In smaller ones, each direction has much of the variance by chance."""
 
-_MAX_ENTRIES = 2**17
-"""Largest number of matrix entries of one model that are looked at together: those of many layers of one batch, or of
-few layers of several batches. Each operation takes longer than its arithmetic otherwise."""
+_MAX_ENTRIES = 2**16 + 2**13
+"""Largest number of matrix entries of one model that are converted to float64 at a time."""
+
+_MAX_TOGETHER = 2**17
+"""The same for layers of several batches. With fewer, each operation takes longer than its arithmetic."""
 
 
 class LeadingDirections:
@@ -76,21 +78,22 @@ class LeadingDirections:
             return
         sides = [(x, of_x or FirstDirections())]
         sides.append(sides[0] if y is None else (y, of_y or FirstDirections()))
-        count, most = len(self._pairs.rows), _MAX_ENTRIES // min(x.num_samples, MAX_SAMPLES) ** 2
+        count = len(self._pairs.rows)
+        alone, together = (limit // min(x.num_samples, MAX_SAMPLES) ** 2 for limit in (_MAX_ENTRIES, _MAX_TOGETHER))
         # With many layers, a batch does not wait for others: what waits takes memory.
-        is_alone = 2 * max(count, *(len(grams.halves) for grams, _ in sides)) > most
+        is_alone = 2 * max(count, *(len(grams.halves) for grams, _ in sides)) > together
         if is_alone:
             for grams, directions in sides:
                 directions.of(grams)
         numbers = to_device(torch.tensor(samples, device="cpu"), self._ends.device)
-        for chunk in even_parts(count, most):
+        for chunk in even_parts(count, alone):
             parts = []
             for (grams, directions), indices in zip(sides, self._pairs, strict=True):
                 layers = _as_slice(indices[chunk])
                 first = FirstGrams.of(grams, layers) if is_alone else directions.take(grams).select(layers)
                 parts.append(_OneSide(first, directions, layers))
             part = _Part(index, chunk, numbers, *parts)
-            if self._waiting and not part.fits(self._waiting, most):
+            if self._waiting and not part.fits(self._waiting, together):
                 self._look_at_waiting()
             self._waiting.append(part)
             if is_alone:

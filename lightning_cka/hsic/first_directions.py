@@ -43,7 +43,7 @@ class FirstGrams(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[FirstGrams]) -> FirstGrams:
         """Return those of several batches of the same size, one after the other."""
-        return cls(*map(torch.cat, zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else cls(*map(torch.cat, zip(*parts, strict=True)))
 
     def select(self, layers: slice | list[int] | Tensor) -> FirstGrams:
         """Return those of some layers."""
@@ -88,7 +88,7 @@ class Directions(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[Directions]) -> Directions:
         """Return those of several batches of the same size, one after the other."""
-        return cls(*map(torch.cat, zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else cls(*map(torch.cat, zip(*parts, strict=True)))
 
     def groups(self) -> Tensor:
         """Return unit vectors that are constant in each group and sum to zero, ``(L, n)``."""

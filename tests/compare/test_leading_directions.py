@@ -145,8 +145,8 @@ def test_batches_that_are_looked_at_together_have_the_same_statistics_as_alone(m
         for _ in range(2)
     )
     found = {}
-    for most in (1, leading_directions._MAX_ENTRIES):
-        monkeypatch.setattr(leading_directions, "_MAX_ENTRIES", most)
+    for most in (1, leading_directions._MAX_TOGETHER):
+        monkeypatch.setattr(leading_directions, "_MAX_TOGETHER", most)
         pairs = [LeadingDirections(partners(layers, others), CPU, unbiased=True) for others in (layers, layers, None)]
         for index, n in enumerate(sizes):
             samples, kept = tuple(range(1000 * index, 1000 * index + n)), FirstDirections()
