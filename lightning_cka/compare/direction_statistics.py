@@ -85,11 +85,12 @@ def statistics_of(numbers: Tensor, ends: Tensor) -> list[DirectionStatistics]:
             second dimension is the model's and the reference's direction.
     """
     count = numbers.shape[2]
-    if len(numbers) == 0:
+    if numbers.numel() == 0:
         return [_UNKNOWN] * count
     whole = numbers[:, WHOLE : WHOLE + 3]
-    without, *within = (_changes(whole, numbers[:, row : row + 3]) for row in (WITHOUT, WITHIN, WITHIN + 3))
-    neighbors, ridge = (_changes(whole, numbers[:, row : row + 3]) for row in (NEIGHBORS, RIDGE))
+    parts = [numbers[:, row : row + 3] for row in (WITHOUT, WITHIN, WITHIN + 3, NEIGHBORS, RIDGE)]
+    changes = _changes(whole.repeat(1, 1, len(parts)), torch.cat(parts, 2))
+    without, *within, neighbors, ridge = (changes[start : start + count] for start in range(0, len(changes), count))
     means = numbers[:, AGREEMENT:MEMBERS].mean(0).T.tolist()
     members = numbers[:, MEMBERS : MEMBERS + 2].permute(2, 1, 0).tolist()
     sizes = numbers[:, SIZE, 0].tolist() if count else []

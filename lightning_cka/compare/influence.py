@@ -5,7 +5,7 @@ This needs the sums over all batches. So each batch leaves a `BatchRecord`, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,9 @@ found by subtraction; less than this is mostly rounding error."""
 
 _MAX_ENTRIES = 2**19
 """Largest number of matrix entries that are unpacked at a time."""
+
+_MAX_JOINED = 2**17
+"""Largest number of values of pairs and samples that are looked at together."""
 
 
 class Reductions(NamedTuple):
@@ -45,6 +48,45 @@ class BatchRecord(NamedTuple):
     reductions: Reductions
     eps: float
     """Machine epsilon of the Gram matrices' dtype."""
+
+
+class JoinedRecords(NamedTuple):
+    """The records of one or several batches, with m samples together."""
+
+    samples: Tensor
+    """Numbers of the samples, ``(m,)``, as floats."""
+    batches: Tensor
+    """Which of the batches each sample is in, ``(m,)``."""
+    sizes: Tensor
+    """Number of samples of each batch, as floats."""
+    reductions: Reductions
+    """Reductions without each sample, ``(P, m)`` each."""
+    eps: float
+    """Machine epsilon of the Gram matrices' dtype."""
+
+
+def joined_records(records: Sequence[BatchRecord]) -> Iterator[JoinedRecords]:
+    """Yield the records of several batches together: many samples need no more operations than few."""
+    waiting: list[BatchRecord] = []
+    for record in records:
+        count = sum(each.reductions.pairs.numel() for each in (*waiting, record))
+        if waiting and (count > _MAX_JOINED or record.eps != waiting[0].eps):
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(record)
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(records: Sequence[BatchRecord]) -> JoinedRecords:
+    parts = zip(*(each.reductions for each in records), strict=True)
+    reductions = Reductions(*(torch.cat(each, 1) for each in parts))
+    device, dtype = reductions.pairs.device, reductions.pairs.dtype
+    numbers = torch.tensor([n for each in records for n in each.samples], dtype=dtype, device="cpu")
+    sizes = torch.tensor([len(each.samples) for each in records], device="cpu")
+    batches = torch.arange(len(records), device="cpu").repeat_interleave(sizes)
+    samples, batches, sizes = (to_device(part, device) for part in (numbers, batches, sizes.to(dtype)))
+    return JoinedRecords(samples, batches, sizes, reductions, records[0].eps)
 
 
 def leave_one_out_reductions(x: PackedGrams, y: PackedGrams, *, unbiased: bool) -> Reductions:
@@ -111,11 +153,15 @@ def leave_one_out(
     value = cka_of_sums(sums)
     # The rows are change, CKA without the sample, and sample. A process without batches has a change below any other.
     largest = torch.stack([torch.full_like(value, -1.0), value, torch.full_like(value, -1.0)])
-    for record in records:
+    for record in joined_records(records):
         without = without_each(record, sums)
-        change, index = (without - value[:, None]).abs().max(1)
-        sample = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)[index]
-        largest = _larger_change(largest, torch.stack([change, without.gather(1, index[:, None])[:, 0], sample]))
+        change = (without - value[:, None]).abs()
+        compared = change.nan_to_num(torch.inf)
+        # Of equal changes, that of the lower sample.
+        is_largest = compared == compared.amax(1, keepdim=True)
+        index = record.samples.where(is_largest, record.samples.new_tensor(torch.inf)).argmin(1, keepdim=True)
+        own = torch.stack([change.gather(1, index), without.gather(1, index), record.samples[index]])
+        largest = _larger_change(largest, own[:, :, 0])
     for other in all_gather(largest, distributed=distributed):
         largest = _larger_change(largest, other)
     defined = value.isfinite().tolist()
@@ -133,8 +179,8 @@ def cka_of_sums(sums: Sequence[Tensor]) -> Tensor:
     return pairs / (layers * references).sqrt()
 
 
-def without_each(record: BatchRecord, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return CKA of P pairs without each sample of a batch, ``(P, n)``; ``nan`` if too little remains."""
+def without_each(record: JoinedRecords, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return CKA of P pairs without each of m samples, ``(P, m)``; ``nan`` if too little remains."""
     pairs, layers, references = sums
     reductions = record.reductions
     left, right = layers[:, None] - reductions.layers, references[:, None] - reductions.references

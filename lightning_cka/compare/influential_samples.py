@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cka.compare.influence import BatchRecord, cka_of_sums, without_each
+from lightning_cka.compare.influence import BatchRecord, JoinedRecords, cka_of_sums, joined_records, without_each
 from lightning_cka.runtime.collectives import all_gather, all_reduce_sum
-from lightning_cka.runtime.devices import to_device
 
 MIN_CHANGE = 1e-3
 """Smallest change of CKA that counts. Smaller ones do not matter, however small the standard error is."""
@@ -67,7 +66,7 @@ def influential_samples(
     value = cka_of_sums(sums)
     # Each process sends its largest changes and their samples. -1 fills empty places.
     empty = value.new_full((5, len(value), _MAX_TRIMMED), -1.0)
-    samples = torch.cat([empty, *(_samples_of(record, sums, value) for record in records)], 2)
+    samples = torch.cat([empty, *(_samples_of(record, sums, value) for record in joined_records(records))], 2)
     own = samples[_CHANGE, :, _MAX_TRIMMED:]
     totals = torch.stack([_sum_of_squares(own), torch.full_like(value, float(own.shape[1]))])
     squares, count = all_reduce_sum(totals, distributed=distributed)
@@ -89,16 +88,23 @@ def influential_samples(
     ]
 
 
-def _samples_of(record: BatchRecord, sums: tuple[Tensor, Tensor, Tensor], value: Tensor) -> Tensor:
-    """Return what is known of the n samples of a batch, ``(5, P, n)``."""
+def _samples_of(record: JoinedRecords, sums: tuple[Tensor, Tensor, Tensor], value: Tensor) -> Tensor:
+    """Return what is known of the m samples of some batches, ``(5, P, m)``."""
     change = (without_each(record, sums) - value[:, None]).abs().nan_to_num(torch.inf)
-    numbers = to_device(torch.tensor(record.samples, dtype=value.dtype, device="cpu"), value.device)
-    columns = (numbers, numbers[0], _sum_of_squares(change)[:, None], value.new_full((), float(len(numbers))))
+    sizes, batches = record.sizes, record.batches
+    squares = change.new_zeros(len(change), len(sizes)).index_add_(1, batches, _finite(change).square())
+    first = record.samples[(sizes.cumsum(0) - sizes).to(torch.int64)]
+    columns = (record.samples, first[batches], squares[:, batches], sizes[batches])
     return torch.stack([change, *(each.expand_as(change) for each in columns)])
 
 
+def _finite(changes: Tensor) -> Tensor:
+    """Replace infinite changes by 0."""
+    return changes.where(changes.isfinite(), torch.zeros_like(changes))
+
+
 def _sum_of_squares(changes: Tensor) -> Tensor:
-    return changes.where(changes.isfinite(), torch.zeros_like(changes)).square().sum(1)
+    return _finite(changes).square().sum(1)
 
 
 def _largest(samples: Tensor) -> Tensor:
@@ -142,8 +148,7 @@ def _errors_of_other_batches(
         count: See `_trimmed_errors`.
     """
     elsewhere = trimmed[:, None, :] & (listed[_BATCH][:, :, None] != largest[_BATCH][:, None, :])
-    changes = largest[_CHANGE].where(largest[_CHANGE].isfinite(), torch.zeros_like(largest[_CHANGE]))
-    cut = (changes.square()[:, None, :] * elsewhere).sum(2)
+    cut = (_finite(largest[_CHANGE]).square()[:, None, :] * elsewhere).sum(2)
     rest = squares[:, None] - listed[_BATCH_SQUARES] - cut
     return _error(rest, count[:, None] - listed[_BATCH_SIZE] - elsewhere.sum(2), count[:, None])
 

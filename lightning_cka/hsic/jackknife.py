@@ -50,14 +50,12 @@ def sums_of_others(values: Tensor) -> Tensor:
     Args:
         values: Values of each batch, ``(k, ...)``.
     """
+    if len(values) < 2:
+        return torch.zeros_like(values)
     others = torch.empty_like(values)
-    before, after = torch.zeros_like(values[:1]).sum(0), torch.zeros_like(values[:1]).sum(0)
-    for row in range(len(values)):
-        others[row] = before
-        before = before + values[row]
-    for row in reversed(range(len(values))):
-        others[row] += after
-        after = after + values[row]
+    others[0] = 0
+    others[1:] = values[:-1].cumsum(0)
+    others[:-1] += values[1:].flip(0).cumsum(0).flip(0)
     return others
 
 
