@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_cka.hsic.kernel_grams import apply_kernel
+from lightning_cka.hsic.measure import CKA
 from lightning_cka.hsic.packed import PackedGrams
 from lightning_cka.hsic.products import hsic_products, row_products
 from lightning_cka.probe.bank_medians import Bandwidths
@@ -17,6 +19,21 @@ STEP = 1e-3
 
 NUM_BATCHES = 8
 """Number of probe batches from which the gradient is computed. It needs few digits, since it is part of an error."""
+
+
+def shifted_grams(measure: CKA, linear: PackedGrams, medians: Tensor) -> PackedGrams:
+    """Return the kernel's Gram matrices of one batch with medians that are larger by the part `STEP`.
+
+    Where rounding errors hide digits, CKA with the medians themselves is ``nan`` already.
+
+    Args:
+        measure: CKA of a kernel with a bandwidth.
+        linear: Linear Gram matrices of L layers.
+        medians: Median squared distances, ``(L,)``.
+    """
+    return apply_kernel(
+        measure.kernel_function, linear, medians * (1 + STEP), unbiased=measure.unbiased, checks_digits=False
+    )
 
 
 class BandwidthGradient:

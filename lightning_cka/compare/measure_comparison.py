@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from lightning_cka.compare.bandwidth_gradient import NUM_BATCHES, STEP
+from lightning_cka.compare.bandwidth_gradient import NUM_BATCHES, shifted_grams
 from lightning_cka.compare.flags import Flag, Thresholds
 from lightning_cka.compare.layer_statistics import LayerStatistics
 from lightning_cka.compare.pair import MeasuredBatch, ModelPair, Outcome
 from lightning_cka.compare.pairing import Pairing
 from lightning_cka.compare.without_sample import Named
-from lightning_cka.hsic.measure import Measure
+from lightning_cka.hsic.measure import CKA, Measure
 from lightning_cka.probe.bank import GramBank
 from lightning_cka.probe.bank_batch import BankBatch
 from lightning_cka.probe.bank_medians import Bandwidths
@@ -82,8 +82,8 @@ class MeasureComparison:
         medians = None if self._bandwidths is None else self._bandwidths.medians
         grams = self.measure.grams(batch.grams, medians)
         shifted = None
-        if medians is not None and batch.index < NUM_BATCHES:
-            shifted = self.measure.grams(batch.grams, medians * (1 + STEP))
+        if medians is not None and batch.index < NUM_BATCHES and isinstance(self.measure, CKA):
+            shifted = shifted_grams(self.measure, batch.grams, medians)
         self._statistics.add(batch.grams, grams, batch.samples, batch.bad_inputs, batch.sums)
         vectors = (BankVectors() if bank is None else bank.vectors).of(self.measure, batch.index, grams)
         measured = MeasuredBatch(batch, grams, vectors, shifted)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cka.compare.bad_samples import BadSamples
-from lightning_cka.compare.bandwidth_gradient import STEP, BandwidthGradient
+from lightning_cka.compare.bandwidth_gradient import BandwidthGradient, shifted_grams
 from lightning_cka.compare.batch_products import (
     AllProducts,
     BatchProducts,
@@ -136,8 +136,8 @@ class ModelPair:
             reference_vectors = self._bank.vectors.of(self._measure, batch.index, reference_grams)
             other = self._bank.batches[batch.index]
             directions = other.directions if reference_grams is linear else None
-            if medians is not None and measured.shifted is not None:
-                shifted = self._measure.grams(linear, medians * (1 + STEP))
+            if medians is not None and measured.shifted is not None and isinstance(self._measure, CKA):
+                shifted = shifted_grams(self._measure, linear, medians)
             bad_inputs = batch.bad_inputs + other.bad_inputs
             self._reference_statistics.add(linear, reference_grams, batch.samples, bad_inputs, other.sums)
         products, n = measured.vectors.products(reference_vectors), measured.vectors.num_samples

@@ -31,7 +31,12 @@ _CHUNK_ENTRIES = 2**18
 
 
 def apply_kernel(
-    kernel: Kernel, grams: PackedGrams, medians: Tensor | None = None, *, unbiased: bool = True
+    kernel: Kernel,
+    grams: PackedGrams,
+    medians: Tensor | None = None,
+    *,
+    unbiased: bool = True,
+    checks_digits: bool = True,
 ) -> PackedGrams:
     """Return the kernel's Gram matrices of one batch.
 
@@ -40,6 +45,7 @@ def apply_kernel(
         grams: Linear Gram matrices of L layers.
         medians: Median squared distances ``(L,)`` that fix the bandwidths of an RBF kernel; None: those of this batch.
         unbiased: Whether the unbiased HSIC is computed from them. It needs more digits than the biased one.
+        checks_digits: Whether rounding errors of the distances are looked at, which can take half of the time.
 
     Returns:
         Packed Gram matrices in float64; for the linear kernel, ``grams`` itself. The scale of a layer without variance
@@ -50,13 +56,15 @@ def apply_kernel(
     if function is None:
         return grams
     chunks = [
-        _kernel_grams(function, part, medians if medians is None else medians[chosen], unbiased)
+        _kernel_grams(function, part, medians if medians is None else medians[chosen], unbiased, checks_digits)
         for chosen, part in in_chunks(grams)
     ]
     return PackedGrams(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
 
-def _kernel_grams(function: KernelFn, grams: PackedGrams, medians: Tensor | None, unbiased: bool) -> PackedGrams:
+def _kernel_grams(
+    function: KernelFn, grams: PackedGrams, medians: Tensor | None, unbiased: bool, checks_digits: bool
+) -> PackedGrams:
     """Return the Gram matrices of a few layers."""
     squared = precise_distances(grams)
     scale = grams.scales.to(squared).square()
@@ -65,13 +73,15 @@ def _kernel_grams(function: KernelFn, grams: PackedGrams, medians: Tensor | None
     kernel = ScaledKernel(function, scale, None if medians is None else medians.to(squared))
     full = kernel(squared)
     found = pack_stack(full)
+    # Without variance, all distances are zero, and a kernel's values are all the same.
+    scales = found.scales * scale.sign()
+    if not checks_digits:
+        return found._replace(scales=scales)
     norms = found.row_squares.sum(1)
     hidden = kernel.may_hide_digits(squared, full, largest_packed_deviation(grams, squared), norms)
     # An accelerator would have to wait for this branch.
     if squared.device.type != "cpu" or hidden.any():
         hidden = _hides_digits(kernel, grams, squared, norms if unbiased else unpack(found).square().sum((1, 2)))
-    # Without variance, all distances are zero, and a kernel's values are all the same.
-    scales = found.scales * scale.sign()
     return found._replace(scales=scales.where(~hidden, torch.full_like(scales, torch.nan)))
 
 
