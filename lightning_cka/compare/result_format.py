@@ -36,6 +36,9 @@ FORMAT_VERSION = 1
 _MATRICES = ("matrix", "standard_error")
 """Attributes of `CKAResult` that are matrices."""
 
+_ATOMS = frozenset((float, int, str, bool, type(None)))
+"""Types of values that have no parts."""
+
 _SEAL_FIELDS = {"format_version": optional(whole(1)), "package_version": text, "checksum": optional(text)}
 _SEAL = record(_SEAL_FIELDS, {"format_version": None, "package_version": "unknown", "checksum": None})
 
@@ -45,6 +48,8 @@ def to_plain(value: Any) -> Any:
 
     Checkpoints need this, because loading them with ``weights_only`` allows no classes.
     """
+    if type(value) in _ATOMS:  # Most values are. The checks below take longer.
+        return value
     if isinstance(value, LeftOutBatches):
         return value.state()
     if is_dataclass(value):
@@ -126,6 +131,8 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def _nan_to_null(value: Any) -> Any:
+    if type(value) in _ATOMS:
+        return None if type(value) is float and not isfinite(value) else value
     if isinstance(value, torch.Tensor):
         rows = value.tolist()
         return rows if bool(value.isfinite().all()) else _nan_to_null(rows)

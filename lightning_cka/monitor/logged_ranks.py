@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import nan
 
-from lightning.pytorch import LightningModule
-
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
 from lightning_cka.monitor.logged_scalars import log_scalars
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.step_log import StepLog
+from lightning_cka.monitor.step_log import ScalarLog
 from lightning_cka.runtime.file_names import distinct_names
 
 SMALLEST_SHARE = "smallest_share"
@@ -21,17 +19,17 @@ HISTORY = "history"
 """Last part of the key of the figure."""
 
 
-def log_ranks(module: LightningModule | StepLog, settings: Settings, outcomes: Iterable[Outcome]) -> None:
+def log_ranks(log: ScalarLog, settings: Settings, outcomes: Iterable[Outcome]) -> None:
     """Log the effective ranks of the model's layers, if they are to be. Every process must call this.
 
     Args:
-        module: Its ``log`` gets them.
+        log: It gets them.
         settings: The monitor's settings.
         outcomes: New outcomes, which all have the same ranks.
     """
     outcome = next(iter(outcomes), None)
     if settings.log_ranks and outcome is not None:
-        log_scalars(module, settings.ranks_prefix, rank_scalars(outcome.result))
+        log_scalars(log, settings.ranks_prefix, rank_scalars(outcome.result))
 
 
 def rank_scalars(result: CKAResult) -> dict[str, float]:

@@ -17,7 +17,7 @@ from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
 from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.decisions.settled import settled_count
 from lightning_cka.monitor.known_metrics import log_values
-from lightning_cka.monitor.step_log import StepLog
+from lightning_cka.monitor.step_log import ScalarLog
 from lightning_cka.runtime.file_names import distinct_names
 
 LOWER, UPPER = "_lower", "_upper"
@@ -48,10 +48,10 @@ _RESERVED = (
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
 
 
-def log_scalars(module: LightningModule | StepLog, key_prefix: str, values: Mapping[str, float]) -> None:
-    """Log values through a LightningModule, averaged over processes, or at a step. Every process must call this."""
+def log_scalars(module: LightningModule | ScalarLog, key_prefix: str, values: Mapping[str, float]) -> None:
+    """Log values through a LightningModule, averaged over processes, or add them. Every process must call this."""
     named = {key_prefix + name: value for name, value in values.items()}
-    if isinstance(module, StepLog):
+    if isinstance(module, ScalarLog):
         module.add(named)
     else:
         log_values(module, named)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cka.compare.pair import Outcome
@@ -37,7 +37,7 @@ from lightning_cka.monitor.margin_charts import MarginCharts
 from lightning_cka.monitor.output_errors import OutputErrors
 from lightning_cka.monitor.report_file import ReportFile
 from lightning_cka.monitor.settings import Settings
-from lightning_cka.monitor.step_log import StepLog
+from lightning_cka.monitor.step_log import ScalarLog
 from lightning_cka.monitor.tensorboard_events import Comparisons
 from lightning_cka.monitor.trainer_state import current_step, is_trial
 from lightning_cka.monitor.warn_once import WarnOnce
@@ -83,11 +83,11 @@ class ResultLogger:
         """Whether this process writes files and figures: rank 0 does, except in a ``fast_dev_run``."""
         return self._trainer.is_global_zero and not is_trial(self._trainer)
 
-    def log(self, module: LightningModule | StepLog, key: str, history: Sequence[CKAResult], *, is_fixed: bool) -> None:
+    def log(self, log: ScalarLog, key: str, history: Sequence[CKAResult], *, is_fixed: bool) -> None:
         """Log the scalars of the last result. Every process must call this.
 
         Args:
-            module: Its ``log`` gets them.
+            log: It gets them.
             key: The key of `Settings.key`.
             history: Results with one reference, by one measure, in order; the last one is new.
             is_fixed: Whether the reference does not move; see `Reference.is_fixed`.
@@ -104,15 +104,15 @@ class ResultLogger:
         if is_fixed:
             scalars |= converged_scalars(history, self._settings.tolerance, self._settings.patience)
             scalars |= ceiling_scalars(result, self.ceilings.values())
-        log_scalars(module, prefix, scalars)
+        log_scalars(log, prefix, scalars)
         if self.writes:
             self.charts.add_scalars(self._settings, key, scalars, mean_band(result.mean_name), names)
         if self._settings.log_changes:
-            log_scalars(module, prefix, change_scalars(history))
+            log_scalars(log, prefix, change_scalars(history))
 
     def log_diagnostics(
         self,
-        module: LightningModule | StepLog,
+        log: ScalarLog,
         outcomes: Mapping[tuple[str, str], Outcome],
         results: Mapping[str, Sequence[CKAResult]],
     ) -> None:
@@ -121,7 +121,7 @@ class ResultLogger:
         Every process must call this.
 
         Args:
-            module: Its ``log`` gets them.
+            log: It gets them.
             outcomes: New outcomes by names of reference and measure.
             results: All results in order, by the key of `Settings.key`; the last ones are new.
         """
@@ -131,7 +131,7 @@ class ResultLogger:
             scalars = diagnostic_scalars(outcome.result for (_, other), outcome in outcomes.items() if other == measure)
             chosen = [values for layer, values in scalars.items() if flagged is None or layer in flagged[measure]]
             together = {key: value for values in chosen for key, value in values.items()}
-            log_scalars(module, settings.logged_diagnostics(measure), together)
+            log_scalars(log, settings.logged_diagnostics(measure), together)
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
         """Log the warnings about the last result as text, and the result itself, and start to draw its figures.

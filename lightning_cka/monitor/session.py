@@ -29,7 +29,7 @@ from lightning_cka.monitor.run_state import RunState, history_settings, new_run
 from lightning_cka.monitor.sample_pictures import SamplePictures
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.start_or_resume import moment_before_training, start_run
-from lightning_cka.monitor.step_log import StepLog
+from lightning_cka.monitor.step_log import EpochLog, ScalarLog, StepLog
 from lightning_cka.monitor.trainer_state import Moment, is_trial, is_validate
 from lightning_cka.probe.bank import GramBank
 
@@ -147,12 +147,11 @@ class Session:
         if compared is None:
             return  # There is nothing to compare with yet.
         self.deliver(wait=False)
-        if when.logged_step is None:
-            texts = self._log_results(compared, self._module)
-        else:
+        scalars: ScalarLog = EpochLog(self._module)
+        if when.logged_step is not None:
             scalars = StepLog(self._trainer, self._module, when.logged_step)
-            texts = self._log_results(compared, scalars)
-            scalars.send()
+        texts = self._log_results(compared, scalars)
+        scalars.send()
         if compared.bank is not None:
             self._keep_bank(compared.bank)
         if self._pictures is not None and compared.drawn is not None:
@@ -177,12 +176,12 @@ class Session:
         if when.step is not None:
             self._output.report.update(self.results, when.step if when.logged_step is None else when.logged_step)
 
-    def _log_results(self, compared: EpochComparison, scalars: LightningModule | StepLog) -> dict[str, list[str]]:
+    def _log_results(self, compared: EpochComparison, scalars: ScalarLog) -> dict[str, list[str]]:
         """Append the results to their histories, and log their scalars and warnings.
 
         Args:
             compared: The comparison.
-            scalars: Its ``log`` gets the scalars.
+            scalars: It gets the scalars.
 
         Returns:
             Warnings to log as text, by the results' key.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from lightning_cka.probe.bank_batch import BankBatch
-from lightning_cka.probe.bank_header import BankHeader, header_of, read_header
+from lightning_cka.probe.bank_header import BankHeader, copies_of, header_of, read_header
 from lightning_cka.probe.bank_tensors import NO_CHECKSUM, read_grams, tensor_kinds, write_grams
 from lightning_cka.runtime.checkpoint_files import BANK_HEADER
 from lightning_cka.runtime.tensor_layout import TensorLayout
@@ -63,8 +63,10 @@ def write_bank(bank: GramBank, file: BinaryIO, *, float16: bool) -> None:
     kinds = {batch.index: tensor_kinds(batch.grams, float16=float16) for batch in bank}
     layout = TensorLayout({f"{index}.{name}": kind for index in kinds for name, kind in kinds[index].items()})
 
+    copies = copies_of(bank)
+
     def header(checksums: Mapping[int, str]) -> bytes:
-        return layout.header({BANK_HEADER: json.dumps(header_of(bank, checksums), separators=(",", ":"))})
+        return layout.header({BANK_HEADER: json.dumps(header_of(bank, checksums, copies), separators=(",", ":"))})
 
     # The checksums precede the tensors in the file. They are known when the tensors have been written.
     size = len(header(dict.fromkeys(kinds, NO_CHECKSUM)))

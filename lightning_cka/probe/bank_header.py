@@ -75,12 +75,13 @@ class BankHeader(NamedTuple):
     """Numbers of each batch's samples that are equal for copies, by index of the batch; empty if they are unknown."""
 
 
-def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
+def header_of(bank: GramBank, checksums: Mapping[int, str], copies: Mapping[str, list[list[int]]]) -> dict[str, Any]:
     """Return the header of a bank.
 
     Args:
         bank: The bank.
         checksums: Checksum of the tensors of each batch, by index.
+        copies: What `copies_of` returns.
     """
     header = {
         "format_version": FORMAT_VERSION,
@@ -105,10 +106,10 @@ def header_of(bank: GramBank, checksums: Mapping[int, str]) -> dict[str, Any]:
             ],
         },
     }
-    return header | {"checksum": _checksum(header)} | _copies(bank)
+    return header | {"checksum": _checksum(header)} | dict(copies)
 
 
-def _copies(bank: GramBank) -> dict[str, list[list[int]]]:
+def copies_of(bank: GramBank) -> dict[str, list[list[int]]]:
     """Return the groups of samples with identical inputs, by the name of the field; nothing if they are unknown."""
     if not all(batch.input_hashes for batch in bank):
         return {}
