@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from training import same_results, same_weights
 
 pytestmark = [
-    pytest.mark.usefixtures("_without_figures"),
+    pytest.mark.usefixtures("_blank_figures"),
     pytest.mark.filterwarnings("ignore:CKA( with '.*')?. layers (that|whose)"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
