@@ -53,6 +53,15 @@ def run(command, folder, environment, timeout):
     return subprocess.CompletedProcess(command, process.exitcode, out, err)
 
 
+def replace_spawning(patch):
+    """Fork the processes that this one would spawn from the one that has imported the packages.
+
+    They get the same pickled objects, and start with nothing else of this process.
+    """
+    server = multiprocessing.context.ForkServerProcess
+    patch.setattr(multiprocessing.context.SpawnProcess, "_Popen", staticmethod(server._Popen))
+
+
 def run_two_processes(function, folder):
     """Run a function of the rank and a folder in two processes, and raise the first error of them."""
     start_processes(function, (folder,), nprocs=2, start_method="forkserver")

@@ -10,6 +10,7 @@ MODULES = (
     "lightning_cka.cli",
     "lightning_cka.figures.pictures",
     "lightning_cka.monitor.callback",
+    "pytest",
     "torch.utils.tensorboard",
 )
 

@@ -1,9 +1,12 @@
 """Strategies of the Trainer: sharded weights, spawned processes, and errors on one of several processes."""
 
 import json
+import os
 import re
 import warnings
+from unittest.mock import patch
 
+import forked_scripts
 import numpy as np
 import pytest
 import strategy_script
@@ -103,9 +106,12 @@ def test_several_processes_freeze_the_layers_of_one(tmp_path):
             np.testing.assert_allclose(matrices, alone["matrices"][name], rtol=0, atol=1e-12)
 
 
-def test_spawned_processes_write_their_results_to_files(tmp_path):
+def test_spawned_processes_write_their_results_to_files(tmp_path, monkeypatch):
+    forked_scripts.replace_spawning(monkeypatch)
     references = ["--references", '["initial", "previous"]']
-    run_script("strategy_script.py", tmp_path, "--devices", 2, "--strategy", "ddp_spawn", *references)
+    with warnings.catch_warnings(), patch.dict(os.environ):  # Lightning sets the port.
+        warnings.simplefilter("ignore")
+        strategy_script.main(["--devices", "2", "--strategy", "ddp_spawn", *references])
     (alone,) = outcomes(tmp_path / "alone", ["--devices", "1", *references])
     for name in ("initial", "previous"):
         found = [CKAResult.load(path).matrix for path in sorted((tmp_path / "cka" / name).glob("*.json"))]
