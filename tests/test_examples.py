@@ -9,11 +9,13 @@ import forked_scripts
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+BLANK = Path(__file__).parent / "scripts" / "blank_script.py"
 
 
-def run(tmp_path, name, *args):
-    """Run an example in a new process, and return the process."""
-    process = forked_scripts.run([EXAMPLES / name, *args], tmp_path, os.environ, timeout=240)
+def run(tmp_path, name, *args, draw=True):
+    """Run an example in a new process, and return the process. Without drawing, the monitor's figures are blank."""
+    command = [EXAMPLES / name, *args] if draw else [BLANK, EXAMPLES / name, *args]
+    process = forked_scripts.run(command, tmp_path, os.environ, timeout=240)
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process
 
@@ -44,7 +46,7 @@ def test_the_benchmark_prints_all_its_tables(tmp_path):
     processes = ["--process-samples", "256", "--process-widths", "64", "--process-layers", "4"]
     opinions = ["--measures", "--measure-samples", "16"]
     report = ["--report", "--report-epochs", "3"]
-    text = run(tmp_path, "benchmark.py", *small, *peers, *growth, *processes, *opinions, *report).stdout
+    text = run(tmp_path, "benchmark.py", *small, *peers, *growth, *processes, *opinions, *report, draw=False).stdout
     assert re.search(r"\| MLP, 50 layers of 512 \(256\) \| 50 \|", text)
     for name in (
         "initial, previous, self",
@@ -67,7 +69,7 @@ def test_the_benchmark_prints_all_its_tables(tmp_path):
 
 
 def test_the_digits_run_with_its_defaults_has_no_flags(tmp_path):
-    process = run(tmp_path, "digits.py")
+    process = run(tmp_path, "digits.py", draw=False)
     assert re.search(r"conv1 +[01]\.\d+ ± 0\.\d+[\s\S]*heatmap-epoch=014-step=000224.png", process.stdout)
     assert "Epoch 14" in process.stderr + process.stdout  # Warnings would be in the same stream.
     assert not re.search(r"\bCKA\b.*layers (that|whose)|not exchangeable", process.stderr + process.stdout)
@@ -100,7 +102,7 @@ def test_reliability_reaches_the_closed_form_limit_and_flags_each_scenario(tmp_p
 
 
 def test_a_collapse_is_flagged_early_and_early_stopping_ends_it(tmp_path):
-    text = run(tmp_path, "collapse.py", "--quick").stdout
+    text = run(tmp_path, "collapse.py", "--quick", draw=False).stdout
     row = r"{} +(\d+\.\d) +(\d+\.\d) +(\d\.\d\d) +(\d+\.\d) +(\w+)"
     found = {
         name: re.search(row.format(name), text).groups()

@@ -1,0 +1,13 @@
+"""Run an example, whose path is the first argument, with blank figures: its test looks at other things."""
+
+import runpy
+import sys
+from pathlib import Path
+
+from conftest import blank_figures
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    with blank_figures():
+        runpy.run_path(sys.argv[0], run_name="__main__")
