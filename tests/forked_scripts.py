@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
+from importlib.util import find_spec
 from multiprocessing import process as multiprocessing_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +27,10 @@ _CONTEXT.set_forkserver_preload(["preloaded"])
 # Whichever test starts the server, it finds that module.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
 _SPARES = 2
-"""Number of further processes that Lightning can start."""
+"""Number of further processes that Lightning or a script can start."""
+
+_left = []
+"""In the process of a script: those that are left."""
 
 
 def run(command, folder, environment, timeout):
@@ -62,6 +67,14 @@ def replace_spawning(patch):
     patch.setattr(multiprocessing.context.SpawnProcess, "_Popen", staticmethod(server._Popen))
 
 
+def run_python(command, env, **_options):
+    """Run a command of Python in a process that is left, in place of `subprocess.run`, with the same streams."""
+    process = _left.pop().start(command, env)
+    while process.poll() is None:
+        time.sleep(0.01)
+    return subprocess.CompletedProcess(command, process.returncode, "", "the error is above")
+
+
 def run_two_processes(function, folder):
     """Run a function of the rank and a folder in two processes, and raise the first error of them."""
     start_processes(function, (folder,), nprocs=2, start_method="forkserver")
@@ -93,7 +106,7 @@ class _Spare:
             text = file.read()
         if not text:
             os._exit(0)  # It was not needed.
-        _run_script(*json.loads(text), ())
+        _run_script(*json.loads(text), [_Spare() for _ in range(_SPARES)])
 
     def start(self, command, env, cwd=None):
         with os.fdopen(self._writer, "w") as file:
@@ -121,14 +134,18 @@ def _run_script(command, folder, environment, spares):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    path = Path(command[0]).resolve()
-    sys.argv = command
-    sys.path[:0] = [str(path.parent), *environment.get("PYTHONPATH", "").split(os.pathsep)]
-    launcher = sys.modules["lightning.pytorch.strategies.launchers.subprocess_script"]
-    left = list(spares)
-    launcher.subprocess = SimpleNamespace(Popen=lambda *args, **kwargs: left.pop().start(*args, **kwargs))
+    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
     main = sys.modules["__main__"] = ModuleType("__main__")
+    if command[0] == "-m":
+        main.__spec__ = find_spec(command[1])
+        path, sys.argv = Path(main.__spec__.origin), command[1:]
+    else:
+        path, sys.argv = Path(command[0]).resolve(), command
+        sys.path.insert(0, str(path.parent))
     main.__file__ = str(path)
+    launcher = sys.modules["lightning.pytorch.strategies.launchers.subprocess_script"]
+    _left[:] = spares
+    launcher.subprocess = SimpleNamespace(Popen=lambda *args, **kwargs: _left.pop().start(*args, **kwargs))
     code = 1
     try:
         exec(compile(path.read_text(), str(path), "exec"), main.__dict__)

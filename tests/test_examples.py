@@ -39,8 +39,19 @@ def test_an_example_prints_its_result_and_draws_a_figure(tmp_path, name, args, e
 
 
 def test_the_benchmark_prints_all_its_tables(tmp_path):
-    small = ["--networks", "MLP", "--samples", "512", "--repeats", "1", "--digits-epochs", "3", "--output", "b/b.json"]
-    peers = ["--peers", "--peer-samples", "256", "--peer-repeats", "1", "--peer-limit", "1"]
+    small = ["--networks", "MLP", "--samples", "256", "--repeats", "1", "--digits-epochs", "3", "--output", "b/b.json"]
+    peers = [
+        "--peers",
+        "--peer-samples",
+        "256",
+        "--peer-repeats",
+        "1",
+        "--peer-limit",
+        "1",
+        "--peer-references",
+        "1",
+        "2",
+    ]
     limits = ["samples=256", "layers=4", "width=64", "references=2", "kernels=2", "epochs=1"]
     growth = ["--growth", "--growth-limit", *limits, "--bank-samples", "1024", "--bank-layers", "20"]
     processes = ["--process-samples", "256", "--process-widths", "64", "--process-layers", "4"]
