@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -21,9 +22,13 @@ import forked_scripts
 import lightning as L
 import pytest
 import torch
+from lightning.fabric.utilities import registry
+from lightning.pytorch.trainer.connectors.logger_connector import result
 from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+CPU = torch.device("cpu")
 
 
 class Forwards(nn.Module):
@@ -188,6 +193,27 @@ def viewer(driver, tmp_path):
     opened = Viewer(driver, tmp_path)
     yield opened
     opened.check_quiet()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quickly():
+    """Leave out what Lightning does again for each Trainer and each logged value, and do not wait for the disk.
+
+    A file is on the disk after a moment anyway; tests that let this fail patch it themselves.
+    """
+    to = result._ResultMetric.to
+
+    def stay(metric, *args, **kwargs):
+        """Return a metric that is on the CPU as it is. Lightning copies all that it holds."""
+        tensors = [value for value in vars(metric).values() if isinstance(value, torch.Tensor)]
+        is_there = args == (CPU,) and not kwargs and not metric._modules and all(t.device == CPU for t in tensors)
+        return metric if is_there else to(metric, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _file: None)
+        patch.setattr(registry, "entry_points", cache(registry.entry_points))
+        patch.setattr(result._ResultMetric, "to", stay)
+        yield
 
 
 @pytest.fixture(autouse=True)
