@@ -23,12 +23,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.fabric.utilities import registry
-from lightning.pytorch.trainer.connectors.logger_connector import result
 from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-
-CPU = torch.device("cpu")
 
 
 class Forwards(nn.Module):
@@ -197,22 +194,13 @@ def viewer(driver, tmp_path):
 
 @pytest.fixture(autouse=True, scope="session")
 def _quickly():
-    """Leave out what Lightning does again for each Trainer and each logged value, and do not wait for the disk.
+    """Leave out what Lightning does again for each Trainer, and do not wait for the disk.
 
     A file is on the disk after a moment anyway; tests that let this fail patch it themselves.
     """
-    to = result._ResultMetric.to
-
-    def stay(metric, *args, **kwargs):
-        """Return a metric that is on the CPU as it is. Lightning copies all that it holds."""
-        tensors = [value for value in vars(metric).values() if isinstance(value, torch.Tensor)]
-        is_there = args == (CPU,) and not kwargs and not metric._modules and all(t.device == CPU for t in tensors)
-        return metric if is_there else to(metric, *args, **kwargs)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _file: None)
         patch.setattr(registry, "entry_points", cache(registry.entry_points))
-        patch.setattr(result._ResultMetric, "to", stay)
         yield
 
 
