@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import blank_figures, draw_blank
 from documents import anchors, blocks, links, sentences
 from lightning_cka import RBF, CKAMonitor, CKAResult, GramBank, Thresholds, compare_banks
 from lightning_cka.cli import main
@@ -246,17 +247,18 @@ def layers_of_bert(monitor):
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
-    """The folder that the script ran in, and its names."""
+    """The folder that the script ran in, with blank pictures, and its names."""
     folder = tmp_path_factory.mktemp("script")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, blank_figures():
         patch.chdir(folder)
         return folder, run(SNIPPET, {"__name__": "script"})
 
 
 @pytest.fixture
 def after_the_script(script, tmp_path, monkeypatch):
-    """The script's names, in a copy of the folder that it ran in."""
+    """The script's names, in a copy of the folder that it ran in. Further pictures of training are blank, too."""
     folder, names = script
+    draw_blank(monkeypatch)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return dict(names)
