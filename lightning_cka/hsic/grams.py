@@ -5,6 +5,9 @@ Notation: ``n`` samples, ``d`` features, ``K = X X^T`` the linear Gram matrix of
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -56,22 +59,28 @@ def folded_gram(features: Tensor, folded: Tensor, corner: Tensor, workspace: Wor
     squares: list[Tensor] = []
     with full_precision(device.type):
         for start in range(0, d, width):
-            chunk = flat[:, start : start + width]
+            chunk = flat if width == d else flat[:, start : start + width]
             means = _group_means(chunk, dtype)
             if start == 0:
-                scale = _power_of_two_near(means)
-                inverse = scale.reciprocal()
+                scale = _number_near(means) if device.type == "cpu" else _power_of_two_near(means)
+                inverse = 1 / scale
             # One sample with nan must not make the location nan, and with it all samples.
             location = (_median_of_medians(means) * inverse).nan_to_num(0.0, 0.0, 0.0)
             centered = workspace.matrix("chunk", n, len(location), dtype, device)
             # (location - chunk) / scale in one pass. Multiplying by a power of 2 is exact; the sign cancels in K.
-            torch.addcmul(location, chunk.to(dtype), inverse, value=-1, out=centered)
-            first, second = centered[:h], centered[h:]
+            if isinstance(inverse, float):
+                torch.sub(location, chunk.to(dtype), alpha=inverse, out=centered)
+            else:
+                torch.addcmul(location, chunk.to(dtype), inverse, value=-1, out=centered)
+            first, second = centered.split_with_sizes([h, n - h])
             # Two products write K without its upper right quarter. With beta = 0, old content is ignored, even nan.
             folded.addmm_(centered, first.T, beta=start > 0)
             corner.addmm_(second, second.T, beta=start > 0)
             squares.append(location.dot(location))
-    return scale, sum(squares[1:], squares[0]) * _smallest_spread(features.dtype, dtype) ** 2
+    rounding = sum(squares[1:], squares[0]) * _smallest_spread(features.dtype, dtype) ** 2
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, dtype=dtype, device=device)
+    return scale, rounding
 
 
 def full_gram(features: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
@@ -107,6 +116,7 @@ def has_variance(trace: Tensor, rounding: Tensor) -> Tensor:
     return varies
 
 
+@lru_cache
 def _smallest_spread(dtype: torch.dtype, gram: torch.dtype) -> float:
     """Return the smallest spread of features that counts as variance, as a part of the norm of their location.
 
@@ -175,7 +185,8 @@ def _group_means(features: Tensor, dtype: torch.dtype) -> Tensor:
     n = len(features)
     groups = 9 if n >= 9 else min(n, 3)
     size = min(n // groups, 8)
-    some = features[:: n // (groups * size)][: groups * size]
+    step = n // (groups * size)
+    some = features[: step * groups * size : step]
     return some.view(groups, size, -1).mean(1, dtype=dtype)
 
 
@@ -206,6 +217,13 @@ def _power_of_two_near(means: Tensor) -> Tensor:
     largest = means.abs().amax(1).nanmedian()  # `vector_norm` takes four times as long.
     # With larger exponents, the power or its inverse would leave float32's range.
     return torch.ldexp(means.new_ones(()), torch.frexp(largest).exponent.clamp(-120, 120))
+
+
+def _number_near(means: Tensor) -> float:
+    """Return the same as a number: on a CPU, each operation with one number takes as long as with a thousand."""
+    sizes = sorted(size for size in means.abs().amax(1).tolist() if size == size)
+    exponent = math.frexp(sizes[(len(sizes) - 1) // 2])[1] if sizes else 0
+    return math.ldexp(1.0, min(max(exponent, -120), 120))
 
 
 def check_floating(tensor: Tensor) -> None:

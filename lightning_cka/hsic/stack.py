@@ -124,23 +124,22 @@ class GramStack:
         diagonals = (folded.diagonal(dim1=1, dim2=2), corners.diagonal(dim1=1, dim2=2))
         diagonal = torch.cat(diagonals, 1)
         states = _row_states(diagonal, folded)  # Before centering, which spreads one nan to all rows.
-        is_bad = states != USABLE
         # Samples that are not finite are left out of the centering, so that the others can be compared without them.
-        has_bad = bool(is_bad.any())
-        if has_bad:
+        is_bad = None if states is None else states != USABLE
+        if is_bad is not None:
             _fill_samples(folded, corners, is_bad, 0.0)
             diagonal = diagonal.masked_fill(is_bad, 0.0)
         for each in diagonals:
             each.zero_()
         # Fewer than four usable samples cannot be compared. Their number must only not divide by zero.
-        counts = (~is_bad).sum(1, keepdim=True).clamp(min=4) if has_bad else None
+        counts = None if is_bad is None else (~is_bad).sum(1, keepdim=True).clamp(min=4)
         shift = u_centering_shift(row_sums(corners.sum(1), folded), counts)
         for matrices, rows, columns in ((folded, shift, shift[:, :h]), (corners, shift[:, h:], shift[:, h:])):
             matrices -= rows[:, :, None]
             matrices -= columns[:, None]
         for each in diagonals:  # The subtraction has changed them.
             each.zero_()
-        if has_bad:
+        if is_bad is not None:
             _fill_samples(folded, corners, is_bad, 0.0)
         squares = row_sums(corners.square().sum(1), folded.square())
         # If all samples but one are equal, U is zero and only rounding errors of the subtraction remain: in each of
@@ -150,19 +149,31 @@ class GramStack:
         # If a squared norm overflows float32, the trace is infinite, and 0 times the trace makes the layer nan.
         factor = exceeds_rounding(squares.amax(1).sqrt(), subtracted) + 0 * trace
         fold_in(folded, corners)
-        undefined = 0 * trace[:, None]
-        if has_bad:
-            undefined = undefined.expand_as(is_bad).masked_fill(is_bad, torch.nan)
-            is_gone = fold((is_bad[:, :, None] | is_bad[:, None]).to(folded)) > 0
-            folded.masked_fill_(is_gone.view(folded.shape), torch.nan)
         folded *= factor[:, None, None]
-        squares *= factor[:, None]
-        torch.where(undefined.isnan(), states, squares, out=self._packed.row_squares[chosen])
-        torch.sub(shift + undefined, diagonal / 2, out=self._packed.offsets[chosen])
+        torch.mul(squares, factor[:, None], out=self._packed.row_squares[chosen])
+        torch.sub(shift, diagonal / 2, out=self._packed.offsets[chosen])
+        if states is not None:
+            self._mark_bad(chosen, states, 0 * trace)
         is_variable = has_variance(trace, n * torch.stack(self._roundings))
         torch.mul(torch.stack(self._scales), is_variable, out=self._packed.scales[chosen])
         self._scales.clear()
         self._roundings.clear()
+
+    def _mark_bad(self, chosen: slice, states: Tensor, undefined: Tensor) -> None:
+        """Set rows and columns of samples that are not usable to ``nan``, and keep the states in undefined layers.
+
+        Args:
+            chosen: The layers.
+            states: State of each sample, ``(L, n)``.
+            undefined: ``nan`` for layers that are undefined as a whole, else 0, ``(L,)``.
+        """
+        is_bad = states != USABLE
+        is_gone = fold((is_bad[:, :, None] | is_bad[:, None]).to(self._folded)) > 0
+        folded, squares = self._folded[chosen], self._packed.row_squares[chosen]
+        folded.masked_fill_(is_gone.view(folded.shape), torch.nan)
+        undefined = undefined[:, None].expand_as(is_bad).masked_fill(is_bad, torch.nan)
+        self._packed.offsets[chosen] += undefined
+        torch.where(undefined.isnan(), states, squares, out=squares)
 
 
 def _fill_samples(folded: Tensor, corners: Tensor, chosen: Tensor, value: float) -> None:
@@ -172,8 +183,8 @@ def _fill_samples(folded: Tensor, corners: Tensor, chosen: Tensor, value: float)
     corners.masked_fill_(chosen[:, h:, None] | chosen[:, None, h:], value)
 
 
-def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor:
-    """Return the state of each sample, ``(L, n)``, which counts only in layers that are undefined.
+def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor | None:
+    """Return the state of each sample, ``(L, n)``, which counts only in layers that are undefined; None: all usable.
 
     Args:
         diagonal: Diagonals of the Gram matrices, ``(L, n)``.
@@ -181,6 +192,8 @@ def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor:
     """
     # n entries of this size do not overflow their sum. The comparison is False for nan.
     is_usable = diagonal <= torch.finfo(diagonal.dtype).max / diagonal.shape[1]
+    if bool(is_usable.all()):
+        return None
     # The square of a distant sample overflows, but its product with a usable sample is finite.
     usable = is_usable[:, : folded.shape[2]].to(torch.int8).argmax(1)
     products = folded.gather(2, usable[:, None, None].expand(-1, folded.shape[1], 1))[:, :, 0]
