@@ -16,9 +16,24 @@ from lightning_cka.figures.heatmap_series import HeatmapSeries, common_content
 from lightning_cka.figures.pictures import PRINT_DPI, pixels_of, png, render
 from synthetic_results import LONG, result, self_result, trace_flag, with_flags
 
+_in_full = {}
+"""By result and style: the result, and its pixels in a full draw. Many are compared with more than once."""
+
 
 def drawn_in_full(one):
-    return render(plot_cka(one)[0], PRINT_DPI)
+    key = id(one), str(matplotlib.rcParams)
+    if key not in _in_full:
+        _in_full[key] = one, render(plot_cka(one)[0], PRINT_DPI)
+    return _in_full[key][1]
+
+
+@pytest.fixture(autouse=True)
+def _forget_pixels():
+    """Forget all pixels at the end, except those of the results that all tests share."""
+    yield
+    shared = set(map(id, BEFORE))
+    for key in [key for key in _in_full if key[0] not in shared]:
+        del _in_full[key]
 
 
 def random_values(one, seed, low=-0.1, high=1.05):
@@ -45,6 +60,9 @@ def check(results, series=None):
     series = HeatmapSeries() if series is None else series
     for place, one in enumerate(results):
         assert np.array_equal(pixels_of(series.png("cka/initial/", one)), drawn_in_full(one)), place
+
+
+BEFORE = epochs(result(4, 4))
 
 
 @pytest.fixture
@@ -129,9 +147,8 @@ def test_values_at_the_edges_of_colours_have_the_same_colours():
 )
 def test_any_other_change_is_in_the_picture(change):
     """Also the change back."""
-    before, after = (epochs(one, 3) for one in (result(4, 4), result(4, 4)))
-    changed = [change(one) for one in after]
-    check([*before, *changed, *before])
+    changed = [change(one) for one in epochs(result(4, 4))]
+    check([*BEFORE, *changed, *BEFORE])
 
 
 def test_notes_of_other_words_are_drawn_over_the_same_background(backgrounds):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,14 +129,31 @@ def whole(whole_run, _without_figures):
     return whole_run[0]
 
 
-def test_a_resumed_run_has_bitwise_the_same_results(tmp_path, whole):
+@pytest.fixture(scope="module")
+def cut_run(tmp_path_factory):
+    """The folder of a run that ended after three epochs, and a copy."""
+    folder, kept = tmp_path_factory.mktemp("cut"), tmp_path_factory.mktemp("kept")
+    with quietly():
+        fit(CKAMonitor(["initial", 1, "previous", "self"]), folder, 3)
+    shutil.copytree(folder, kept, dirs_exist_ok=True)
+    return folder, kept
+
+
+@pytest.fixture
+def cut(cut_run):
+    """The folder of that run as it was then. Its checkpoints name the folder, so it is always the same."""
+    folder, kept = cut_run
+    shutil.rmtree(folder)
+    return Path(shutil.copytree(kept, folder))
+
+
+def test_a_resumed_run_has_bitwise_the_same_results(tmp_path, whole, cut):
     """From each checkpoint, into the same folder and into a new one."""
-    fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "cut", 3)
     for epoch in range(3):
-        shutil.copytree(tmp_path / "cut", tmp_path / f"same{epoch}", dirs_exist_ok=True)
+        shutil.copytree(cut, tmp_path / f"same{epoch}", dirs_exist_ok=True)
         for folder in (f"same{epoch}", f"new{epoch}"):
             monitor = CKAMonitor(["initial", 1, "previous", "self"])
-            fit(monitor, tmp_path / folder, 4, tmp_path / f"cut/epoch={epoch}.ckpt")
+            fit(monitor, tmp_path / folder, 4, cut / f"epoch={epoch}.ckpt")
             for name in whole.results:
                 assert_equal(history(whole, name), history(monitor, name))
             assert [r.reference_name for r in monitor.results["initial"]] == ["initial"] * 4
@@ -173,13 +191,12 @@ def test_only_banks_of_references_are_saved_by_default(tmp_path):
     assert not list(tmp_path.glob("dev/**/*.safetensors"))
 
 
-def broken(tmp_path, change, **options):
+def broken(cut, change, **options):
     """Resume after a change to the files of a run; return the monitor and the warnings."""
-    fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 3)
-    change(tmp_path / "run" / "cka" / "banks")
+    change(cut / "cka" / "banks")
     monitor = CKAMonitor(["initial", 1, "previous", "self"], **options)
     with pytest.warns(UserWarning) as caught:
-        fit(monitor, tmp_path / "run", 5, tmp_path / "run/epoch=2.ckpt")
+        fit(monitor, cut, 5, cut / "epoch=2.ckpt")
     messages = [str(w.message) for w in caught if "training goes on from step 24" in str(w.message)]
     return monitor, messages
 
@@ -213,8 +230,8 @@ def spoil(banks):
         (spoil, "cannot be read"),
     ],
 )
-def test_a_lost_bank_gives_a_warning_and_another_name(tmp_path, whole, change, problem):
-    monitor, messages = broken(tmp_path, change)
+def test_a_lost_bank_gives_a_warning_and_another_name(cut, whole, change, problem):
+    monitor, messages = broken(cut, change)
     assert len(messages) == 1
     assert f"the bank of reference 'initial' {problem}" in messages[0]
     assert "compared with its current weights instead, as 'initial, restarted at step 24'" in messages[0]
@@ -227,7 +244,7 @@ def test_a_lost_bank_gives_a_warning_and_another_name(tmp_path, whole, change, p
     ]
     # The new history continues after another restart.
     again = CKAMonitor(["initial", 1, "previous", "self"])
-    fit(again, tmp_path / "run", 5, tmp_path / "run/epoch=3.ckpt")
+    fit(again, cut, 5, cut / "epoch=3.ckpt")
     assert_equal(history(monitor), history(again))
     assert again.results["initial"][-1].reference_name == "initial, restarted at step 24"
 
@@ -241,8 +258,8 @@ def test_a_lost_bank_gives_a_warning_and_another_name(tmp_path, whole, change, p
         ({"layers": "net.*"}, "has other layers"),
     ],
 )
-def test_banks_of_other_probe_sets_or_layers_are_not_used(tmp_path, options, problem):
-    monitor, messages = broken(tmp_path, lambda banks: None, **options)
+def test_banks_of_other_probe_sets_or_layers_are_not_used(cut, options, problem):
+    monitor, messages = broken(cut, lambda banks: None, **options)
     assert [problem in message for message in messages] == [True] * 3
     restarted = "restarted at step 24"
     assert [r.reference_name for r in monitor.results["initial"]] == [f"initial, {restarted}"] * 2
@@ -262,13 +279,12 @@ def test_a_run_whose_folder_was_moved(tmp_path, whole):
     assert [path.parent for path in monitor._session.run.banks.trajectory()[0]] == [tmp_path / "moved" / "banks"] * 5
 
 
-def test_a_bank_that_was_moved_aside_is_found(tmp_path, whole):
+def test_a_bank_that_was_moved_aside_is_found(tmp_path, cut, whole):
     """Resume from an early checkpoint, which moves later files aside, and then from a later one."""
-    fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 3)
-    shutil.copytree(tmp_path / "run", tmp_path / "kept", ignore=shutil.ignore_patterns("cka"))
-    fit(CKAMonitor(["initial", 1, "previous", "self"]), tmp_path / "run", 2, tmp_path / "kept/epoch=0.ckpt")
+    shutil.copytree(cut, tmp_path / "kept", ignore=shutil.ignore_patterns("cka"))
+    fit(CKAMonitor(["initial", 1, "previous", "self"]), cut, 2, tmp_path / "kept/epoch=0.ckpt")
     monitor = CKAMonitor(["initial", 1, "previous", "self"])
-    fit(monitor, tmp_path / "run", 4, tmp_path / "kept/epoch=2.ckpt")
+    fit(monitor, cut, 4, tmp_path / "kept/epoch=2.ckpt")
     for name in whole.results:
         assert_equal(history(whole, name), history(monitor, name))
 
@@ -389,8 +405,8 @@ def test_a_checkpoint_that_was_saved_before_the_validation_of_its_epoch(tmp_path
     fit(CKAMonitor(2), tmp_path / "later", 3, tmp_path / "later/epoch=0.ckpt")
 
 
-def test_banks_of_other_features_are_not_used(tmp_path, whole):
-    monitor, messages = broken(tmp_path, lambda banks: None, feature_fn="mean")
+def test_banks_of_other_features_are_not_used(cut, whole):
+    monitor, messages = broken(cut, lambda banks: None, feature_fn="mean")
     assert [r.reference_name for r in monitor.results["initial"]] == ["initial, restarted at step 24"] * 2
     assert ["has other features" in message for message in messages] == [True] * 3
     assert len(monitor.results["self"]) == 2
