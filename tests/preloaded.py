@@ -11,6 +11,7 @@ MODULES = (
     "lightning_cka.figures.pictures",
     "lightning_cka.monitor.callback",
     "pytest",
+    "sklearn.datasets",
     "torch.utils.tensorboard",
 )
 
