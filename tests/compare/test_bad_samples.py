@@ -71,6 +71,7 @@ def named_samples(result):
     return {ratio.sample for layer in layers for ratio in (*layer.trace_ratios, *layer.hsic_ratios)}
 
 
+@pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.parametrize("values", [(torch.nan,), (torch.inf,), (torch.inf, -torch.inf)])
 def test_samples_with_bad_inputs_are_named_once_in_training(values, tmp_path):
     monitor = CKAMonitor(["initial", "self"], kernel=["linear", "rbf"], dirpath=tmp_path)
@@ -90,6 +91,7 @@ def test_samples_with_bad_inputs_are_named_once_in_training(values, tmp_path):
     assert result_table(loaded).endswith("NaN or infinite samples, first in: the input (dataset index 41, 203)")
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_samples_of_a_shuffled_loader_and_of_a_list_of_batches():
     probe_data = data([41])
     shuffled = DataLoader(probe_data, batch_size=32, shuffle=True)
@@ -103,6 +105,7 @@ def test_samples_of_a_shuffled_loader_and_of_a_list_of_batches():
             compare_models(Divides(), Divides(), loader, progress_bar=False)
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_first_layer_in_execution_order_is_named():
     probe_data = data([7], (1000.0,))  # The input is finite.
     monitor = CKAMonitor(layers=["last", "root", "first"])
@@ -121,6 +124,7 @@ def test_a_trial_run_names_bad_samples_too():
     assert not any("effective dimension" in message for message in messages)
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_a_layer_that_is_bad_for_all_samples_has_diverged():
     class Diverges(Divides):
         def on_validation_start(self):

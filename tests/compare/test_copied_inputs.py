@@ -62,6 +62,7 @@ def test_copies_are_reported_by_models_and_banks(tmp_path):
     assert "probe samples with identical inputs: the input (64 copies" in " ".join(ax.texts[-1].get_text().split())
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_monitor_warns_once():
     seed_everything(0, verbose=False)
     loader = DataLoader(data(), batch_size=64)

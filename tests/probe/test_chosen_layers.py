@@ -83,6 +83,7 @@ def test_the_reference_is_told_too(caplog):
     assert line in caplog.messages
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_monitor_tells_it_before_training(tmp_path, caplog):
     monitor = CKAMonitor(["initial", nn.Sequential(nn.Linear(8, 4))], ["net.[04]", "head"], reference_layers="Linear")
     trainer(monitor, max_epochs=1, default_root_dir=tmp_path).fit(Net(), *loaders())
@@ -93,6 +94,7 @@ def test_the_monitor_tells_it_before_training(tmp_path, caplog):
     ]
 
 
+@pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.parametrize(("number", "is_told"), [(64, False), (65, True)])
 def test_the_cost_of_many_layers_is_told(number, is_told, tmp_path, caplog):
     model = Net()

@@ -218,6 +218,7 @@ def test_message():
     assert "DataLoader(shuffle=True)" in message
 
 
+@pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_monitors_own_dataloader_is_tested_once(shuffle, recwarn):
     from conftest import Net, dataset, loaders, trainer

@@ -186,6 +186,7 @@ def fit(monitor):
     return net
 
 
+@pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.parametrize(
     ("reference", "earlier"), [("initial", "initial*"), ("previous", "epoch=000*"), (1, "epoch=001*")]
 )
