@@ -79,9 +79,10 @@ class SampleStates:
         """Return the bad samples. If processes share the batches (``distributed``), all of them must call this."""
         codes = (MISSING, NOT_FINITE, TOO_FAR)
         counts = torch.zeros(len(codes) + 1, len(self._layers), dtype=torch.int64, device=self._device)
-        for states, samples, _ in self._records:
+        if self._records:
+            states = torch.cat([record.states for record in self._records], 1)
             found = torch.stack([(states == code).sum(1) for code in codes]).to(counts)
-            counts = counts + torch.cat([found, torch.full_like(found[:1], len(samples))])
+            counts = torch.cat([found, torch.full_like(found[:1], states.shape[1])])
         counts = all_reduce_sum(counts, distributed=distributed).cpu()
         if not counts[:-1].any():  # The sums are equal on all processes, so that all of them return here.
             return BadSamples({}, {})
