@@ -190,8 +190,8 @@ def _row_states(diagonal: Tensor, folded: Tensor) -> Tensor | None:
         diagonal: Diagonals of the Gram matrices, ``(L, n)``.
         folded: First columns of the Gram matrices, not centered yet, ``(L, n, h)``.
     """
-    # n entries of this size do not overflow their sum. The comparison is False for nan.
-    is_usable = diagonal <= torch.finfo(diagonal.dtype).max / diagonal.shape[1]
+    # n entries of this size do not overflow their sum, also where it is rounded. The comparison is False for nan.
+    is_usable = diagonal <= 0.99 * torch.finfo(diagonal.dtype).max / diagonal.shape[1]
     if bool(is_usable.all()):
         return None
     # The square of a distant sample overflows, but its product with a usable sample is finite.
