@@ -118,6 +118,11 @@ def cli_config(**arguments):
     return json.dumps({"trainer": {"max_epochs": 1, **quiet, "callbacks": [callback]}})
 
 
+def pytest_xdist_auto_num_workers():
+    """Use one process more than there are cores: some tests wait for a browser, a server or another process."""
+    return os.cpu_count() + 1
+
+
 def pytest_collection_finish():
     """Leave the objects of imported modules out of garbage collections, which Lightning's tuners often start."""
     gc.collect()
