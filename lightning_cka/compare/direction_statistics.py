@@ -93,7 +93,7 @@ def statistics_of(numbers: Tensor, ends: Tensor) -> list[DirectionStatistics]:
     without, *within, neighbors, ridge = (changes[start : start + count] for start in range(0, len(changes), count))
     means = numbers[:, AGREEMENT:MEMBERS].mean(0).T.tolist()
     members = numbers[:, MEMBERS : MEMBERS + 2].permute(2, 1, 0).tolist()
-    sizes = numbers[:, SIZE, 0].tolist() if count else []
+    sizes = numbers[:, SIZE, 0].tolist()
     samples = ends.permute(3, 1, 0, 2).tolist()
     return [
         DirectionStatistics(

@@ -68,12 +68,14 @@ class JoinedRecords(NamedTuple):
 def joined_records(records: Sequence[BatchRecord]) -> Iterator[JoinedRecords]:
     """Yield the records of several batches together: many samples need no more operations than few."""
     waiting: list[BatchRecord] = []
+    count = 0
     for record in records:
-        count = sum(each.reductions.pairs.numel() for each in (*waiting, record))
-        if waiting and (count > _MAX_JOINED or record.eps != waiting[0].eps):
+        size = record.reductions.pairs.numel()
+        if waiting and (count + size > _MAX_JOINED or record.eps != waiting[0].eps):
             yield _joined(waiting)
-            waiting = []
+            waiting, count = [], 0
         waiting.append(record)
+        count += size
     if waiting:
         yield _joined(waiting)
 

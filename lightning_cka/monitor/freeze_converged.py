@@ -17,7 +17,7 @@ from lightning_cka.monitor.freeze_checks import (
     warn_if_too_short,
 )
 from lightning_cka.monitor.freezing import FreezeOptions, Freezing
-from lightning_cka.monitor.logged_scalars import log_scalars
+from lightning_cka.monitor.known_metrics import log_values
 from lightning_cka.monitor.trainer_checks import check_strategy
 from lightning_cka.monitor.trainer_events import TrainerEvents
 from lightning_cka.monitor.trainer_state import validates
@@ -182,7 +182,7 @@ class FreezeConverged(BaseFinetuning):
 
     def _log(self, module: LightningModule) -> None:
         if self._monitor is not None:
-            log_scalars(module, self._monitor._settings.group("frozen"), {"layers": float(len(self.frozen))})
+            log_values(module, {f"{self._monitor._settings.group('frozen')}layers": float(len(self.frozen))})
 
     def _remove_hook(self) -> None:
         if self._freezing is not None:

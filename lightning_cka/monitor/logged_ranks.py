@@ -7,7 +7,6 @@ from math import nan
 
 from lightning_cka.compare.pair import Outcome
 from lightning_cka.compare.result import CKAResult
-from lightning_cka.monitor.logged_scalars import log_scalars
 from lightning_cka.monitor.settings import Settings
 from lightning_cka.monitor.step_log import ScalarLog
 from lightning_cka.runtime.file_names import distinct_names
@@ -29,7 +28,7 @@ def log_ranks(log: ScalarLog, settings: Settings, outcomes: Iterable[Outcome]) -
     """
     outcome = next(iter(outcomes), None)
     if settings.log_ranks and outcome is not None:
-        log_scalars(log, settings.ranks_prefix, rank_scalars(outcome.result))
+        log.add(settings.ranks_prefix, rank_scalars(outcome.result))
 
 
 def rank_scalars(result: CKAResult) -> dict[str, float]:

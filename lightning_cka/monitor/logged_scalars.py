@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import isnan, nan
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_cka.compare.intervals import interval
@@ -16,8 +15,6 @@ from lightning_cka.compare.run_files import is_of_training, last_of_training
 from lightning_cka.decisions.ceiling import SeedCeiling, fitting_ceiling
 from lightning_cka.decisions.redundancy import redundancy
 from lightning_cka.decisions.settled import settled_count
-from lightning_cka.monitor.known_metrics import log_values
-from lightning_cka.monitor.step_log import ScalarLog
 from lightning_cka.runtime.file_names import distinct_names
 
 LOWER, UPPER = "_lower", "_upper"
@@ -46,15 +43,6 @@ _RESERVED = (
     BLOCKS,
 )
 """Last parts of keys that are no layers. Loggers mix up a scalar and an image of the same key."""
-
-
-def log_scalars(module: LightningModule | ScalarLog, key_prefix: str, values: Mapping[str, float]) -> None:
-    """Log values through a LightningModule, averaged over processes, or add them. Every process must call this."""
-    named = {key_prefix + name: value for name, value in values.items()}
-    if isinstance(module, ScalarLog):
-        module.add(named)
-    else:
-        log_values(module, named)
 
 
 def cka_scalars(result: CKAResult) -> dict[str, float]:

@@ -61,9 +61,9 @@ class MarginCharts:
         of_layers = band_names(layers) if settings.log_intervals else {}
         for category, bands in ((f"{group}: mean", {key: mean}), (f"{prefix.rstrip('/')}: layers", of_layers)):
             defined = {title: band for title, band in bands.items() if not isnan(scalars.get(band[1], nan))}
-            self.add(category, prefix, defined)
+            self._add(category, prefix, defined)
 
-    def add(self, category: str, key_prefix: str, charts: Mapping[str, Bands]) -> None:
+    def _add(self, category: str, key_prefix: str, charts: Mapping[str, Bands]) -> None:
         """Add charts, which `write` writes if they are new.
 
         Args:

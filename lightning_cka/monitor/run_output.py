@@ -28,7 +28,6 @@ from lightning_cka.monitor.logged_scalars import (
     cka_scalars,
     converged_scalars,
     interval_scalars,
-    log_scalars,
     logged_names,
     mean_band,
 )
@@ -104,11 +103,11 @@ class ResultLogger:
         if is_fixed:
             scalars |= converged_scalars(history, self._settings.tolerance, self._settings.patience)
             scalars |= ceiling_scalars(result, self.ceilings.values())
-        log_scalars(log, prefix, scalars)
+        log.add(prefix, scalars)
         if self.writes:
             self.charts.add_scalars(self._settings, key, scalars, mean_band(result.mean_name), names)
         if self._settings.log_changes:
-            log_scalars(log, prefix, change_scalars(history))
+            log.add(prefix, change_scalars(history))
 
     def log_diagnostics(
         self,
@@ -131,7 +130,7 @@ class ResultLogger:
             scalars = diagnostic_scalars(outcome.result for (_, other), outcome in outcomes.items() if other == measure)
             chosen = [values for layer, values in scalars.items() if flagged is None or layer in flagged[measure]]
             together = {key: value for values in chosen for key, value in values.items()}
-            log_scalars(log, settings.logged_diagnostics(measure), together)
+            log.add(settings.logged_diagnostics(measure), together)
 
     def write(self, key: str, history: Sequence[CKAResult], texts: Sequence[str], step: int | None = None) -> None:
         """Log the warnings about the last result as text, and the result itself, and start to draw its figures.

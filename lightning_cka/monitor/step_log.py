@@ -17,9 +17,9 @@ class ScalarLog(ABC):
     def __init__(self) -> None:
         self._values: dict[str, float] = {}
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """Add values by key, which are the same on all processes."""
-        self._values.update(values)
+    def add(self, key_prefix: str, values: Mapping[str, float]) -> None:
+        """Add values by the last part of their keys, which are the same on all processes."""
+        self._values.update({key_prefix + name: value for name, value in values.items()})
 
     @abstractmethod
     def send(self) -> None:

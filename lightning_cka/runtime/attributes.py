@@ -50,9 +50,11 @@ MAX_OBJECTS = 50_000
 _OWN_OF_MODULES = frozenset({"_parameters", "_buffers", "training"})
 """Entries of a module's ``__dict__`` that have their own way of being restored."""
 
-
 _WITHOUT_ATTRIBUTES = frozenset({dict, list, set, tuple, frozenset})
+"""Classes whose objects have entries, but no attributes."""
+
 _KEPT_OTHERWISE = (nn.Module, Tensor, FunctionType, type)
+"""Classes whose objects have attributes that are found in another way."""
 
 
 class AttributeSnapshot:
@@ -126,8 +128,10 @@ class AttributeSnapshot:
         if isinstance(module, torch.jit.ScriptModule):
             self._keep_table(script_table(module), type(module).__name__)
         self._keep_class(type(module))
-        if self._keeps_parameters and isinstance(module._parameters, dict):
-            self._keep_container(mapping_table(module._parameters), "")
+        for table in (module._modules, module._parameters if self._keeps_parameters else None):
+            if isinstance(table, dict):
+                self._seen.add(id(table))  # It is an attribute, too.
+                self._keep_container(mapping_table(table), "")
 
     def _keep_class(self, cls: type) -> None:
         """Keep the data of a class and its bases, and let their methods be searched."""

@@ -1,5 +1,7 @@
 """Leave-one-out values, against computing them without shortcuts."""
 
+from types import SimpleNamespace
+
 import naive
 import numpy as np
 import pytest
@@ -77,3 +79,14 @@ def test_the_change_is_nan_without_a_sample_that_outweighs_all_others():
         )
     assert result.diagnostics.leave_one_out["a"].sample == 9
     assert np.isnan(result.diagnostics.leave_one_out["a"].change)
+
+
+def test_many_small_batches_are_joined_in_one_pass(monkeypatch):
+    """Each record is looked at once, however many wait."""
+    looked_at = []
+    pairs = SimpleNamespace(numel=lambda: looked_at.append(1) or 4)
+    records = [influence.BatchRecord((), SimpleNamespace(pairs=pairs), 1e-7) for _ in range(25)]
+    monkeypatch.setattr(influence, "_MAX_JOINED", 40)
+    monkeypatch.setattr(influence, "_joined", len)
+    assert list(influence.joined_records(records)) == [10, 10, 5]
+    assert len(looked_at) == len(records)
