@@ -216,9 +216,6 @@ class AttributeSnapshot:
         elif not self._copies.keep_tensor(tensor, name):
             self.left_alone.append(f"attribute {name}")
 
-    def _keep_array(self, array: np.ndarray[Any, Any], name: str) -> None:
-        self._copies.keep_array(array, name)
-
     def _keep_container(self, table: AttributeTable, name: str) -> None:
         if len(table.kept) <= MAX_ENTRIES:
             self._keep_table(table, name, with_names=False)
@@ -238,7 +235,7 @@ class AttributeSnapshot:
     _keepers: ClassVar[tuple[tuple[Any, Callable[[Any, Any, str], None]], ...]] = (
         (nn.Module, _keep_hidden_module),
         (Tensor, _keep_tensor),
-        (np.ndarray, _keep_array),
+        (np.ndarray, lambda self, array, name: self._copies.keep_array(array, name)),
         (dict, lambda self, mapping, name: self._keep_container(mapping_table(mapping), name)),
         ((list, deque), lambda self, values, name: self._keep_container(sequence_table(values), name)),
         (set, lambda self, values, name: self._keep_container(set_table(values), name)),
